@@ -1,0 +1,61 @@
+# Needs only make and Python >= 3.11 with its venv module; everything else goes into .venv.
+#
+# On Linux, pip's default torch may be the CUDA build (gigabytes). The small CPU build:
+#     make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# TORCH_INDEX_URL matters when .venv is made; `make clean` first to change it later.
+
+PYTHON ?= python3
+SEED ?= 0
+TORCH_INDEX_URL ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+IS_USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format clean
+
+help: ## Show this list
+	@echo "make TARGET, where TARGET is:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) SEED=$(SEED) TORCH_INDEX_URL=$(TORCH_INDEX_URL) PYTEST_ARGS=$(PYTEST_ARGS)"
+
+demo: $(STAMP) ## Distil the bundled teacher and compare both, in minutes on a CPU; writes runs/demo
+	$(BIN)/t3d demo --output runs/demo --seed $(SEED)
+
+test: $(STAMP) ## Run the fast tests; PYTEST_ARGS="-m slow" for the slow ones
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP) ## Format, lint, types, layers and spelling; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ty check
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(STAMP) ## Format the code and apply the linter's safe fixes
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv, caches and build output; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -type d -name __pycache__ -exec rm -rf {} +
+
+# An existing .venv is kept and updated; one that is broken or too old is made again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(BIN)/python -c 'import pip; $(IS_USABLE)' 2>/dev/null || { \
+	    $(PYTHON) -c '$(IS_USABLE)' 2>/dev/null || { \
+	        echo "error: PYTHON=$(PYTHON) is not Python 3.11 or newer with the venv module." >&2; \
+	        echo "Name one that is, such as: make demo PYTHON=python3.12" >&2; \
+	        echo "(On Debian and Ubuntu venv is a package of its own: python3-venv.)" >&2; \
+	        exit 1; \
+	    }; \
+	    echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); \
+	}
+	$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,90 @@
+"""``--config FILE``: a YAML file whose keys are a command's flags; flags on the line override it."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t3d.atomic import write_text
+from t3d.errors import InputError
+
+
+def flat_fields(command: Any) -> dict[str, dataclasses.Field]:
+    """The command's flags by name; nested dataclasses are flattened as on the command line."""
+    fields: dict[str, dataclasses.Field] = {}
+    for item in dataclasses.fields(command):
+        nested = item.default_factory if isinstance(item.default_factory, type) else None
+        if nested is not None and dataclasses.is_dataclass(nested):
+            fields |= flat_fields(nested)
+        else:
+            fields[item.name] = item
+    return fields
+
+
+def resolved_config(command: Any) -> dict[str, Any]:
+    """A command's settings, flattened, as plain YAML values."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(command):
+        value = getattr(command, item.name)
+        if dataclasses.is_dataclass(value):
+            values |= resolved_config(value)
+        else:
+            values[item.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def write_config(command: Any, path: str | Path) -> None:
+    """Write the resolved settings so that ``--config`` runs the command again."""
+    write_text(path, yaml.safe_dump(resolved_config(command), sort_keys=False))
+
+
+def flags_from_file(path: str, command: Any) -> list[str]:
+    """Command-line flags for the keys of a YAML file.
+
+    Raises InputError for a missing or malformed file, an unknown key, or a value that is no scalar
+    and no list.
+    """
+    fields = flat_fields(command)
+    flags: list[str] = []
+    for key, value in _read_mapping(path).items():
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            fix = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(fields)}"
+            raise InputError("config", key, f"unknown key in {path}", fix.rstrip("?"))
+        flags += _flags(path, key, value)
+    return flags
+
+
+def _read_mapping(path: str) -> Mapping[str, Any]:
+    if not Path(path).is_file():
+        raise InputError("config", path, "no such file", "give a YAML file")
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_lines = " ".join(str(error).split())[:200]
+        raise InputError(
+            "config", path, f"not YAML ({first_lines})", "write one 'key: value' per line"
+        ) from error
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, Mapping):
+        raise InputError("config", path, "not a mapping", "write one 'key: value' per line")
+    return mapping
+
+
+def _flags(path: str, key: str, value: Any) -> Sequence[str]:
+    flag = "--" + key.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag.removeprefix("--")]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    if isinstance(value, (str, int, float)):
+        return [f"{flag}={value}"]
+    raise InputError(
+        key, value, f"not a plain value in {path}", "use a number, a text, true, false or a list"
+    )

@@ -1,0 +1,81 @@
+"""Entry point: picks the command, reads ``--config``, turns bad input into a short error."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from t3d.cli import commands
+from t3d.cli.config_file import flags_from_file
+from t3d.errors import InputError
+
+COMMANDS: dict[tuple[str, ...], Any] = {
+    ("demo",): commands.Demo,
+    ("rollout",): commands.Rollout,
+    ("train",): commands.Train,
+    ("eval",): commands.Eval,
+    ("generate",): commands.Generate,
+    ("mini", "pretrain"): commands.MiniPretrain,
+    ("env",): commands.Env,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 after an error that the user can correct."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"t3d {version('t3d')}")
+        return 0
+    transformers_logging.disable_progress_bar()
+    try:
+        name = tuple(arguments[: 2 if arguments[:1] == ["mini"] else 1])
+        if name in COMMANDS:
+            command: Any = tyro.cli(
+                COMMANDS[name],
+                prog=f"t3d {' '.join(name)}",
+                args=_expand_config(arguments[len(name) :], COMMANDS[name]),
+            )
+        else:
+            command = tyro.cli(_any_command(), prog="t3d", args=arguments)
+        command.run()
+    except InputError as error:
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _expand_config(arguments: list[str], command: Any) -> list[str]:
+    """Replace ``--config FILE`` by the file's flags, placed first so that the line's own win."""
+    rest: list[str] = []
+    flags: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--config":
+            flags += flags_from_file(next(remaining, ""), command)
+        elif argument.startswith("--config="):
+            flags += flags_from_file(argument.removeprefix("--config="), command)
+        else:
+            rest.append(argument)
+    return flags + rest
+
+
+def _any_command() -> Any:
+    """All commands as subcommands, for help and for the error on an unknown name."""
+    union: Any = None
+    for name, command in COMMANDS.items():
+        option = Annotated[command, tyro.conf.subcommand("-".join(name), prefix_name=False)]
+        union = option if union is None else union | option
+    return union

@@ -1,0 +1,1 @@
+"""Prompts, and the ``[clean | noisy]`` training sequence."""

@@ -1,0 +1,156 @@
+"""From token lists to the ``[clean | noisy]`` training sequence.
+
+Shape letters: R rows, K blocks of the noisy copy, S tokens per block, T clean plus noisy length,
+C clean length, M loss positions of the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from t3d.models.forward import block_forward
+from t3d.models.masks import training_mask
+from t3d.trajectory import GridOrigin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingExample:
+    """One response to learn from.
+
+    ``sample_key`` (int64) and ``epoch`` key its noise; ``step_map`` holds the denoising step of
+    each response token (all ones where there is no trajectory) and ``token_weight`` its weight in
+    weighted losses; the first ``num_loss_tokens`` response tokens may take loss.
+    """
+
+    sample_key: int
+    epoch: int
+    prompt_ids: Sequence[int]
+    response_ids: Sequence[int]
+    step_map: Sequence[int]
+    token_weight: Sequence[float]
+    num_loss_tokens: int
+
+    def __post_init__(self) -> None:
+        counts = (len(self.response_ids), len(self.step_map), len(self.token_weight))
+        if len(set(counts)) > 1 or counts[0] == 0:
+            raise ValueError(
+                f"sample {self.sample_key}: (response ids, steps, weights) count {counts}; "
+                "the three counts must be equal and positive"
+            )
+
+
+class BlockGrid(NamedTuple):
+    """Prompts and responses of a batch, the responses cut into blocks for the noisy copy.
+
+    On the absolute grid the noisy copy starts at floor(P / S) * S: the prompt's tail sits in its
+    first block, visible, never valid, never a target.
+    """
+
+    clean_ids_RC: Int[Tensor, "R C"]
+    """Prompt and response without the last block, which no noisy token may see; right-padded."""
+    clean_block_RC: Int[Tensor, "R C"]
+    num_clean_R: Int[Tensor, "R"]
+    ids_RKS: Int[Tensor, "R K S"]
+    position_RKS: Int[Tensor, "R K S"]
+    """Absolute positions."""
+    block_RKS: Int[Tensor, "R K S"]
+    step_RKS: Int[Tensor, "R K S"]
+    weight_RKS: Float[Tensor, "R K S"]
+    is_real_RKS: Bool[Tensor, "R K S"]
+    """Prompt tail and response."""
+    valid_RKS: Bool[Tensor, "R K S"]
+    """Response tokens, which the noise may mask."""
+    takes_loss_RKS: Bool[Tensor, "R K S"]
+    sample_key_R: Int[Tensor, "R"]
+    epoch_R: Int[Tensor, "R"]
+
+
+def lay_on_grid(
+    examples: Sequence[TrainingExample],
+    block_size: int,
+    pad_token_id: int,
+    origin: GridOrigin = "prompt",
+) -> BlockGrid:
+    """Cut responses into blocks of ``block_size``.
+
+    ``origin="prompt"``: the absolute grid of decoding. ``origin="response"`` (released code): blocks
+    count from the first response token, and those of the prompt backwards from its end.
+    """
+    prompt_length_R = torch.tensor([len(example.prompt_ids) for example in examples])
+    end_R = prompt_length_R + torch.tensor([len(example.response_ids) for example in examples])
+    shift_R = -prompt_length_R % block_size if origin == "response" else torch.zeros_like(prompt_length_R)
+    start_R = (prompt_length_R + shift_R) // block_size * block_size - shift_R
+    num_clean_R = start_R + (end_R - start_R - 1) // block_size * block_size
+    rows, num_blocks = len(examples), int((-(-(end_R - start_R) // block_size)).max())
+    position_RL = start_R[:, None] + torch.arange(num_blocks * block_size)
+    clean_position_RC = torch.arange(int(num_clean_R.max())).expand(rows, -1)
+    ids_RL = torch.full_like(position_RL, pad_token_id)
+    step_RL = torch.ones_like(position_RL)
+    weight_RL = torch.zeros(position_RL.shape)
+    clean_RC = torch.full(clean_position_RC.shape, pad_token_id, dtype=torch.int64)
+    for row, example in enumerate(examples):
+        tokens = torch.tensor([*example.prompt_ids, *example.response_ids])
+        start, first, end = int(start_R[row]), int(prompt_length_R[row]), int(end_R[row])
+        ids_RL[row, : end - start] = tokens[start:]
+        step_RL[row, first - start : end - start] = torch.tensor(example.step_map)
+        weight_RL[row, first - start : end - start] = torch.tensor(example.token_weight)
+        clean_RC[row, : int(num_clean_R[row])] = tokens[: int(num_clean_R[row])]
+    num_loss_R = torch.tensor([example.num_loss_tokens for example in examples])
+    is_real_RL = position_RL < end_R[:, None]
+    valid_RL = is_real_RL & (position_RL >= prompt_length_R[:, None])
+    takes_loss_RL = valid_RL & (position_RL < (prompt_length_R + num_loss_R)[:, None])
+    blocks = (rows, num_blocks, block_size)
+    return BlockGrid(
+        clean_ids_RC=clean_RC,
+        clean_block_RC=(clean_position_RC + shift_R[:, None]) // block_size,
+        num_clean_R=num_clean_R,
+        ids_RKS=ids_RL.view(blocks),
+        position_RKS=position_RL.view(blocks),
+        block_RKS=((position_RL + shift_R[:, None]) // block_size).view(blocks),
+        step_RKS=step_RL.view(blocks),
+        weight_RKS=weight_RL.view(blocks),
+        is_real_RKS=is_real_RL.view(blocks),
+        valid_RKS=valid_RL.view(blocks),
+        takes_loss_RKS=takes_loss_RL.view(blocks),
+        sample_key_R=torch.tensor([example.sample_key for example in examples]),
+        epoch_R=torch.tensor([example.epoch for example in examples]),
+    )
+
+
+def join_copies(
+    grid: BlockGrid, noisy_ids_RKS: Int[Tensor, "R K S"], loss_mask_RKS: Bool[Tensor, "R K S"]
+) -> dict[str, Tensor]:
+    """The ``[clean | noisy]`` batch.
+
+    Keys: ``input_ids``, ``position_ids``, ``block_ids``, ``is_noisy``, ``is_real`` [R, T];
+    ``loss_positions`` [M], indices into the flattened R x T; ``labels``, ``loss_row`` (the row of
+    each) and ``token_weight`` [M].
+    """
+    rows, num_clean = grid.clean_ids_RC.shape
+    clean_position_RC = torch.arange(num_clean).expand(rows, num_clean)
+    is_clean_real_RC = clean_position_RC < grid.num_clean_R[:, None]
+    is_noisy_T = torch.arange(num_clean + noisy_ids_RKS[0].numel()) >= num_clean
+    loss_row, loss_column = loss_mask_RKS.flatten(1).nonzero(as_tuple=True)
+    return {
+        "input_ids": torch.cat([grid.clean_ids_RC, noisy_ids_RKS.flatten(1)], 1),
+        "position_ids": torch.cat([clean_position_RC, grid.position_RKS.flatten(1)], 1),
+        "block_ids": torch.cat([grid.clean_block_RC, grid.block_RKS.flatten(1)], 1),
+        "is_noisy": is_noisy_T.expand(rows, -1).contiguous(),
+        "is_real": torch.cat([is_clean_real_RC, grid.is_real_RKS.flatten(1)], 1),
+        "loss_positions": loss_row * len(is_noisy_T) + num_clean + loss_column,
+        "labels": grid.ids_RKS[loss_mask_RKS],
+        "loss_row": loss_row,
+        "token_weight": grid.weight_RKS[loss_mask_RKS],
+    }
+
+
+def loss_logits(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Logits ``[M, V]`` of one forward over the training sequence, at the loss positions only."""
+    mask_RTT = training_mask(batch["block_ids"], batch["is_noisy"], batch["is_real"])
+    return block_forward(
+        model, batch["input_ids"], batch["position_ids"], mask_RTT, logit_positions=batch["loss_positions"]
+    )

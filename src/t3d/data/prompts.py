@@ -1,0 +1,96 @@
+"""A problem and the one function that renders its prompt for rollout, training and evaluation."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from t3d.decoding.completion import DecodeRequest
+from t3d.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One question.
+
+    ``id`` is unique in its set and keys every output; ``answer`` is the gold answer, or None where
+    there is nothing to grade; ``task`` names the family of the question.
+    """
+
+    id: str
+    question: str
+    task: str = ""
+    answer: str | None = None
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
+    """Token ids of a user turn followed by the opening of the assistant's turn.
+
+    Uses the tokenizer's chat template; the only place that turns a question into a prompt.
+    """
+    messages = [{"role": "user", "content": question}]
+    return token_ids(
+        tokenizer, str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    )
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text; special tokens written in it are recognised, none is added."""
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def token_text(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool = True
+) -> str:
+    """Text of token ids."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+
+def decode_requests(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[DecodeRequest]:
+    """One request per problem, under the problem's id."""
+    return [
+        DecodeRequest(id=problem.id, prompt_ids=tuple(prompt_ids(tokenizer, problem.question)))
+        for problem in problems
+    ]
+
+
+def read_prompt_file(path: str | Path) -> list[Problem]:
+    """Problems of a JSONL file: one object per line with ``question``, and optional ``id`` and ``answer``.
+
+    Raises InputError for a missing or empty file, a line that is not such an object, an unknown
+    key, or an id used twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("prompts", str(path), "no such file", 'give a JSONL file with a "question" per line')
+    problems: dict[str, Problem] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        problem = _parse_problem(path, number, line)
+        if problem.id in problems:
+            raise InputError("id", problem.id, f"used twice in {path}", "give every line its own id")
+        problems[problem.id] = problem
+    if not problems:
+        raise InputError(
+            "prompts", str(path), "the file holds no prompt", 'write one {"question": ...} per line'
+        )
+    return list(problems.values())
+
+
+def _parse_problem(path: Path, number: int, line: str) -> Problem:
+    where = f"line {number} of {path}"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError("prompts", where, f"not JSON ({error})", "write one JSON object per line") from error
+    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
+        raise InputError("question", where, "missing or empty", 'give each line a non-empty "question"')
+    unknown = sorted(set(row) - {"id", "question", "answer", "task"})
+    if unknown:
+        raise InputError("prompts", where, f"unknown key {unknown[0]!r}", "use id, question, answer and task")
+    answer = None if row.get("answer") is None else str(row["answer"])
+    identity = str(row.get("id", f"{path.stem}/{number}"))
+    return Problem(id=identity, question=row["question"], answer=answer, task=str(row.get("task", path.stem)))

@@ -1,0 +1,1 @@
+"""Block-diffusion decoding: a reference decoder and a batched one that must equal it."""

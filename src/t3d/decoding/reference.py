@@ -1,0 +1,71 @@
+"""The specification of block-diffusion decoding: one request, no cache, nothing clever.
+
+Every faster decoder must give the same tokens at the same steps as this one.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from t3d.counter_rng import counter_uniform, stable_key
+from t3d.decoding.completion import Completion, DecodeRequest, visible_length
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
+from t3d.decoding.transfer import transfer_mask
+from t3d.models.forward import block_forward
+from t3d.models.masks import block_causal_mask
+from t3d.schedule import num_transfer_tokens
+
+
+@torch.no_grad()
+def decode_reference(
+    model: torch.nn.Module,
+    request: DecodeRequest,
+    params: DecodeParams,
+    *,
+    mask_token_id: int,
+    stop_token_ids: Sequence[int],
+) -> Completion:
+    """Decode one request, recomputing the whole prefix at every denoising step."""
+    prompt_length, size = len(request.prompt_ids), params.block_size
+    key = stable_key(request.id)
+    ids, steps = list(request.prompt_ids), [0] * prompt_length
+    denoising_step = num_blocks = 0
+    while True:
+        block_start = len(ids) // size * size
+        num_new = block_start + size - len(ids)  # fewer than a block where the prompt's tail is
+        ids, steps = ids + [mask_token_id] * num_new, steps + [0] * num_new
+        position = torch.arange(len(ids))[None]
+        noise_mask = (position[:, block_start:] >= prompt_length).clone()
+        mask = block_causal_mask(position, position, torch.ones_like(position, dtype=torch.bool), size)
+        for num_planned in num_transfer_tokens(size, params.steps_per_block):
+            if not noise_mask.any():
+                break
+            denoising_step += 1
+            logits = block_forward(model, torch.tensor([ids]), position, mask)[0, block_start:]
+            block_position = position[0, block_start:]
+            noise = (params.seed, key, block_position, denoising_step)
+            token, confidence = candidate_tokens(
+                logits, counter_uniform(*noise, TOKEN_STREAM), params, mask_token_id
+            )
+            order = counter_uniform(*noise, ORDER_STREAM)[None]
+            planned = torch.tensor([num_planned])
+            transfer = transfer_mask(confidence[None], noise_mask, planned, order, params)
+            for index in transfer[0].nonzero()[:, 0].tolist():
+                ids[block_start + index] = int(token[index])
+                steps[block_start + index] = denoising_step
+            noise_mask &= ~transfer
+        num_blocks += 1
+        response = ids[prompt_length:]
+        length, finish_reason = visible_length(response, stop_token_ids, params.max_new_tokens)
+        if finish_reason == "stop" or length == params.max_new_tokens:
+            return Completion(
+                id=request.id,
+                prompt_ids=request.prompt_ids,
+                response_ids=tuple(response),
+                step_map=tuple(steps[prompt_length:]),
+                visible_length=length,
+                finish_reason=finish_reason,
+                num_denoising_steps=denoising_step,
+                num_commit_forwards=num_blocks - 1,
+            )

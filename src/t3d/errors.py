@@ -1,0 +1,13 @@
+"""The error for input that a user can correct."""
+
+
+class InputError(ValueError):
+    """A field has a value that cannot be used. The message names the field, the value and the fix.
+
+    The command line prints it without a traceback and exits with status 2; every other exception is
+    a bug and keeps its traceback.
+    """
+
+    def __init__(self, field: str, value: object, problem: str, fix: str) -> None:
+        self.field, self.value, self.problem, self.fix = field, value, problem, fix
+        super().__init__(f"{field}={value!r}: {problem}. Fix: {fix}.")

@@ -1,0 +1,1 @@
+"""Evaluation: task x decoding settings -> accuracy with its interval, and what it cost."""

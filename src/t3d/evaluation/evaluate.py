@@ -1,0 +1,158 @@
+"""Decode a task's problems, grade them, measure the cost; results and samples as files."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.atomic import write_text
+from t3d.data.prompts import Problem, decode_requests, token_text
+from t3d.decoding.batched import decode
+from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.evaluation.metrics import decoding_cost, wilson_interval
+from t3d.evaluation.task import Task
+from t3d.models.loading import LoadedModel
+from t3d.progress import Progress
+from t3d.versions import versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One graded response."""
+
+    id: str
+    task: str
+    question: str
+    answer: str | None
+    response: str
+    correct: bool
+    num_tokens: int
+    num_denoising_steps: int
+    num_forwards: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """One task under one decoding setting."""
+
+    task: str
+    params: DecodeParams
+    num_correct: int
+    num_samples: int
+    num_distinct: int
+    """Distinct responses to distinct questions; compare with ``num_samples`` of one question."""
+    cost: dict[str, float]
+    samples: tuple[Sample, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right responses."""
+        return self.num_correct / self.num_samples
+
+    def summary(self) -> dict[str, Any]:
+        """The result without its samples, JSON-ready; accuracies in percent."""
+        low, high = wilson_interval(self.num_correct, self.num_samples)
+        return {
+            "task": self.task,
+            "accuracy": 100 * self.accuracy,
+            "ci95": [100 * low, 100 * high],
+            "n": self.num_samples,
+            "distinct_answers_per_prompt": self.num_distinct / self.num_samples,
+            **self.cost,
+            "decode_params": asdict(self.params),
+        }
+
+
+def response_text(loaded: LoadedModel, completion: Completion) -> str:
+    """The visible answer without special tokens."""
+    return token_text(loaded.tokenizer, completion.visible_ids)
+
+
+def evaluate(
+    loaded: LoadedModel,
+    task: Task,
+    problems: Sequence[Problem],
+    params: DecodeParams,
+    *,
+    batch_size: int = 256,
+    samples_per_prompt: int = 1,
+    label: str = "evaluate",
+) -> EvalResult:
+    """Decode and grade. With ``samples_per_prompt`` > 1 every problem is answered that often.
+
+    Raises InputError if there is no problem.
+    """
+    if not problems:
+        raise InputError("limit", 0, f"no problem of {task.name!r} to evaluate", "use a limit of 1 or more")
+    requests = [
+        request
+        if samples_per_prompt == 1
+        else DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids)
+        for request in decode_requests(loaded.tokenizer, problems)
+        for draw in range(samples_per_prompt)
+    ]
+    started = time.perf_counter()
+    with Progress(label, len(requests)) as progress:
+        completions = decode(
+            loaded.model,
+            requests,
+            params,
+            mask_token_id=loaded.mask_token_id,
+            stop_token_ids=loaded.stop_token_ids,
+            batch_size=batch_size,
+            on_finish=lambda _: progress.advance(),
+        )
+    seconds = time.perf_counter() - started
+    repeated = [problem for problem in problems for _ in range(samples_per_prompt)]
+    samples = tuple(_grade(loaded, task, *pair) for pair in zip(repeated, completions, strict=True))
+    return EvalResult(
+        task=task.name,
+        params=params,
+        num_correct=sum(sample.correct for sample in samples),
+        num_samples=len(samples),
+        num_distinct=len({(sample.question, sample.response) for sample in samples}),
+        cost=decoding_cost(completions, seconds),
+        samples=samples,
+    )
+
+
+def _grade(loaded: LoadedModel, task: Task, problem: Problem, completion: Completion) -> Sample:
+    response = response_text(loaded, completion)
+    return Sample(
+        id=completion.id,
+        task=task.name,
+        question=problem.question,
+        answer=problem.answer,
+        response=response,
+        correct=task.grade(problem, response),
+        num_tokens=completion.visible_length,
+        num_denoising_steps=completion.num_denoising_steps,
+        num_forwards=completion.num_forwards,
+        finish_reason=completion.finish_reason,
+    )
+
+
+def write_results(folder: str | Path, results: Sequence[EvalResult], config: Mapping[str, Any]) -> None:
+    """Write ``samples.jsonl`` and then ``results.json`` (with config, versions and a config hash)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"setting": index, **asdict(sample)}, ensure_ascii=False)
+        for index, result in enumerate(results)
+        for sample in result.samples
+    ]
+    write_text(folder / "samples.jsonl", "\n".join(lines) + "\n")
+    resolved = json.dumps(dict(config), sort_keys=True, default=str)
+    report = {
+        "results": [result.summary() for result in results],
+        "config": dict(config),
+        "config_hash": hashlib.sha256(resolved.encode()).hexdigest(),
+        "versions": versions(),
+    }
+    write_text(folder / "results.json", json.dumps(report, indent=2, default=str) + "\n")

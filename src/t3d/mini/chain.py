@@ -1,0 +1,127 @@
+"""The ``chain`` task: short arithmetic stories, solved step by step in freely chosen words.
+
+Every step has five equally likely phrasings of different length and word order, so the posterior
+inside a block is multimodal: a model that commits several tokens at once mixes phrasings.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import random
+from dataclasses import dataclass
+
+from t3d.data.prompts import Problem
+from t3d.mini.boxed import last_boxed
+
+NAMES = ("Gus", "Ada", "Ben", "Eve", "Ivy", "Max", "Zoe", "Leo")
+ITEMS = ("nuts", "pens", "cups", "keys", "figs", "eggs")
+GAIN_VERBS = ("gets", "finds", "buys")
+LOSS_VERBS = ("drops", "loses", "sells")
+ORDINALS = ("first", "then", "next", "last")
+QUESTIONS = ("How many now?", "How many?", "How many {item} now?", "How many are left now?")
+GAIN_PHRASES = (
+    "{before} + {change} = {after}.",
+    "add {change} to {before}, so {after}.",
+    "{name} now has {after}, {change} more.",
+    "with {change} added, {after} {item} held.",
+    "from {before} up {change} to {after}.",
+)
+LOSS_PHRASES = (
+    "{before} - {change} = {after}.",
+    "take {change} from {before}, so {after}.",
+    "{name} now has {after}, {change} less.",
+    "with {change} gone, {after} {item} left.",
+    "from {before} down {change} to {after}.",
+)
+ENDINGS = ("So \\boxed{{{after}}}.", "Answer: \\boxed{{{after}}}.", "{name} has \\boxed{{{after}}}.")
+MAX_TOTAL = 9
+HELD_OUT_PERCENT = {"validation": 5, "test": 10}
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSpec:
+    """A story's arithmetic: the first amount and the signed changes. Totals stay in 0..9."""
+
+    start: int
+    changes: tuple[int, ...]
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Running totals, the start included."""
+        totals = [self.start]
+        for change in self.changes:
+            totals.append(totals[-1] + change)
+        return tuple(totals)
+
+    @property
+    def split(self) -> str:
+        """``train``, ``validation`` or ``test``: a fixed function of the arithmetic alone.
+
+        Names, items and verbs do not enter, so held-out arithmetic is never seen in training.
+        """
+        digest = hashlib.sha256(f"chain/{self.start}/{self.changes}".encode()).digest()
+        bucket = int.from_bytes(digest[:4], "big") % 100
+        if bucket < HELD_OUT_PERCENT["test"]:
+            return "test"
+        return "validation" if bucket < sum(HELD_OUT_PERCENT.values()) else "train"
+
+
+class ChainTask:
+    """Generator, reference solutions and verifier of ``chain``."""
+
+    name = "chain"
+
+    def draw(self, rng: random.Random, split: str) -> tuple[Problem, str]:
+        """One random problem of a split and one random correct solution of it."""
+        spec = self.draw_spec(rng, split)
+        name, item = rng.choice(NAMES), rng.choice(ITEMS)
+        story = f"{name} has {spec.start} {item}"
+        for ordinal, change in zip(ORDINALS, spec.changes, strict=False):
+            verb = rng.choice(GAIN_VERBS if change > 0 else LOSS_VERBS)
+            story += f", {ordinal} {verb} {abs(change)}"
+        question = f"{story}. {rng.choice(QUESTIONS).format(item=item)}"
+        problem = Problem(id="", question=question, task=self.name, answer=str(spec.totals[-1]))
+        return problem, self._draw_solution(rng, spec, name, item)
+
+    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """``limit`` distinct problems of a split, drawn with this seed; None draws 512."""
+        rng = random.Random(f"{self.name}/{split}/{seed}")
+        questions: dict[str, Problem] = {}
+        while len(questions) < (512 if limit is None else limit):
+            problem, _ = self.draw(rng, split)
+            identity = f"{self.name}/{split}/{seed}/{len(questions)}"
+            questions.setdefault(problem.question, dataclasses.replace(problem, id=identity))
+        return list(questions.values())
+
+    def grade(self, problem: Problem, response: str) -> bool:
+        """True if the content of the last ``\\boxed{}`` is the right total."""
+        return last_boxed(response) == problem.answer
+
+    def corpus_words(self) -> list[str]:
+        """Every text piece of the task, for the tokenizer's word list."""
+        pieces = [*NAMES, *GAIN_VERBS, *LOSS_VERBS, *ITEMS, *ORDINALS, "has"]
+        pieces += [ordinal.capitalize() for ordinal in ORDINALS]
+        return [*pieces, *QUESTIONS, *GAIN_PHRASES, *LOSS_PHRASES, *ENDINGS]
+
+    @staticmethod
+    def draw_spec(rng: random.Random, split: str) -> ChainSpec:
+        """Random arithmetic of a split."""
+        while True:
+            totals = [rng.randint(1, MAX_TOTAL)]
+            for _ in range(rng.choice((3, 4))):
+                totals.append(rng.choice([t for t in range(MAX_TOTAL + 1) if t != totals[-1]]))
+            changes = tuple(after - before for before, after in itertools.pairwise(totals))
+            spec = ChainSpec(totals[0], changes)
+            if spec.split == split:
+                return spec
+
+    @staticmethod
+    def _draw_solution(rng: random.Random, spec: ChainSpec, name: str, item: str) -> str:
+        words = {"name": name, "item": item}
+        sentences = []
+        for ordinal, before, change in zip(ORDINALS, spec.totals, spec.changes, strict=False):
+            phrase = rng.choice(GAIN_PHRASES if change > 0 else LOSS_PHRASES)
+            numbers = {"before": before, "change": abs(change), "after": before + change}
+            sentences.append(f"{ordinal.capitalize()} {phrase.format(**words, **numbers)}")
+        sentences.append(rng.choice(ENDINGS).format(after=spec.totals[-1], **words))
+        return " ".join(sentences)

@@ -1,0 +1,1 @@
+"""SDAR models on transformers, their masks, loading and export."""

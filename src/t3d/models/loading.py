@@ -1,0 +1,187 @@
+"""Load a block-diffusion model with its tokenizer; save a student so that it loads anywhere."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from t3d.atomic import atomic_folder
+from t3d.errors import InputError
+from t3d.models.sdar import SDARConfig, SDARForCausalLM
+
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+_COPIED_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+    "generation_config.json",
+    "configuration_*.py",
+    "modeling_*.py",
+    "tokenization_*.py",
+)
+BUNDLED_TEACHER = Path(__file__).parents[1] / "mini" / "teacher"
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model ready to decode or to train, and what identifies it."""
+
+    model: SDARForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    mask_token_id: int
+    stop_token_ids: tuple[int, ...]
+    source: str
+    """The folder or hub id it came from, or ``mini``."""
+    weights_hash: str
+    """SHA-256 of the local weight files, or the hub's commit."""
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 of the tokenizer's whole definition."""
+        return tokenizer_hash(self.tokenizer)
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of a fast tokenizer's whole definition."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one, otherwise the CPU. Raises InputError for one that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        problem = f"not usable here ({str(error).splitlines()[0]})"
+        raise InputError("device", device, problem, "use auto, cpu or cuda") from error
+
+
+def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float32") -> LoadedModel:
+    """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` is the bundled teacher.
+
+    Never runs code from a checkpoint.
+
+    Raises InputError if there is nothing to load, if it is not an SDAR model, if its weights do not
+    fit the network, or if neither tokenizer nor config names a mask token.
+    """
+    name, source = str(source), _checkpoint(source)
+    if dtype not in DTYPES:
+        raise InputError("dtype", dtype, "not known", f"use one of {', '.join(DTYPES)}")
+    target = resolve_device(device)
+    config = _load_config(source)
+    if config.model_type != SDARConfig.model_type:
+        raise InputError(
+            "model",
+            source,
+            f"its architecture is {config.model_type!r}, not a block-diffusion model",
+            "give an SDAR checkpoint (config.json with model_type 'sdar')",
+        )
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+        model, report = loaded
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = f"cannot be loaded ({str(error).splitlines()[0]})"
+        raise InputError("model", source, problem, "give a complete checkpoint folder") from error
+    unfit = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
+    if unfit:
+        problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
+        raise InputError("model", source, problem, "give a complete SDAR checkpoint")
+    return LoadedModel(
+        model=model.to(target).eval(),
+        tokenizer=tokenizer,
+        mask_token_id=_mask_token_id(source, config, tokenizer),
+        stop_token_ids=_stop_token_ids(source, config, tokenizer),
+        source=name,
+        weights_hash=_weights_hash(source, config),
+    )
+
+
+def _checkpoint(source: str | Path) -> str:
+    return str(BUNDLED_TEACHER) if str(source) == "mini" else str(source)
+
+
+def export_model(loaded: LoadedModel, folder: str | Path) -> None:
+    """Write weights and config; copy the base's tokenizer, generation and remote-code files as they are.
+
+    Engines that load SDAR with the base's code (JetEngine) then load the export the same way. The
+    folder appears only when complete.
+    """
+    base = Path(_checkpoint(loaded.source))
+    if not base.is_dir():
+        base = Path(snapshot_download(loaded.source, ignore_patterns=list(_WEIGHT_FILES)))
+    with atomic_folder(folder) as partial:
+        loaded.model.save_pretrained(partial)
+        for file in sorted(base.iterdir()):
+            if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
+                shutil.copyfile(file, partial / file.name)
+
+
+def _load_config(source: str) -> PreTrainedConfig:
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError("model", source, "the folder has no config.json", "give a checkpoint folder")
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        problem = "neither a local folder nor a hub id that can be loaded"
+        if folder.is_dir():
+            problem = f"its config cannot be read ({str(error).splitlines()[0]})"
+        raise InputError(
+            "model", source, problem, "give a checkpoint folder, or a hub id such as org/name"
+        ) from error
+
+
+def _mask_token_id(source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    if tokenizer.mask_token_id is not None:
+        return tokenizer.mask_token_id
+    if getattr(config, "mask_token_id", None) is not None:
+        return config.mask_token_id
+    fix = "set mask_token in tokenizer_config.json or mask_token_id in config.json"
+    raise InputError("model", source, "neither tokenizer nor config names a mask token", fix)
+
+
+def _stop_token_ids(
+    source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """The generation config's end-of-sequence ids, else the config's and the tokenizer's."""
+    try:
+        declared = GenerationConfig.from_pretrained(source).eos_token_id
+    except OSError:
+        declared = config.eos_token_id
+    ids = declared if isinstance(declared, list) else [declared]
+    ids = sorted({*ids, tokenizer.eos_token_id} - {None})
+    if not ids:
+        raise InputError(
+            "model", source, "no end-of-sequence token", "set eos_token_id in generation_config.json"
+        )
+    return tuple(ids)
+
+
+def _weights_hash(source: str, config: PreTrainedConfig) -> str:
+    if not Path(source).is_dir():
+        return str(getattr(config, "_commit_hash", None) or "")
+    digest = hashlib.sha256()
+    for file in sorted(Path(source).glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

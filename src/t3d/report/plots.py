@@ -1,0 +1,43 @@
+"""Plots of results."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from t3d.atomic import atomic_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One decoding setting of one model; percent."""
+
+    setting: str
+    tokens_per_forward: float
+    accuracy: float
+    low: float
+    high: float
+
+
+def plot_accuracy_per_forward(
+    curves: Mapping[str, Sequence[CurvePoint]], path: str | Path, title: str
+) -> None:
+    """Accuracy against tokens per forward, one curve per model, with 95 % intervals, as PNG."""
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for style, (name, curve) in zip(("o--", "s-", "^-.", "d:"), curves.items(), strict=False):
+        points = sorted(curve, key=lambda point: point.tokens_per_forward)
+        errors = [[p.accuracy - p.low for p in points], [p.high - p.accuracy for p in points]]
+        x, y = [p.tokens_per_forward for p in points], [p.accuracy for p in points]
+        axes.errorbar(x, y, yerr=errors, fmt=style, capsize=3, label=name)
+        for point in points:
+            where = (point.tokens_per_forward, point.accuracy)
+            axes.annotate(point.setting, where, textcoords="offset points", xytext=(4, 5), fontsize=7)
+    axes.set(
+        xlabel="tokens per forward (commits counted)", ylabel="accuracy (%)", ylim=(-2, 104), title=title
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)

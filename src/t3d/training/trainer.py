@@ -1,0 +1,189 @@
+"""One trainer for every method: a state source feeds it, an objective tells it what to minimise."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from t3d.counter_rng import counter_uniform
+from t3d.data.collate import loss_logits
+from t3d.errors import InputError
+from t3d.noising import Stream
+from t3d.objectives.cross_entropy import cross_entropy_loss
+from t3d.objectives.ddo import ddo_loss
+from t3d.objectives.logprobs import ObjectiveOutput, reduce_by_sample, token_log_probs
+from t3d.objectives.path_consistency import path_loss
+from t3d.objectives.t3d import t3d_loss
+from t3d.training.config import T3DConfig
+from t3d.training.reference import Reference, RefreshReference
+from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
+from t3d.trajectory import Trajectory
+
+
+class T3DTrainer(Trainer):
+    """Distil a student on a teacher's trajectories.
+
+    Use it as any trainer of the field: ``T3DTrainer(model, args, train_dataset=trajectories,
+    processing_class=tokenizer).train()``. The student starts from the weights it is given, which
+    are the teacher's. One forward of the student and one of the reference per micro-batch.
+
+    Raises InputError for an empty set of trajectories or one that does not fit the student.
+    """
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by counts of the whole accumulated batch
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: T3DConfig,
+        train_dataset: Sequence[Trajectory],
+        processing_class: PreTrainedTokenizerBase,
+        **kwargs: Any,
+    ) -> None:
+        if not train_dataset:
+            raise InputError("train_dataset", 0, "no trajectories", "roll out at least one prompt")
+        mask_token_ids = {trajectory.mask_token_id for trajectory in train_dataset}
+        if len(mask_token_ids) > 1:
+            problem = "the trajectories have different mask ids"
+            raise InputError(
+                "mask_token_id", sorted(mask_token_ids), problem, "use one teacher's trajectories"
+            )
+        vocab_size = model.config.vocab_size
+        collator = TrajectoryCollator(
+            config=args,
+            pad_token_id=processing_class.pad_token_id,
+            mask_token_id=mask_token_ids.pop(),
+            vocab_size=min(vocab_size, len(processing_class)),
+        )
+        self.mask_token_id = collator.mask_token_id
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=TrajectoryDataset(train_dataset, args, vocab_size),
+            data_collator=collator,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.reference: Reference | None = None
+        if args.objective == "t3d":
+            self.reference = Reference(model)
+            self.add_callback(RefreshReference(self.reference, args.refresh_every))
+        self._metric_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._metrics_since: int | None = None
+        """Optimizer step at which the metric sums began; None while they are empty."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """The objective on one micro-batch, normalised over the whole accumulated batch."""
+        if num_items_in_batch is None:
+            num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
+        num_trajectories, num_tokens = torch.as_tensor(num_items_in_batch).unbind()
+        student_logits = loss_logits(model, inputs)
+        if self.reference is None:
+            is_masked = inputs["is_masked"]
+            real = token_log_probs(student_logits, inputs["labels"])[is_masked]
+            output = cross_entropy_loss(student_real_M=real, num_tokens=num_tokens)
+        else:
+            output = self._t3d_objective(student_logits, inputs, num_trajectories, num_tokens)
+        self._add_metrics(output)
+        # Gradients are averaged over processes, the counts are global: undo the average.
+        loss = output.loss * self.accelerator.num_processes
+        return (loss, {"logits": student_logits}) if return_outputs else loss
+
+    def _t3d_objective(
+        self, student_logits: Tensor, inputs: dict[str, Tensor], num_trajectories: Tensor, num_tokens: Tensor
+    ) -> ObjectiveOutput:
+        args = self.args
+        assert isinstance(args, T3DConfig) and self.reference is not None
+        with torch.no_grad():
+            reference_logits = loss_logits(self.reference.model, inputs)
+            fake = self._fake_tokens(reference_logits, inputs)
+        is_masked, num_rows = inputs["is_masked"], len(inputs["sample_key"])
+        row = inputs["loss_row"][is_masked]
+
+        def sequence_log_prob(log_prob_M: Tensor) -> Tensor:
+            return reduce_by_sample(log_prob_M[is_masked], row, num_rows, args.log_ratio)
+
+        student_real_M = token_log_probs(student_logits, inputs["labels"])
+        ddo = ddo_loss(
+            student_real_N=sequence_log_prob(student_real_M),
+            reference_real_N=sequence_log_prob(token_log_probs(reference_logits, inputs["labels"])),
+            student_fake_N=sequence_log_prob(token_log_probs(student_logits, fake)),
+            reference_fake_N=sequence_log_prob(token_log_probs(reference_logits, fake)),
+            beta=args.ddo_beta,
+            alpha=args.ddo_alpha,
+            num_samples=num_trajectories,
+        )
+        path = path_loss(
+            student_real_M=student_real_M,
+            weight_M=inputs["token_weight"],
+            normaliser=num_tokens if args.path_reduction == "mean" else num_trajectories,
+        )
+        output = t3d_loss(ddo, path, path_weight=args.path_weight)
+        agrees = ((fake == inputs["labels"]) & is_masked).sum() / num_tokens
+        return ObjectiveOutput(loss=output.loss, metrics={**output.metrics, "reference/agreement": agrees})
+
+    def _fake_tokens(self, reference_logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """The reference's guess at each loss position (the x0 of Eq. 7's second expectation)."""
+        logits = reference_logits.float()
+        logits[:, self.mask_token_id] = -torch.inf
+        assert isinstance(self.args, T3DConfig)
+        if self.args.fake_source == "argmax":
+            return logits.argmax(-1)
+        key, epoch = (inputs[name][inputs["loss_row"]] for name in ("sample_key", "epoch"))
+        # The reference changes between refreshes, so the optimizer step is one of the counters.
+        counters = (self.args.seed, epoch, key, int(Stream.FAKE_TOKEN), inputs["loss_position_ids"])
+        uniform = counter_uniform(*counters, self.state.global_step)
+        cumulative = logits.softmax(-1).cumsum(-1)
+        return torch.searchsorted(cumulative, (uniform.float()[:, None] * cumulative[:, -1:]))[:, 0]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochShuffle:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(dataset, TrajectoryDataset)
+        return EpochShuffle(dataset, self.args.seed)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
+        """(trajectories, loss tokens) of the accumulated batch over all processes, float [2]."""
+        if not batch_samples:
+            return None
+        counts = torch.zeros(2, device=device)
+        for batch in batch_samples:
+            counts += torch.tensor([len(batch["sample_key"]), int(batch["is_masked"].sum())], device=device)
+        return self.accelerator.gather(counts[None]).sum(0).clamp(min=1)
+
+    def _add_metrics(self, output: ObjectiveOutput) -> None:
+        if self._metrics_since is None:
+            self._metrics_since = self.state.global_step
+        for name, value in {**output.metrics, "loss/total": output.loss}.items():
+            self._metric_sums[name] = self._metric_sums[name].to(value.device) + value.detach()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the objective's parts, averaged over the optimizer steps since the last log."""
+        if self._metrics_since is not None and "loss" in logs:
+            num_steps = self.state.global_step - self._metrics_since
+            for name, total in self._metric_sums.items():
+                logs[name] = self.accelerator.gather(total[None]).sum().item() / num_steps
+            self._metric_sums.clear()
+            self._metrics_since = None
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.reference is not None and self.args.should_save:
+            run_folder = self._get_output_dir(trial=trial)
+            self.reference.save(f"{run_folder}/checkpoint-{self.state.global_step}")
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.reference is not None:
+            self.reference.load(resume_from_checkpoint)

@@ -1,0 +1,187 @@
+"""Trajectories: what was decoded, in which order, by whom; step-map algebra; Parquet in and out."""
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from t3d.atomic import atomic_file
+from t3d.errors import InputError
+
+SCHEMA_VERSION = 1
+GridOrigin = Literal["prompt", "response"]
+"""Where blocks count from: the first prompt token (decoding) or the first response token (released code)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectory:
+    """One rollout of a teacher.
+
+    ``step_map`` has one int per response token: the denoising step that committed it, 1-based,
+    counted over the whole response, non-decreasing from block to block; tokens that share a value
+    were committed together. The whole terminal block is recorded; the first ``visible_length``
+    response tokens, the stop token included, are the answer. Raises InputError on construction if
+    these rules are broken.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    step_map: tuple[int, ...]
+    visible_length: int
+    finish_reason: Literal["stop", "length"]
+    block_size: int
+    """Block size of the rollout; blocks lie on the absolute grid from the first prompt token."""
+    mask_token_id: int
+    decode_params: dict[str, Any] = field(default_factory=dict)
+    """Resolved decoding settings, the seed included."""
+    terminal_complete: bool = True
+    """False for imported records that end inside their last block."""
+    task: str = ""
+    teacher: str = ""
+    teacher_hash: str = ""
+    tokenizer_hash: str = ""
+
+    def __post_init__(self) -> None:
+        def check(field_name: str, value: object, holds: bool, problem: str) -> None:
+            if not holds:
+                raise InputError(f"{field_name} of trajectory {self.id!r}", value, problem, "roll out again")
+
+        count = len(self.response_ids)
+        check("response_ids", count, count > 0, "an empty response has no states to learn from")
+        check(
+            "step_map",
+            len(self.step_map),
+            len(self.step_map) == count,
+            f"{count} response ids need as many steps",
+        )
+        check("step_map", min(self.step_map), min(self.step_map) >= 1, "steps count from 1")
+        check("block_size", self.block_size, self.block_size >= 1, "not positive")
+        check("visible_length", self.visible_length, 0 < self.visible_length <= count, f"not in 1..{count}")
+        end = len(self.prompt_ids) + count
+        aligned = not self.terminal_complete or end % self.block_size == 0
+        check("response_ids", count, aligned, f"the terminal block of size {self.block_size} is not whole")
+        check("step_map", self.step_map, self._steps_follow_blocks(), "steps fall from one block to the next")
+
+    def _steps_follow_blocks(self) -> bool:
+        last_of_previous = 0
+        for block in self.blocks(self.step_map, self.block_size):
+            if min(block) <= last_of_previous:
+                return False
+            last_of_previous = max(block)
+        return True
+
+    def blocks(
+        self, values: Sequence[int], block_size: int, origin: GridOrigin = "prompt"
+    ) -> list[Sequence[int]]:
+        """Cut response-aligned values where the block grid cuts the response.
+
+        ``origin="prompt"``: the absolute grid, whose first block may hold prompt tokens;
+        ``"response"``: blocks count from the first response token.
+        """
+        tail = len(self.prompt_ids) % block_size if origin == "prompt" else 0
+        edges = [0, *range(block_size - tail, len(values), block_size), len(values)]
+        return [values[lo:hi] for lo, hi in itertools.pairwise(edges)]
+
+    @property
+    def num_denoising_steps(self) -> int:
+        """Denoising steps of the whole response."""
+        return max(self.step_map)
+
+    def state_at(self, denoising_step: int) -> tuple[int, ...]:
+        """Response ids after ``denoising_step`` steps: x_t, later commits still masked.
+
+        0 is the fully masked response, ``num_denoising_steps`` the clean one.
+        """
+        return tuple(
+            token if step <= denoising_step else self.mask_token_id
+            for token, step in zip(self.response_ids, self.step_map, strict=True)
+        )
+
+    def local_steps(self, block_size: int | None = None, origin: GridOrigin = "prompt") -> tuple[int, ...]:
+        """Step map re-counted inside each block of ``block_size`` (default: the rollout's): 1, 2, ...
+
+        This is pi inside a block, which Eq. 9 needs.
+        """
+        ranks: list[int] = []
+        for block in self.blocks(self.step_map, block_size or self.block_size, origin):
+            order = {step: rank for rank, step in enumerate(sorted(set(block)), start=1)}
+            ranks += [order[step] for step in block]
+        return tuple(ranks)
+
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("response_ids", pa.list_(pa.int32())),
+        ("step_map", pa.list_(pa.int32())),
+        ("visible_length", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("block_size", pa.int32()),
+        ("mask_token_id", pa.int32()),
+        ("decode_params", pa.string()),
+        ("terminal_complete", pa.bool_()),
+        ("task", pa.string()),
+        ("teacher", pa.string()),
+        ("teacher_hash", pa.string()),
+        ("tokenizer_hash", pa.string()),
+    ],
+    metadata={"t3d_schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> None:
+    """Write a Parquet file; it appears under ``path`` only when complete."""
+    rows = []
+    for trajectory in trajectories:
+        row = asdict(trajectory)
+        row["decode_params"] = json.dumps(row["decode_params"], sort_keys=True)
+        rows.append(row)
+    with atomic_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial, compression="zstd")
+
+
+def read_trajectories(path: str | Path) -> list[Trajectory]:
+    """Read a Parquet file of trajectories; every record is validated.
+
+    Raises InputError for a missing or corrupt file, another schema, or a broken record.
+    """
+
+    def refuse(problem: str) -> InputError:
+        return InputError("trajectories", str(path), problem, "give the Parquet file that t3d rollout wrote")
+
+    if not Path(path).is_file():
+        raise refuse("no such file")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise refuse(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    missing = [name for name in _SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise refuse(f"the columns {', '.join(missing)} are missing")
+    version = (table.schema.metadata or {}).get(b"t3d_schema_version", b"").decode()
+    if version != str(SCHEMA_VERSION):
+        raise refuse(f"its schema version is {version!r}, not {SCHEMA_VERSION}")
+    if table.num_rows == 0:
+        raise refuse("holds no record")
+    try:
+        table = table.select(_SCHEMA.names).cast(_SCHEMA)
+        with_null = [name for name in _SCHEMA.names if table[name].null_count]
+        if with_null:
+            raise refuse(f"the column {with_null[0]} has empty values")
+        return [_from_row(row) for row in table.to_pylist()]
+    except (pa.ArrowException, json.JSONDecodeError) as error:
+        raise refuse(f"a column is of the wrong kind ({str(error).splitlines()[0]})") from error
+
+
+def _from_row(row: dict[str, Any]) -> Trajectory:
+    for name in ("prompt_ids", "response_ids", "step_map"):
+        row[name] = tuple(row[name])
+    row["decode_params"] = json.loads(row["decode_params"])
+    return Trajectory(**row)

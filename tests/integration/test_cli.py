@@ -1,0 +1,222 @@
+"""The command line: the road from rollout to evaluation, and one-screen errors for bad input."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from t3d import rollout
+from t3d.cli import main
+from t3d.trajectory import read_trajectories
+
+SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def rolled(checkpoint, prompts, tmp_path):
+    path = tmp_path / "rollout.parquet"
+    assert (
+        main(
+            ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(path), *SHORT]
+        )
+        == 0
+    )
+    return path
+
+
+def run_failing(arguments, capsys) -> str:
+    """Error text of a command that must fail with status 2, on at most one screen, without a traceback."""
+    capsys.readouterr()
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    text = capsys.readouterr().err
+    assert status == 2
+    assert "Traceback" not in text
+    assert 0 < len(text.splitlines()) <= 24
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_rollout_train_eval_generate_and_rerun_from_the_written_config(
+    checkpoint, prompts, rolled, tmp_path, capsys
+):
+    model = ["--model", str(checkpoint), "--device", "cpu"]
+    run = tmp_path / "run"
+    sizes = ["--num-optimizer-steps", "2", "--batch-size", "4"]
+    assert main(["train", *model, "--trajectories", str(rolled), "--output", str(run), *sizes]) == 0
+    student = ["--model", str(run / "student"), "--prompts", str(prompts)]
+    assert main(["eval", *student, "--output", str(tmp_path / "eval"), "--limit", "4", *SHORT]) == 0
+    report = json.loads((tmp_path / "eval" / "results.json").read_text())
+    samples = [json.loads(line) for line in (tmp_path / "eval" / "samples.jsonl").read_text().splitlines()]
+    assert report["results"][0]["n"] == len(samples) == 4
+    assert report["config"]["seed"] == 0
+    assert report["results"][0]["accuracy"] == 25.0 * sum(sample["correct"] for sample in samples)
+    again = tmp_path / "again"
+    assert main(["eval", "--config", str(tmp_path / "eval" / "config.yaml"), "--output", str(again)]) == 0
+    assert (again / "samples.jsonl").read_text() == (tmp_path / "eval" / "samples.jsonl").read_text()
+    capsys.readouterr()
+    assert main(["generate", *student, "--limit", "1", "--show-steps", *SHORT]) == 0
+    assert "steps" in capsys.readouterr().out
+
+
+def test_same_command_writes_identical_trajectories(checkpoint, prompts, rolled, tmp_path):
+    other = tmp_path / "other.parquet"
+    assert (
+        main(
+            ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(other), *SHORT]
+        )
+        == 0
+    )
+    assert other.read_bytes() == rolled.read_bytes()
+
+
+def test_killed_rollout_continues_from_its_finished_chunks(
+    checkpoint, prompts, rolled, tmp_path, monkeypatch
+):
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), *SHORT]
+    monkeypatch.setattr(rollout, "CHUNK_SIZE", 2)
+    whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
+    assert main([*command, "--output", str(whole)]) == 0
+    calls = []
+    real = rollout.roll_out
+
+    def dies_in_the_second_chunk(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise SystemExit("killed")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(rollout, "roll_out", dies_in_the_second_chunk)
+    with pytest.raises(SystemExit):
+        main([*command, "--output", str(cut)])
+    assert not cut.exists()
+    assert main([*command, "--output", str(cut)]) == 0
+    assert len(calls) == 4  # first chunk, the killed one, then only the two missing chunks
+    assert cut.read_bytes() == whole.read_bytes()
+    assert [t.id for t in read_trajectories(cut)] == [t.id for t in read_trajectories(rolled)]
+    assert not cut.with_name("cut.parquet.chunks").exists()
+
+
+def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys):
+    chunks = tmp_path / "out.parquet.chunks"
+    chunks.mkdir()
+    (chunks / "plan").write_text("another run")
+    arguments = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts)]
+    text = run_failing([*arguments, "--output", str(tmp_path / "out.parquet"), *SHORT], capsys)
+    assert "unfinished chunks" in text
+
+
+def test_missing_model_folder(tmp_path, prompts, capsys):
+    out = tmp_path / "out.parquet"
+    missing = str(tmp_path / "nowhere")
+    text = run_failing(
+        ["rollout", "--model", missing, "--prompts", str(prompts), "--output", str(out)], capsys
+    )
+    assert "model=" in text
+    assert "nowhere" in text
+    assert "Fix:" in text
+    assert not out.exists()
+
+
+def test_checkpoint_of_another_architecture(checkpoint, tmp_path, prompts, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "qwen3"}))
+    arguments = ["eval", "--model", str(other), "--prompts", str(prompts), "--output", str(tmp_path / "e")]
+    text = run_failing([*arguments, *SHORT], capsys)
+    assert "qwen3" in text
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "fix"),
+    [
+        (["--block-size", "4", "--steps-per-block", "5"], "steps_per_block", "at most steps_per_block=4"),
+        (["--block-size", "0"], "block_size", "positive"),
+        (["--block-size", "-4"], "block_size", "positive"),
+        (["--temperature", "-1"], "temperature", "0 or more"),
+        (["--limit", "0"], "limit", "1 or more"),
+    ],
+)
+def test_bad_decoding_settings(checkpoint, prompts, tmp_path, capsys, flags, field, fix):
+    arguments = [
+        "eval",
+        "--model",
+        str(checkpoint),
+        "--prompts",
+        str(prompts),
+        "--output",
+        str(tmp_path / "e"),
+    ]
+    text = run_failing([*arguments, *flags], capsys)
+    assert field in text
+    assert fix in text
+    assert not (tmp_path / "e").exists()
+
+
+def test_unknown_config_key_names_the_nearest_one(checkpoint, tmp_path, prompts, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"model": str(checkpoint), "steps_per_blok": 2}))
+    text = run_failing(["eval", "--config", str(file), "--output", str(tmp_path / "e")], capsys)
+    assert "steps_per_blok" in text
+    assert "did you mean 'steps_per_block'" in text
+
+
+def test_flags_win_over_the_config_file(checkpoint, tmp_path, prompts):
+    file = tmp_path / "config.yaml"
+    settings = {"model": str(checkpoint), "prompts": str(prompts), "max_new_tokens": 12, "steps_per_block": 2}
+    file.write_text(yaml.safe_dump(settings))
+    output = tmp_path / "e"
+    assert main(["eval", "--config", str(file), "--output", str(output), "--steps-per-block", "4"]) == 0
+    assert yaml.safe_load((output / "config.yaml").read_text())["steps_per_block"] == 4
+
+
+def test_corrupt_trajectories(checkpoint, rolled, tmp_path, capsys):
+    rolled.write_bytes(rolled.read_bytes()[:-40])
+    output = tmp_path / "run"
+    arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
+    text = run_failing([*arguments, "--device", "cpu"], capsys)
+    assert "not a readable Parquet file" in text
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no prompt"),
+        ("not json", "not JSON"),
+        ('{"question": " "}', "question"),
+        ('{"q": 1}', "question"),
+    ],
+)
+def test_unusable_prompt_file(checkpoint, tmp_path, capsys, content, message):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(content)
+    out = tmp_path / "out.parquet"
+    text = run_failing(
+        ["rollout", "--model", str(checkpoint), "--prompts", str(file), "--output", str(out), *SHORT], capsys
+    )
+    assert message in text
+    assert not out.exists()
+
+
+def test_unknown_command_and_version(capsys):
+    run_failing(["destil"], capsys)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("t3d ")
+
+
+def test_env_prints_versions(capsys):
+    assert main(["env"]) == 0
+    assert "torch" in json.loads(capsys.readouterr().out)

@@ -1,0 +1,192 @@
+"""The trainer's invariants, on the tiny model and its own trajectories."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from t3d.data.prompts import Problem
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.models.loading import load_model
+from t3d.rollout import roll_out
+from t3d.training.config import T3DConfig
+from t3d.training.presets import PRESETS, preset_fields
+from t3d.training.run import distil
+from t3d.training.trainer import T3DTrainer
+from t3d.trajectory import Trajectory
+
+
+@pytest.fixture(scope="module")
+def trajectories(checkpoint) -> list[Trajectory]:
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    questions = ["how many", "how many apples", "so the answer", "now?", "is left", "a b c", "apples", "the"]
+    problems = [Problem(id=str(index), question=question) for index, question in enumerate(questions)]
+    return roll_out(loaded, problems, DecodeParams(max_new_tokens=12, temperature=1.0))
+
+
+def config(folder: Path, **overrides) -> T3DConfig:
+    fields = {
+        "output_dir": str(folder),
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "refresh_every": 2,
+    }
+    return T3DConfig(**(fields | overrides))
+
+
+def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    return T3DTrainer(
+        loaded.model, config(folder, **overrides), trajectories, processing_class=loaded.tokenizer
+    )
+
+
+def weights(trained: T3DTrainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
+
+
+def logged(trained: T3DTrainer, name: str) -> list[float]:
+    return [entry[name] for entry in trained.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_and_changes_the_student(checkpoint, trajectories, tmp_path, preset):
+    run = trainer(checkpoint, trajectories, tmp_path, **preset_fields(preset))
+    before = weights(run)
+    run.train()
+    assert torch.isfinite(weights(run)).all()
+    assert not torch.equal(before, weights(run))
+
+
+def test_first_loss_is_one_plus_alpha_times_ln_2_plus_the_weighted_path_term(
+    checkpoint, trajectories, tmp_path
+):
+    """At theta = reference both margins are 0 and -log sigma(0) = ln 2."""
+    run = trainer(checkpoint, trajectories, tmp_path, max_steps=1)
+    run.train()
+    (total,), (path,) = logged(run, "loss/total"), logged(run, "loss/path")
+    assert total == pytest.approx((1 + 0.5) * math.log(2) + 0.2 * path, abs=1e-5)
+    assert logged(run, "margin/real") == pytest.approx([0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_accumulating_micro_batches_equals_one_large_batch(checkpoint, trajectories, tmp_path, preset):
+    """8 x 1, 4 x 2 and 1 x 8: same weights after three optimizer steps, whatever the lengths."""
+    results = []
+    for micro_batch in (8, 4, 1):
+        fields = {
+            **preset_fields(preset),
+            "per_device_train_batch_size": micro_batch,
+            "gradient_accumulation_steps": 8 // micro_batch,
+            "max_steps": 3,
+        }
+        run = trainer(checkpoint, trajectories, tmp_path / str(micro_batch), **fields)
+        run.train()
+        results.append((weights(run), logged(run, "loss")))
+    for other_weights, other_losses in results[1:]:
+        torch.testing.assert_close(other_weights, results[0][0], rtol=1e-6, atol=1e-8)
+        assert other_losses == pytest.approx(results[0][1], rel=1e-3)
+
+
+def test_resumed_training_equals_uninterrupted_training(checkpoint, trajectories, tmp_path):
+    """The cut falls between two refreshes, so a lost reference would show."""
+    whole = trainer(checkpoint, trajectories, tmp_path / "whole", max_steps=6)
+    whole.train()
+    cut = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    first = trainer(checkpoint, trajectories, tmp_path / "cut", **cut)
+    first.train()
+    resumed = trainer(checkpoint, trajectories, tmp_path / "cut", **cut)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_resuming_without_the_reference_is_an_error(checkpoint, trajectories, tmp_path):
+    cut = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    trainer(checkpoint, trajectories, tmp_path, **cut).train()
+    (tmp_path / "checkpoint-2" / "reference.safetensors").unlink()
+    with pytest.raises(InputError, match=r"reference\.safetensors"):
+        trainer(checkpoint, trajectories, tmp_path, **cut).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+
+
+@pytest.mark.parametrize(("num_steps", "is_fresh"), [(2, True), (3, False), (4, True)])
+def test_reference_is_the_student_right_after_every_second_optimizer_step(
+    checkpoint, trajectories, tmp_path, num_steps, is_fresh
+):
+    run = trainer(checkpoint, trajectories, tmp_path, max_steps=num_steps)
+    run.train()
+    assert run.reference is not None
+    pairs = zip(run.reference.model.parameters(), run.model.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs) == is_fresh
+
+
+def test_same_seed_gives_the_same_student_and_another_seed_does_not(checkpoint, trajectories, tmp_path):
+    runs = [trainer(checkpoint, trajectories, tmp_path, seed=seed) for seed in (1, 1, 2)]
+    for run in runs:
+        run.train()
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert not torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+def test_terminal_filler_takes_loss_only_on_request(checkpoint, trajectories, tmp_path):
+    cut = [
+        Trajectory(**{**{n: getattr(t, n) for n in Trajectory.__dataclass_fields__}, "visible_length": 3})
+        for t in trajectories
+    ]
+    counts = {}
+    for filler in (False, True):
+        run = trainer(checkpoint, cut, tmp_path, terminal_filler_loss=filler, mask_ratios=(1.0,))
+        batch = next(iter(run.get_train_dataloader()))
+        counts[filler] = len(batch["labels"])
+    assert counts[False] == 4 * 3
+    assert counts[True] > counts[False]
+
+
+def test_unusable_trajectories_are_named(checkpoint, trajectories, tmp_path):
+    with pytest.raises(InputError, match="no trajectories"):
+        trainer(checkpoint, [], tmp_path)
+    with pytest.raises(InputError, match="used by two trajectories"):
+        trainer(checkpoint, [trajectories[0], trajectories[0]], tmp_path)
+    fields = {name: getattr(trajectories[0], name) for name in Trajectory.__dataclass_fields__}
+    foreign = Trajectory(**{**fields, "prompt_ids": (10**6, *trajectories[0].prompt_ids[1:])})
+    with pytest.raises(InputError, match="token id 1000000"):
+        trainer(checkpoint, [foreign], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("block_size", 0),
+        ("mask_ratios", (1.5,)),
+        ("log_ratio", "max"),
+        ("path_weight", -1.0),
+        ("refresh_every", 0),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, field, value):
+    with pytest.raises(InputError, match=field):
+        config(tmp_path, **{field: value})
+
+
+def test_student_is_exported_with_its_teachers_tokenizer_and_code_files(checkpoint, trajectories, tmp_path):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(checkpoint, teacher)
+    (teacher / "modeling_sdar.py").write_text("# the base's own code, copied and never run\n")
+    loaded = load_model(teacher, device="cpu")
+    student = distil(loaded, trajectories, config(tmp_path / "run", max_steps=1), tmp_path / "student")
+    reloaded = load_model(student, device="cpu")
+    assert reloaded.tokenizer_hash == loaded.tokenizer_hash
+    assert (student / "modeling_sdar.py").read_text() == (teacher / "modeling_sdar.py").read_text()
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (student / name).read_bytes() == (teacher / name).read_bytes()

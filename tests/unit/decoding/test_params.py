@@ -1,0 +1,70 @@
+"""Settings of decoding."""
+
+import dataclasses
+
+import pytest
+
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+
+
+def test_defaults_are_the_papers_full_step_decoding():
+    """Table 1: block size 4, 4 steps, temperature 0.1, no filter; recipe 1.1."""
+    params = DecodeParams()
+    assert (params.block_size, params.steps_per_block) == (4, 4)
+    assert params.remasking == "low_confidence_static"
+    assert (params.temperature, params.top_k, params.top_p) == (0.1, 0, 1.0)
+    assert params.confidence == "model"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("block_size", 0),
+        ("steps_per_block", 0),
+        ("steps_per_block", 5),
+        ("remasking", "high_confidence"),
+        ("confidence", "entropy"),
+        ("temperature", -0.1),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("max_new_tokens", 0),
+        ("confidence_threshold", -0.1),
+        ("confidence_threshold", 1.1),
+    ],
+)
+def test_a_bad_value_is_named(field, value):
+    fields = {"block_size": 4, "steps_per_block": 4} | {field: value}
+    if field in ("remasking", "confidence"):  # the runtime type checker would refuse them first
+        params = object.__new__(DecodeParams)
+        for name, default in (dataclasses.asdict(DecodeParams()) | fields).items():
+            object.__setattr__(params, name, default)
+        check = params.__post_init__
+    else:
+
+        def check():
+            return DecodeParams(**fields)
+
+    with pytest.raises(InputError) as caught:
+        check()
+    assert (caught.value.field, caught.value.value) == (field, value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["temperature", "top_p", "confidence_threshold"])
+def test_values_that_are_not_finite_are_refused(field, value):
+    """``--temperature inf`` would turn the masked-out logits into not-a-number."""
+    with pytest.raises(InputError):
+        DecodeParams(**{field: value})
+
+
+def test_the_sampled_confidence_of_greedy_decoding_is_refused():
+    """It would be 1 everywhere, so that the lowest positions always won."""
+    with pytest.raises(InputError, match="always 1 at temperature=0"):
+        DecodeParams(temperature=0.0, confidence="sampled")
+
+
+def test_params_are_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DecodeParams().seed = 1
