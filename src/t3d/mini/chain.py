@@ -8,9 +8,11 @@ import dataclasses
 import hashlib
 import itertools
 import random
+import re
 from dataclasses import dataclass
 
 from t3d.data.prompts import Problem
+from t3d.errors import InputError
 from t3d.mini.boxed import last_boxed
 
 NAMES = ("Gus", "Ada", "Ben", "Eve", "Ivy", "Max", "Zoe", "Leo")
@@ -44,6 +46,16 @@ class ChainSpec:
 
     start: int
     changes: tuple[int, ...]
+
+    @classmethod
+    def of_question(cls, question: str) -> "ChainSpec":
+        """The arithmetic of a question that the task wrote."""
+        start = re.search(r" has (\d+) ", question)
+        steps = re.findall(rf", (?:{'|'.join(ORDINALS)}) (\w+) (\d+)", question)
+        if start is None or not steps:
+            raise InputError("question", question, "not a chain story", "use a problem of the task")
+        changes = tuple(int(count) if verb in GAIN_VERBS else -int(count) for verb, count in steps)
+        return cls(int(start.group(1)), changes)
 
     @property
     def totals(self) -> tuple[int, ...]:
@@ -94,8 +106,18 @@ class ChainTask:
         return list(questions.values())
 
     def grade(self, problem: Problem, response: str) -> bool:
-        """True if the content of the last ``\\boxed{}`` is the right total."""
-        return last_boxed(response) == problem.answer
+        """True if every step is worked out and the box holds the last total.
+
+        The response must have one sentence per change, each with that step's running total among its
+        numbers, and one more with the total in the box. The working is graded because the total
+        alone can be found from the question without it. Wording and names are not graded.
+        """
+        totals = ChainSpec.of_question(problem.question).totals[1:]
+        sentences = re.findall(r"[^.]*\.", response)
+        if len(sentences) != len(totals) + 1 or last_boxed(response) != str(totals[-1]):
+            return False
+        numbers = [re.findall(r"\d+", sentence) for sentence in sentences]
+        return all(str(total) in stated for total, stated in zip(totals, numbers, strict=False))
 
     def corpus_words(self) -> list[str]:
         """Every text piece of the task, for the tokenizer's word list."""

@@ -28,9 +28,10 @@ def plot_accuracy_per_forward(
     axes = figure.add_subplot()
     for style, (name, curve) in zip(("o--", "s-", "^-.", "d:"), curves.items(), strict=False):
         points = sorted(curve, key=lambda point: point.tokens_per_forward)
-        errors = [[p.accuracy - p.low for p in points], [p.high - p.accuracy for p in points]]
+        # Rounding may put an interval's end a hair inside its own point.
+        errors = [[max(0.0, bar) for bar in (p.accuracy - p.low, p.high - p.accuracy)] for p in points]
         x, y = [p.tokens_per_forward for p in points], [p.accuracy for p in points]
-        axes.errorbar(x, y, yerr=errors, fmt=style, capsize=3, label=name)
+        axes.errorbar(x, y, yerr=list(zip(*errors, strict=True)), fmt=style, capsize=3, label=name)
         for point in points:
             where = (point.tokens_per_forward, point.accuracy)
             axes.annotate(point.setting, where, textcoords="offset points", xytext=(4, 5), fontsize=7)
