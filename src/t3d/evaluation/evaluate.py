@@ -45,8 +45,8 @@ class EvalResult:
     params: DecodeParams
     num_correct: int
     num_samples: int
-    num_distinct: int
-    """Distinct responses to distinct questions; compare with ``num_samples`` of one question."""
+    distinct_answers_per_prompt: float
+    """Mean number of different responses to one prompt; at most the samples drawn for it."""
     cost: dict[str, float]
     samples: tuple[Sample, ...]
 
@@ -63,7 +63,7 @@ class EvalResult:
             "accuracy": 100 * self.accuracy,
             "ci95": [100 * low, 100 * high],
             "n": self.num_samples,
-            "distinct_answers_per_prompt": self.num_distinct / self.num_samples,
+            "distinct_answers_per_prompt": self.distinct_answers_per_prompt,
             **self.cost,
             "decode_params": asdict(self.params),
         }
@@ -111,12 +111,14 @@ def evaluate(
     seconds = time.perf_counter() - started
     repeated = [problem for problem in problems for _ in range(samples_per_prompt)]
     samples = tuple(_grade(loaded, task, *pair) for pair in zip(repeated, completions, strict=True))
+    graded = zip(repeated, samples, strict=True)
     return EvalResult(
         task=task.name,
         params=params,
         num_correct=sum(sample.correct for sample in samples),
         num_samples=len(samples),
-        num_distinct=len({(sample.question, sample.response) for sample in samples}),
+        distinct_answers_per_prompt=len({(problem.id, sample.response) for problem, sample in graded})
+        / len(problems),
         cost=decoding_cost(completions, seconds),
         samples=samples,
     )

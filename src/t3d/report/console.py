@@ -19,31 +19,19 @@ def accuracy_cell(accuracy: float, interval: Sequence[float]) -> str:
 
 
 def results_table(summaries: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per evaluated setting, from EvalResult.summary()."""
+    """One row per evaluated setting, from EvalResult.summary(); 80 columns wide."""
     table = Table(title=title)
-    for name in (
-        "task",
-        "block",
-        "steps",
-        "accuracy % [95 %]",
-        "TokPS",
-        "TPF",
-        "tokens/s",
-        "steps/response",
-        "length",
-    ):
-        table.add_column(name, justify="left" if name == "task" else "right")
+    for name in ("task", "block/steps", "accuracy % [95 %]", "TokPS", "TPF", "tokens/s", "length"):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=name != "task")
     for summary in summaries:
         params = summary["decode_params"]
         table.add_row(
             summary["task"],
-            str(params["block_size"]),
-            str(params["steps_per_block"]),
+            f"{params['block_size']}/{params['steps_per_block']}",
             accuracy_cell(summary["accuracy"], summary["ci95"]),
             f"{summary['tokens_per_step']:.2f}",
             f"{summary['tokens_per_forward']:.2f}",
             f"{summary['tokens_per_second']:.0f}",
-            f"{summary['mean_denoising_steps']:.1f}",
             f"{summary['mean_length']:.1f}",
         )
     return table

@@ -26,7 +26,8 @@ def plot_accuracy_per_forward(
     """Accuracy against tokens per forward, one curve per model, with 95 % intervals, as PNG."""
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    for style, (name, curve) in zip(("o--", "s-", "^-.", "d:"), curves.items(), strict=False):
+    styles = (("o--", (6, -10)), ("s-", (4, 6)), ("^-.", (4, 14)), ("d:", (4, 22)))
+    for (style, label_offset), (name, curve) in zip(styles, curves.items(), strict=False):
         points = sorted(curve, key=lambda point: point.tokens_per_forward)
         # Rounding may put an interval's end a hair inside its own point.
         errors = [[max(0.0, bar) for bar in (p.accuracy - p.low, p.high - p.accuracy)] for p in points]
@@ -34,7 +35,7 @@ def plot_accuracy_per_forward(
         axes.errorbar(x, y, yerr=list(zip(*errors, strict=True)), fmt=style, capsize=3, label=name)
         for point in points:
             where = (point.tokens_per_forward, point.accuracy)
-            axes.annotate(point.setting, where, textcoords="offset points", xytext=(4, 5), fontsize=7)
+            axes.annotate(point.setting, where, textcoords="offset points", xytext=label_offset, fontsize=7)
     axes.set(
         xlabel="tokens per forward (commits counted)", ylabel="accuracy (%)", ylim=(-2, 104), title=title
     )
