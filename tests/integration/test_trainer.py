@@ -1,5 +1,6 @@
 """The trainer's invariants, on the tiny model and its own trajectories."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -169,7 +170,6 @@ def test_unusable_trajectories_are_named(checkpoint, trajectories, tmp_path):
     [
         ("block_size", 0),
         ("mask_ratios", (1.5,)),
-        ("log_ratio", "max"),
         ("path_weight", -1.0),
         ("refresh_every", 0),
     ],
@@ -179,14 +179,26 @@ def test_bad_settings_are_named(tmp_path, field, value):
         config(tmp_path, **{field: value})
 
 
+def test_an_unknown_choice_is_named(tmp_path):
+    settings = config(tmp_path)
+    settings.log_ratio = "max"  # past the type check of the tests' import hook
+    with pytest.raises(InputError, match=r"log_ratio.*use one of mean, sum"):
+        settings.__post_init__()
+
+
 def test_student_is_exported_with_its_teachers_tokenizer_and_code_files(checkpoint, trajectories, tmp_path):
     teacher = tmp_path / "teacher"
     shutil.copytree(checkpoint, teacher)
     (teacher / "modeling_sdar.py").write_text("# the base's own code, copied and never run\n")
+    (teacher / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
     loaded = load_model(teacher, device="cpu")
     student = distil(loaded, trajectories, config(tmp_path / "run", max_steps=1), tmp_path / "student")
     reloaded = load_model(student, device="cpu")
     assert reloaded.tokenizer_hash == loaded.tokenizer_hash
+    assert reloaded.stop_token_ids == loaded.stop_token_ids
+    assert list(loaded.model.generation_config.eos_token_id) == [3, 5]
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (teacher, student))
+    assert {**after, "transformers_version": ""} == {**before, "transformers_version": ""}
     assert (student / "modeling_sdar.py").read_text() == (teacher / "modeling_sdar.py").read_text()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (student / name).read_bytes() == (teacher / name).read_bytes()

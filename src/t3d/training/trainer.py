@@ -1,5 +1,6 @@
 """One trainer for every method: a state source feeds it, an objective tells it what to minimise."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from t3d.training.config import T3DConfig
 from t3d.training.reference import Reference, RefreshReference
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.trajectory import Trajectory
+
+_CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
 
 
 class T3DTrainer(Trainer):
@@ -59,6 +62,8 @@ class T3DTrainer(Trainer):
             vocab_size=min(vocab_size, len(processing_class)),
         )
         self.mask_token_id = collator.mask_token_id
+        self._teacher_configs = {name: getattr(model.config, name) for name in _CONFIG_FIELDS_OF_TRAINER}
+        self._teacher_generation_config = copy.deepcopy(model.generation_config)
         super().__init__(
             model=model,
             args=args,
@@ -74,6 +79,20 @@ class T3DTrainer(Trainer):
         self._metric_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         self._metrics_since: int | None = None
         """Optimizer step at which the metric sums began; None while they are empty."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer.train; what the Trainer changes in the model's configs is undone at the end.
+
+        It aligns the special tokens with the tokenizer's, but SDAR's generation config stops on more
+        tokens than its tokenizer names, and it turns the cache off.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            model: Any = self.model
+            model.generation_config = self._teacher_generation_config
+            for name, value in self._teacher_configs.items():
+                setattr(model.config, name, value)
 
     def compute_loss(
         self,
