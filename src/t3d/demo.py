@@ -71,6 +71,10 @@ class DemoConfig:
 def run_demo(config: DemoConfig) -> dict[str, Any]:
     """Run the demo and write its files; returns the summary (percent, see ``summarise``)."""
     output, seconds = Path(config.output), {}
+    if config.device not in ("auto", "cpu", "cuda", "cuda:0"):
+        raise InputError(
+            "device", config.device, "training uses the first visible GPU", "use auto, cpu or cuda"
+        )
     teacher = load_model("mini", device=config.device, dtype=config.dtype)
 
     def timed(name: str, work: Any) -> Any:

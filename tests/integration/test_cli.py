@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from t3d import rollout
 from t3d.cli import main
+from t3d.models.loading import load_model
 from t3d.trajectory import read_trajectories
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
@@ -209,6 +211,41 @@ def test_unusable_prompt_file(checkpoint, tmp_path, capsys, content, message):
     )
     assert message in text
     assert not out.exists()
+
+
+@pytest.mark.parametrize("flag", ["--num-optimizer-steps", "--gradient-accumulation-steps", "--limit"])
+def test_counts_of_training_must_be_positive(checkpoint, rolled, tmp_path, capsys, flag):
+    output = tmp_path / "run"
+    arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
+    assert "not positive" in run_failing([*arguments, "--device", "cpu", flag, "0"], capsys)
+    assert not output.exists()
+
+
+def test_bfloat16_training_moves_the_float32_weights_and_exports_bfloat16(checkpoint, rolled, tmp_path):
+    """At learning rate 1e-5 pure bfloat16 weights of 0.3 would not move at all."""
+    output = tmp_path / "run"
+    arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
+    sizes = ["--num-optimizer-steps", "40", "--batch-size", "4", "--warmup-steps", "1"]
+    assert main([*arguments, *sizes, "--device", "cpu", "--dtype", "bfloat16"]) == 0
+    student = load_model(output / "student", device="cpu", dtype="bfloat16").model
+    assert json.loads((output / "student" / "config.json").read_text())["dtype"] == "bfloat16"
+    teacher = load_model(checkpoint, device="cpu", dtype="bfloat16").model
+    pairs = zip(student.parameters(), teacher.parameters(), strict=True)
+    moved = torch.cat([(ours != theirs).flatten() for ours, theirs in pairs]).double().mean()
+    assert moved > 0.1
+
+
+def test_unknown_split_is_named(checkpoint, tmp_path, capsys):
+    arguments = ["eval", "--model", str(checkpoint), "--task", "chain", "--output", str(tmp_path / "e")]
+    assert "use train" in run_failing([*arguments, "--split", "valid"], capsys)
+
+
+def test_missing_gold_answer_is_found_before_decoding(checkpoint, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"question": "a"}')
+    monkeypatch.setattr("t3d.evaluation.evaluate.decode", lambda *args, **kwargs: pytest.fail("decoded"))
+    arguments = ["eval", "--model", str(checkpoint), "--prompts", str(file), "--output", str(tmp_path / "e")]
+    assert "no gold answer" in run_failing([*arguments, *SHORT], capsys)
 
 
 def test_unknown_command_and_version(capsys):

@@ -1,5 +1,7 @@
 """The trainer's invariants, on the tiny model and its own trajectories."""
 
+import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -15,7 +17,7 @@ from t3d.models.loading import load_model
 from t3d.rollout import roll_out
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, preset_fields
-from t3d.training.run import distil
+from t3d.training.run import distil, last_complete_checkpoint
 from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import Trajectory
 
@@ -141,10 +143,7 @@ def test_same_seed_gives_the_same_student_and_another_seed_does_not(checkpoint, 
 
 
 def test_terminal_filler_takes_loss_only_on_request(checkpoint, trajectories, tmp_path):
-    cut = [
-        Trajectory(**{**{n: getattr(t, n) for n in Trajectory.__dataclass_fields__}, "visible_length": 3})
-        for t in trajectories
-    ]
+    cut = [dataclasses.replace(trajectory, visible_length=3) for trajectory in trajectories]
     counts = {}
     for filler in (False, True):
         run = trainer(checkpoint, cut, tmp_path, terminal_filler_loss=filler, mask_ratios=(1.0,))
@@ -179,6 +178,30 @@ def test_bad_settings_are_named(tmp_path, field, value):
         config(tmp_path, **{field: value})
 
 
+def test_checkpoints_of_another_run_are_refused_and_a_cut_save_is_skipped(checkpoint, trajectories, tmp_path):
+    cut = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    folder, student = tmp_path / "run", tmp_path / "student"
+    load = functools.partial(load_model, checkpoint, device="cpu", dtype="float64")
+    distil(load(), trajectories, config(folder, **cut), student)
+    whole = load_model(student, device="cpu", dtype="float64").model.state_dict()
+    with pytest.raises(InputError, match="other settings"):
+        distil(load(), trajectories, config(folder, **cut, learning_rate=1e-2), student)
+    with pytest.raises(InputError, match="other settings"):
+        distil(load(), trajectories[1:], config(folder, **cut), student)
+    (folder / "checkpoint-4" / "trainer_state.json").unlink()  # killed while writing the last checkpoint
+    assert str(last_complete_checkpoint(folder)).endswith("checkpoint-2")
+    distil(load(), trajectories, config(folder, **cut), student)
+    again = load_model(student, device="cpu", dtype="float64").model.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_trajectories_of_another_tokenizer_are_refused(checkpoint, trajectories, tmp_path):
+    for field, value in (("tokenizer_hash", "0" * 64), ("mask_token_id", 3)):
+        foreign = [dataclasses.replace(trajectory, **{field: value}) for trajectory in trajectories]
+        with pytest.raises(InputError, match=field):
+            trainer(checkpoint, foreign, tmp_path)
+
+
 def test_an_unknown_choice_is_named(tmp_path):
     settings = config(tmp_path)
     settings.log_ratio = "max"  # past the type check of the tests' import hook
@@ -191,6 +214,10 @@ def test_student_is_exported_with_its_teachers_tokenizer_and_code_files(checkpoi
     shutil.copytree(checkpoint, teacher)
     (teacher / "modeling_sdar.py").write_text("# the base's own code, copied and never run\n")
     (teacher / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
+    settings = json.loads((teacher / "config.json").read_text())
+    del settings["rope_parameters"], settings["dtype"]  # as transformers 4 wrote them
+    settings |= {"rope_theta": 1e6, "torch_dtype": "float32", "auto_map": {"AutoConfig": "x.SDARConfig"}}
+    (teacher / "config.json").write_text(json.dumps(settings))
     loaded = load_model(teacher, device="cpu")
     student = distil(loaded, trajectories, config(tmp_path / "run", max_steps=1), tmp_path / "student")
     reloaded = load_model(student, device="cpu")
@@ -198,7 +225,9 @@ def test_student_is_exported_with_its_teachers_tokenizer_and_code_files(checkpoi
     assert reloaded.stop_token_ids == loaded.stop_token_ids
     assert list(loaded.model.generation_config.eos_token_id) == [3, 5]
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (teacher, student))
-    assert {**after, "transformers_version": ""} == {**before, "transformers_version": ""}
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed <= {"transformers_version"}
+    assert reloaded.model.config.rope_parameters["rope_theta"] == 1e6
     assert (student / "modeling_sdar.py").read_text() == (teacher / "modeling_sdar.py").read_text()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (student / name).read_bytes() == (teacher / name).read_bytes()

@@ -20,7 +20,7 @@ from t3d.evaluation.evaluate import evaluate, response_text, write_results
 from t3d.evaluation.task import PromptFileTask, Task
 from t3d.mini.pretrain import PretrainConfig, pretrain
 from t3d.mini.tasks import mini_task
-from t3d.models.loading import LoadedModel, load_model
+from t3d.models.loading import DTYPES, LoadedModel, load_model
 from t3d.report.console import coloured_steps, results_table
 from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
@@ -108,7 +108,7 @@ class Train(ModelChoice):
     block_size: int = 8
     num_optimizer_steps: int = 200
     batch_size: int = 64
-    """Trajectories per optimizer step and device, gradient_accumulation_steps included."""
+    """Trajectories per optimizer step, over all gradient_accumulation_steps."""
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-5
     warmup_steps: int = 20
@@ -127,16 +127,23 @@ class Train(ModelChoice):
 
     def run(self) -> None:
         """Run the command."""
-        if self.batch_size < 1 or self.batch_size % self.gradient_accumulation_steps:
-            problem = (
-                f"not a positive multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
-            )
+        counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
+        for name in counts:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+        if self.batch_size % self.gradient_accumulation_steps:
+            problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             raise InputError("batch_size", self.batch_size, problem, "use a multiple")
         overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta")
         fields = preset_fields(self.preset)
         fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
         trajectories = read_trajectories(self.trajectories)[: self.limit]
-        loaded = self.load()
+        # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
+        weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
+        if loaded.model.device.type == "cuda" and loaded.model.device.index not in (None, 0):
+            fix = f"use device=cuda with CUDA_VISIBLE_DEVICES={loaded.model.device.index}"
+            raise InputError("device", self.device, "training uses the first visible GPU", fix)
         config = T3DConfig(
             output_dir=str(Path(self.output) / "checkpoints"),
             max_steps=self.num_optimizer_steps,
@@ -149,12 +156,15 @@ class Train(ModelChoice):
             seed=self.seed,
             block_size=self.block_size,
             refresh_every=self.refresh_every,
+            bf16=self.dtype == "bfloat16",
             use_cpu=loaded.model.device.type == "cpu",
             dataloader_pin_memory=loaded.model.device.type == "cuda",
             **fields,
         )
-        write_config(self, Path(self.output) / "config.yaml")
-        print(f"student in {distil(loaded, trajectories, config, Path(self.output) / 'student')}")
+        output = Path(self.output)
+        student = distil(loaded, trajectories, config, output / "student", export_dtype=DTYPES[self.dtype])
+        write_config(self, output / "config.yaml")
+        print(f"student in {student}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +241,8 @@ class Generate(ModelChoice):
             raise InputError(
                 "prompt", self.prompt, f"prompts={self.prompts!r}: give one of the two", "set one"
             )
+        if self.limit is not None and self.limit < 1:
+            raise InputError("limit", self.limit, "not positive", "use 1 or more")
         if self.prompts is not None:
             return read_prompt_file(self.prompts)[: self.limit]
         if not str(self.prompt).strip():

@@ -45,6 +45,7 @@ class EvalResult:
     params: DecodeParams
     num_correct: int
     num_samples: int
+    num_prompts: int
     distinct_answers_per_prompt: float
     """Mean number of different responses to one prompt; at most the samples drawn for it."""
     cost: dict[str, float]
@@ -57,7 +58,8 @@ class EvalResult:
 
     def summary(self) -> dict[str, Any]:
         """The result without its samples, JSON-ready; accuracies in percent."""
-        low, high = wilson_interval(self.num_correct, self.num_samples)
+        # Answers to one prompt are not independent: the interval counts prompts, not samples.
+        low, high = wilson_interval(self.accuracy * self.num_prompts, self.num_prompts)
         return {
             "task": self.task,
             "accuracy": 100 * self.accuracy,
@@ -90,6 +92,8 @@ def evaluate(
     """
     if not problems:
         raise InputError("limit", 0, f"no problem of {task.name!r} to evaluate", "use a limit of 1 or more")
+    for problem in problems:
+        task.check(problem)
     requests = [
         request
         if samples_per_prompt == 1
@@ -117,6 +121,7 @@ def evaluate(
         params=params,
         num_correct=sum(sample.correct for sample in samples),
         num_samples=len(samples),
+        num_prompts=len(problems),
         distinct_answers_per_prompt=len({(problem.id, sample.response) for problem, sample in graded})
         / len(problems),
         cost=decoding_cost(completions, seconds),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from t3d.decoding.completion import Completion
 
 
-def wilson_interval(num_correct: int, num_total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(num_correct: float, num_total: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson, 1927), as fractions; [0, 1] for no samples."""
     if num_total == 0:
         return 0.0, 1.0

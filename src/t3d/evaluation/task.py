@@ -21,6 +21,10 @@ class Task(Protocol):
         """At most ``limit`` problems of a split, the same for the same seed."""
         ...
 
+    def check(self, problem: Problem) -> None:
+        """Raise InputError if the problem cannot be graded; called before anything is decoded."""
+        ...
+
     def grade(self, problem: Problem, response: str) -> bool:
         """Whether the response is right."""
         ...
@@ -38,14 +42,14 @@ class PromptFileTask:
         del split, seed
         return read_prompt_file(self.path)[:limit]
 
-    def grade(self, problem: Problem, response: str) -> bool:
-        """True if the boxed answer equals the gold answer as text.
-
-        Raises InputError without a gold answer.
-        """
+    def check(self, problem: Problem) -> None:
+        """Raise InputError without a gold answer."""
         if problem.answer is None:
             fix = f'give the line an "answer" in {self.path}'
             raise InputError(
                 "answer", None, f"problem {problem.id!r} has no gold answer to grade against", fix
             )
-        return last_boxed(response) == problem.answer.strip()
+
+    def grade(self, problem: Problem, response: str) -> bool:
+        """True if the boxed answer equals the gold answer as text."""
+        return problem.answer is not None and last_boxed(response) == problem.answer.strip()

@@ -97,6 +97,8 @@ class ChainTask:
 
     def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
         """``limit`` distinct problems of a split, drawn with this seed; None draws 512."""
+        if split not in ("train", *HELD_OUT_PERCENT):
+            raise InputError("split", split, "not known", f"use train, {' or '.join(HELD_OUT_PERCENT)}")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         questions: dict[str, Problem] = {}
         while len(questions) < (512 if limit is None else limit):
@@ -104,6 +106,10 @@ class ChainTask:
             identity = f"{self.name}/{split}/{seed}/{len(questions)}"
             questions.setdefault(problem.question, dataclasses.replace(problem, id=identity))
         return list(questions.values())
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError if the question is not one of the task's."""
+        ChainSpec.of_question(problem.question)
 
     def grade(self, problem: Problem, response: str) -> bool:
         """True if every step is worked out and the box holds the last total.

@@ -173,6 +173,7 @@ def pretrain(config: PretrainConfig) -> Path:
             report_to="none",
             disable_tqdm=not config.show_progress,
             dataloader_pin_memory=False,
+            use_cpu=True,
         ),
         train_dataset=StreamDataset(
             task, tokenizer, config.num_optimizer_steps * config.batch_size, config.seed

@@ -1,6 +1,7 @@
 """Load a block-diffusion model with its tokenizer; save a student so that it loads anywhere."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,12 +129,25 @@ def export_model(loaded: LoadedModel, folder: str | Path) -> None:
     """
     base = Path(_checkpoint(loaded.source))
     if not base.is_dir():
-        base = Path(snapshot_download(loaded.source, ignore_patterns=list(_WEIGHT_FILES)))
+        revision = loaded.model.config._commit_hash  # the files of the weights that were loaded
+        base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
     with atomic_folder(folder) as partial:
         loaded.model.save_pretrained(partial)
+        _add_older_config_names(partial / "config.json")
         for file in sorted(base.iterdir()):
             if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
                 shutil.copyfile(file, partial / file.name)
+
+
+def _add_older_config_names(path: Path) -> None:
+    """Also write ``rope_theta`` and ``torch_dtype``, which code for transformers 4 reads.
+
+    Such code ignores ``rope_parameters`` and ``dtype`` and would fall back on its own defaults.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["torch_dtype"] = config["dtype"]
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _load_config(source: str) -> PreTrainedConfig:
@@ -143,9 +157,10 @@ def _load_config(source: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        problem = "neither a local folder nor a hub id that can be loaded"
+        reason = str(error).splitlines()[0]
+        problem = f"neither a local folder nor a hub id that can be loaded ({reason})"
         if folder.is_dir():
-            problem = f"its config cannot be read ({str(error).splitlines()[0]})"
+            problem = f"its config cannot be read ({reason})"
         raise InputError(
             "model", source, problem, "give a checkpoint folder, or a hub id such as org/name"
         ) from error

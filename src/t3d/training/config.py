@@ -1,7 +1,7 @@
 """Settings of a distillation run."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from transformers import TrainingArguments
 
@@ -79,7 +79,7 @@ class T3DConfig(TrainingArguments):
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
     lr_scheduler_type: str = "cosine_with_min_lr"
-    lr_scheduler_kwargs: dict[str, Any] | str | None = field(default_factory=lambda: {"min_lr_rate": 0.1})
+    """With ``cosine_with_min_lr`` the learning rate ends at a tenth of its peak unless told otherwise."""
     warmup_steps: float = 20
     logging_steps: float = 10
     remove_unused_columns: bool = False
@@ -87,7 +87,11 @@ class T3DConfig(TrainingArguments):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
+            self.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
         super().__post_init__()
+        # One process drives one device: flat loss positions cannot be scattered by DataParallel.
+        self._n_gpu = min(self.n_gpu, 1)
         choices = {
             "objective": Objective,
             "log_ratio": Reduction,
@@ -116,6 +120,12 @@ class T3DConfig(TrainingArguments):
             raise InputError(
                 "random_token_prob", self.random_token_prob, "not in [0, 1)", "use for example 0.1"
             )
+        if self.path_reduction == "mean" and self.path_positions == "all":
+            fix = "use path_reduction='sum'"
+            raise InputError("path_reduction", "mean", "counts masked tokens, but path_positions='all'", fix)
+        if self.path_reduction == "mean" and self.path_weighting == "nested_prefix":
+            fix = "use path_reduction='sum'"
+            raise InputError("path_reduction", "mean", "nested_prefix weights are means already", fix)
         for name in ("ddo_alpha", "ddo_beta", "path_weight"):
             if getattr(self, name) < 0:
                 raise InputError(name, getattr(self, name), "negative", "use 0 or more")

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from t3d.atomic import atomic_file
 from t3d.errors import InputError
 
 REFERENCE_FILE = "reference.safetensors"
@@ -28,7 +29,8 @@ class Reference:
     def save(self, folder: str | Path) -> None:
         """Write the weights into a checkpoint folder."""
         weights = {name: value.contiguous() for name, value in self.model.named_parameters()}
-        save_file(weights, Path(folder) / REFERENCE_FILE)
+        with atomic_file(Path(folder) / REFERENCE_FILE) as partial:
+            save_file(weights, partial)
 
     @torch.no_grad()
     def load(self, folder: str | Path) -> None:

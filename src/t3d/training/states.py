@@ -6,14 +6,35 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
 
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.data.collate import TrainingExample, join_copies, lay_on_grid
 from t3d.errors import InputError
+from t3d.models.loading import tokenizer_hash
 from t3d.noising import NoiseSource, draw_mask_ratios, mix_random_tokens, trajectory_noise_mask
 from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
 from t3d.training.config import T3DConfig
 from t3d.trajectory import Trajectory
+
+
+def check_trajectories(trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError unless there are trajectories, all made with this tokenizer and its mask token."""
+    if not trajectories:
+        raise InputError("train_dataset", 0, "no trajectories", "roll out at least one prompt")
+    fix = "use trajectories of a teacher with the student's own tokenizer"
+    expected_mask, expected_hash = tokenizer.mask_token_id, tokenizer_hash(tokenizer)
+    if expected_mask is None:
+        expected_mask = trajectories[0].mask_token_id
+    for trajectory in trajectories:
+        if trajectory.mask_token_id != (
+            trajectories[0].mask_token_id if expected_mask is None else expected_mask
+        ):
+            problem = f"trajectory {trajectory.id!r} was masked with another token than {expected_mask}"
+            raise InputError("mask_token_id", trajectory.mask_token_id, problem, fix)
+        if trajectory.tokenizer_hash not in ("", expected_hash):
+            problem = f"trajectory {trajectory.id!r} was made with another tokenizer"
+            raise InputError("tokenizer_hash", trajectory.tokenizer_hash[:12], problem, fix)
 
 
 class TrajectoryDataset(Dataset):
@@ -108,9 +129,9 @@ class EpochShuffle(Sampler[int]):
 class TrajectoryCollator:
     """Examples to a ``[clean | noisy]`` batch.
 
-    Beyond the keys of :func:`~t3d.data.collate.join_copies`: ``is_masked`` [M] (False for a visible
-    position, present only with ``path_positions="all"``), ``num_rows`` and the position inputs of
-    the fake tokens' noise.
+    Beyond the keys of :func:`~t3d.data.collate.join_copies`: ``is_masked`` [M], False for a visible
+    position, which occurs with ``path_positions="all"`` only; ``loss_position_ids`` [M] (absolute
+    positions), ``sample_key`` and ``epoch`` [R], the counters of the fake tokens' noise.
     """
 
     config: T3DConfig
@@ -136,8 +157,8 @@ class TrajectoryCollator:
             mask_token_id=self.mask_token_id,
             rule=config.random_token_rule,
         )
-        may_lose = grid.valid_RKS if config.path_positions == "all" else noise_mask
-        loss_mask = may_lose & grid.takes_loss_RKS
+        may_take_loss = grid.valid_RKS if config.path_positions == "all" else noise_mask
+        loss_mask = may_take_loss & grid.takes_loss_RKS
         batch: dict[str, Any] = join_copies(grid, noisy_ids, loss_mask)
         batch["is_masked"] = noise_mask[loss_mask]
         batch["loss_position_ids"] = grid.position_RKS[loss_mask]

@@ -20,7 +20,7 @@ from t3d.objectives.path_consistency import path_loss
 from t3d.objectives.t3d import t3d_loss
 from t3d.training.config import T3DConfig
 from t3d.training.reference import Reference, RefreshReference
-from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
+from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset, check_trajectories
 from t3d.trajectory import Trajectory
 
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
@@ -46,19 +46,15 @@ class T3DTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs: Any,
     ) -> None:
-        if not train_dataset:
-            raise InputError("train_dataset", 0, "no trajectories", "roll out at least one prompt")
-        mask_token_ids = {trajectory.mask_token_id for trajectory in train_dataset}
-        if len(mask_token_ids) > 1:
-            problem = "the trajectories have different mask ids"
-            raise InputError(
-                "mask_token_id", sorted(mask_token_ids), problem, "use one teacher's trajectories"
-            )
+        if kwargs.get("eval_dataset") is not None:
+            fix = "evaluate the student with t3d.evaluation"
+            raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)
+        check_trajectories(train_dataset, processing_class)
         vocab_size = model.config.vocab_size
         collator = TrajectoryCollator(
             config=args,
             pad_token_id=processing_class.pad_token_id,
-            mask_token_id=mask_token_ids.pop(),
+            mask_token_id=train_dataset[0].mask_token_id,
             vocab_size=min(vocab_size, len(processing_class)),
         )
         self.mask_token_id = collator.mask_token_id
@@ -122,7 +118,7 @@ class T3DTrainer(Trainer):
     ) -> ObjectiveOutput:
         args = self.args
         assert isinstance(args, T3DConfig) and self.reference is not None
-        with torch.no_grad():
+        with torch.no_grad(), self.accelerator.autocast():
             reference_logits = loss_logits(self.reference.model, inputs)
             fake = self._fake_tokens(reference_logits, inputs)
         is_masked, num_rows = inputs["is_masked"], len(inputs["sample_key"])
@@ -152,8 +148,8 @@ class T3DTrainer(Trainer):
 
     def _fake_tokens(self, reference_logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """The reference's guess at each loss position (the x0 of Eq. 7's second expectation)."""
-        logits = reference_logits.float()
-        logits[:, self.mask_token_id] = -torch.inf
+        column = torch.arange(reference_logits.shape[-1], device=reference_logits.device)
+        logits = reference_logits.float().masked_fill(column == self.mask_token_id, -torch.inf)
         assert isinstance(self.args, T3DConfig)
         if self.args.fake_source == "argmax":
             return logits.argmax(-1)
@@ -195,10 +191,11 @@ class T3DTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        # Before the Trainer's own files: trainer_state.json, written last, marks a complete checkpoint.
         if self.reference is not None and self.args.should_save:
             run_folder = self._get_output_dir(trial=trial)
             self.reference.save(f"{run_folder}/checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None

@@ -19,6 +19,9 @@ class LengthTask:
     def problems(self, split, limit, seed):
         return [Problem(id=str(index), question=f"how many {index}") for index in range(limit)]
 
+    def check(self, problem):
+        assert problem.question
+
     def grade(self, problem, response):
         return len(response) % 2 == 0
 
