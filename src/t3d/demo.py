@@ -11,7 +11,7 @@ from rich.table import Table
 
 from t3d.atomic import write_text
 from t3d.decoding.params import DecodeParams
-from t3d.errors import InputError
+from t3d.errors import InputError, require_positive
 from t3d.evaluation.evaluate import EvalResult, evaluate
 from t3d.evaluation.metrics import mean_interval, wilson_interval
 from t3d.mini.tasks import TASKS
@@ -63,9 +63,9 @@ class DemoConfig:
     show_progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_prompts", "num_optimizer_steps", "train_batch_size", "limit", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+        require_positive(
+            self, "num_prompts", "num_optimizer_steps", "train_batch_size", "limit", "batch_size"
+        )
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:

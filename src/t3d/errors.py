@@ -11,3 +11,11 @@ class InputError(ValueError):
     def __init__(self, field: str, value: object, problem: str, fix: str) -> None:
         self.field, self.value, self.problem, self.fix = field, value, problem, fix
         super().__init__(f"{field}={value!r}: {problem}. Fix: {fix}.")
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is a number below 1; None passes."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(name, value, "not positive", "use 1 or more")

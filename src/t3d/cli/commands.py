@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -15,7 +15,7 @@ from t3d.data.prompts import Problem, decode_requests, read_prompt_file
 from t3d.decoding.batched import decode
 from t3d.decoding.params import DecodeParams
 from t3d.demo import DemoConfig, run_demo, summary_table
-from t3d.errors import InputError
+from t3d.errors import InputError, require_positive
 from t3d.evaluation.evaluate import evaluate, response_text, write_results
 from t3d.evaluation.task import PromptFileTask, Task
 from t3d.mini.pretrain import PretrainConfig, pretrain
@@ -24,7 +24,7 @@ from t3d.models.loading import DTYPES, LoadedModel, load_model
 from t3d.report.console import coloured_steps, results_table
 from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
-from t3d.training.presets import preset_fields
+from t3d.training.presets import parse_overrides, preset_fields
 from t3d.training.run import distil
 from t3d.trajectory import read_trajectories
 from t3d.versions import versions
@@ -68,8 +68,7 @@ class ProblemChoice:
             raise InputError(
                 "task", self.task, f"prompts={self.prompts!r}: give one of the two", "set task or prompts"
             )
-        if self.limit is not None and self.limit < 1:
-            raise InputError("limit", self.limit, "not positive", "use 1 or more")
+        require_positive(self, "limit")
         task = PromptFileTask(self.prompts) if self.prompts is not None else mini_task(str(self.task))
         return task, task.problems(split, self.limit, self.problem_seed)
 
@@ -117,6 +116,8 @@ class Train(ModelChoice):
     path_weight: float | None = None
     ddo_alpha: float | None = None
     ddo_beta: float | None = None
+    override: tuple[str, ...] = ()
+    """Any T3DConfig field over the preset, as name=value, for example log_ratio=sum state_scope=response."""
     refresh_every: int = 10
     """Optimizer steps between copies of the student into the reference."""
     save_every: int = 100
@@ -128,15 +129,14 @@ class Train(ModelChoice):
     def run(self) -> None:
         """Run the command."""
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
-        for name in counts:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+        require_positive(self, *counts)
         if self.batch_size % self.gradient_accumulation_steps:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             raise InputError("batch_size", self.batch_size, problem, "use a multiple")
         overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta")
         fields = preset_fields(self.preset)
         fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
+        fields |= parse_overrides(self.override)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
@@ -144,27 +144,31 @@ class Train(ModelChoice):
         if loaded.model.device.type == "cuda" and loaded.model.device.index not in (None, 0):
             fix = f"use device=cuda with CUDA_VISIBLE_DEVICES={loaded.model.device.index}"
             raise InputError("device", self.device, "training uses the first visible GPU", fix)
-        config = T3DConfig(
-            output_dir=str(Path(self.output) / "checkpoints"),
-            max_steps=self.num_optimizer_steps,
-            per_device_train_batch_size=self.batch_size // self.gradient_accumulation_steps,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            learning_rate=self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            save_steps=self.save_every,
-            save_total_limit=2,
-            seed=self.seed,
-            block_size=self.block_size,
-            refresh_every=self.refresh_every,
-            bf16=self.dtype == "bfloat16",
-            use_cpu=loaded.model.device.type == "cpu",
-            dataloader_pin_memory=loaded.model.device.type == "cuda",
-            **fields,
-        )
+        config = self._trainer_config(loaded, fields)
         output = Path(self.output)
         student = distil(loaded, trajectories, config, output / "student", export_dtype=DTYPES[self.dtype])
         write_config(self, output / "config.yaml")
         print(f"student in {student}")
+
+    def _trainer_config(self, loaded: LoadedModel, fields: dict[str, Any]) -> T3DConfig:
+        """The flags as T3DConfig; ``fields``, the preset with its overrides, win."""
+        arguments: dict[str, Any] = {
+            "output_dir": str(Path(self.output) / "checkpoints"),
+            "max_steps": self.num_optimizer_steps,
+            "per_device_train_batch_size": self.batch_size // self.gradient_accumulation_steps,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "save_steps": self.save_every,
+            "save_total_limit": 2,
+            "seed": self.seed,
+            "block_size": self.block_size,
+            "refresh_every": self.refresh_every,
+            "bf16": self.dtype == "bfloat16",
+            "use_cpu": loaded.model.device.type == "cpu",
+            "dataloader_pin_memory": loaded.model.device.type == "cuda",
+        }
+        return T3DConfig(**(arguments | fields))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +185,7 @@ class Eval(ModelChoice, ProblemChoice):
 
     def run(self) -> None:
         """Run the command."""
-        if self.samples_per_prompt < 1:
-            raise InputError("samples_per_prompt", self.samples_per_prompt, "not positive", "use 1 or more")
+        require_positive(self, "samples_per_prompt")
         task, problems = self.resolve(self.split)
         result = evaluate(
             self.load(),
@@ -241,8 +244,7 @@ class Generate(ModelChoice):
             raise InputError(
                 "prompt", self.prompt, f"prompts={self.prompts!r}: give one of the two", "set one"
             )
-        if self.limit is not None and self.limit < 1:
-            raise InputError("limit", self.limit, "not positive", "use 1 or more")
+        require_positive(self, "limit")
         if self.prompts is not None:
             return read_prompt_file(self.prompts)[: self.limit]
         if not str(self.prompt).strip():

@@ -20,7 +20,7 @@ from t3d.atomic import atomic_folder
 from t3d.counter_rng import counter_uniform
 from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
 from t3d.data.prompts import prompt_ids, token_ids
-from t3d.errors import InputError
+from t3d.errors import require_positive
 from t3d.mini.chain import ChainTask
 from t3d.mini.model_card import write_model_card
 from t3d.mini.tokenizer import END_OF_TEXT, TURN_END, build_mini_tokenizer
@@ -53,16 +53,9 @@ class PretrainConfig:
     show_progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_optimizer_steps",
-            "batch_size",
-            "save_every",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+        require_positive(
+            self, "num_optimizer_steps", "batch_size", "save_every", "hidden_size", "num_layers", "num_heads"
+        )
 
 
 class StreamDataset(Dataset):

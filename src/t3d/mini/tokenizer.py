@@ -20,10 +20,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte alphabet, numbers 0-99, every word of ``texts`` with and without a leading space.
-
-    Raises ValueError if that takes more than ``MAX_VOCAB_SIZE`` entries.
-    """
+    """Byte alphabet, numbers 0-99, every word of ``texts`` with and without a leading space."""
     pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     vocab = {byte: index for index, byte in enumerate(sorted(pre_tokenizer.alphabet()))}
 

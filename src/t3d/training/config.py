@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from transformers import TrainingArguments
 
-from t3d.errors import InputError
+from t3d.errors import InputError, require_positive
 from t3d.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
@@ -110,9 +110,7 @@ class T3DConfig(TrainingArguments):
             if getattr(self, name) not in get_args(allowed):
                 fix = f"use one of {', '.join(get_args(allowed))}"
                 raise InputError(name, getattr(self, name), "not known", fix)
-        for name in ("block_size", "refresh_every", "path_tokens_per_level"):
-            if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "not positive", "use 1 or more")
+        require_positive(self, "block_size", "refresh_every", "path_tokens_per_level")
         self.mask_ratios = tuple(self.mask_ratios)
         if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
             raise InputError("mask_ratios", self.mask_ratios, "not all in (0, 1]", "use for example 1.0 0.5")

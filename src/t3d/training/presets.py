@@ -3,9 +3,15 @@
 A preset is a set of T3DConfig fields; anything it does not name keeps T3DConfig's default.
 """
 
+import dataclasses
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 from t3d.errors import InputError
+from t3d.training.config import T3DConfig
 
 _EIGHTHS = tuple(count / 8 for count in range(8, 0, -1))
 
@@ -32,6 +38,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "naive_td": {"objective": "cross_entropy", "random_token_prob": 0.0},  # Eq. 5
 }
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """T3DConfig fields from texts of the form ``name=value``, the value in YAML.
+
+    Raises InputError for a text of another form or an unknown name.
+    """
+    known = [item.name for item in dataclasses.fields(T3DConfig)]
+    fields: dict[str, Any] = {}
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals or name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            fix = f"did you mean {close[0]!r}" if close else "write name=value with a field of T3DConfig"
+            raise InputError("override", override, "not a setting of T3DConfig", fix)
+        fields[name] = yaml.safe_load(value)
+    return fields
 
 
 def preset_fields(name: str) -> dict[str, Any]:

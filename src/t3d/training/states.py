@@ -27,9 +27,7 @@ def check_trajectories(trajectories: Sequence[Trajectory], tokenizer: PreTrained
     if expected_mask is None:
         expected_mask = trajectories[0].mask_token_id
     for trajectory in trajectories:
-        if trajectory.mask_token_id != (
-            trajectories[0].mask_token_id if expected_mask is None else expected_mask
-        ):
+        if trajectory.mask_token_id != expected_mask:
             problem = f"trajectory {trajectory.id!r} was masked with another token than {expected_mask}"
             raise InputError("mask_token_id", trajectory.mask_token_id, problem, fix)
         if trajectory.tokenizer_hash not in ("", expected_hash):

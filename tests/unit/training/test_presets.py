@@ -1,0 +1,63 @@
+"""Presets and overrides: the values that the docs promise, and errors for unknown names."""
+
+import pytest
+
+from t3d.errors import InputError
+from t3d.training.config import T3DConfig
+from t3d.training.presets import PRESETS, parse_overrides, preset_fields
+
+
+def build(name, tmp_path, **fields):
+    return T3DConfig(output_dir=str(tmp_path), **(preset_fields(name) | fields))
+
+
+def test_default_preset_has_the_documented_values(tmp_path):
+    config = build("t3d", tmp_path)
+    expected = {
+        "ddo_alpha": 0.5,
+        "ddo_beta": 0.1,
+        "path_weight": 0.2,
+        "log_ratio": "mean",
+        "fake_source": "argmax",
+        "mask_ratios": (1.0, 0.75, 0.5, 0.25),
+        "mask_ratio_power": 8.0,
+        "random_token_prob": 0.1,
+        "refresh_every": 10,
+        "grid_origin": "prompt",
+        "state_order": "trajectory",
+        "noise_refresh": "epoch",
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_paper_preset_is_eq_7_and_8_as_printed(tmp_path):
+    config = build("paper", tmp_path)
+    assert (config.ddo_alpha, config.ddo_beta, config.log_ratio) == (1.0, 1.0, "sum")
+    assert (config.fake_source, config.path_reduction, config.path_weighting) == ("sample", "sum", "linear")
+
+
+def test_every_preset_is_valid_and_an_unknown_one_is_named(tmp_path):
+    for name in PRESETS:
+        build(name, tmp_path)
+    with pytest.raises(InputError, match="use one of t3d"):
+        preset_fields("t4d")
+
+
+def test_overrides_are_parsed_and_unknown_ones_named():
+    parsed = parse_overrides(["log_ratio=sum", "path_weight=0.5", "mask_ratios=[1.0, 0.5]"])
+    assert parsed == {"log_ratio": "sum", "path_weight": 0.5, "mask_ratios": [1.0, 0.5]}
+    with pytest.raises(InputError, match="did you mean 'log_ratio'"):
+        parse_overrides(["log_ration=sum"])
+    with pytest.raises(InputError, match="not a setting"):
+        parse_overrides(["log_ratio"])
+
+
+@pytest.mark.parametrize("fields", [{"path_positions": "all"}, {"path_weighting": "nested_prefix"}])
+def test_reductions_that_would_misweigh_the_path_term_are_refused(tmp_path, fields):
+    with pytest.raises(InputError, match="path_reduction"):
+        build("t3d", tmp_path, **fields)
+
+
+def test_any_learning_rate_schedule_can_be_chosen(tmp_path):
+    assert build("t3d", tmp_path).lr_scheduler_kwargs == {"min_lr_rate": 0.1}
+    assert not build("t3d", tmp_path, lr_scheduler_type="linear").lr_scheduler_kwargs
