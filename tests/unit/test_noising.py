@@ -91,16 +91,16 @@ def test_a_block_of_padding_is_never_masked():
         assert not trajectory_noise_mask(steps, valid, torch.ones(1, 2), order).any()
 
 
-@pytest.mark.parametrize("count", range(1, 11))
-@pytest.mark.parametrize("tenths", range(1, 11))
-def test_the_number_of_masks_is_the_exact_floor(count, tenths):
-    """floor(count * ratio) in exact arithmetic: 10 * 0.7 is 7 although the product may be 6.999..."""
+@pytest.mark.parametrize("count", [*range(1, 11), 50, 100])
+def test_the_number_of_masks_is_the_exact_floor(count):
+    """floor(count * ratio) in exact arithmetic: 100 * 0.29 is 29 although the product is 28.999..."""
     steps = torch.arange(1, count + 1).view(1, 1, count)
     valid = torch.ones(1, 1, count, dtype=torch.bool)
-    ratio = torch.tensor([[tenths / 10]], dtype=torch.float64)
-    floor = count * tenths // 10
-    assert trajectory_noise_mask(steps, valid, ratio, "released").sum() == floor
-    assert trajectory_noise_mask(steps, valid, ratio).sum() == max(1, floor)
+    for percent in (1, 10, 25, 29, 30, 50, 57, 58, 70, 75, 90, 100):
+        ratio = torch.tensor([[percent / 100]], dtype=torch.float64)
+        floor = count * percent // 100
+        assert trajectory_noise_mask(steps, valid, ratio, "released").sum() == floor
+        assert trajectory_noise_mask(steps, valid, ratio).sum() == max(1, floor)
 
 
 @st.composite

@@ -24,12 +24,19 @@ COMMANDS: dict[tuple[str, ...], Any] = {
 }
 
 
+_DESCRIPTION = """Few-step diffusion language models by trajectory self-distillation.
+
+Every command also takes --config FILE: a YAML file of its flags, such as the one it writes itself."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, or 2 after an error that the user can correct."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         print(f"t3d {version('t3d')}")
         return 0
+    if arguments[:1] == ["mini-pretrain"]:  # as the list of commands spells it
+        arguments[:1] = ["mini", "pretrain"]
     transformers_logging.disable_progress_bar()
     try:
         name = tuple(arguments[: 2 if arguments[:1] == ["mini"] else 1])
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args=_expand_config(arguments[len(name) :], COMMANDS[name]),
             )
         else:
-            command = tyro.cli(_any_command(), prog="t3d", args=arguments)
+            command = tyro.cli(_any_command(), prog="t3d", description=_DESCRIPTION, args=arguments)
         command.run()
     except InputError as error:
         Console(stderr=True, highlight=False).print(

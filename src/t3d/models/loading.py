@@ -154,6 +154,10 @@ def _load_config(source: str) -> PreTrainedConfig:
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError("model", source, "the folder has no config.json", "give a checkpoint folder")
+    if not folder.is_dir() and _is_path(source):
+        raise InputError(
+            "model", source, "no such folder", "give a checkpoint folder, or a hub id such as org/name"
+        )
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -164,6 +168,13 @@ def _load_config(source: str) -> PreTrainedConfig:
         raise InputError(
             "model", source, problem, "give a checkpoint folder, or a hub id such as org/name"
         ) from error
+
+
+def _is_path(source: str) -> bool:
+    """Whether a name that is no folder can only have been meant as one: no hub id looks like it."""
+    path = Path(source)
+    is_nested = len(path.parts) > 1 and path.parent.is_dir()
+    return path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2 or is_nested
 
 
 def _mask_token_id(source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

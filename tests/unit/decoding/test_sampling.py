@@ -159,6 +159,15 @@ def test_top_p_by_hand():
         assert set(token.tolist()) == kept
 
 
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.25, {0}), (0.5, {0, 1}), (0.75, {0, 1, 2}), (1.0, {0, 1, 2, 4})]
+)
+def test_a_set_that_reaches_top_p_exactly_is_large_enough(top_p, kept):
+    """Four equal tokens of exactly 1/4; the lower ids come first."""
+    token, _ = draw([0.0, 0.0, 0.0, 50.0, 0.0, -1e9], cells(500), temperature=1.0, top_p=top_p)
+    assert set(token.tolist()) == kept
+
+
 def test_top_p_counts_what_top_k_left():
     """Of 1/2, 1/4, 1/8, 1/8 top_k=2 leaves 2/3 and 1/3: top_p=0.6 keeps the first alone."""
     row = [math.log(0.5), math.log(0.25), math.log(0.125), 50.0, math.log(0.125), -1e9]

@@ -101,7 +101,7 @@ def test_code_in_a_checkpoint_is_never_run(copy_of, tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="neither a local folder nor a hub id") as caught:
+    with pytest.raises(InputError, match="no such folder") as caught:
         load_model(tmp_path / "nowhere")
     assert caught.value.value == str(tmp_path / "nowhere")
 
@@ -208,3 +208,15 @@ def test_an_export_keeps_the_auto_map_of_its_base(copy_of, tmp_path):
     edit_json(copy_of / "config.json", auto_map=auto_map)
     export_model(load_model(copy_of, device="cpu"), tmp_path / "export")
     assert json.loads((tmp_path / "export" / "config.json").read_text()).get("auto_map") == auto_map
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "~/model", "..", "runs/nowhere"])
+def test_a_missing_folder_is_named_without_asking_the_hub(name, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "runs" if name == ".." else tmp_path)
+    monkeypatch.setattr(
+        "t3d.models.loading.AutoConfig.from_pretrained", lambda *_: pytest.fail("asked the hub")
+    )
+    with pytest.raises(InputError, match=r"no such folder|no config"):
+        load_model(name)
