@@ -1,43 +1,109 @@
-"""Files that appear under their name only when complete."""
+"""Files and folders that appear under their name only when complete, and short errors for a bad disk."""
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from t3d.errors import InputError
+
+_FIXES = {
+    errno.ENOSPC: "free space on that disk, then give the same command again",
+    errno.EDQUOT: "free space within the quota, then give the same command again",
+    errno.EROFS: "use an output on a disk that is not read-only",
+    errno.EACCES: "use an output that you may write to",
+    errno.EEXIST: "use an output whose path has no file where a folder belongs",
+    errno.ENOTDIR: "use an output whose path has no file where a folder belongs",
+    errno.ENOSYS: "use an output on a file system that can lock files, such as a local disk",
+    errno.ENOLCK: "use an output on a file system that can lock files, such as a local disk",
+    errno.EOPNOTSUPP: "use an output on a file system that can lock files, such as a local disk",
+}
+"""What to do about a failed write, by error number; any other number is a bug or a broken machine."""
+
+
+@contextmanager
+def write_errors(path: str | Path) -> Generator[None]:
+    """Turn the failure of a write to ``path`` that the user can correct into InputError.
+
+    Knows the system's errors as Python, safetensors and torch raise them: the second hides the error
+    number in its text, the third has none, but only its file writer names ``inline_container``.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, OSError):
+            number = error.errno
+        elif isinstance(error, SafetensorError):
+            match = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(match[1]) if match else None
+        else:
+            number = errno.ENOSPC if "inline_container" in str(error) else None
+        if number not in _FIXES:
+            raise
+        problem = f"cannot be written ({os.strerror(number)})"
+        raise InputError("output", str(path), problem, _FIXES[number]) from error
+
 
 @contextmanager
 def atomic_file(path: str | Path) -> Generator[Path]:
-    """A partial path to write to; renamed to ``path`` on success, removed on failure."""
+    """A partial path to write to; renamed to ``path`` on success, removed on failure.
+
+    Raises InputError, as :func:`write_errors` does, for a disk that is full or may not be written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Generator[Path]:
     """Like :func:`atomic_file` for a folder; an older folder of that name is replaced."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
-    finally:
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            discard(path)
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder that may be missing; at no moment does half of it stand under its name."""
+    removed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, removed)
+        shutil.rmtree(removed)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left: partial and half-removed files in it, and itself half removed."""
+    shutil.rmtree(folder.with_name(f".{folder.name}.removed"), ignore_errors=True)
+    for pattern in (".*.partial", ".*.removed"):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

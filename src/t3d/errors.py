@@ -1,4 +1,6 @@
-"""The error for input that a user can correct."""
+"""The error for input that a user can correct, and checks that many share."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -19,3 +21,12 @@ def require_positive(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(name, value, "not positive", "use 1 or more")
+
+
+def require_unique_ids(ids: Iterable[str], owners: str) -> None:
+    """Raise :class:`InputError` for the first id that two of the ``owners`` (requests, ...) share."""
+    seen: set[str] = set()
+    for identity in ids:
+        if identity in seen:
+            raise InputError("id", identity, f"used by two {owners}", "give each its own id")
+        seen.add(identity)

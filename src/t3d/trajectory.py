@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +14,21 @@ from t3d.atomic import atomic_file
 from t3d.errors import InputError
 
 SCHEMA_VERSION = 1
+FinishReason = Literal["stop", "length"]
 GridOrigin = Literal["prompt", "response"]
 """Where blocks count from: the first prompt token (decoding) or the first response token (released code)."""
+
+
+def cut_blocks(values: Sequence[int], num_prompt_tokens: int, block_size: int) -> list[Sequence[int]]:
+    """Cut response-aligned values where the absolute block grid cuts the response."""
+    edges = [0, *range(block_size - num_prompt_tokens % block_size, len(values), block_size), len(values)]
+    return [values[lo:hi] for lo, hi in itertools.pairwise(edges)]
+
+
+def steps_follow_blocks(step_map: Sequence[int], num_prompt_tokens: int, block_size: int) -> bool:
+    """Whether every block was finished before the next one began, on the absolute grid."""
+    blocks = cut_blocks(step_map, num_prompt_tokens, block_size)
+    return all(max(block) < min(following) for block, following in itertools.pairwise(blocks))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +47,7 @@ class Trajectory:
     response_ids: tuple[int, ...]
     step_map: tuple[int, ...]
     visible_length: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     block_size: int
     """Block size of the rollout; blocks lie on the absolute grid from the first prompt token."""
     mask_token_id: int
@@ -66,15 +79,8 @@ class Trajectory:
         end = len(self.prompt_ids) + count
         aligned = not self.terminal_complete or end % self.block_size == 0
         check("response_ids", count, aligned, f"the terminal block of size {self.block_size} is not whole")
-        check("step_map", self.step_map, self._steps_follow_blocks(), "steps fall from one block to the next")
-
-    def _steps_follow_blocks(self) -> bool:
-        last_of_previous = 0
-        for block in self.blocks(self.step_map, self.block_size):
-            if min(block) <= last_of_previous:
-                return False
-            last_of_previous = max(block)
-        return True
+        follows = steps_follow_blocks(self.step_map, len(self.prompt_ids), self.block_size)
+        check("step_map", self.step_map, follows, "steps fall from one block to the next")
 
     def blocks(
         self, values: Sequence[int], block_size: int, origin: GridOrigin = "prompt"
@@ -84,9 +90,7 @@ class Trajectory:
         ``origin="prompt"``: the absolute grid, whose first block may hold prompt tokens;
         ``"response"``: blocks count from the first response token.
         """
-        tail = len(self.prompt_ids) % block_size if origin == "prompt" else 0
-        edges = [0, *range(block_size - tail, len(values), block_size), len(values)]
-        return [values[lo:hi] for lo, hi in itertools.pairwise(edges)]
+        return cut_blocks(values, len(self.prompt_ids) if origin == "prompt" else 0, block_size)
 
     @property
     def num_denoising_steps(self) -> int:
@@ -152,6 +156,14 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
 
     Raises InputError for a missing or corrupt file, another schema, or a broken record.
     """
+    return [trajectory_of_row(row) for row in read_rows(path)]
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a Parquet file of trajectories, their own rules not checked yet.
+
+    Raises InputError for a missing or corrupt file or another schema.
+    """
 
     def refuse(problem: str) -> InputError:
         return InputError("trajectories", str(path), problem, "give the Parquet file that t3d rollout wrote")
@@ -172,16 +184,36 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
         raise refuse("holds no record")
     try:
         table = table.select(_SCHEMA.names).cast(_SCHEMA)
-        with_null = [name for name in _SCHEMA.names if table[name].null_count]
+        with_null = [name for name in _SCHEMA.names if _num_nulls(table[name])]
         if with_null:
             raise refuse(f"the column {with_null[0]} has empty values")
-        return [_from_row(row) for row in table.to_pylist()]
-    except (pa.ArrowException, json.JSONDecodeError) as error:
+        return table.to_pylist()
+    except pa.ArrowException as error:
         raise refuse(f"a column is of the wrong kind ({str(error).splitlines()[0]})") from error
 
 
-def _from_row(row: dict[str, Any]) -> Trajectory:
+def _num_nulls(column: pa.ChunkedArray) -> int:
+    """Missing values of a column, those inside its lists included."""
+    if pa.types.is_list(column.type):
+        return column.null_count + sum(chunk.flatten().null_count for chunk in column.chunks)
+    return column.null_count
+
+
+def trajectory_of_row(row: dict[str, Any]) -> Trajectory:
+    """The trajectory of one row of :func:`read_rows`. Raises InputError if it breaks a rule."""
+
+    def refuse(name: str, problem: str) -> InputError:
+        return InputError(f"{name} of trajectory {row['id']!r}", row[name], problem, "roll out again")
+
+    fields: dict[str, Any] = {**row}
     for name in ("prompt_ids", "response_ids", "step_map"):
-        row[name] = tuple(row[name])
-    row["decode_params"] = json.loads(row["decode_params"])
-    return Trajectory(**row)
+        fields[name] = tuple(row[name])
+    try:
+        fields["decode_params"] = json.loads(row["decode_params"])
+    except json.JSONDecodeError as error:
+        raise refuse("decode_params", f"not JSON ({error})") from error
+    if not isinstance(fields["decode_params"], dict):
+        raise refuse("decode_params", "not a JSON object")
+    if row["finish_reason"] not in get_args(FinishReason):
+        raise refuse("finish_reason", "neither stop nor length")
+    return Trajectory(**fields)

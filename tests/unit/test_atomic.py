@@ -1,8 +1,13 @@
 """Files and folders that appear only when complete."""
 
-import pytest
+import errno
+import shutil
 
-from t3d.atomic import atomic_file, atomic_folder, write_text
+import pytest
+from safetensors import SafetensorError
+
+from t3d.atomic import atomic_file, atomic_folder, clear_leftovers, discard, write_errors, write_text
+from t3d.errors import InputError
 
 
 def names(folder):
@@ -67,3 +72,59 @@ def test_a_folder_left_by_a_killed_run_does_not_leak_into_the_next(tmp_path):
 def test_text_is_written_as_utf8(tmp_path):
     write_text(tmp_path / "a.txt", "é ∑")
     assert (tmp_path / "a.txt").read_bytes() == "é ∑".encode()
+
+
+def test_a_folder_whose_removal_was_cut_is_not_left_half_under_its_name(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: None)  # killed before it removes
+        discard(tmp_path / "old")
+    assert names(tmp_path) == [".old.removed"]
+    clear_leftovers(tmp_path / "old")
+    discard(tmp_path / "old")
+    assert names(tmp_path) == []
+
+
+def test_leftovers_go_and_finished_files_stay(tmp_path):
+    for name in (".a.partial", ".b.removed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("half")
+    (tmp_path / ".c.partial").write_text("half")
+    (tmp_path / "d").write_text("whole")
+    clear_leftovers(tmp_path)
+    assert names(tmp_path) == ["d"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 22"),
+    ],
+)
+def test_a_full_disk_reads_the_same_whoever_writes(tmp_path, error):
+    with pytest.raises(InputError, match=r"No space left on device.*Fix: free space"), write_errors(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "broken"),
+        FileNotFoundError(errno.ENOENT, "a bug"),
+        SafetensorError("InvalidHeaderDeserialization"),
+        RuntimeError("shapes differ"),
+    ],
+)
+def test_an_error_that_the_user_cannot_correct_stays_what_it_is(tmp_path, error):
+    with pytest.raises(type(error)) as raised, write_errors(tmp_path):
+        raise error
+    assert raised.value is error
+
+
+def test_a_file_that_cannot_be_written_is_an_input_error_with_its_name(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"file/a\.txt.*no file where a folder belongs"):
+        write_text(tmp_path / "file" / "a.txt", "text")

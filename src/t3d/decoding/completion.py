@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-
-FinishReason = Literal["stop", "length"]
+from t3d.trajectory import FinishReason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

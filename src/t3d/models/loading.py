@@ -3,13 +3,14 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -36,7 +37,8 @@ _COPIED_FILES = (
     "modeling_*.py",
     "tokenization_*.py",
 )
-BUNDLED_TEACHER = Path(__file__).parents[1] / "mini" / "teacher"
+_MINI = Path(__file__).parents[1] / "mini"
+BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -49,9 +51,36 @@ class LoadedModel:
     mask_token_id: int
     stop_token_ids: tuple[int, ...]
     source: str
-    """The folder or hub id it came from, or ``mini``."""
+    """The folder or hub id it came from, or a bundled model's name."""
     weights_hash: str
     """SHA-256 of the local weight files, or the hub's commit."""
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 of the tokenizer's whole definition."""
+        return tokenizer_hash(self.tokenizer)
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
+        return {
+            "weights": self.weights_hash,
+            "tokenizer": self.tokenizer_hash,
+            "mask_token_id": self.mask_token_id,
+            "stop_token_ids": list(self.stop_token_ids),
+            "dtype": str(self.model.dtype),
+            "device": self.model.device.type,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTokenizer:
+    """A checkpoint's tokenizer and token ids, without its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    mask_token_id: int
+    stop_token_ids: tuple[int, ...]
+    vocab_size: int
+    """Rows of the network's embedding, which may be more than the tokenizer names."""
 
     @property
     def tokenizer_hash(self) -> str:
@@ -76,7 +105,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float32") -> LoadedModel:
-    """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` is the bundled teacher.
+    """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` and ``mini-small`` are bundled.
 
     Never runs code from a checkpoint.
 
@@ -95,6 +124,7 @@ def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float3
             f"its architecture is {config.model_type!r}, not a block-diffusion model",
             "give an SDAR checkpoint (config.json with model_type 'sdar')",
         )
+    _check_weight_files(source)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
         options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
@@ -117,15 +147,45 @@ def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float3
     )
 
 
+def load_tokenizer(source: str | Path) -> LoadedTokenizer:
+    """The tokenizer of a local checkpoint folder or a hub id; ``mini`` and ``mini-small`` are bundled.
+
+    Raises InputError if there is none to load, or if neither tokenizer nor config names a mask token.
+    """
+    source = _checkpoint(source)
+    config = _load_config(source)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        problem = f"its tokenizer cannot be loaded ({str(error).splitlines()[0]})"
+        raise InputError("model", source, problem, "give a folder with a fast tokenizer") from error
+    return LoadedTokenizer(
+        tokenizer=tokenizer,
+        mask_token_id=_mask_token_id(source, config, tokenizer),
+        stop_token_ids=_stop_token_ids(source, config, tokenizer),
+        vocab_size=config.vocab_size,
+    )
+
+
 def _checkpoint(source: str | Path) -> str:
-    return str(BUNDLED_TEACHER) if str(source) == "mini" else str(source)
+    return str(BUNDLED_MODELS.get(str(source), source))
 
 
-def export_model(loaded: LoadedModel, folder: str | Path) -> None:
+def _check_weight_files(source: str) -> None:
+    for file in sorted(Path(source).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            problem = f"truncated or damaged ({error})"
+            raise InputError("model", str(file), problem, "copy or export that checkpoint again") from error
+
+
+def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None) -> None:
     """Write weights and config; copy the base's tokenizer, generation and remote-code files as they are.
 
-    Engines that load SDAR with the base's code (JetEngine) then load the export the same way. The
-    folder appears only when complete.
+    Engines that load SDAR with the base's code (JetEngine) then load the export the same way.
+    ``texts`` are further files by name. The folder appears only when complete.
     """
     base = Path(_checkpoint(loaded.source))
     if not base.is_dir():
@@ -137,6 +197,8 @@ def export_model(loaded: LoadedModel, folder: str | Path) -> None:
         for file in sorted(base.iterdir()):
             if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
                 shutil.copyfile(file, partial / file.name)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
 
 
 def _add_older_config_names(path: Path) -> None:
