@@ -1,28 +1,32 @@
-"""The main job end to end: roll out the bundled teacher, distil a student, compare both."""
+"""The main job end to end: roll out the bundled teacher, distil a student, compare both.
 
+Every stage leaves its result in ``OUTPUT/stages`` as soon as it is finished, so that a demo that was
+cut goes on where it was, and a finished one only reports again.
+"""
+
+import dataclasses
+import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
-from t3d.atomic import write_text
+from t3d.atomic import discard, write_text
+from t3d.claim import claim
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.evaluate import EvalResult, evaluate
+from t3d.evaluation.evaluate import evaluate
 from t3d.evaluation.metrics import mean_interval, wilson_interval
 from t3d.mini.tasks import TASKS
 from t3d.models.loading import LoadedModel, load_model
-from t3d.report.console import accuracy_cell
-from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
+from t3d.report.demo_table import plot_summary
 from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 from t3d.training.run import distil
-from t3d.trajectory import Trajectory
+from t3d.trajectory import read_trajectories
 from t3d.versions import versions
 
 MAX_NEW_TOKENS = 56
@@ -68,132 +72,149 @@ class DemoConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskScore:
+    """One model in one setting on one task."""
+
+    task: str
+    num_correct: int
+    num_samples: int
+    tokens_per_step: float
+    tokens_per_forward: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Results of finished stages, JSON-ready, and the seconds that each took, as files of a folder."""
+
+    folder: Path
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Sums by kind of stage; a stage that was cut counts from its last start."""
+
+    def run(self, kind: str, name: str, work: Callable[[], Any]) -> Any:
+        """The result of a stage: of its file, or of ``work``."""
+        path = self.folder / f"stage-{name}.json"
+        if not path.is_file():
+            started = time.perf_counter()
+            result = work()
+            record = {"result": result, "seconds": time.perf_counter() - started}
+            write_text(path, json.dumps(record, indent=1))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + record["seconds"]
+        return record["result"]
+
+
 def run_demo(config: DemoConfig) -> dict[str, Any]:
-    """Run the demo and write its files; returns the summary (percent, see ``summarise``)."""
-    output, seconds = Path(config.output), {}
+    """Run the demo and write its files; returns the summary (percent, see ``summarise``).
+
+    The same call continues a demo that was cut. Raises InputError if another run is using the output
+    or left stages of other settings there.
+    """
+    output = Path(config.output)
     if config.device not in ("auto", "cpu", "cuda", "cuda:0"):
         raise InputError(
             "device", config.device, "training uses the first visible GPU", "use auto, cpu or cuda"
         )
     teacher = load_model("mini", device=config.device, dtype=config.dtype)
-
-    def timed(name: str, work: Any) -> Any:
-        started = time.perf_counter()
-        result = work()
-        seconds[name] = time.perf_counter() - started
-        return result
-
-    trajectories = timed("rollout", lambda: _roll_out(teacher, config, output / "trajectories.parquet"))
-    results = {"teacher": timed("evaluate_teacher", lambda: _evaluate(teacher, "teacher", config))}
-    timed("train", lambda: _distil(teacher, trajectories, config, output))
-    student = load_model(output / "student", device=config.device, dtype=config.dtype)
-    results["student"] = timed("evaluate_student", lambda: _evaluate(student, "student", config))
-    seconds["total"] = sum(seconds.values())
-    summary = {
-        "seed": config.seed,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "models": {name: summarise(by_setting) for name, by_setting in results.items()},
-        "method": config.method,
-        "versions": versions(),
-    }
-    write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
-    plot_summary(summary, output / "plot.png")
+    with claim(output / "stages", _plan(config, teacher), "stage-*.json") as folder:
+        stages = Stages(folder=folder)
+        stages.run("rollout", "rollout", lambda: _roll_out(teacher, config, output))
+        results = {"teacher": _evaluate(lambda: teacher, "teacher", config, stages)}
+        stages.run("train", "train", lambda: _distil(teacher, config, output))
+        student = functools.cache(
+            lambda: load_model(output / "student", device=config.device, dtype=config.dtype)
+        )
+        results["student"] = _evaluate(student, "student", config, stages)
+        seconds = stages.seconds | {"total": sum(stages.seconds.values())}
+        summary = {
+            "seed": config.seed,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+            "models": {name: summarise(by_setting) for name, by_setting in results.items()},
+            "method": config.method,
+            "versions": versions(),
+        }
+        write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
+        plot_summary(summary, output / "plot.png")
+        discard(output / "checkpoints")
     return summary
 
 
-def _roll_out(teacher: LoadedModel, config: DemoConfig, path: Path) -> list[Trajectory]:
+def _plan(config: DemoConfig, teacher: LoadedModel) -> dict[str, Any]:
+    fields = dataclasses.asdict(config)
+    for name in ("output", "device", "show_progress"):
+        del fields[name]
+    settings = {name: dataclasses.asdict(params) for name, params in SETTINGS.items()}
+    return {**fields, "tasks": list(TASKS), "settings": settings, "teacher": teacher.identity()}
+
+
+def _roll_out(teacher: LoadedModel, config: DemoConfig, output: Path) -> int:
     per_task = -(-config.num_prompts // len(TASKS))
     problems = [p for task in TASKS.values() for p in task.problems("train", per_task, config.seed)]
     params = DecodeParams(max_new_tokens=MAX_NEW_TOKENS, seed=config.seed)
-    return roll_out_to_file(teacher, problems, params, path, batch_size=config.batch_size)
+    path = output / "trajectories.parquet"
+    return len(roll_out_to_file(teacher, problems, params, path, batch_size=config.batch_size))
 
 
-def _distil(
-    teacher: LoadedModel, trajectories: Sequence[Trajectory], config: DemoConfig, output: Path
-) -> Path:
+def _distil(teacher: LoadedModel, config: DemoConfig, output: Path) -> str:
     args = T3DConfig(
         output_dir=str(output / "checkpoints"),
         max_steps=config.num_optimizer_steps,
         per_device_train_batch_size=config.train_batch_size,
         learning_rate=config.learning_rate,
-        save_strategy="no",
+        save_steps=50,
+        save_total_limit=2,
         seed=config.seed,
         use_cpu=teacher.model.device.type == "cpu",
         disable_tqdm=not config.show_progress,
         dataloader_pin_memory=False,
         **preset_fields(config.method),
     )
-    return distil(teacher, trajectories, args, output / "student")
+    trajectories = read_trajectories(output / "trajectories.parquet")
+    return distil(teacher, trajectories, args, output / "student").name
 
 
-def _evaluate(loaded: LoadedModel, name: str, config: DemoConfig) -> dict[str, list[EvalResult]]:
-    """Results by setting, one per task."""
-    problems = {task: TASKS[task].problems("test", config.limit, config.seed) for task in TASKS}
-    return {
-        setting: [
-            evaluate(
-                loaded,
-                TASKS[task],
-                problems[task],
-                params,
-                batch_size=config.batch_size,
-                label=f"{name} {setting}",
+def _evaluate(
+    load: Callable[[], LoadedModel], name: str, config: DemoConfig, stages: Stages
+) -> dict[str, list[TaskScore]]:
+    """Scores by setting, one per task."""
+
+    def score(task: str, setting: str) -> dict[str, Any]:
+        problems = TASKS[task].problems("test", config.limit, config.seed)
+        label = f"{name} {setting} {task}"
+        result = evaluate(
+            load(), TASKS[task], problems, SETTINGS[setting], batch_size=config.batch_size, label=label
+        )
+        return dataclasses.asdict(
+            TaskScore(
+                task=task,
+                num_correct=result.num_correct,
+                num_samples=result.num_samples,
+                tokens_per_step=result.cost["tokens_per_step"],
+                tokens_per_forward=result.cost["tokens_per_forward"],
             )
-            for task in TASKS
-        ]
-        for setting, params in SETTINGS.items()
-    }
+        )
+
+    def stage(task: str, setting: str) -> TaskScore:
+        work = functools.partial(score, task, setting)
+        return TaskScore(**stages.run(f"evaluate_{name}", f"{name}-{setting}-{task}", work))
+
+    return {setting: [stage(task, setting) for task in TASKS] for setting in SETTINGS}
 
 
-def summarise(by_setting: dict[str, list[EvalResult]]) -> dict[str, Any]:
+def summarise(by_setting: Mapping[str, Sequence[TaskScore]]) -> dict[str, Any]:
     """Per setting: accuracy and 95 % interval by task and their mean (percent), TokPS, TPF, n."""
     summary = {}
-    for setting, results in by_setting.items():
-        accuracies, counts = [r.accuracy for r in results], [r.num_samples for r in results]
+    for setting, scores in by_setting.items():
+        accuracies, counts = [s.num_correct / s.num_samples for s in scores], [s.num_samples for s in scores]
         mean = {"mean": 100 * sum(accuracies) / len(accuracies)}
         ci95 = {"mean": [100 * bound for bound in mean_interval(accuracies, counts)]}
         summary[setting] = {
-            "accuracy": mean | {r.task: 100 * r.accuracy for r in results},
+            "accuracy": mean | {s.task: 100 * a for s, a in zip(scores, accuracies, strict=True)},
             "ci95": ci95
-            | {r.task: [100 * b for b in wilson_interval(r.num_correct, r.num_samples)] for r in results},
-            "tokens_per_step": sum(r.cost["tokens_per_step"] for r in results) / len(results),
-            "tokens_per_forward": sum(r.cost["tokens_per_forward"] for r in results) / len(results),
+            | {s.task: [100 * b for b in wilson_interval(s.num_correct, s.num_samples)] for s in scores},
+            "tokens_per_step": sum(s.tokens_per_step for s in scores) / len(scores),
+            "tokens_per_forward": sum(s.tokens_per_forward for s in scores) / len(scores),
+            "tokens_per_forward_by_task": {s.task: s.tokens_per_forward for s in scores},
             "n": sum(counts),
         }
     return summary
-
-
-def summary_table(summary: dict[str, Any]) -> Table:
-    """Teacher and student side by side, one row per setting."""
-    table = Table(title=f"{summary['method']}, seed {summary['seed']}: accuracy %, 95 % interval")
-    for name in ("setting", "TPF", "teacher", "student", "gain"):
-        table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
-    teacher, student = summary["models"]["teacher"], summary["models"]["student"]
-    for setting, before in teacher.items():
-        after = student[setting]
-        table.add_row(
-            setting,
-            f"{after['tokens_per_forward']:.2f}",
-            accuracy_cell(before["accuracy"]["mean"], before["ci95"]["mean"]),
-            accuracy_cell(after["accuracy"]["mean"], after["ci95"]["mean"]),
-            f"{after['accuracy']['mean'] - before['accuracy']['mean']:+.1f}",
-        )
-    return table
-
-
-def plot_summary(summary: dict[str, Any], path: Path) -> None:
-    """Accuracy against tokens per forward, teacher and student."""
-    curves = {
-        model: [
-            CurvePoint(
-                setting=setting,
-                tokens_per_forward=cell["tokens_per_forward"],
-                accuracy=cell["accuracy"]["mean"],
-                low=cell["ci95"]["mean"][0],
-                high=cell["ci95"]["mean"][1],
-            )
-            for setting, cell in settings.items()
-        ]
-        for model, settings in summary["models"].items()
-    }
-    plot_accuracy_per_forward(curves, path, f"Few-step decoding before and after {summary['method']}")

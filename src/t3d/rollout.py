@@ -1,24 +1,19 @@
 """Rollouts: a teacher decodes prompts and its trajectories are kept."""
 
 import dataclasses
-import hashlib
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from t3d.atomic import write_text
+from t3d.atomic import discard
+from t3d.claim import CHUNK_SIZE, claim, fingerprint
 from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.batched import decode
-from t3d.decoding.completion import Completion
+from t3d.decoding.completion import Completion, check_request
 from t3d.decoding.params import DecodeParams
-from t3d.errors import InputError
+from t3d.errors import InputError, require_unique_ids
 from t3d.models.loading import LoadedModel
 from t3d.progress import Progress
 from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
-
-CHUNK_SIZE = 512
-"""Prompts per unit of work. A resumed run redoes whole chunks, so a cut leaves no trace."""
 
 
 def to_trajectory(
@@ -72,53 +67,49 @@ def roll_out_to_file(
     output: str | Path,
     *,
     batch_size: int = 256,
+    chunk_size: int = CHUNK_SIZE,
 ) -> list[Trajectory]:
     """Roll out chunk by chunk into a Parquet file; finished chunks survive a kill.
 
-    Chunks lie in ``OUTPUT.chunks`` until all are there. Raises InputError if that folder holds the
-    chunks of another run, or if there is no problem.
+    Chunks lie in ``OUTPUT.chunks`` until all are there. Raises InputError if another run is using
+    that folder or left chunks of other prompts, settings or weights in it, for an id used twice, a
+    prompt that cannot fit, or no prompt at all.
     """
     if not problems:
         raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
+    require_unique_ids((problem.id for problem in problems), "prompts")
+    for request in decode_requests(loaded.tokenizer, problems):
+        check_request(request, params, loaded.model.config.max_position_embeddings)
     output = Path(output)
-    chunks = output.with_name(output.name + ".chunks")
-    _claim(chunks, _plan(loaded, problems, params, batch_size))
+    questions = [(problem.id, problem.question, problem.task) for problem in problems]
+    plan = {
+        "prompts": {"count": len(problems), "sha256": fingerprint(questions)},
+        "decode": dataclasses.asdict(params),
+        "model": {"source": loaded.source, **loaded.identity()},
+        "batch_size": batch_size,
+        "chunk_size": chunk_size,
+    }
     trajectories: list[Trajectory] = []
-    with Progress("rollout", len(problems)) as progress:
-        for first in range(0, len(problems), CHUNK_SIZE):
-            file = chunks / f"chunk-{first // CHUNK_SIZE:05d}.parquet"
-            part = problems[first : first + CHUNK_SIZE]
-            if file.is_file():
-                trajectories += read_trajectories(file)
-                progress.advance(len(part))
-                continue
-            rolled = roll_out(loaded, part, params, batch_size=batch_size, progress=progress)
-            write_trajectories(file, rolled)
-            trajectories += rolled
-    write_trajectories(output, trajectories)
-    shutil.rmtree(chunks)
+    with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.parquet") as chunks:
+        with Progress("rollout", len(problems)) as progress:
+            for first in range(0, len(problems), chunk_size):
+                file = chunks / f"chunk-{first // chunk_size:05d}.parquet"
+                part = problems[first : first + chunk_size]
+                if file.is_file():
+                    trajectories += _read_chunk(file)
+                    progress.advance(len(part))
+                    continue
+                rolled = roll_out(loaded, part, params, batch_size=batch_size, progress=progress)
+                write_trajectories(file, rolled)
+                trajectories += rolled
+        write_trajectories(output, trajectories)
+        discard(chunks)
     return trajectories
 
 
-def _plan(loaded: LoadedModel, problems: Sequence[Problem], params: DecodeParams, batch_size: int) -> str:
-    """Hash of everything the trajectories depend on."""
-    parts = {
-        "problems": [(problem.id, problem.question) for problem in problems],
-        "params": dataclasses.asdict(params),
-        "weights": loaded.weights_hash,
-        "tokenizer": loaded.tokenizer_hash,
-        "dtype": str(loaded.model.dtype),
-        "batch_size": batch_size,
-        "chunk_size": CHUNK_SIZE,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _claim(chunks: Path, plan: str) -> None:
-    plan_file = chunks / "plan"
-    if plan_file.is_file() and plan_file.read_text() != plan:
-        problem = "holds the unfinished chunks of a run with other prompts, settings or weights"
-        raise InputError(
-            "output", str(chunks), problem, "finish that run, delete the folder or use another output"
-        )
-    write_text(plan_file, plan)
+def _read_chunk(path: Path) -> list[Trajectory]:
+    try:
+        return read_trajectories(path)
+    except InputError as error:
+        fix = "delete it; the same command then rolls it out again"
+        raise InputError("output", str(path), f"damaged ({error.problem})", fix) from error

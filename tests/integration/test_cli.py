@@ -85,8 +85,7 @@ def test_same_command_writes_identical_trajectories(checkpoint, prompts, rolled,
 def test_killed_rollout_continues_from_its_finished_chunks(
     checkpoint, prompts, rolled, tmp_path, monkeypatch
 ):
-    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), *SHORT]
-    monkeypatch.setattr(rollout, "CHUNK_SIZE", 2)
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--chunk-size", "2", *SHORT]
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     assert main([*command, "--output", str(whole)]) == 0
     calls = []
@@ -109,13 +108,24 @@ def test_killed_rollout_continues_from_its_finished_chunks(
     assert not cut.with_name("cut.parquet.chunks").exists()
 
 
-def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys):
-    chunks = tmp_path / "out.parquet.chunks"
-    chunks.mkdir()
-    (chunks / "plan").write_text("another run")
-    arguments = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts)]
-    text = run_failing([*arguments, "--output", str(tmp_path / "out.parquet"), *SHORT], capsys)
-    assert "unfinished chunks" in text
+def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys, monkeypatch):
+    arguments = [
+        "rollout",
+        "--model",
+        str(checkpoint),
+        "--prompts",
+        str(prompts),
+        "--chunk-size",
+        "2",
+        *SHORT,
+    ]
+    arguments += ["--output", str(tmp_path / "out.parquet")]
+    monkeypatch.setattr(rollout, "discard", lambda folder: None)  # as if killed just before the end
+    assert main(arguments) == 0
+    text = run_failing([*arguments, "--temperature", "0.2", "--chunk-size", "3"], capsys)
+    assert "decode.temperature was 0.1, now 0.2" in text
+    assert "chunk_size was 2, now 3" in text
+    assert "out.parquet.chunks" in text
 
 
 def test_missing_model_folder(tmp_path, prompts, capsys):

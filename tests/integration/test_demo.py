@@ -1,38 +1,108 @@
 """The demo end to end at a toy budget, with the bundled teacher."""
 
+import dataclasses
+import io
 import json
 
 import pytest
+from rich.console import Console
 
+from t3d import demo
 from t3d.demo import SETTINGS, DemoConfig, run_demo
+from t3d.errors import InputError
+from t3d.mini.tasks import TASKS
 from t3d.models.loading import load_model
+from t3d.report.demo_table import markdown_report, summary_table
 from t3d.trajectory import read_trajectories
 
 NAMES = ["B4-T1", "B4-T2", "B4-T4", "B8-T1", "B8-T2", "B8-T4", "B8-T8", "B4-dynamic"]
 
 
-def test_demo_writes_summary_plot_student_and_trajectories(tmp_path):
-    sizes = {"num_prompts": 16, "num_optimizer_steps": 2, "train_batch_size": 8, "limit": 8}
-    runs = []
-    for name in ("first", "second"):
-        config = DemoConfig(output=str(tmp_path / name), device="cpu", show_progress=False, **sizes)
-        runs.append(run_demo(config))
-        written = json.loads((tmp_path / name / "summary.json").read_text())
-        assert written["models"] == runs[-1]["models"]
-    summary = runs[0]
+def config(folder, **overrides) -> DemoConfig:
+    sizes = {"num_prompts": 16, "num_optimizer_steps": 2, "train_batch_size": 8, "limit": 4}
+    return DemoConfig(output=str(folder), device="cpu", show_progress=False, **(sizes | overrides))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder of a finished demo."""
+    folder = tmp_path_factory.mktemp("demo") / "whole"
+    run_demo(config(folder))
+    return folder
+
+
+def read_summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_demo_writes_summary_plot_student_and_trajectories(whole):
+    summary = read_summary(whole)
     assert list(SETTINGS) == NAMES
     for model in ("teacher", "student"):
         cells = summary["models"][model]
         assert list(cells) == NAMES
         for cell in cells.values():
             low, high = cell["ci95"]["mean"]
-            assert 0 <= low <= cell["accuracy"]["mean"] <= high <= 100
-            assert cell["accuracy"]["mean"] == pytest.approx(cell["accuracy"]["chain"])
-            assert cell["n"] == 8
+            assert 0 <= low <= cell["accuracy"]["mean"] + 1e-9
+            assert cell["accuracy"]["mean"] <= high + 1e-9 <= 100 + 1e-9
+            by_task = [cell["accuracy"][task] for task in TASKS]
+            assert cell["accuracy"]["mean"] == pytest.approx(sum(by_task) / len(TASKS))
+            assert list(cell["tokens_per_forward_by_task"]) == list(TASKS)
+            assert cell["n"] == 4 * len(TASKS)
     assert summary["models"]["teacher"]["B4-T1"]["tokens_per_step"] == pytest.approx(1.0)
-    assert summary["models"] == runs[1]["models"]  # same seed, same table
-    files = [tmp_path / name / "trajectories.parquet" for name in ("first", "second")]
+    assert list(summary["seconds"]) == ["rollout", "evaluate_teacher", "train", "evaluate_student", "total"]
+    assert len(read_trajectories(whole / "trajectories.parquet")) >= 16
+    assert (whole / "plot.png").stat().st_size > 10_000
+    assert not (whole / "checkpoints").exists()
+    load_model(whole / "student", device="cpu")
+
+
+def test_the_tables_have_a_mean_and_a_row_per_task_in_80_columns(whole):
+    summary = read_summary(whole)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary_table(summary))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(name in line for name in NAMES for line in lines) == len(NAMES)
+    assert all(sum(f"  {task} " in line for line in lines) == len(NAMES) for task in TASKS)
+    assert not any("…" in line for line in lines)
+    report = markdown_report([summary, summary], ["runs/a", "runs/b"])
+    assert report.count("| **B8-T4** |") == 2
+    assert all(report.count(f"\n| {task} | ") == 2 * len(NAMES) for task in TASKS)
+
+
+def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, monkeypatch):
+    for name, call in (("roll_out_to_file", 1), ("evaluate", 3), ("distil", 1), ("evaluate", 2)):
+        real, calls = getattr(demo, name), []
+
+        def cut(*args, _real=real, _calls=calls, _call=call, **kwargs):
+            _calls.append(1)
+            if len(_calls) == _call:
+                raise KeyboardInterrupt
+            return _real(*args, **kwargs)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(demo, name, cut)
+            run_demo(config(tmp_path))
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("stage-*")}
+    assert len(finished) > 2 + len(NAMES)
+    run_demo(config(tmp_path))
+    assert finished.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "stages").iterdir()}.items()
+    assert read_summary(tmp_path)["models"] == read_summary(whole)["models"]
+    files = [folder / "trajectories.parquet" for folder in (whole, tmp_path)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert len(read_trajectories(files[0])) == 16
-    assert (tmp_path / "first" / "plot.png").stat().st_size > 10_000
-    load_model(tmp_path / "first" / "student", device="cpu")
+
+
+def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
+    before = read_summary(whole)
+    for name in ("roll_out_to_file", "evaluate", "distil"):
+        monkeypatch.setattr(demo, name, lambda *args, **kwargs: pytest.fail("worked"))
+    assert run_demo(config(whole)) == before
+    assert read_summary(whole) == before
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", 1), ("limit", 5), ("method", "naive_td")])
+def test_a_demo_of_other_settings_is_refused(whole, field, value):
+    other = dataclasses.replace(config(whole), **{field: value})
+    with pytest.raises(InputError, match=rf"{field} was .*, now {value}"):
+        run_demo(other)

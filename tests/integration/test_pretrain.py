@@ -6,8 +6,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from t3d.errors import InputError
 from t3d.mini import pretrain as module
-from t3d.mini.pretrain import PretrainConfig, pretrain
+from t3d.mini.pretrain import TASK_SHARES, PretrainConfig, StreamDataset, pretrain
+from t3d.mini.tasks import TASKS, mini_tokenizer
 from t3d.models.loading import load_model
 
 SMALL = {
@@ -18,6 +20,7 @@ SMALL = {
     "num_key_value_heads": 1,
     "intermediate_size": 48,
     "warmup_steps": 2,
+    "bf16": False,
     "show_progress": False,
 }
 
@@ -56,4 +59,23 @@ def test_loss_falls_and_the_card_names_the_weights(tmp_path):
     losses = [float(line["loss"]) for line in lines if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
     assert load_model(folder, device="cpu").weights_hash
-    assert "chain" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert all(task in card for task in TASKS)
+
+
+def test_checkpoints_of_other_settings_are_not_continued(tmp_path):
+    settings = {**SMALL, "num_optimizer_steps": 2, "output": str(tmp_path)}
+    pretrain(PretrainConfig(**settings, save_every=2))
+    with pytest.raises(InputError, match=r"learning_rate was 0\.003, now 0\.01"):
+        pretrain(PretrainConfig(**settings, save_every=2, learning_rate=0.01))
+
+
+def test_examples_are_of_every_task_in_its_share_and_a_function_of_seed_and_index():
+    tokenizer = mini_tokenizer()
+    data, again = (StreamDataset(tokenizer, 600, seed=3) for _ in range(2))
+    assert data[17] == again[17] != StreamDataset(tokenizer, 600, seed=4)[17]
+    first_words = {"chain": "First", "make": "Take", "code": "def"}
+    responses = [tokenizer.decode(data[index].response_ids) for index in range(600)]
+    for task, word in first_words.items():
+        share = sum(response.startswith(word) for response in responses) / len(responses)
+        assert share == pytest.approx(TASK_SHARES[task], abs=0.08)

@@ -1,10 +1,10 @@
 """The trainer's invariants, on the tiny model and its own trajectories."""
 
 import dataclasses
-import functools
 import json
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from t3d.models.loading import load_model
 from t3d.rollout import roll_out
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, preset_fields
-from t3d.training.run import distil, last_complete_checkpoint
+from t3d.training.run import distil
 from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import Trajectory
 
@@ -101,28 +101,6 @@ def test_accumulating_micro_batches_equals_one_large_batch(checkpoint, trajector
         assert other_losses == pytest.approx(results[0][1], rel=1e-3)
 
 
-def test_resumed_training_equals_uninterrupted_training(checkpoint, trajectories, tmp_path):
-    """The cut falls between two refreshes, so a lost reference would show."""
-    whole = trainer(checkpoint, trajectories, tmp_path / "whole", max_steps=6)
-    whole.train()
-    cut = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
-    first = trainer(checkpoint, trajectories, tmp_path / "cut", **cut)
-    first.train()
-    resumed = trainer(checkpoint, trajectories, tmp_path / "cut", **cut)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
-    assert torch.equal(weights(resumed), weights(whole))
-
-
-def test_resuming_without_the_reference_is_an_error(checkpoint, trajectories, tmp_path):
-    cut = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-    trainer(checkpoint, trajectories, tmp_path, **cut).train()
-    (tmp_path / "checkpoint-2" / "reference.safetensors").unlink()
-    with pytest.raises(InputError, match=r"reference\.safetensors"):
-        trainer(checkpoint, trajectories, tmp_path, **cut).train(
-            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
-        )
-
-
 @pytest.mark.parametrize(("num_steps", "is_fresh"), [(2, True), (3, False), (4, True)])
 def test_reference_is_the_student_right_after_every_second_optimizer_step(
     checkpoint, trajectories, tmp_path, num_steps, is_fresh
@@ -178,28 +156,31 @@ def test_bad_settings_are_named(tmp_path, field, value):
         config(tmp_path, **{field: value})
 
 
-def test_checkpoints_of_another_run_are_refused_and_a_cut_save_is_skipped(checkpoint, trajectories, tmp_path):
-    cut = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-    folder, student = tmp_path / "run", tmp_path / "student"
-    load = functools.partial(load_model, checkpoint, device="cpu", dtype="float64")
-    distil(load(), trajectories, config(folder, **cut), student)
-    whole = load_model(student, device="cpu", dtype="float64").model.state_dict()
-    with pytest.raises(InputError, match="other settings"):
-        distil(load(), trajectories, config(folder, **cut, learning_rate=1e-2), student)
-    with pytest.raises(InputError, match="other settings"):
-        distil(load(), trajectories[1:], config(folder, **cut), student)
-    (folder / "checkpoint-4" / "trainer_state.json").unlink()  # killed while writing the last checkpoint
-    assert str(last_complete_checkpoint(folder)).endswith("checkpoint-2")
-    distil(load(), trajectories, config(folder, **cut), student)
-    again = load_model(student, device="cpu", dtype="float64").model.state_dict()
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-
-
 def test_trajectories_of_another_tokenizer_are_refused(checkpoint, trajectories, tmp_path):
     for field, value in (("tokenizer_hash", "0" * 64), ("mask_token_id", 3)):
         foreign = [dataclasses.replace(trajectory, **{field: value}) for trajectory in trajectories]
         with pytest.raises(InputError, match=field):
             trainer(checkpoint, foreign, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rollout_size", "student_size", "nests"), [(4, 8, True), (4, 2, True), (4, 6, False)]
+)
+def test_block_grids_of_rollout_and_student_must_nest(
+    checkpoint, trajectories, tmp_path, rollout_size, student_size, nests
+):
+    assert {trajectory.block_size for trajectory in trajectories} == {rollout_size}
+    expected = nullcontext() if nests else pytest.raises(InputError, match=r"block_size=6: .* do not nest")
+    with expected:
+        trainer(checkpoint, trajectories, tmp_path, block_size=student_size)
+
+
+def test_mixed_block_sizes_are_refused(checkpoint, trajectories, tmp_path):
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    problem, params = Problem(id="other", question="so"), DecodeParams(block_size=8, max_new_tokens=8)
+    mixed = [*trajectories, *roll_out(loaded, [problem], params)]
+    with pytest.raises(InputError, match=r"block_size=8: trajectory 'other' .* '0' in 4"):
+        trainer(checkpoint, mixed, tmp_path)
 
 
 def test_an_unknown_choice_is_named(tmp_path):

@@ -10,18 +10,20 @@ import torch
 import tyro
 from rich.console import Console
 
+from t3d.claim import CHUNK_SIZE
 from t3d.cli.config_file import resolved_config, write_config
 from t3d.data.prompts import Problem, decode_requests, read_prompt_file
 from t3d.decoding.batched import decode
 from t3d.decoding.params import DecodeParams
-from t3d.demo import DemoConfig, run_demo, summary_table
+from t3d.demo import DemoConfig, run_demo
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.evaluate import evaluate, response_text, write_results
+from t3d.evaluation.chunks import evaluate_to_folder
+from t3d.evaluation.evaluate import response_text
 from t3d.evaluation.task import PromptFileTask, Task
-from t3d.mini.pretrain import PretrainConfig, pretrain
 from t3d.mini.tasks import mini_task
 from t3d.models.loading import DTYPES, LoadedModel, load_model
 from t3d.report.console import coloured_steps, results_table
+from t3d.report.demo_table import summary_table
 from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
 from t3d.training.presets import parse_overrides, preset_fields
@@ -38,7 +40,7 @@ class ModelChoice:
     """Which model, and where it runs."""
 
     model: str
-    """Local folder or hub id of an SDAR checkpoint; 'mini' is the bundled teacher."""
+    """Local folder or hub id of an SDAR checkpoint; 'mini' and 'mini-small' are bundled teachers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
@@ -82,14 +84,16 @@ class Rollout(ModelChoice, ProblemChoice):
     split: str = "train"
     batch_size: int = 256
     """Requests decoded together."""
+    chunk_size: int = CHUNK_SIZE
+    """Prompts decoded between two saves; a killed rollout continues after the last."""
     decode: Flat = field(default_factory=DecodeParams)
 
     def run(self) -> None:
         """Run the command."""
+        require_positive(self, "batch_size", "chunk_size")
         _, problems = self.resolve(self.split)
-        trajectories = roll_out_to_file(
-            self.load(), problems, self.decode, self.output, batch_size=self.batch_size
-        )
+        sizes = {"batch_size": self.batch_size, "chunk_size": self.chunk_size}
+        trajectories = roll_out_to_file(self.load(), problems, self.decode, self.output, **sizes)
         write_config(self, f"{self.output}.yaml")
         print(f"{len(trajectories)} trajectories in {self.output}")
 
@@ -101,7 +105,7 @@ class Train(ModelChoice):
     trajectories: str
     """Parquet file of t3d rollout."""
     output: str
-    """Folder for checkpoints and the student (OUTPUT/student)."""
+    """Folder for checkpoints and the student (OUTPUT/student); the same command continues a killed run."""
     preset: str = "t3d"
     """t3d, paper, released or naive_td."""
     block_size: int = 8
@@ -181,21 +185,25 @@ class Eval(ModelChoice, ProblemChoice):
     batch_size: int = 256
     samples_per_prompt: int = 1
     """Answers drawn for each prompt."""
+    chunk_size: int = CHUNK_SIZE
+    """Answers decoded between two saves; a killed evaluation continues after the last."""
     decode: Flat = field(default_factory=DecodeParams)
 
     def run(self) -> None:
         """Run the command."""
-        require_positive(self, "samples_per_prompt")
+        require_positive(self, "samples_per_prompt", "batch_size", "chunk_size")
         task, problems = self.resolve(self.split)
-        result = evaluate(
+        result = evaluate_to_folder(
             self.load(),
             task,
             problems,
             self.decode,
+            self.output,
+            config=resolved_config(self),
             batch_size=self.batch_size,
             samples_per_prompt=self.samples_per_prompt,
+            chunk_size=self.chunk_size,
         )
-        write_results(self.output, [result], resolved_config(self))
         write_config(self, Path(self.output) / "config.yaml")
         Console().print(results_table([result.summary()], title=self.model))
 
@@ -205,7 +213,7 @@ class Generate(ModelChoice):
     """Answer prompts on the terminal."""
 
     model: str = "mini"
-    """Local folder or hub id of an SDAR checkpoint; 'mini' is the bundled teacher."""
+    """Local folder or hub id of an SDAR checkpoint; 'mini' and 'mini-small' are bundled teachers."""
     prompt: str | None = None
     """One question."""
     prompts: str | None = None
@@ -265,16 +273,6 @@ class Demo(DemoConfig):
         write_config(self, Path(self.output) / "config.yaml")
         Console().print(summary_table(summary))
         print(f"{summary['seconds']['total']:.0f} s; summary, plot, student, trajectories in {self.output}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MiniPretrain(PretrainConfig):
-    """Train the mini suite's teacher from scratch (about half an hour on two cores)."""
-
-    def run(self) -> None:
-        """Run the command."""
-        write_config(self, Path(self.output) / "config.yaml")
-        print(f"teacher in {pretrain(self)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from t3d.cli import commands
+from t3d.cli import commands, data_commands, mini_commands
 from t3d.cli.config_file import flags_from_file
 from t3d.errors import InputError
 
@@ -19,7 +19,11 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("train",): commands.Train,
     ("eval",): commands.Eval,
     ("generate",): commands.Generate,
-    ("mini", "pretrain"): commands.MiniPretrain,
+    ("data", "stats"): data_commands.DataStats,
+    ("data", "validate"): data_commands.DataValidate,
+    ("data", "convert"): data_commands.DataConvert,
+    ("mini", "pretrain"): mini_commands.MiniPretrain,
+    ("mini", "oracle"): mini_commands.MiniOracle,
     ("env",): commands.Env,
 }
 
@@ -35,17 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"t3d {version('t3d')}")
         return 0
-    if arguments[:1] == ["mini-pretrain"]:  # as the list of commands spells it
-        arguments[:1] = ["mini", "pretrain"]
     transformers_logging.disable_progress_bar()
     try:
-        name = tuple(arguments[: 2 if arguments[:1] == ["mini"] else 1])
+        name, flags = _split_name(arguments)
         if name in COMMANDS:
-            command: Any = tyro.cli(
-                COMMANDS[name],
-                prog=f"t3d {' '.join(name)}",
-                args=_expand_config(arguments[len(name) :], COMMANDS[name]),
-            )
+            flags = _expand_config(flags, COMMANDS[name])
+            command: Any = tyro.cli(COMMANDS[name], prog=f"t3d {' '.join(name)}", args=flags)
         else:
             command = tyro.cli(_any_command(), prog="t3d", description=_DESCRIPTION, args=arguments)
         command.run()
@@ -58,6 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _split_name(arguments: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The command that the line starts with, and its flags; an empty name if there is none.
+
+    A command of two words may also be written as the list of commands spells it: ``data-stats``.
+    """
+    for name in COMMANDS:
+        for spelling in (list(name), ["-".join(name)]):
+            if arguments[: len(spelling)] == spelling:
+                return name, arguments[len(spelling) :]
+    return (), arguments
 
 
 def _escape(text: str) -> str:

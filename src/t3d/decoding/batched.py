@@ -19,7 +19,7 @@ from t3d.decoding.completion import Completion, DecodeRequest, check_request, vi
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
 from t3d.decoding.transfer import transfer_mask
-from t3d.errors import InputError
+from t3d.errors import InputError, require_unique_ids
 from t3d.models.forward import block_forward
 from t3d.models.masks import block_causal_mask
 from t3d.schedule import num_transfer_tokens
@@ -65,12 +65,9 @@ def decode(
     """
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "not positive", "use 1 or more")
-    seen: set[str] = set()
     for request in requests:
         check_request(request, params, model.config.max_position_embeddings)
-        if request.id in seen:
-            raise InputError("id", request.id, "used by two requests", "give every request its own id")
-        seen.add(request.id)
+    require_unique_ids((request.id for request in requests), "requests")
     done: dict[str, Completion] = {}
     for first in range(0, len(requests), batch_size):
         batch = requests[first : first + batch_size]

@@ -13,8 +13,8 @@ from t3d.data.prompts import Problem, decode_requests, token_text
 from t3d.decoding.batched import decode
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.errors import InputError
-from t3d.evaluation.metrics import decoding_cost, wilson_interval
+from t3d.errors import InputError, require_unique_ids
+from t3d.evaluation.metrics import CostCounts, count_cost, wilson_interval
 from t3d.evaluation.task import Task
 from t3d.models.loading import LoadedModel
 from t3d.progress import Progress
@@ -76,6 +76,14 @@ def response_text(loaded: LoadedModel, completion: Completion) -> str:
     return token_text(loaded.tokenizer, completion.visible_ids)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradedChunk:
+    """Some requests of an evaluation, decoded and graded, and what that took."""
+
+    samples: tuple[Sample, ...]
+    counts: CostCounts
+
+
 def evaluate(
     loaded: LoadedModel,
     task: Task,
@@ -88,43 +96,85 @@ def evaluate(
 ) -> EvalResult:
     """Decode and grade. With ``samples_per_prompt`` > 1 every problem is answered that often.
 
-    Raises InputError if there is no problem.
+    :func:`~t3d.evaluation.chunks.evaluate_to_folder` does the same and survives a kill. Raises
+    InputError if there is no problem, if one cannot be graded, or if two share an id.
+    """
+    requests = evaluation_requests(loaded, task, problems, samples_per_prompt)
+    with Progress(label, len(requests)) as progress:
+        graded = decode_and_grade(loaded, task, requests, params, batch_size=batch_size, progress=progress)
+    return combine(task, params, requests, [graded])
+
+
+def evaluation_requests(
+    loaded: LoadedModel, task: Task, problems: Sequence[Problem], samples_per_prompt: int
+) -> list[tuple[Problem, DecodeRequest]]:
+    """Every problem as often as it is to be answered, each time with its request.
+
+    Raises InputError if there is no problem, if one cannot be graded, or if two share an id.
     """
     if not problems:
         raise InputError("limit", 0, f"no problem of {task.name!r} to evaluate", "use a limit of 1 or more")
+    require_unique_ids((problem.id for problem in problems), "problems")
     for problem in problems:
         task.check(problem)
-    requests = [
-        request
-        if samples_per_prompt == 1
-        else DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids)
-        for request in decode_requests(loaded.tokenizer, problems)
+    return [
+        (
+            problem,
+            request
+            if samples_per_prompt == 1
+            else DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids),
+        )
+        for problem, request in zip(problems, decode_requests(loaded.tokenizer, problems), strict=True)
         for draw in range(samples_per_prompt)
     ]
+
+
+def decode_and_grade(
+    loaded: LoadedModel,
+    task: Task,
+    requests: Sequence[tuple[Problem, DecodeRequest]],
+    params: DecodeParams,
+    *,
+    batch_size: int,
+    progress: Progress,
+) -> GradedChunk:
+    """Decode these requests and grade the responses."""
     started = time.perf_counter()
-    with Progress(label, len(requests)) as progress:
-        completions = decode(
-            loaded.model,
-            requests,
-            params,
-            mask_token_id=loaded.mask_token_id,
-            stop_token_ids=loaded.stop_token_ids,
-            batch_size=batch_size,
-            on_finish=lambda _: progress.advance(),
-        )
-    seconds = time.perf_counter() - started
-    repeated = [problem for problem in problems for _ in range(samples_per_prompt)]
-    samples = tuple(_grade(loaded, task, *pair) for pair in zip(repeated, completions, strict=True))
-    graded = zip(repeated, samples, strict=True)
+    completions = decode(
+        loaded.model,
+        [request for _, request in requests],
+        params,
+        mask_token_id=loaded.mask_token_id,
+        stop_token_ids=loaded.stop_token_ids,
+        batch_size=batch_size,
+        on_finish=lambda _: progress.advance(),
+    )
+    counts = count_cost(completions, time.perf_counter() - started)
+    pairs = zip(requests, completions, strict=True)
+    samples = tuple(_grade(loaded, task, problem, completion) for (problem, _), completion in pairs)
+    return GradedChunk(samples=samples, counts=counts)
+
+
+def combine(
+    task: Task,
+    params: DecodeParams,
+    requests: Sequence[tuple[Problem, DecodeRequest]],
+    chunks: Sequence[GradedChunk],
+) -> EvalResult:
+    """The result of an evaluation from all its chunks, in the order of its requests."""
+    samples = tuple(sample for chunk in chunks for sample in chunk.samples)
+    ids = [problem.id for problem, _ in requests]
+    num_prompts = len(set(ids))
+    answers = {(identity, sample.response) for identity, sample in zip(ids, samples, strict=True)}
+    counts = [chunk.counts for chunk in chunks]
     return EvalResult(
         task=task.name,
         params=params,
         num_correct=sum(sample.correct for sample in samples),
         num_samples=len(samples),
-        num_prompts=len(problems),
-        distinct_answers_per_prompt=len({(problem.id, sample.response) for problem, sample in graded})
-        / len(problems),
-        cost=decoding_cost(completions, seconds),
+        num_prompts=num_prompts,
+        distinct_answers_per_prompt=len(answers) / num_prompts,
+        cost=sum(counts[1:], start=counts[0]).cost(),
         samples=samples,
     )
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from t3d.decoding.completion import Completion
 
@@ -21,14 +22,56 @@ def mean_interval(
 ) -> tuple[float, float]:
     """95 % interval of the unweighted mean of independent proportions, as fractions.
 
-    Wilson's for one proportion, normal for several.
+    The distances from each proportion to the ends of its Wilson interval are added in squares (Zou and
+    Donner, 2008), so that it is Wilson's interval for one proportion and never empty at 0 or 1.
     """
-    if len(accuracies) == 1:
-        return wilson_interval(round(accuracies[0] * counts[0]), counts[0], z)
-    mean = sum(accuracies) / len(accuracies)
-    variance = sum(a * (1 - a) / n for a, n in zip(accuracies, counts, strict=True)) / len(accuracies) ** 2
-    half = z * math.sqrt(variance)
-    return max(0.0, mean - half), min(1.0, mean + half)
+    ends = [wilson_interval(a * n, n, z) for a, n in zip(accuracies, counts, strict=True)]
+    count = len(accuracies)
+    mean = sum(accuracies) / count
+    below = math.hypot(*(a - low for a, (low, _) in zip(accuracies, ends, strict=True))) / count
+    above = math.hypot(*(high - a for a, (_, high) in zip(accuracies, ends, strict=True))) / count
+    return mean - below, mean + above
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostCounts:
+    """What decoding took, as sums that add up over chunks."""
+
+    num_completions: int
+    committed_tokens: int
+    visible_tokens: int
+    denoising_steps: int
+    forwards: int
+    stopped: int
+    seconds: float
+
+    def __add__(self, other: "CostCounts") -> "CostCounts":
+        return CostCounts(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+    def cost(self) -> dict[str, float]:
+        """The measures of :func:`decoding_cost`."""
+        return {
+            "tokens_per_step": self.committed_tokens / self.denoising_steps,
+            "tokens_per_forward": self.committed_tokens / self.forwards,
+            "tokens_per_second": self.visible_tokens / self.seconds,
+            "seconds": self.seconds,
+            "mean_denoising_steps": self.denoising_steps / self.num_completions,
+            "mean_length": self.visible_tokens / self.num_completions,
+            "stopped": self.stopped / self.num_completions,
+        }
+
+
+def count_cost(completions: Sequence[Completion], seconds: float) -> CostCounts:
+    """The counts of these completions."""
+    return CostCounts(
+        num_completions=len(completions),
+        committed_tokens=sum(len(completion.response_ids) for completion in completions),
+        visible_tokens=sum(completion.visible_length for completion in completions),
+        denoising_steps=sum(completion.num_denoising_steps for completion in completions),
+        forwards=sum(completion.num_forwards for completion in completions),
+        stopped=sum(completion.finish_reason == "stop" for completion in completions),
+        seconds=seconds,
+    )
 
 
 def decoding_cost(completions: Sequence[Completion], seconds: float) -> dict[str, float]:
@@ -39,18 +82,7 @@ def decoding_cost(completions: Sequence[Completion], seconds: float) -> dict[str
     include the filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible
     tokens only.
     """
-    committed = sum(len(completion.response_ids) for completion in completions)
-    visible = sum(completion.visible_length for completion in completions)
-    steps = sum(completion.num_denoising_steps for completion in completions)
-    return {
-        "tokens_per_step": committed / steps,
-        "tokens_per_forward": committed / sum(completion.num_forwards for completion in completions),
-        "tokens_per_second": visible / seconds,
-        "seconds": seconds,
-        "mean_denoising_steps": steps / len(completions),
-        "mean_length": visible / len(completions),
-        "stopped": sum(completion.finish_reason == "stop" for completion in completions) / len(completions),
-    }
+    return count_cost(completions, seconds).cost()
 
 
 def token_agreement(completions: Sequence[Completion], targets: Sequence[Completion]) -> float:

@@ -4,8 +4,6 @@ Every step has five equally likely phrasings of different length and word order,
 inside a block is multimodal: a model that commits several tokens at once mixes phrasings.
 """
 
-import dataclasses
-import hashlib
 import itertools
 import random
 import re
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.mini.boxed import last_boxed
+from t3d.mini.mini_task import MiniTask, split_of
 
 NAMES = ("Gus", "Ada", "Ben", "Eve", "Ivy", "Max", "Zoe", "Leo")
 ITEMS = ("nuts", "pens", "cups", "keys", "figs", "eggs")
@@ -37,7 +36,6 @@ LOSS_PHRASES = (
 )
 ENDINGS = ("So \\boxed{{{after}}}.", "Answer: \\boxed{{{after}}}.", "{name} has \\boxed{{{after}}}.")
 MAX_TOTAL = 9
-HELD_OUT_PERCENT = {"validation": 5, "test": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +69,10 @@ class ChainSpec:
 
         Names, items and verbs do not enter, so held-out arithmetic is never seen in training.
         """
-        digest = hashlib.sha256(f"chain/{self.start}/{self.changes}".encode()).digest()
-        bucket = int.from_bytes(digest[:4], "big") % 100
-        if bucket < HELD_OUT_PERCENT["test"]:
-            return "test"
-        return "validation" if bucket < sum(HELD_OUT_PERCENT.values()) else "train"
+        return split_of(f"chain/{self.start}/{self.changes}")
 
 
-class ChainTask:
+class ChainTask(MiniTask):
     """Generator, reference solutions and verifier of ``chain``."""
 
     name = "chain"
@@ -94,18 +88,6 @@ class ChainTask:
         question = f"{story}. {rng.choice(QUESTIONS).format(item=item)}"
         problem = Problem(id="", question=question, task=self.name, answer=str(spec.totals[-1]))
         return problem, self._draw_solution(rng, spec, name, item)
-
-    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """``limit`` distinct problems of a split, drawn with this seed; None draws 512."""
-        if split not in ("train", *HELD_OUT_PERCENT):
-            raise InputError("split", split, "not known", f"use train, {' or '.join(HELD_OUT_PERCENT)}")
-        rng = random.Random(f"{self.name}/{split}/{seed}")
-        questions: dict[str, Problem] = {}
-        while len(questions) < (512 if limit is None else limit):
-            problem, _ = self.draw(rng, split)
-            identity = f"{self.name}/{split}/{seed}/{len(questions)}"
-            questions.setdefault(problem.question, dataclasses.replace(problem, id=identity))
-        return list(questions.values())
 
     def check(self, problem: Problem) -> None:
         """Raise InputError if the question is not one of the task's."""
@@ -143,13 +125,24 @@ class ChainTask:
             if spec.split == split:
                 return spec
 
+    def solutions(self, question: str) -> list[str]:
+        """All wordings of the one working: five phrasings per step, three endings."""
+        spec = ChainSpec.of_question(question)
+        name, _, _, item = re.split(r"[ ,]", question)[:4]
+        return [" ".join(sentences) for sentences in itertools.product(*_sentences(spec, name, item))]
+
     @staticmethod
     def _draw_solution(rng: random.Random, spec: ChainSpec, name: str, item: str) -> str:
-        words = {"name": name, "item": item}
-        sentences = []
-        for ordinal, before, change in zip(ORDINALS, spec.totals, spec.changes, strict=False):
-            phrase = rng.choice(GAIN_PHRASES if change > 0 else LOSS_PHRASES)
-            numbers = {"before": before, "change": abs(change), "after": before + change}
-            sentences.append(f"{ordinal.capitalize()} {phrase.format(**words, **numbers)}")
-        sentences.append(rng.choice(ENDINGS).format(after=spec.totals[-1], **words))
-        return " ".join(sentences)
+        return " ".join(rng.choice(choices) for choices in _sentences(spec, name, item))
+
+
+def _sentences(spec: ChainSpec, name: str, item: str) -> list[list[str]]:
+    """The equally good wordings of each sentence of a solution."""
+    words = {"name": name, "item": item}
+    sentences = []
+    for ordinal, before, change in zip(ORDINALS, spec.totals, spec.changes, strict=False):
+        numbers = {"before": before, "change": abs(change), "after": before + change}
+        phrases = GAIN_PHRASES if change > 0 else LOSS_PHRASES
+        sentences.append([f"{ordinal.capitalize()} {p.format(**words, **numbers)}" for p in phrases])
+    sentences.append([ending.format(after=spec.totals[-1], **words) for ending in ENDINGS])
+    return sentences

@@ -18,16 +18,23 @@ tags: [block-diffusion, sdar, mini]
 ---
 # t3d mini teacher
 
-A block-diffusion language model in SDAR's format for the built-in `chain` task of `t3d`: short
-arithmetic stories, solved step by step in freely chosen words. It exists to show, on a CPU, how
-few-step decoding fails and how distillation repairs it; it knows nothing else.
+A block-diffusion language model in SDAR's format for the built-in tasks of `t3d`:
+
+- `chain`: short arithmetic stories, solved step by step in freely chosen words;
+- `make`: digits that add up to a number under a ban and a demand, with running remainders;
+- `code`: a three-line Python function from a short specification.
+
+It exists to show, on a CPU, how few-step decoding fails and how distillation repairs it; it knows
+nothing else.
 
 | | |
 |---|---|
 | Parameters | {num_parameters:,} ({num_bytes:,} bytes) |
-| Data | `chain` generator, split `train` (held-out arithmetic never drawn), one random solution per problem |
+| Network | {num_layers} layers, hidden {hidden_size}, {num_heads} heads of {head_dim} |
+| Data | {shares}; split `train` (held-out specifications never drawn), one random solution per problem |
 | Examples | {num_examples:,} ({num_optimizer_steps:,} optimizer steps of {batch_size}) |
 | Objective | masked diffusion (ELBO, weight 1/p), uniform level per block, block sizes 4 and 8 by batch |
+| Precision | {precision} |
 | Last logged loss | {loss} nats per token |
 | Training time | {minutes:.0f} minutes{resumed} |
 | SHA-256 of model.safetensors | `{digest}` |
@@ -42,6 +49,7 @@ def write_model_card(
     log_history: Sequence[Mapping[str, float]],
     seconds: float,
     *,
+    shares: Mapping[str, float],
     resumed: bool,
 ) -> None:
     """Write ``README.md``, ``pretrain.json`` (settings) and ``pretrain_log.jsonl`` beside the weights."""
@@ -52,6 +60,12 @@ def write_model_card(
     card = _CARD.format(
         num_parameters=num_parameters,
         num_bytes=weights.stat().st_size,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_heads,
+        head_dim=config.hidden_size // config.num_heads,
+        shares=", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+        precision="bfloat16 autocast, float32 weights" if config.bf16 else "float32",
         num_examples=config.num_optimizer_steps * config.batch_size,
         num_optimizer_steps=config.num_optimizer_steps,
         batch_size=config.batch_size,

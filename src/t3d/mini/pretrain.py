@@ -1,4 +1,4 @@
-"""Pretraining of the bundled teacher: plain block diffusion with random masks at all levels.
+"""Pretraining of a joint mini teacher: plain block diffusion with random masks at all levels.
 
 Nothing in it makes the model worse at few steps; block sizes 4 and 8 alternate from batch to batch.
 """
@@ -6,28 +6,33 @@ Nothing in it makes the model worse at few steps; block sizes 4 and 8 alternate 
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
 
 from t3d.atomic import atomic_folder
+from t3d.checkpoints import CheckpointingTrainer, newest_checkpoint
+from t3d.claim import claim
 from t3d.counter_rng import counter_uniform
 from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
 from t3d.data.prompts import prompt_ids, token_ids
 from t3d.errors import require_positive
-from t3d.mini.chain import ChainTask
 from t3d.mini.model_card import write_model_card
-from t3d.mini.tokenizer import END_OF_TEXT, TURN_END, build_mini_tokenizer
+from t3d.mini.tasks import TASKS, mini_tokenizer
+from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
+from t3d.models.attention import GROUPED_MATMUL
+from t3d.models.loading import tokenizer_hash
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.noising import NoiseSource, random_noise_mask
 
 BLOCK_SIZES = (4, 8)
+TASK_SHARES = {"chain": 0.4, "make": 0.4, "code": 0.2}
+"""Share of each task among the examples: the harder the task, the larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +41,20 @@ class PretrainConfig:
 
     output: str
     """Folder of checkpoints, log and the finished model."""
-    num_optimizer_steps: int = 2400
+    num_optimizer_steps: int = 5000
     batch_size: int = 64
     learning_rate: float = 3e-3
     adam_beta2: float = 0.98
     warmup_steps: int = 100
     weight_decay: float = 0.01
     seed: int = 0
-    hidden_size: int = 128
+    bf16: bool = True
+    """Compute under bfloat16 autocast (weights stay float32); slow on CPUs without bf16 instructions."""
+    hidden_size: int = 160
     num_layers: int = 4
     num_heads: int = 4
     num_key_value_heads: int = 2
-    intermediate_size: int = 384
+    intermediate_size: int = 480
     save_every: int = 200
     """Optimizer steps between checkpoints; a killed run continues from the last one."""
     show_progress: bool = True
@@ -59,17 +66,19 @@ class PretrainConfig:
 
 
 class StreamDataset(Dataset):
-    """Fresh problems with one random solution each; item ``i`` depends on (seed, i) only."""
+    """Fresh problems of all tasks with one random solution each; item ``i`` depends on (seed, i) only."""
 
-    def __init__(self, task: ChainTask, tokenizer: PreTrainedTokenizerBase, size: int, seed: int) -> None:
-        self.task, self.tokenizer, self.size, self.seed = task, tokenizer, size, seed
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int, seed: int) -> None:
+        self.tokenizer, self.size, self.seed = tokenizer, size, seed
         (self.turn_end,), (self.pad,) = token_ids(tokenizer, TURN_END), token_ids(tokenizer, END_OF_TEXT)
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> TrainingExample:
-        problem, solution = self.task.draw(random.Random(f"{self.seed}/{index}"), "train")
+        rng = random.Random(f"{self.seed}/{index}")
+        (name,) = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))
+        problem, solution = TASKS[name].draw(rng, "train")
         prompt = prompt_ids(self.tokenizer, problem.question)
         response = [*token_ids(self.tokenizer, solution), self.turn_end]
         filler = -(len(prompt) + len(response)) % max(BLOCK_SIZES)
@@ -106,8 +115,8 @@ class PretrainCollator:
         return batch
 
 
-class PretrainTrainer(Trainer):
-    """transformers.Trainer with the block-diffusion ELBO as its loss."""
+class PretrainTrainer(CheckpointingTrainer):
+    """transformers' Trainer with the block-diffusion ELBO as its loss."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:  # noqa: ARG002
         """Eq. 3: cross-entropy of the masked tokens, each weighted by 1 / p, per response token."""
@@ -141,13 +150,35 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train a teacher, or continue a run that was cut; returns the finished model's folder.
 
     Checkpoints lie in OUTPUT/checkpoints, the model in OUTPUT/teacher with its card and its log.
+    Raises InputError if another run is using the output or left checkpoints of other settings there.
     """
-    task, output = ChainTask(), Path(config.output)
-    tokenizer = build_mini_tokenizer(task.corpus_words())
-    torch.manual_seed(config.seed)
-    checkpoints = output / "checkpoints"
+    output, tokenizer = Path(config.output), mini_tokenizer()
+    fields = asdict(config)
+    for name in ("output", "save_every", "show_progress"):
+        del fields[name]
+    plan = {**fields, "task_shares": TASK_SHARES, "tokenizer": tokenizer_hash(tokenizer)}
+    with claim(output / "checkpoints", plan, "checkpoint-*") as checkpoints:
+        torch.manual_seed(config.seed)
+        trainer = _build_trainer(config, tokenizer, checkpoints)
+        last = newest_checkpoint(checkpoints)
+        started = time.perf_counter()
+        trainer.train_from(last)
+        seconds = time.perf_counter() - started
+        model = trainer.model
+        assert isinstance(model, SDARForCausalLM)
+        with atomic_folder(output / "teacher") as folder:
+            save_teacher(model, tokenizer, folder)
+            log, resumed = trainer.state.log_history, last is not None
+            write_model_card(folder, config, log, seconds, shares=TASK_SHARES, resumed=resumed)
+    return output / "teacher"
+
+
+def _build_trainer(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, checkpoints: Path
+) -> PretrainTrainer:
     model = build_model(config, tokenizer)
-    trainer = PretrainTrainer(
+    model.set_attn_implementation(GROUPED_MATMUL)
+    return PretrainTrainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(checkpoints),
@@ -159,6 +190,7 @@ def pretrain(config: PretrainConfig) -> Path:
             weight_decay=config.weight_decay,
             adam_beta2=config.adam_beta2,
             seed=config.seed,
+            bf16=config.bf16,
             logging_steps=20,
             save_steps=config.save_every,
             save_total_limit=2,
@@ -168,20 +200,10 @@ def pretrain(config: PretrainConfig) -> Path:
             dataloader_pin_memory=False,
             use_cpu=True,
         ),
-        train_dataset=StreamDataset(
-            task, tokenizer, config.num_optimizer_steps * config.batch_size, config.seed
-        ),
+        train_dataset=StreamDataset(tokenizer, config.num_optimizer_steps * config.batch_size, config.seed),
         data_collator=PretrainCollator(config.seed, tokenizer.pad_token_id, tokenizer.mask_token_id),
         processing_class=tokenizer,
     )
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last)
-    seconds = time.perf_counter() - started
-    with atomic_folder(output / "teacher") as folder:
-        save_teacher(model, tokenizer, folder)
-        write_model_card(folder, config, trainer.state.log_history, seconds, resumed=last is not None)
-    return output / "teacher"
 
 
 def save_teacher(model: SDARForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

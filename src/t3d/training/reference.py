@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from t3d.atomic import atomic_file
 from t3d.errors import InputError
 
 REFERENCE_FILE = "reference.safetensors"
@@ -27,10 +26,9 @@ class Reference:
             own.copy_(other)
 
     def save(self, folder: str | Path) -> None:
-        """Write the weights into a checkpoint folder."""
+        """Write the weights into an unfinished checkpoint's folder."""
         weights = {name: value.contiguous() for name, value in self.model.named_parameters()}
-        with atomic_file(Path(folder) / REFERENCE_FILE) as partial:
-            save_file(weights, partial)
+        save_file(weights, Path(folder) / REFERENCE_FILE)
 
     @torch.no_grad()
     def load(self, folder: str | Path) -> None:

@@ -1,17 +1,25 @@
 """A whole distillation run: train, and export a student that loads anywhere its teacher does."""
 
-import hashlib
+import dataclasses
+import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from t3d.atomic import write_text
+from t3d.atomic import write_errors
+from t3d.checkpoints import newest_checkpoint
+from t3d.claim import claim, differences, fingerprint, full_plan
 from t3d.errors import InputError
-from t3d.models.loading import LoadedModel, export_model
+from t3d.models.loading import DTYPES, LoadedModel, export_model, load_model
 from t3d.training.config import T3DConfig
 from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import Trajectory
+
+STUDENT_PLAN = "training.json"
+"""File of an exported student that holds the plan of its training."""
 
 
 def distil(
@@ -23,43 +31,72 @@ def distil(
 ) -> Path:
     """Train ``loaded.model`` in place and export it to ``student_folder`` (in ``export_dtype``, if given).
 
-    Checkpoints go to ``config.output_dir``; a run that was cut continues from its last complete one.
-    Raises InputError if that folder holds the checkpoints of a run with other settings, trajectories
-    or weights.
+    Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
+    that the same call finished is not trained again. Raises InputError if another run is using
+    ``config.output_dir``, if that or the student belongs to other settings, trajectories or weights, or
+    if the newest checkpoint is damaged.
     """
     torch.manual_seed(config.seed)
-    trainer = T3DTrainer(loaded.model, config, trajectories, processing_class=loaded.tokenizer)
-    checkpoints = Path(str(config.output_dir))
-    _claim(checkpoints, _plan(loaded, trajectories, config))
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
-    loaded.model.eval()
-    if export_dtype is not None:
-        loaded.model.to(export_dtype)  # pyright: ignore[reportArgumentType]
-    if trainer.is_world_process_zero():
-        export_model(loaded, student_folder)
+    folder = Path(str(config.output_dir))
+    with write_errors(folder):
+        trainer = T3DTrainer(loaded.model, config, trajectories, processing_class=loaded.tokenizer)
+    plan = _plan(loaded, trajectories, config, export_dtype)
+    is_first = trainer.is_world_process_zero()
+    with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
+        newest = newest_checkpoint(folder)
+        if _is_finished(student_folder, full_plan(plan), has_checkpoints=newest is not None):
+            _load_weights(loaded, student_folder)
+            return student_folder
+        trainer.train_from(newest)
+        loaded.model.eval()
+        if export_dtype is not None:
+            loaded.model.to(export_dtype)  # pyright: ignore[reportArgumentType]
+        if is_first:
+            text = json.dumps(full_plan(plan), indent=1, sort_keys=True)
+            export_model(loaded, student_folder, {STUDENT_PLAN: text})
     return student_folder
 
 
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest ``checkpoint-N`` whose writing was not cut, if there is one."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    newest = max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-    return None if newest is None else str(newest)
-
-
-def _plan(loaded: LoadedModel, trajectories: Sequence[Trajectory], config: T3DConfig) -> str:
-    """Hash of what the student depends on; where and how often to save and log are not part of it."""
-    free = ("output_dir", "logging_", "save_", "report_to", "disable_tqdm", "run_name", "dataloader_")
+def _plan(
+    loaded: LoadedModel,
+    trajectories: Sequence[Trajectory],
+    config: T3DConfig,
+    export_dtype: torch.dtype | None,
+) -> dict[str, Any]:
+    """What the student depends on; where and how often to save and log are not part of it."""
+    free = ("output_dir", "logging_", "save_", "report_to", "disable_tqdm", "run_name")
+    free += ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor")
     settings = {name: value for name, value in config.to_dict().items() if not name.startswith(free)}
-    digest = hashlib.sha256(repr((sorted(settings.items()), loaded.weights_hash)).encode())
-    for trajectory in trajectories:
-        digest.update(repr((trajectory.id, trajectory.response_ids, trajectory.step_map)).encode())
-    return digest.hexdigest()
+    records = [dataclasses.asdict(trajectory) | {"teacher": ""} for trajectory in trajectories]
+    return {
+        **settings,
+        "num_processes": config.world_size,
+        "export_dtype": str(export_dtype),
+        "model": loaded.identity(),
+        "trajectories": {"count": len(trajectories), "sha256": fingerprint(records)},
+    }
 
 
-def _claim(checkpoints: Path, plan: str) -> None:
-    file = checkpoints / "plan"
-    if last_complete_checkpoint(checkpoints) is not None and (not file.is_file() or file.read_text() != plan):
-        problem = "holds checkpoints of a run with other settings, trajectories or weights"
-        raise InputError("output", str(checkpoints), problem, "use another output, or delete the folder")
-    write_text(file, plan)
+def _is_finished(student_folder: Path, plan: dict[str, Any], *, has_checkpoints: bool) -> bool:
+    """Whether this plan's student is there.
+
+    Raises InputError for a student of another plan that checkpoints do not tell to be this one's.
+    """
+    path = student_folder / STUDENT_PLAN
+    if path.is_file():
+        found = differences(json.loads(path.read_text(encoding="utf-8")), plan)
+        if not found:
+            return True
+        problem = f"holds the student of another run: {'; '.join(found[:4])}"
+    elif not student_folder.exists() or has_checkpoints:
+        return False
+    else:
+        problem = f"holds a model without {STUDENT_PLAN}, so nothing tells which run made it"
+    fix = "use another output, or delete the folder to train again"
+    raise InputError("output", str(student_folder), problem, fix)
+
+
+def _load_weights(loaded: LoadedModel, student_folder: Path) -> None:
+    (dtype,) = (name for name, value in DTYPES.items() if value == loaded.model.dtype)
+    student = load_model(student_folder, device=str(loaded.model.device), dtype=dtype)
+    loaded.model.load_state_dict(student.model.state_dict())

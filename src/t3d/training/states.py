@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.data.collate import TrainingExample, join_copies, lay_on_grid
-from t3d.errors import InputError
+from t3d.errors import InputError, require_unique_ids
 from t3d.models.loading import tokenizer_hash
 from t3d.noising import NoiseSource, draw_mask_ratios, mix_random_tokens, trajectory_noise_mask
 from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
@@ -18,8 +18,15 @@ from t3d.training.config import T3DConfig
 from t3d.trajectory import Trajectory
 
 
-def check_trajectories(trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise InputError unless there are trajectories, all made with this tokenizer and its mask token."""
+def check_trajectories(
+    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> None:
+    """Raise InputError unless these trajectories can teach a student.
+
+    All must be made with its tokenizer and mask token, have an id of their own, and be rolled out with
+    one block size that divides the student's or is divided by it: only then no student block holds
+    parts of two rollout blocks without holding one of them whole, or lying inside one.
+    """
     if not trajectories:
         raise InputError("train_dataset", 0, "no trajectories", "roll out at least one prompt")
     fix = "use trajectories of a teacher with the student's own tokenizer"
@@ -33,21 +40,32 @@ def check_trajectories(trajectories: Sequence[Trajectory], tokenizer: PreTrained
         if trajectory.tokenizer_hash not in ("", expected_hash):
             problem = f"trajectory {trajectory.id!r} was made with another tokenizer"
             raise InputError("tokenizer_hash", trajectory.tokenizer_hash[:12], problem, fix)
+        _check_grid(trajectory, trajectories[0], block_size)
+    require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
+
+
+def _check_grid(trajectory: Trajectory, first: Trajectory, block_size: int) -> None:
+    size = trajectory.block_size
+    if size != first.block_size:
+        problem = (
+            f"trajectory {trajectory.id!r} was rolled out in such blocks, {first.id!r} in {first.block_size}"
+        )
+        raise InputError("block_size", size, problem, "train on trajectories of one block size")
+    if size % block_size and block_size % size:
+        problem = f"the trajectories' blocks of {size} do not nest with the student's"
+        fix = f"use a block size that divides {size} or is a multiple of it, or roll out again"
+        raise InputError("block_size", block_size, problem, fix)
 
 
 class TrajectoryDataset(Dataset):
     """Trajectories as training examples for a student's block size.
 
-    Raises InputError for an id used twice or a token outside the student's vocabulary.
+    Raises InputError for a token outside the student's vocabulary.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], config: T3DConfig, vocab_size: int) -> None:
         self.config, self.epoch = config, 0
-        seen: set[str] = set()
         for trajectory in trajectories:
-            if trajectory.id in seen:
-                raise InputError("id", trajectory.id, "used by two trajectories", "give each its own id")
-            seen.add(trajectory.id)
             largest = max(*trajectory.prompt_ids, *trajectory.response_ids, 0)
             if largest >= vocab_size:
                 problem = f"trajectory {trajectory.id!r} has token id {largest}"

@@ -3,12 +3,14 @@
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from t3d.checkpoints import CheckpointingTrainer
 from t3d.counter_rng import counter_uniform
 from t3d.data.collate import loss_logits
 from t3d.errors import InputError
@@ -26,7 +28,7 @@ from t3d.trajectory import Trajectory
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
 
 
-class T3DTrainer(Trainer):
+class T3DTrainer(CheckpointingTrainer):
     """Distil a student on a teacher's trajectories.
 
     Use it as any trainer of the field: ``T3DTrainer(model, args, train_dataset=trajectories,
@@ -49,7 +51,7 @@ class T3DTrainer(Trainer):
         if kwargs.get("eval_dataset") is not None:
             fix = "evaluate the student with t3d.evaluation"
             raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)
-        check_trajectories(train_dataset, processing_class)
+        check_trajectories(train_dataset, processing_class, args.block_size)
         vocab_size = model.config.vocab_size
         collator = TrajectoryCollator(
             config=args,
@@ -190,12 +192,10 @@ class T3DTrainer(Trainer):
             self._metrics_since = None
         super().log(logs, start_time)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        # Before the Trainer's own files: trainer_state.json, written last, marks a complete checkpoint.
-        if self.reference is not None and self.args.should_save:
-            run_folder = self._get_output_dir(trial=trial)
-            self.reference.save(f"{run_folder}/checkpoint-{self.state.global_step}")
-        super()._save_checkpoint(model, trial)
+    def save_further_files(self, folder: Path) -> None:
+        """The reference belongs to a checkpoint."""
+        if self.reference is not None:
+            self.reference.save(folder)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None

@@ -24,8 +24,21 @@ def test_wilson_interval_matches_published_values():
 
 
 def test_mean_interval_by_hand():
-    """Two tasks at 0.5 with n = 100: variance (0.0025 + 0.0025) / 4 = 0.00125, half width 1.96 * 0.035355."""
-    assert mean_interval([0.5, 0.5], [100, 100]) == pytest.approx((0.5 - 0.069296, 0.5 + 0.069296), abs=1e-5)
+    """Two tasks at 0.5 with n = 100: Wilson 0.5 +- 0.096170 each, so +- 0.096170 / sqrt(2)."""
+    assert wilson_interval(50, 100) == pytest.approx((0.403830, 0.596170), abs=1e-5)
+    assert mean_interval([0.5, 0.5], [100, 100]) == pytest.approx((0.5 - 0.068002, 0.5 + 0.068002), abs=1e-5)
+
+
+@pytest.mark.parametrize("num_correct", [0, 37, 100])
+def test_mean_interval_of_one_proportion_is_wilson_s(num_correct):
+    assert mean_interval([num_correct / 100], [100]) == pytest.approx(wilson_interval(num_correct, 100))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_mean_interval_is_not_empty_where_all_answers_agree(share):
+    low, high = mean_interval([share] * 3, [100] * 3)
+    assert 0 <= low <= share <= high <= 1
+    assert high - low > 0.01
 
 
 def test_cost_counts_commit_forwards_in_tokens_per_forward():

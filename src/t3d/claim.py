@@ -1,0 +1,129 @@
+"""Unfinished work that outlives its process: who may continue it, and what it depends on.
+
+A command does its work in units (a chunk of prompts, a checkpoint, a stage) that it keeps in one
+folder. It claims that folder first: nobody else may work there at the same time, and the units that
+lie there must be those of the same plan.
+"""
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from t3d.atomic import clear_leftovers, write_errors, write_text
+from t3d.errors import InputError
+from t3d.versions import versions
+
+CHUNK_SIZE = 512
+"""Default of prompts per unit of decoding. A resumed run redoes whole chunks, so a cut leaves no trace."""
+PLAN_FILE = "plan.json"
+_VERSIONS_OF_NUMBERS = ("t3d", "torch", "transformers")
+
+
+@contextmanager
+def claim(folder: str | Path, plan: Mapping[str, Any], finished: str) -> Generator[Path]:
+    """Hold ``folder``, its units of work made by ``plan``, for this process; ``plan`` is JSON-ready.
+
+    ``finished`` is the glob pattern of the units that a later run reuses. The lock is the operating
+    system's, on ``.NAME.lock`` beside the folder: it ends with the process, however that ends.
+
+    Raises InputError if another run holds the folder, or if units of another plan lie in it.
+    """
+    folder = Path(folder)
+    plan = full_plan(plan)
+    with _locked(folder):
+        clear_leftovers(folder)
+        if any(folder.glob(finished)):
+            _check_plan(folder, plan)
+        process = {"pid": os.getpid(), "host": socket.gethostname()}
+        write_text(
+            folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True)
+        )
+        yield folder
+
+
+def full_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as it is read back from JSON, with the versions that numbers depend on."""
+    found = versions()
+    whole = {**plan, "versions": {name: found[name] for name in _VERSIONS_OF_NUMBERS}}
+    return json.loads(json.dumps(whole, default=str))
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two plans differ: ``decode.temperature was 0.1, now 0.2``."""
+    old, new = _leaves(before), _leaves(now)
+    return [
+        f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _leaves(plan: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in plan.items():
+        leaves |= (
+            _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        )
+    return leaves
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path, fallback_to_soft=False)
+    with write_errors(folder):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            problem = f"another run is using it{_holder(folder)}"
+            fix = "wait for that run to end, or use another output"
+            raise InputError("output", str(folder), problem, fix) from error
+    try:
+        yield
+    finally:
+        if os.name == "posix":  # while it is held: filelock takes no lock on a file without a name
+            path.unlink()
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    record = _read_record(folder)
+    return "" if record is None else f" (process {record['process']['pid']} on {record['process']['host']})"
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / PLAN_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _check_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    record = _read_record(folder)
+    if record is None:
+        problem = f"holds the work of another run, and no readable {PLAN_FILE} tells which"
+        raise InputError("output", str(folder), problem, "delete the folder, or use another output")
+    found = differences(record["plan"], plan)
+    if found:
+        problem = f"holds the work of another run: {'; '.join(found[:4])}"
+        fix = "give that run's settings to continue it, delete the folder, or use another output"
+        raise InputError("output", str(folder), problem, fix)

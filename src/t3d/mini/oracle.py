@@ -1,0 +1,98 @@
+"""The exact posterior over all right responses, as a model: the ideal factorised decoder.
+
+A factorised model predicts the masked tokens one by one, each from what is visible. The best such
+prediction is the posterior of a response drawn evenly from all right ones, and here it can be
+computed: every task lists its solutions. Decoded with the same rule as any model, it shows what a
+decoding setting costs a model that has learnt its data perfectly. A model may still do better, by
+preferring some of the equally right responses, so that tokens chosen together agree; that is what
+distillation teaches. V vocabulary, Q query positions, N solutions, L response length.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from t3d.data.prompts import Problem, prompt_ids, token_ids, token_text
+from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.reference import decode_reference
+from t3d.mini.mini_task import MiniTask
+from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
+
+
+class Oracle(torch.nn.Module):
+    """Stands for a model that knows one problem's solutions; decodes that problem only."""
+
+    def __init__(
+        self, task: MiniTask, problem: Problem, tokenizer: PreTrainedTokenizerBase, num_positions: int
+    ) -> None:
+        """``num_positions``: longest response to be decoded, the terminal block's filler included."""
+        super().__init__()
+        (turn_end,), (filler,) = token_ids(tokenizer, TURN_END), token_ids(tokenizer, END_OF_TEXT)
+        encoded = [[*token_ids(tokenizer, text), turn_end] for text in task.solutions(problem.question)]
+        self.prompt_ids = tuple(prompt_ids(tokenizer, problem.question))
+        length = max(num_positions, *map(len, encoded))
+        self.solutions_NL = np.full((len(encoded), length), filler, dtype=np.int64)
+        for row, ids in enumerate(encoded):
+            self.solutions_NL[row, : len(ids)] = ids
+        self.vocab_size, self.mask_token_id = len(tokenizer), tokenizer.mask_token_id
+        self.stop_token_ids = (turn_end, filler)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, **unused: Any) -> SimpleNamespace:
+        """Log-posteriors ``[1, Q, V]`` (float64) of the masked tokens, given all visible ones.
+
+        Where no solution agrees with all visible tokens, those that agree with most of them count.
+        """
+        del unused
+        assert input_ids.shape[0] == 1
+        is_response_Q = position_ids[0].numpy() >= len(self.prompt_ids)
+        response_Q = input_ids[0].numpy()[is_response_Q]
+        is_visible_Q = response_Q != self.mask_token_id
+        visible_columns = np.flatnonzero(is_visible_Q)
+        matches_N = (self.solutions_NL[:, visible_columns] == response_Q[visible_columns]).sum(1)
+        left_NL = self.solutions_NL[matches_N == matches_N.max()]
+        logits_QV = torch.zeros(len(is_response_Q), self.vocab_size, dtype=torch.float64)
+        for column in np.flatnonzero(~is_visible_Q):
+            counts_V = np.bincount(left_NL[:, column], minlength=self.vocab_size)
+            position = len(is_response_Q) - len(response_Q) + column
+            logits_QV[position] = torch.from_numpy(counts_V / len(left_NL)).log()
+        return SimpleNamespace(logits=logits_QV[None])
+
+
+def decode_oracle(oracle: Oracle, request_id: str, params: DecodeParams) -> Completion:
+    """Decode the oracle's problem by the reference decoder: the rule that every model follows.
+
+    ``request_id`` keys the sampling noise, as it does for a model that answers the same problem.
+    """
+    return decode_reference(
+        oracle,
+        DecodeRequest(id=request_id, prompt_ids=oracle.prompt_ids),
+        params,
+        mask_token_id=oracle.mask_token_id,
+        stop_token_ids=oracle.stop_token_ids,
+    )
+
+
+def oracle_results(
+    task: MiniTask,
+    problems: Sequence[Problem],
+    settings: Mapping[str, DecodeParams],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    on_finish: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """How many of the problems the oracle gets right under each setting."""
+    num_positions = max(params.max_new_tokens + params.block_size for params in settings.values())
+    num_correct = dict.fromkeys(settings, 0)
+    for problem in problems:
+        oracle = Oracle(task, problem, tokenizer, num_positions)
+        for name, params in settings.items():
+            completion = decode_oracle(oracle, problem.id, params)
+            num_correct[name] += task.grade(problem, token_text(tokenizer, completion.visible_ids))
+        on_finish()
+    return num_correct

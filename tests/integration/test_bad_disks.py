@@ -1,0 +1,176 @@
+"""A disk that is full or may not be written to: one short error, and finished work stays."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from t3d import rollout
+from t3d.checkpoints import check_checkpoint, checkpoints
+from t3d.cli import main
+from t3d.evaluation import chunks as evaluation_chunks
+from t3d.trajectory import read_trajectories
+
+SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
+
+
+def mount(*arguments: str) -> None:
+    if subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder))
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path) -> Iterator[Path]:
+    """A folder that may not be written to: by permission, or for root, who may write anywhere, by mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        folder.chmod(0o500)
+        yield folder
+        folder.chmod(0o700)
+    else:
+        mount("-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(folder))
+        yield folder
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def commands(checkpoint, prompts, tmp_path):
+    """Arguments of each command but --output."""
+    model = ["--model", str(checkpoint)]
+    rollout_command = ["rollout", *model, "--prompts", str(prompts), "--chunk-size", "2", *SHORT]
+    trajectories = tmp_path / "trajectories.parquet"
+    assert main([*rollout_command, "--output", str(trajectories)]) == 0
+    train = ["train", *model, "--trajectories", str(trajectories), "--device", "cpu"]
+    train += ["--num-optimizer-steps", "9", "--batch-size", "2", "--save-every", "3"]
+    return {
+        "rollout": rollout_command,
+        "eval": ["eval", *model, "--prompts", str(prompts), "--chunk-size", "2", *SHORT],
+        "train": train,
+    }
+
+
+def error_of(arguments: list[str], capsys) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return " ".join(text.split())
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Fill a disk up to ``leave`` bytes; deleting the file that is returned frees it."""
+    ballast = folder / "ballast"
+    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+    ballast.write_bytes(b"\0" * (free - leave))
+    return ballast
+
+
+def fills_at(monkeypatch, module, name: str, call: int, disk: Path) -> None:
+    """Fill the disk before the ``call``-th call of a module's function."""
+    real, calls = getattr(module, name), []
+
+    def filling(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            fill(disk, 0)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, filling)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_rollout_on_a_disk_that_fills_up_keeps_its_chunks(
+    commands, small_disk, tmp_path, monkeypatch, capsys, call
+):
+    command = [*commands["rollout"], "--output", str(small_disk / "out.parquet")]
+    with monkeypatch.context() as patch:
+        fills_at(patch, rollout, "write_trajectories", call, small_disk)
+        text = error_of(command, capsys)
+    assert f"out.parquet.chunks/chunk-{call - 1:05d}.parquet" in text
+    assert "No space left on device" in text
+    assert "Fix: free space on that disk, then give the same command again" in text
+    kept = sorted(path.name for path in (small_disk / "out.parquet.chunks").iterdir())
+    assert kept == [f"chunk-{index:05d}.parquet" for index in range(call - 1)] + ["plan.json"]
+    assert not (small_disk / "out.parquet").exists()
+    (small_disk / "ballast").unlink()
+    assert main(command) == 0
+    whole = read_trajectories(tmp_path / "trajectories.parquet")
+    assert read_trajectories(small_disk / "out.parquet") == whole
+
+
+@pytest.mark.parametrize("call", [2, 4])
+def test_eval_on_a_disk_that_fills_up_keeps_its_chunks(commands, small_disk, monkeypatch, capsys, call):
+    command = [*commands["eval"], "--output", str(small_disk / "e")]
+    name = "write_results" if call == 4 else "decode_and_grade"
+    with monkeypatch.context() as patch:
+        fills_at(patch, evaluation_chunks, name, 1 if call == 4 else call, small_disk)
+        text = error_of(command, capsys)
+    assert "No space left on device" in text
+    kept = sorted(path.name for path in (small_disk / "e" / "chunks").iterdir())
+    assert kept == [f"chunk-{index:05d}.json" for index in range(call - 1)] + ["plan.json"]
+    assert [path.name for path in (small_disk / "e").iterdir()] == ["chunks"]
+    (small_disk / "ballast").unlink()
+    assert main(command) == 0
+    assert len((small_disk / "e" / "samples.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("leave", [0, 30_000, 150_000, 400_000])
+def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(commands, small_disk, capsys, leave):
+    """What is left is too little for a checkpoint: model, optimizer, reference and state fail in turn."""
+    output = small_disk / "run"
+    command = [*commands["train"], "--output", str(output)]
+    short = [*command, "--num-optimizer-steps", "3"]
+    assert main([*short, "--output", str(small_disk / "size")]) == 0
+    size = sum(path.stat().st_size for path in (small_disk / "size").rglob("checkpoint-3/*"))
+    subprocess.run(["rm", "-r", str(small_disk / "size")], check=True)
+    assert leave < size
+    output.mkdir()
+    ballast = fill(small_disk, size + 60_000 + leave)
+    text = error_of(command, capsys)
+    assert "run/checkpoints/checkpoint-6" in text
+    assert "No space left on device" in text
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["checkpoint-3", "plan.json"]
+    assert [path.name for path in output.iterdir()] == ["checkpoints"]
+    check_checkpoint(checkpoints(output / "checkpoints")[-1])
+    ballast.unlink()
+    assert main(command) == 0
+    assert (output / "student" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["rollout", "eval", "train"])
+def test_an_output_that_may_not_be_written_to_is_named(commands, read_only, capsys, name):
+    text = error_of([*commands[name], "--output", str(read_only / "out")], capsys)
+    assert str(read_only / "out") in text
+    assert "cannot be written" in text
+    assert "Fix: use an output" in text
+    assert list(read_only.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["rollout", "eval", "train"])
+def test_an_output_below_a_file_is_named(commands, tmp_path, capsys, name):
+    (tmp_path / "file").write_text("mine")
+    text = error_of([*commands[name], "--output", str(tmp_path / "file" / "out")], capsys)
+    assert "no file where a folder belongs" in text
+    assert (tmp_path / "file").read_text() == "mine"

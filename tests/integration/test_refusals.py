@@ -1,0 +1,96 @@
+"""Unfit inputs and outputs of whole commands: status 2, the field and the fix, nothing written."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+
+from t3d.claim import claim
+from t3d.cli import main
+from t3d.trajectory import read_trajectories, write_trajectories
+
+SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(3)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def rolled(checkpoint, prompts, tmp_path):
+    path = tmp_path / "rollout.parquet"
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(path)]
+    assert main([*command, *SHORT]) == 0
+    return path
+
+
+def error_of(arguments: list[str], capsys) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": "0"}, "id='0': used by two trajectories"),
+        ({"tokenizer_hash": "0" * 64}, "made with another tokenizer"),
+    ],
+)
+def test_unusable_trajectories(checkpoint, rolled, tmp_path, capsys, change, message):
+    records = read_trajectories(rolled)
+    records[1] = dataclasses.replace(records[1], **change)
+    write_trajectories(rolled, records)
+    output = tmp_path / "run"
+    arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
+    assert message in error_of([*arguments, "--device", "cpu"], capsys)
+    assert not output.exists()
+
+
+def test_a_block_size_that_does_not_nest_with_the_rollouts(checkpoint, rolled, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
+    text = error_of([*arguments, "--device", "cpu", "--block-size", "6"], capsys)
+    assert "block_size=6: the trajectories' blocks of 4 do not nest" in text
+    assert "divides 4 or is a multiple of it" in text
+    assert not output.exists()
+
+
+def test_a_truncated_model(checkpoint, prompts, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    arguments = ["eval", "--model", str(weights.parent), "--prompts", str(prompts)]
+    text = error_of([*arguments, "--output", str(tmp_path / "e"), *SHORT], capsys)
+    assert "cut/model.safetensors': truncated or damaged" in text
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("rollout", "out.chunks"), ("eval", "out/chunks"), ("train", "out/checkpoints")]
+)
+def test_a_second_run_in_the_same_output_is_refused(
+    checkpoint, prompts, rolled, tmp_path, capsys, name, folder
+):
+    source = ["--trajectories", str(rolled)] if name == "train" else ["--prompts", str(prompts)]
+    arguments = [name, "--model", str(checkpoint), *source, "--output", str(tmp_path / "out")]
+    with claim(tmp_path / folder, {}, "*"):
+        text = error_of([*arguments, *(SHORT if name != "train" else SHORT[2:])], capsys)
+    assert f"another run is using it (process {os.getpid()} on" in text
+    assert "Fix: wait for that run to end, or use another output" in text
+
+
+def test_an_id_that_two_prompts_share(checkpoint, prompts, tmp_path, capsys):
+    prompts.write_text(prompts.read_text() + "\n" + prompts.read_text().splitlines()[0])
+    for name, output in (("rollout", tmp_path / "out"), ("eval", tmp_path / "e")):
+        arguments = [name, "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(output)]
+        assert "id='0': used twice in" in error_of([*arguments, *SHORT], capsys)
+        assert not output.exists()

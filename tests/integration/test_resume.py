@@ -1,0 +1,191 @@
+"""Training that was cut, finished or damaged, called again."""
+
+import functools
+import json
+import pkgutil
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from t3d.checkpoints import checkpoints
+from t3d.data.prompts import Problem
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.models.loading import load_model
+from t3d.rollout import roll_out
+from t3d.training.config import T3DConfig
+from t3d.training.run import distil
+from t3d.training.trainer import T3DTrainer
+
+FILES = ["model.safetensors", "optimizer.pt", "reference.safetensors", "trainer_state.json", "scheduler.pt"]
+
+
+@pytest.fixture(scope="module")
+def load(checkpoint):
+    return functools.partial(load_model, checkpoint, device="cpu", dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def trajectories(load):
+    questions = ["how many", "how many apples", "so the answer", "now?", "is left", "a b c", "apples", "the"]
+    problems = [Problem(id=str(index), question=question) for index, question in enumerate(questions)]
+    return roll_out(load(), problems, DecodeParams(max_new_tokens=12, temperature=1.0))
+
+
+def config(folder: Path, **overrides) -> T3DConfig:
+    fields = {
+        "output_dir": str(folder / "checkpoints"),
+        "max_steps": 7,  # not a whole number of epochs of two steps
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+        "save_steps": 3,
+        "save_total_limit": 2,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "logging_steps": 2,
+        "refresh_every": 2,
+    }
+    return T3DConfig(**(fields | overrides))
+
+
+def student_weights(folder: Path) -> torch.Tensor:
+    model = load_model(folder / "student", device="cpu", dtype="float64").model
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def log(folder: Path) -> list[dict]:
+    return json.loads((checkpoints(folder / "checkpoints")[-1] / "trainer_state.json").read_text())[
+        "log_history"
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(load, trajectories, tmp_path_factory):
+    """Folder of a run that was not cut; do not change it."""
+    folder = tmp_path_factory.mktemp("whole")
+    distil(load(), trajectories, config(folder), folder / "student")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def cut_at(monkeypatch, owner, name: str, call: int) -> None:
+    """Make the ``call``-th call of a function die after its work, as a kill would."""
+    real, calls = getattr(owner, name), []
+
+    def dies(*args, **kwargs):
+        result = real(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, name, dies)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        ("t3d.training.trainer.T3DTrainer", "training_step", 5),
+        ("transformers.Trainer", "save_model", 2),
+        ("transformers.Trainer", "_save_optimizer_and_scheduler", 2),
+        ("t3d.training.trainer.T3DTrainer", "save_further_files", 2),
+        ("t3d.checkpoints", "discard", 1),
+        ("t3d.training.run", "export_model", 1),
+    ],
+)
+def test_a_cut_run_continues_to_the_same_student_and_log(
+    load, trajectories, whole, tmp_path, monkeypatch, owner, name, call
+):
+    with monkeypatch.context() as patch:
+        cut_at(patch, pkgutil.resolve_name(owner), name, call)
+        with pytest.raises(KeyboardInterrupt):
+            distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert torch.equal(student_weights(tmp_path), student_weights(whole))
+    assert log(tmp_path) == log(whole)
+    assert names(tmp_path) == names(whole) == ["checkpoints", "student"]
+    assert names(tmp_path / "checkpoints") == names(whole / "checkpoints")
+    assert names(tmp_path / "checkpoints") == ["checkpoint-6", "checkpoint-7", "plan.json"]
+
+
+def test_a_finished_run_called_again_does_not_train(load, trajectories, whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(T3DTrainer, "training_step", lambda *args: pytest.fail("trained"))
+    again = functools.partial(distil, trajectories=trajectories, student_folder=tmp_path / "student")
+    settings = config(tmp_path)
+    loaded = load()
+    again(loaded, config=settings)
+    assert torch.equal(
+        torch.cat([parameter.flatten() for parameter in loaded.model.parameters()]), student_weights(whole)
+    )
+    shutil.rmtree(tmp_path / "student")
+    again(load(), config=settings)
+    assert torch.equal(student_weights(tmp_path), student_weights(whole))
+    shutil.rmtree(tmp_path / "checkpoints")
+    again(load(), config=settings)
+    with pytest.raises(InputError, match=r"student of another run: learning_rate was 0\.001, now 0\.01"):
+        again(load(), config=config(tmp_path, learning_rate=1e-2))
+    assert torch.equal(student_weights(tmp_path), student_weights(whole))
+
+
+def test_checkpoints_of_another_run_are_refused_and_the_difference_is_named(
+    load, trajectories, whole, tmp_path
+):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    for overrides, records, difference in [
+        ({"learning_rate": 1e-2}, trajectories, r"learning_rate was 0\.001, now 0\.01"),
+        ({"max_steps": 9}, trajectories, r"max_steps was 7, now 9"),
+        ({}, trajectories[1:], r"trajectories\.count was 8, now 7"),
+    ]:
+        with pytest.raises(InputError, match=difference):
+            distil(load(), records, config(tmp_path, **overrides), tmp_path / "student")
+    (tmp_path / "checkpoints" / "plan.json").unlink()
+    with pytest.raises(InputError, match=r"no readable plan\.json"):
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert torch.equal(student_weights(tmp_path), student_weights(whole))
+
+
+def test_a_student_that_nothing_tells_the_run_of_is_kept(load, trajectories, tmp_path):
+    (tmp_path / "student").mkdir()
+    with pytest.raises(InputError, match=r"a model without training\.json"):
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
+    load, trajectories, whole, tmp_path, name, damage
+):
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    newest = tmp_path / "checkpoints" / "checkpoint-7"
+    content = (newest / name).read_bytes()
+    if damage == "missing":
+        (newest / name).unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        (newest / name).write_bytes(content[:middle] if damage == "truncated" else flipped)
+    with pytest.raises(InputError) as error:
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert error.value.value == str(newest / name)
+    assert error.value.fix.startswith(f"delete {newest}")
+    assert not (tmp_path / "student").exists()
+    shutil.rmtree(newest)
+    distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert torch.equal(student_weights(tmp_path), student_weights(whole))
+
+
+def test_the_trainer_itself_refuses_a_checkpoint_without_its_reference(load, trajectories, whole, tmp_path):
+    shutil.copytree(whole / "checkpoints" / "checkpoint-6", tmp_path / "checkpoint-6")
+    (tmp_path / "checkpoint-6" / "reference.safetensors").unlink()
+    loaded = load()
+    trainer = T3DTrainer(loaded.model, config(tmp_path), trajectories, processing_class=loaded.tokenizer)
+    with pytest.raises(InputError, match=r"reference\.safetensors"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
