@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from t3d.atomic import discard, write_text
 from t3d.claim import claim
+from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.evaluate import evaluate
@@ -99,7 +100,11 @@ class Stages:
             result = work()
             record = {"result": result, "seconds": time.perf_counter() - started}
             write_text(path, json.dumps(record, indent=1))
-        record = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            fix = "delete it; the same command then runs this stage again"
+            raise InputError("output", str(path), f"damaged ({error})", fix) from error
         self.seconds[kind] = self.seconds.get(kind, 0.0) + record["seconds"]
         return record["result"]
 
@@ -115,6 +120,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         raise InputError(
             "device", config.device, "training uses the first visible GPU", "use auto, cpu or cuda"
         )
+    _check_counts(config)
     teacher = load_model("mini", device=config.device, dtype=config.dtype)
     with claim(output / "stages", _plan(config, teacher), "stage-*.json") as folder:
         stages = Stages(folder=folder)
@@ -147,9 +153,29 @@ def _plan(config: DemoConfig, teacher: LoadedModel) -> dict[str, Any]:
     return {**fields, "tasks": list(TASKS), "settings": settings, "teacher": teacher.identity()}
 
 
+def _check_counts(config: DemoConfig) -> None:
+    """Raise InputError if a task has too few problems, before any work is done."""
+    for field, value, draw in (
+        ("num_prompts", config.num_prompts, _training_problems),
+        ("limit", config.limit, _test_problems),
+    ):
+        try:
+            for task in TASKS:
+                draw(task, config)
+        except InputError as error:
+            raise InputError(field, value, error.problem, f"lower {field}: {error.fix} per task") from error
+
+
+def _training_problems(task: str, config: DemoConfig) -> list[Problem]:
+    return TASKS[task].problems("train", -(-config.num_prompts // len(TASKS)), config.seed)
+
+
+def _test_problems(task: str, config: DemoConfig) -> list[Problem]:
+    return TASKS[task].problems("test", config.limit, config.seed)
+
+
 def _roll_out(teacher: LoadedModel, config: DemoConfig, output: Path) -> int:
-    per_task = -(-config.num_prompts // len(TASKS))
-    problems = [p for task in TASKS.values() for p in task.problems("train", per_task, config.seed)]
+    problems = [problem for task in TASKS for problem in _training_problems(task, config)]
     params = DecodeParams(max_new_tokens=MAX_NEW_TOKENS, seed=config.seed)
     path = output / "trajectories.parquet"
     return len(roll_out_to_file(teacher, problems, params, path, batch_size=config.batch_size))
@@ -179,7 +205,7 @@ def _evaluate(
     """Scores by setting, one per task."""
 
     def score(task: str, setting: str) -> dict[str, Any]:
-        problems = TASKS[task].problems("test", config.limit, config.seed)
+        problems = _test_problems(task, config)
         label = f"{name} {setting} {task}"
         result = evaluate(
             load(), TASKS[task], problems, SETTINGS[setting], batch_size=config.batch_size, label=label

@@ -106,3 +106,20 @@ def test_a_demo_of_other_settings_is_refused(whole, field, value):
     other = dataclasses.replace(config(whole), **{field: value})
     with pytest.raises(InputError, match=rf"{field} was .*, now {value}"):
         run_demo(other)
+
+
+@pytest.mark.parametrize(("field", "value"), [("limit", 600), ("num_prompts", 20_000)])
+def test_more_problems_than_a_task_has_are_refused_before_any_work(tmp_path, field, value):
+    with pytest.raises(InputError, match=rf"{field}={value}.*lower {field}: use at most \d+ per task"):
+        run_demo(config(tmp_path / "run", **{field: value}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_damaged_stage_is_named_with_what_to_do(tmp_path, content):
+    (tmp_path / "stage-train.json").write_bytes(content)
+    stages = demo.Stages(folder=tmp_path)
+    with pytest.raises(InputError, match=r"stage-train\.json': damaged .* Fix: delete it"):
+        stages.run("train", "train", lambda: pytest.fail("worked"))
+    (tmp_path / "stage-train.json").unlink()
+    assert stages.run("train", "train", lambda: "student") == "student"

@@ -35,7 +35,13 @@ def test_oracle_alone_needs_no_model(capsys):
     ("flags", "message"),
     [
         (["--settings", "B3-T1"], "settings='B3-T1'"),
-        (["--tasks", "sudoku"], "task='sudoku'"),
+        (["--tasks", "sudoku"], "tasks='sudoku'"),
+        (["--tasks"], "tasks=()"),
+        (["--settings"], "settings=()"),
+        (["--settings", "B4-T1", "B4-T1"], "given twice"),
+        (["--models", "mini", "mini"], "given twice"),
+        (["--models", "oracle"], "models='oracle'"),
+        (["--output", "."], "output='.'"),
         (["--limit", "0"], "limit=0"),
         (["--models", "no/such/folder/here"], "no such folder"),
     ],
@@ -45,3 +51,25 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, capsys):
     error = capsys.readouterr().err
     assert message in " ".join(error.split())
     assert "Fix:" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-heads", "3", "--num-key-value-heads", "2"], "num_key_value_heads=2"),
+        (["--num-key-value-heads", "0"], "num_key_value_heads=0"),
+        (["--hidden-size", "150"], "hidden_size=150"),
+        (["--intermediate-size", "-1"], "intermediate_size=-1"),
+        (["--task-shares", "1", "1"], "task_shares=(1.0, 1.0)"),
+        (["--learning-rate", "nan"], "learning_rate=nan"),
+        (["--start-from", "no/such/folder/here"], "no such folder"),
+    ],
+)
+def test_pretraining_refuses_sizes_that_make_no_network(flags, message, tmp_path, capsys):
+    try:
+        status = main(["mini", "pretrain", "--output", str(tmp_path / "run"), *flags])
+    except SystemExit as stop:  # tyro's way to report what a constructor refuses
+        status = stop.code
+    assert status == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run" / "teacher").exists()

@@ -1,6 +1,7 @@
 """Pretraining of the mini teacher: it learns, continues after a cut, and writes a loadable checkpoint."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import TrainerCallback
 
 from t3d.errors import InputError
 from t3d.mini import pretrain as module
-from t3d.mini.pretrain import TASK_SHARES, PretrainConfig, StreamDataset, pretrain
+from t3d.mini.pretrain import PretrainConfig, StreamDataset, pretrain
 from t3d.mini.tasks import TASKS, mini_tokenizer
 from t3d.models.loading import load_model
 
@@ -71,11 +72,47 @@ def test_checkpoints_of_other_settings_are_not_continued(tmp_path):
 
 
 def test_examples_are_of_every_task_in_its_share_and_a_function_of_seed_and_index():
-    tokenizer = mini_tokenizer()
-    data, again = (StreamDataset(tokenizer, 600, seed=3) for _ in range(2))
-    assert data[17] == again[17] != StreamDataset(tokenizer, 600, seed=4)[17]
-    first_words = {"chain": "First", "make": "Take", "code": "def"}
+    tokenizer, sizes = mini_tokenizer(), {"num_optimizer_steps": 60, "batch_size": 10, "output": "unused"}
+    config = PretrainConfig(**sizes, seed=3, task_shares=(0.2, 0.5, 0.3))
+    data, again = (StreamDataset(config, tokenizer) for _ in range(2))
+    assert data[17] == again[17] != StreamDataset(PretrainConfig(**sizes, seed=4), tokenizer)[17]
+    assert len(data) == 600
+    first_words = ("First", "Take", "def")  # chain, make, code
     responses = [tokenizer.decode(data[index].response_ids) for index in range(600)]
-    for task, word in first_words.items():
+    for word, expected in zip(first_words, config.task_shares, strict=True):
         share = sum(response.startswith(word) for response in responses) / len(responses)
-        assert share == pytest.approx(TASK_SHARES[task], abs=0.08)
+        assert share == pytest.approx(expected, abs=0.08)
+
+
+def test_a_second_stage_starts_from_the_given_weights_and_refuses_another_network(tmp_path):
+    settings = {**SMALL, "num_optimizer_steps": 2}
+    first = pretrain(PretrainConfig(output=str(tmp_path / "first"), **settings))
+    unmoved = {**settings, "start_from": str(first), "learning_rate": 0.0}
+    second = pretrain(PretrainConfig(output=str(tmp_path / "second"), **unmoved))
+    before, after = (load_model(folder, device="cpu").model.state_dict() for folder in (first, second))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    stages = json.loads((second / "pretrain.json").read_text())["stages"]
+    assert [stage["plan"]["start_from"] for stage in stages] == [None, load_model(first).weights_hash]
+    log = [json.loads(line) for line in (second / "pretrain_log.jsonl").read_text().splitlines()]
+    assert {entry["stage"] for entry in log} == {1, 2}
+    assert "Stage 2" in (second / "README.md").read_text()
+    wider = {**unmoved, "hidden_size": 64}
+    with pytest.raises(InputError, match="its network has other sizes"):
+        pretrain(PretrainConfig(output=str(tmp_path / "third"), **wider))
+
+
+def test_a_finished_run_is_returned_as_it_is_and_never_overwritten(tmp_path):
+    settings = {**SMALL, "num_optimizer_steps": 2, "output": str(tmp_path)}
+    folder = pretrain(PretrainConfig(**settings))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert pretrain(PretrainConfig(**settings)) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match="holds a teacher that other settings made"):
+        pretrain(PretrainConfig(**settings, seed=1))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_teacher_s_config_does_not_keep_what_training_changed(tmp_path):
+    folder = pretrain(PretrainConfig(output=str(tmp_path), **SMALL, num_optimizer_steps=1))
+    assert load_model(folder, device="cpu").model.config.use_cache is True

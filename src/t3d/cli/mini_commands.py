@@ -1,7 +1,7 @@
 """The commands of the mini suite: make a teacher, and compare models with the oracle."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ class MiniPretrain(PretrainConfig):
 
     def run(self) -> None:
         """Run the command."""
+        folder = pretrain(self)
         write_config(self, Path(self.output) / "config.yaml")
-        print(f"teacher in {pretrain(self)}")
+        print(f"teacher in {folder}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +58,33 @@ class MiniOracle:
 
     def run(self) -> None:
         """Run the command."""
-        require_positive(self, "limit", "batch_size")
-        for setting in self.settings:
-            if setting not in SETTINGS:
-                raise InputError("settings", setting, "not known", f"use some of {', '.join(SETTINGS)}")
-        tasks = [mini_task(name) for name in self.tasks]
+        self._check()
         loaded = {name: load_model(name) for name in self.models}
-        rows = [row for task in tasks for row in self._compare(task, loaded)]
+        rows = [row for name in self.tasks for row in self._compare(mini_task(name), loaded)]
         if self.output is not None:
             report = {"rows": rows, "config": resolved_config(self), "versions": versions()}
             write_text(self.output, json.dumps(report, indent=1) + "\n")
         Console().print(oracle_table(rows, self.models))
+
+    def _check(self) -> None:
+        """Raise InputError for what could only fail, or mislead, after minutes of work."""
+        require_positive(self, "limit", "batch_size")
+        known: dict[str, Collection[str] | None] = {"models": None, "tasks": TASKS, "settings": SETTINGS}
+        for field, choices in known.items():
+            values = getattr(self, field)
+            for value in values:
+                if values.count(value) > 1:
+                    raise InputError(field, value, "given twice", "give each once")
+                if choices is not None and value not in choices:
+                    raise InputError(field, value, "not known", f"use some of {', '.join(choices)}")
+            if choices is not None and not values:
+                raise InputError(field, values, "empty", f"use some of {', '.join(choices)}")
+        if "oracle" in self.models:
+            raise InputError(
+                "models", "oracle", "the oracle is always shown", "leave it out, or write ./oracle"
+            )
+        if self.output is not None and Path(self.output).is_dir():
+            raise InputError("output", self.output, "a folder", "name a JSON file")
 
     def _compare(self, task: MiniTask, loaded: dict[str, LoadedModel]) -> list[dict[str, Any]]:
         """One row per setting: right answers of ``n`` by the oracle and by each model."""

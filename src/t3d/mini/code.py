@@ -21,7 +21,8 @@ THRESHOLDS = range(10, 60)
 OPENINGS = ("Write f", "Now write f", "Write f in Python", "Now write f in Python")
 _QUESTION = re.compile(
     r"(?:Now w|W)rite f(?: in Python)?: "
-    r"times (\d), plus (\d), if (over|under) (\d+) then (plus|minus) (\d)\."
+    r"times ([2-9]), plus ([1-9]), if (over|under) ([1-5]\d) then (plus|minus) ([1-9])\.",
+    re.ASCII,
 )
 
 
@@ -69,10 +70,14 @@ class CodeSpec:
 
 
 def _programs(spec: CodeSpec, name: str) -> list[str]:
-    """All programs with this local name."""
+    """Programs with this local name, each as often as it is likely.
+
+    ``x * 3 + 4`` is as likely as its two reorderings together: with three even forms, which one few
+    steps mix would hang on the order in which a model happens to commit equally likely tokens.
+    """
     firsts = [
         f"{spec.factor} * x + {spec.offset}",
-        f"x * {spec.factor} + {spec.offset}",
+        *2 * [f"x * {spec.factor} + {spec.offset}"],
         f"{spec.offset} + {spec.factor} * x",
     ]
     changed = f"{name} {'+' if spec.change_sign == 'plus' else '-'} {spec.change}"
@@ -115,7 +120,7 @@ class CodeTask(MiniTask):
                 return spec
 
     def solutions(self, question: str) -> list[str]:
-        """Every local name with every order of operands and branches."""
+        """Every local name with every order of operands and branches, the likelier order twice."""
         spec = CodeSpec.of_question(question)
         return [program for name in LOCAL_NAMES for program in _programs(spec, name)]
 

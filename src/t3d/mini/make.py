@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
-from t3d.mini.mini_task import MiniTask, split_of
+from t3d.mini.mini_task import DEFAULT_NUM_PROBLEMS, MiniTask, require_split, split_of
 
-TOTALS = range(6, 13)
-NUM_DIGITS = (3, 4)
-MAX_BANNED = 3
+TOTALS = range(6, 14)
+NUM_DIGITS = (3, 4, 5)
+MAX_BANNED = 2
 MIN_SOLUTIONS = 4
-_QUESTION = re.compile(r"Make (\d+) with (\d) digits(?:, no ([\d, or]+))?(?:, use a (\d))?\.")
+_QUESTION = re.compile(r"Make (\d+) with (\d) digits(?:, no ([\d or]+))?(?:, use a (\d))?\.", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,22 @@ class MakeSpec:
         total, num_digits, ban, demand = match.groups()
         banned = tuple(int(digit) for digit in re.findall(r"\d", ban or ""))
         spec = cls(int(total), int(num_digits), banned, None if demand is None else int(demand))
-        if spec.question != question:
+        if spec.question != question or not spec.is_of_the_task:
             raise InputError("question", question, "not a make problem", "use a problem of the task")
         return spec
+
+    @property
+    def is_of_the_task(self) -> bool:
+        """Whether the numbers are in the task's ranges and enough answers are right."""
+        return (
+            self.total in TOTALS
+            and self.num_digits in NUM_DIGITS
+            and len(self.banned) <= MAX_BANNED
+            and 0 not in self.banned
+            and list(self.banned) == sorted(set(self.banned))
+            and self.required not in (0, *self.banned)
+            and len(self.answers()) >= MIN_SOLUTIONS
+        )
 
     @property
     def question(self) -> str:
@@ -84,9 +97,8 @@ def all_specs() -> tuple[MakeSpec, ...]:
     return tuple(
         spec
         for total, num_digits, ban, demand in itertools.product(TOTALS, NUM_DIGITS, bans, demands)
-        if demand not in ban
         for spec in (MakeSpec(total, num_digits, ban, demand),)
-        if len(spec.answers()) >= MIN_SOLUTIONS
+        if spec.is_of_the_task
     )
 
 
@@ -112,6 +124,19 @@ class MakeTask(MiniTask):
         spec = rng.choice(_specs_of_split(split))
         digits = rng.choice(spec.answers())
         return Problem(id="", question=spec.question, task=self.name), write_solution(spec.total, digits)
+
+    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """``limit`` distinct problems of a split, drawn with this seed; None draws 512, or all there are."""
+        specs = _specs_of_split(require_split(split))
+        wanted = min(DEFAULT_NUM_PROBLEMS, len(specs)) if limit is None else limit
+        if wanted > len(specs):
+            problem = f"the {split} split of {self.name!r} has {len(specs)} problems"
+            raise InputError("limit", limit, problem, f"use at most {len(specs)}")
+        drawn = random.Random(f"{self.name}/{split}/{seed}").sample(specs, wanted)
+        return [
+            Problem(id=f"{self.name}/{split}/{seed}/{index}", question=spec.question, task=self.name)
+            for index, spec in enumerate(drawn)
+        ]
 
     def solutions(self, question: str) -> list[str]:
         """One text per right answer."""

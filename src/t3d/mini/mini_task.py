@@ -1,4 +1,4 @@
-"""What the suite's tasks share: seeded problems, splits by specification, all right responses."""
+"""What the suite's tasks share: seeded problems, splits by specification, listed solutions."""
 
 import dataclasses
 import hashlib
@@ -21,18 +21,25 @@ def split_of(identity: str) -> str:
     return "validation" if bucket < sum(HELD_OUT_PERCENT.values()) else "train"
 
 
+def require_split(split: str) -> str:
+    """The split. Raises InputError for an unknown one."""
+    if split not in ("train", *HELD_OUT_PERCENT):
+        raise InputError("split", split, "not known", f"use train, {' or '.join(HELD_OUT_PERCENT)}")
+    return split
+
+
 class MiniTask(ABC):
-    """Generator, right responses and verifier of one task."""
+    """Generator, solutions and verifier of one task; the verifier may accept further responses."""
 
     name: str
 
     @abstractmethod
     def draw(self, rng: random.Random, split: str) -> tuple[Problem, str]:
-        """One random problem of a split and one of its solutions, each equally likely."""
+        """One random problem of a split and a random one of its :meth:`solutions`."""
 
     @abstractmethod
     def solutions(self, question: str) -> Sequence[str]:
-        """All solutions that :meth:`draw` may give to a question; each is as likely as the others.
+        """All solutions that :meth:`draw` may give to a question; a likelier one stands there more often.
 
         Raises InputError for a question that is not the task's.
         """
@@ -51,9 +58,7 @@ class MiniTask(ABC):
 
     def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
         """``limit`` distinct problems of a split, drawn with this seed; None draws 512."""
-        if split not in ("train", *HELD_OUT_PERCENT):
-            raise InputError("split", split, "not known", f"use train, {' or '.join(HELD_OUT_PERCENT)}")
-        rng = random.Random(f"{self.name}/{split}/{seed}")
+        rng = random.Random(f"{self.name}/{require_split(split)}/{seed}")
         wanted = DEFAULT_NUM_PROBLEMS if limit is None else limit
         questions: dict[str, Problem] = {}
         for _ in range(100 * wanted):

@@ -1,10 +1,10 @@
-"""The exact posterior over all right responses, as a model: the ideal factorised decoder.
+"""The exact posterior over a problem's solutions, as a model: the ideal factorised decoder.
 
 A factorised model predicts the masked tokens one by one, each from what is visible. The best such
-prediction is the posterior of a response drawn evenly from all right ones, and here it can be
-computed: every task lists its solutions. Decoded with the same rule as any model, it shows what a
-decoding setting costs a model that has learnt its data perfectly. A model may still do better, by
-preferring some of the equally right responses, so that tokens chosen together agree; that is what
+prediction is the posterior of a response drawn as the training data are, and here it can be computed:
+every task lists its solutions, each as often as it is likely. Decoded with the same rule as any model,
+it shows what a decoding setting costs a model that has learnt its data perfectly. A model may still do
+better, by preferring some of the right responses, so that tokens chosen together agree; that is what
 distillation teaches. V vocabulary, Q query positions, N solutions, L response length.
 """
 
@@ -46,7 +46,8 @@ class Oracle(torch.nn.Module):
     def forward(self, input_ids: Tensor, position_ids: Tensor, **unused: Any) -> SimpleNamespace:
         """Log-posteriors ``[1, Q, V]`` (float64) of the masked tokens, given all visible ones.
 
-        Where no solution agrees with all visible tokens, those that agree with most of them count.
+        Where no solution agrees with all visible tokens there is no posterior; then those that agree with
+        most of them count.
         """
         del unused
         assert input_ids.shape[0] == 1

@@ -1,8 +1,9 @@
 """Pretraining of a joint mini teacher: plain block diffusion with random masks at all levels.
 
-Nothing in it makes the model worse at few steps; block sizes 4 and 8 alternate from batch to batch.
+Nothing in it makes the model worse at few steps; a batch has blocks of 4 or of 8.
 """
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -21,18 +22,18 @@ from t3d.claim import claim
 from t3d.counter_rng import counter_uniform
 from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
 from t3d.data.prompts import prompt_ids, token_ids
-from t3d.errors import require_positive
-from t3d.mini.model_card import write_model_card
+from t3d.errors import InputError, require_positive
+from t3d.mini.model_card import read_stages, write_model_card
 from t3d.mini.tasks import TASKS, mini_tokenizer
 from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
 from t3d.models.attention import GROUPED_MATMUL
-from t3d.models.loading import tokenizer_hash
+from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.noising import NoiseSource, random_noise_mask
+from t3d.versions import versions
 
-BLOCK_SIZES = (4, 8)
-TASK_SHARES = {"chain": 0.4, "make": 0.4, "code": 0.2}
-"""Share of each task among the examples: the harder the task, the larger."""
+BLOCK_SIZES = (4, 8, 8)
+"""A batch has one of them, each as likely: the larger blocks are the harder ones to fill."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,10 @@ class PretrainConfig:
 
     output: str
     """Folder of checkpoints, log and the finished model."""
+    start_from: str | None = None
+    """Folder of a teacher to train on from, with the same network and tokenizer; None starts at random."""
+    task_shares: tuple[float, ...] = (0.4, 0.45, 0.15)
+    """Shares of chain, make and code among the examples."""
     num_optimizer_steps: int = 5000
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -60,16 +65,28 @@ class PretrainConfig:
     show_progress: bool = True
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "num_optimizer_steps", "batch_size", "save_every", "hidden_size", "num_layers", "num_heads"
-        )
+        require_positive(self, "num_optimizer_steps", "batch_size", "save_every", "hidden_size")
+        require_positive(self, "num_layers", "num_heads", "num_key_value_heads", "intermediate_size")
+        if len(self.task_shares) != len(TASKS) or min(self.task_shares) < 0 or sum(self.task_shares) <= 0:
+            fix = f"give {len(TASKS)} shares, of {', '.join(TASKS)}"
+            raise InputError("task_shares", self.task_shares, "not one share per task", fix)
+        if self.num_heads % self.num_key_value_heads:
+            problem = f"not a divisor of num_heads={self.num_heads}"
+            raise InputError("num_key_value_heads", self.num_key_value_heads, problem, "use a divisor")
+        if self.hidden_size % (2 * self.num_heads):  # rotary embedding turns pairs inside a head
+            problem = f"not a multiple of 2 * num_heads={2 * self.num_heads}"
+            raise InputError("hidden_size", self.hidden_size, problem, "use a multiple")
+        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(name, getattr(self, name), "not a number of 0 or more", "use 0 or more")
 
 
 class StreamDataset(Dataset):
     """Fresh problems of all tasks with one random solution each; item ``i`` depends on (seed, i) only."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int, seed: int) -> None:
-        self.tokenizer, self.size, self.seed = tokenizer, size, seed
+    def __init__(self, config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.seed, self.shares = tokenizer, config.seed, config.task_shares
+        self.size = config.num_optimizer_steps * config.batch_size
         (self.turn_end,), (self.pad,) = token_ids(tokenizer, TURN_END), token_ids(tokenizer, END_OF_TEXT)
 
     def __len__(self) -> int:
@@ -77,7 +94,7 @@ class StreamDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingExample:
         rng = random.Random(f"{self.seed}/{index}")
-        (name,) = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))
+        (name,) = rng.choices(list(TASKS), self.shares)
         problem, solution = TASKS[name].draw(rng, "train")
         prompt = prompt_ids(self.tokenizer, problem.question)
         response = [*token_ids(self.tokenizer, solution), self.turn_end]
@@ -149,34 +166,69 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> S
 def pretrain(config: PretrainConfig) -> Path:
     """Train a teacher, or continue a run that was cut; returns the finished model's folder.
 
-    Checkpoints lie in OUTPUT/checkpoints, the model in OUTPUT/teacher with its card and its log.
-    Raises InputError if another run is using the output or left checkpoints of other settings there.
+    Checkpoints lie in OUTPUT/checkpoints, the model in OUTPUT/teacher with its card and its log; a
+    finished run only returns it. Raises InputError if another run is using the output, or if what
+    another one made lies there.
     """
     output, tokenizer = Path(config.output), mini_tokenizer()
-    fields = asdict(config)
-    for name in ("output", "save_every", "show_progress"):
-        del fields[name]
-    plan = {**fields, "task_shares": TASK_SHARES, "tokenizer": tokenizer_hash(tokenizer)}
+    plan = _plan(config, tokenizer)
     with claim(output / "checkpoints", plan, "checkpoint-*") as checkpoints:
-        torch.manual_seed(config.seed)
-        trainer = _build_trainer(config, tokenizer, checkpoints)
-        last = newest_checkpoint(checkpoints)
-        started = time.perf_counter()
-        trainer.train_from(last)
-        seconds = time.perf_counter() - started
-        model = trainer.model
-        assert isinstance(model, SDARForCausalLM)
-        with atomic_folder(output / "teacher") as folder:
-            save_teacher(model, tokenizer, folder)
-            log, resumed = trainer.state.log_history, last is not None
-            write_model_card(folder, config, log, seconds, shares=TASK_SHARES, resumed=resumed)
+        if not _is_finished(output / "teacher", plan):
+            torch.manual_seed(config.seed)
+            trainer = _build_trainer(config, tokenizer, checkpoints)
+            last = newest_checkpoint(checkpoints)
+            started = time.perf_counter()
+            trainer.train_from(last)
+            seconds = time.perf_counter() - started
+            stage = {"plan": plan, "seconds": seconds, "resumed": last is not None, "versions": versions()}
+            _export(trainer, tokenizer, config, stage)
     return output / "teacher"
+
+
+def _plan(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    plan = asdict(config)
+    for name in ("output", "save_every", "show_progress"):
+        del plan[name]
+    if config.start_from is not None:
+        plan["start_from"] = load_model(config.start_from, device="cpu").weights_hash
+    plan["task_shares"] = dict(zip(TASKS, config.task_shares, strict=True))
+    return {**plan, "block_sizes": list(BLOCK_SIZES), "tokenizer": tokenizer_hash(tokenizer)}
+
+
+def _is_finished(teacher: Path, plan: dict[str, Any]) -> bool:
+    if not teacher.exists():
+        return False
+    stages, _ = read_stages(teacher)
+    if not stages or stages[-1]["plan"] != plan:
+        problem = "holds a teacher that other settings made"
+        raise InputError("output", str(teacher), problem, "use another output, or delete the folder")
+    return True
+
+
+def _export(
+    trainer: PretrainTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainConfig,
+    stage: dict[str, Any],
+) -> None:
+    model = trainer.model
+    assert isinstance(model, SDARForCausalLM)
+    stages, log = (
+        ([], [])
+        if config.start_from is None
+        else read_stages(BUNDLED_MODELS.get(config.start_from, config.start_from))
+    )
+    number = len(stages) + 1
+    log += [{"stage": number, **entry} for entry in trainer.state.log_history]
+    with atomic_folder(Path(config.output) / "teacher") as folder:
+        save_teacher(model, tokenizer, folder)
+        write_model_card(folder, [*stages, stage], log)
 
 
 def _build_trainer(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, checkpoints: Path
 ) -> PretrainTrainer:
-    model = build_model(config, tokenizer)
+    model = build_model(config, tokenizer) if config.start_from is None else _load_start(config, tokenizer)
     model.set_attn_implementation(GROUPED_MATMUL)
     return PretrainTrainer(
         model=model,
@@ -200,15 +252,31 @@ def _build_trainer(
             dataloader_pin_memory=False,
             use_cpu=True,
         ),
-        train_dataset=StreamDataset(tokenizer, config.num_optimizer_steps * config.batch_size, config.seed),
+        train_dataset=StreamDataset(config, tokenizer),
         data_collator=PretrainCollator(config.seed, tokenizer.pad_token_id, tokenizer.mask_token_id),
         processing_class=tokenizer,
     )
 
 
+def _load_start(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> SDARForCausalLM:
+    """The model to train on from. Raises InputError unless network and tokenizer are the configured ones."""
+    assert config.start_from is not None
+    loaded = load_model(config.start_from, device="cpu")
+    expected = build_model(config, tokenizer)
+    if loaded.tokenizer_hash != tokenizer_hash(tokenizer):
+        problem, fix = "its tokenizer is not the suite's", "train from scratch (no start_from)"
+        raise InputError("start_from", config.start_from, problem, fix)
+    shapes = [{name: value.shape for name, value in m.state_dict().items()} for m in (loaded.model, expected)]
+    if shapes[0] != shapes[1]:
+        fix = "give that teacher's sizes (see its pretrain.json)"
+        raise InputError("start_from", config.start_from, "its network has other sizes", fix)
+    return loaded.model
+
+
 def save_teacher(model: SDARForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an SDAR checkpoint folder with tokenizer and stop ids."""
     stops = [*token_ids(tokenizer, TURN_END), *token_ids(tokenizer, END_OF_TEXT)]
+    model.config.use_cache = True  # the Trainer turned it off
     model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -29,6 +29,8 @@ from pathlib import Path
 MAX_SOURCE_LENGTH = 2000
 MAX_CONSTANT = 10**6
 MAX_DEPTH = 40
+MAX_MULTIPLICATIONS = 8
+"""Keeps numbers short: every ``x = x * x`` may double their length."""
 START_LIMIT_S = 60.0
 WORKER_FILE = Path(__file__).with_name("program_worker.py")
 UNUSUAL_CHARACTER = re.compile(r"""[^\n\t -~]|["'\\]""")
@@ -76,6 +78,8 @@ def _refused_signature(function: ast.FunctionDef) -> str | None:
 
 
 def _refused_body(function: ast.FunctionDef) -> str | None:
+    if sum(isinstance(node, ast.Mult) for node in ast.walk(function)) > MAX_MULTIPLICATIONS:
+        return f"more than {MAX_MULTIPLICATIONS} multiplications"
     stack: list[tuple[ast.AST, int]] = [(statement, 1) for statement in function.body]
     while stack:
         node, depth = stack.pop()

@@ -29,27 +29,27 @@ def test_answers_are_all_tuples_that_a_search_over_all_digits_finds():
 
 
 def test_working_counts_down_to_nothing_left():
-    """19 - 5 = 14, 14 - 2 = 12, 12 - 8 = 4, 4 - 4 = 0."""
-    expected = "Take 5 left 14, 2 left 12, 8 left 4, 4 left 0. So \\boxed{5+2+8+4}."
-    assert write_solution(19, (5, 2, 8, 4)) == expected
+    """13 - 3 = 10, 10 - 2 = 8, 8 - 4 = 4, 4 - 4 = 0."""
+    expected = "Take 3 left 10, 2 left 8, 4 left 4, 4 left 0. So \\boxed{3+2+4+4}."
+    assert write_solution(13, (3, 2, 4, 4)) == expected
 
 
 @pytest.mark.parametrize(
     "response",
     [
-        "Take 5 left 14, 2 left 12, 8 left 4, 5 left 0. So \\boxed{5+2+8+5}.",  # 20
-        "Take 5 left 14, 2 left 12, 8 left 4, 4 left 0. So \\boxed{5+2+4+8}.",  # the box is not the working
-        "Take 5 left 14, 2 left 12, 8 left 5, 4 left 0. So \\boxed{5+2+8+4}.",  # 12 - 8 is not 5
-        "Take 5 left 14, 2 left 12, 9 left 3, 3 left 0. So \\boxed{5+2+9+3}.",  # no 4
-        "Take 7 left 12, 4 left 8, 4 left 4, 4 left 0. So \\boxed{7+4+4+4}.",  # 7 is banned
-        "Take 9 left 10, 6 left 4, 4 left 0. So \\boxed{9+6+4}.",  # three digits
-        "So \\boxed{5+2+8+4}.",
-        "Take 5 left 14, 2 left 12, 8 left 4, 4 left 0.",
+        "Take 3 left 10, 2 left 8, 4 left 4, 5 left 0. So \\boxed{3+2+4+5}.",  # 14
+        "Take 3 left 10, 2 left 8, 4 left 4, 4 left 0. So \\boxed{3+4+2+4}.",  # the box is not the working
+        "Take 3 left 10, 2 left 8, 4 left 5, 4 left 0. So \\boxed{3+2+4+4}.",  # 8 - 4 is not 5
+        "Take 3 left 10, 2 left 8, 5 left 3, 3 left 0. So \\boxed{3+2+5+3}.",  # no 4
+        "Take 7 left 6, 4 left 2, 1 left 1, 1 left 0. So \\boxed{7+4+1+1}.",  # 7 and 1 are banned
+        "Take 5 left 8, 4 left 4, 4 left 0. So \\boxed{5+4+4}.",  # three digits
+        "So \\boxed{3+2+4+4}.",
+        "Take 3 left 10, 2 left 8, 4 left 4, 4 left 0.",
         "So \\boxed{}.",
         "",
     ],
 )
 def test_what_breaks_a_constraint_or_the_working_is_wrong(response):
-    problem = Problem(id="x", question="Make 19 with 4 digits, no 1 or 7, use a 4.")
-    assert TASK.grade(problem, write_solution(19, (5, 2, 8, 4)))
+    problem = Problem(id="x", question="Make 13 with 4 digits, no 1 or 7, use a 4.")
+    assert TASK.grade(problem, write_solution(13, (3, 2, 4, 4)))
     assert not TASK.grade(problem, response)

@@ -54,6 +54,15 @@ def test_masked_tokens_have_their_share_of_the_solutions():
     assert probability[2, TOKENIZER.convert_tokens_to_ids("<|im_end|>")] == 1
 
 
+def test_a_solution_listed_twice_counts_twice(monkeypatch):
+    monkeypatch.setattr(
+        TwoWords, "solutions", lambda self, question: [*2 * ["first nuts"], "then pens", "then cups"]
+    )
+    (first,), (then,) = ids_of("first"), ids_of("then")
+    assert posterior([MASK, MASK])[0, [first, then]].tolist() == pytest.approx([0.5, 0.5])
+    assert posterior([MASK, MASK])[1, ids_of(" nuts")].item() == pytest.approx(0.5)
+
+
 def test_visible_tokens_leave_only_the_solutions_that_agree():
     (then,), (pens,) = ids_of("then"), ids_of(" pens")
     assert posterior([then, MASK])[1, pens] == 1

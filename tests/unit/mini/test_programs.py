@@ -204,14 +204,16 @@ def test_output_of_forty_digits_passes_with_either_sign():
     assert run_program(source, "f", [1, -1]).outputs == (10**40 - 1, 1 - 10**40)
 
 
-def test_allowed_program_whose_numbers_explode_is_stopped(worker):
-    """Each assignment doubles the digits: the allow-list passes it, the limits do not."""
-    source = "def f(x):\n" + " x = x * x\n" * 150 + " return x"
-    assert refusal(source, "f") is None
+def test_program_whose_numbers_explode_is_refused_and_unchecked_is_stopped(worker):
+    """Each assignment doubles the digits; eight of them are allowed and end at once."""
+    explosive = "def f(x):\n" + " x = x * x\n" * 150 + " return x"
+    assert refusal(explosive, "f") == "more than 8 multiplications"
     started = time.monotonic()
-    assert worker.run(source, "f", [999]).reason in ("time limit", "memory limit")
+    assert worker.run(explosive, "f", [999], check=False).reason in ("time limit", "memory limit")
     assert time.monotonic() - started < 3
     assert worker.run(GOOD, "f", [1]).outputs == (7,)
+    longest = "def f(x):\n" + " x = x * x\n" * 8 + " return x - x"
+    assert run_program(longest, "f", [999]).outputs == (0,)
 
 
 @pytest.mark.parametrize(
