@@ -89,9 +89,12 @@ def different_rollout(whole: Path, cut: Path) -> list[str]:
 
 
 def different_train(whole: Path, cut: Path) -> list[str]:
-    """What differs between two students and their logs, number for number."""
+    """What differs between two students, their configs and their logs, number for number."""
     ours, theirs = (load_file(folder / "out" / "student" / "model.safetensors") for folder in (cut, whole))
     found = [name for name in theirs if not equal(ours[name], theirs[name])]
+    for name in ("config.json", "generation_config.json"):
+        files = [folder / "out" / "student" / name for folder in (cut, whole)]
+        found += [name] if files[0].read_bytes() != files[1].read_bytes() else []
     states = [checkpoints(folder / "out" / "checkpoints")[-1] for folder in (cut, whole)]
     logs = [json.loads((state / "trainer_state.json").read_text())["log_history"] for state in states]
     return found if logs[0] == logs[1] else [*found, "the trainer's log"]

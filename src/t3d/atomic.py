@@ -19,6 +19,8 @@ _FIXES = {
     errno.EACCES: "use an output that you may write to",
     errno.EEXIST: "use an output whose path has no file where a folder belongs",
     errno.ENOTDIR: "use an output whose path has no file where a folder belongs",
+    errno.EISDIR: "give the name of a file",
+    errno.ENAMETOOLONG: "use an output with a shorter name",
     errno.ENOSYS: "use an output on a file system that can lock files, such as a local disk",
     errno.ENOLCK: "use an output on a file system that can lock files, such as a local disk",
     errno.EOPNOTSUPP: "use an output on a file system that can lock files, such as a local disk",
@@ -49,6 +51,20 @@ def write_errors(path: str | Path) -> Generator[None]:
         raise InputError("output", str(path), problem, _FIXES[number]) from error
 
 
+def beside(path: Path, ending: str) -> Path:
+    """``.NAME.ENDING`` in the folder of ``path``. Raises InputError for a path without a name, like "."."""
+    if not path.name:
+        raise InputError("output", str(path), "has no name of its own", "use an output with a name")
+    return path.with_name(f".{path.name}.{ending}")
+
+
+def check_output_file(path: str | Path) -> None:
+    """Find out before the work: raise InputError if a folder stands where a file is to be written."""
+    with write_errors(path):
+        if Path(path).is_dir():
+            raise InputError("output", str(path), "is a folder", "give the name of a file")
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Generator[Path]:
     """A partial path to write to; renamed to ``path`` on success, removed on failure.
@@ -56,7 +72,7 @@ def atomic_file(path: str | Path) -> Generator[Path]:
     Raises InputError, as :func:`write_errors` does, for a disk that is full or may not be written to.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = beside(path, "partial")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -70,7 +86,7 @@ def atomic_file(path: str | Path) -> Generator[Path]:
 def atomic_folder(path: str | Path) -> Generator[Path]:
     """Like :func:`atomic_file` for a folder; an older folder of that name is replaced."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = beside(path, "partial")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -90,20 +106,28 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder that may be missing; at no moment does half of it stand under its name."""
-    removed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(removed, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, removed)
-        shutil.rmtree(removed)
+    """Remove a folder that may be missing; at no moment does half of it stand under its name.
+
+    Raises InputError, as :func:`write_errors` does.
+    """
+    removed = beside(folder, "removed")
+    with write_errors(folder):
+        shutil.rmtree(removed, ignore_errors=True)
+        if folder.is_dir():
+            os.replace(folder, removed)
+            shutil.rmtree(removed)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left: partial and half-removed files in it, and itself half removed."""
-    shutil.rmtree(folder.with_name(f".{folder.name}.removed"), ignore_errors=True)
-    for pattern in (".*.partial", ".*.removed"):
-        for path in folder.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    """Remove what killed processes left: partial and half-removed files in it, and itself half removed.
+
+    Raises InputError, as :func:`write_errors` does.
+    """
+    with write_errors(folder):
+        shutil.rmtree(beside(folder, "removed"), ignore_errors=True)
+        for pattern in (".*.partial", ".*.removed"):
+            for path in folder.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()

@@ -11,7 +11,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from t3d.atomic import atomic_folder, discard
+from t3d.atomic import atomic_folder, beside, discard
 from t3d.errors import InputError
 
 FILES_NAME = "files.json"
@@ -20,7 +20,8 @@ FILES_NAME = "files.json"
 
 def checkpoints(folder: Path) -> list[Path]:
     """The folders ``checkpoint-N``, the newest last."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    found = [(path.name.removeprefix("checkpoint-"), path) for path in folder.glob("checkpoint-*")]
+    return [path for _, path in sorted((int(number), path) for number, path in found if number.isdecimal())]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -103,7 +104,7 @@ class CheckpointingTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         run_folder = Path(self._get_output_dir(trial))
         folder = run_folder / f"checkpoint-{self.state.global_step}"
-        partial = folder.with_name(f".{folder.name}.partial")
+        partial = beside(folder, "partial")
         with atomic_folder(folder) if self.args.should_save else nullcontext():
             self.accelerator.wait_for_everyone()
             self._unfinished = partial

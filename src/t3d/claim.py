@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from t3d.atomic import clear_leftovers, write_errors, write_text
+from t3d.atomic import beside, clear_leftovers, write_errors, write_text
 from t3d.errors import InputError
 from t3d.versions import versions
 
@@ -86,7 +86,7 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    path = folder.with_name(f".{folder.name}.lock")
+    path = beside(folder, "lock")
     lock = FileLock(path, fallback_to_soft=False)
     with write_errors(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def _locked(folder: Path) -> Generator[None]:
         yield
     finally:
         if os.name == "posix":  # while it is held: filelock takes no lock on a file without a name
-            path.unlink()
+            path.unlink(missing_ok=True)
         lock.release()
 
 
@@ -110,11 +110,15 @@ def _holder(folder: Path) -> str:
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
-    path = folder / PLAN_FILE
+    """What :func:`claim` wrote, or None if that is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        record = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    match record:
+        case {"plan": dict(), "process": {"pid": _, "host": _}}:
+            return record
+    return None
 
 
 def _check_plan(folder: Path, plan: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from t3d.atomic import discard
+from t3d.atomic import check_output_file, discard
 from t3d.claim import CHUNK_SIZE, claim, fingerprint
 from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.batched import decode
@@ -73,8 +73,9 @@ def roll_out_to_file(
 
     Chunks lie in ``OUTPUT.chunks`` until all are there. Raises InputError if another run is using
     that folder or left chunks of other prompts, settings or weights in it, for an id used twice, a
-    prompt that cannot fit, or no prompt at all.
+    prompt that cannot fit, no prompt at all, or an output that is a folder.
     """
+    check_output_file(output)
     if not problems:
         raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
     require_unique_ids((problem.id for problem in problems), "prompts")

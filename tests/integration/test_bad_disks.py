@@ -1,5 +1,7 @@
 """A disk that is full or may not be written to: one short error, and finished work stays."""
 
+import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -12,7 +14,7 @@ from t3d import rollout
 from t3d.checkpoints import check_checkpoint, checkpoints
 from t3d.cli import main
 from t3d.evaluation import chunks as evaluation_chunks
-from t3d.trajectory import read_trajectories
+from t3d.trajectory import read_trajectories, write_trajectories
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 
@@ -157,6 +159,24 @@ def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(commands, small
     ballast.unlink()
     assert main(command) == 0
     assert (output / "student" / "model.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # datasets leaves its file open
+@pytest.mark.parametrize("leave", [0, 4096, 200_000, 700_000])
+def test_a_folder_of_datasets_on_a_disk_that_is_too_small(
+    commands, checkpoint, small_disk, tmp_path, capsys, leave
+):
+    """What is left is too little for the data set and its cache: the cache and the copy fail in turn."""
+    records = read_trajectories(tmp_path / "trajectories.parquet")
+    many = [dataclasses.replace(one, id=f"{one.id}/{index}") for one in records for index in range(100)]
+    write_trajectories(tmp_path / "many.parquet", many)
+    fill(small_disk, leave)
+    command = ["data", "convert", "--input", str(tmp_path / "many.parquet"), "--to-format", "d3llm"]
+    text = error_of([*command, "--model", str(checkpoint), "--output", str(small_disk / "set")], capsys)
+    assert str(small_disk / "set") in text
+    assert "Fix: free space on that disk" in text
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+    gc.collect()  # closes that file here, before the disk is unmounted
 
 
 @pytest.mark.parametrize("name", ["rollout", "eval", "train"])

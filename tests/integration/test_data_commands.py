@@ -196,6 +196,19 @@ def test_wrong_flags_of_convert(model, tmp_path, capsys, flags, message):
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--first-step", "0"], "first_step=0"), (["--mask-token-id", str(2**31)], "mask_token_id=2147483648")],
+)
+def test_flags_that_states_of_token_ids_cannot_have(tmp_path, capsys, flags, message):
+    source, output = tmp_path / "x.jsonl", tmp_path / "out.parquet"
+    source.write_text(json.dumps({"prompt_ids": [1], "trajectory": [[1, 5]], "final_output": [1, 5]}))
+    arguments = ["data", "convert", "--input", str(source), "--output", str(output), "--block-size", "2"]
+    arguments += ["--from-format", "d3llm", "--mask-token-id", "9", "--stop-token-ids", "6"]
+    assert message in run_failing([*arguments, *flags], capsys)
+    assert not output.exists()
+
+
 def test_text_formats_ask_for_a_model(parquet, tmp_path, capsys):
     arguments = ["data", "convert", "--input", str(parquet), "--output", str(tmp_path / "x.json")]
     assert "needs a tokenizer" in run_failing([*arguments, "--to-format", "authors"], capsys)

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from t3d import rollout
 from t3d.claim import claim
 from t3d.cli import main
 from t3d.trajectory import read_trajectories, write_trajectories
@@ -94,3 +95,16 @@ def test_an_id_that_two_prompts_share(checkpoint, prompts, tmp_path, capsys):
         arguments = [name, "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(output)]
         assert "id='0': used twice in" in error_of([*arguments, *SHORT], capsys)
         assert not output.exists()
+
+
+@pytest.mark.parametrize("output", ["folder", "folder/", "", ".", "a" * 300])
+def test_a_rollout_whose_output_cannot_be_a_file_decodes_nothing(
+    checkpoint, prompts, tmp_path, capsys, monkeypatch, output
+):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rollout, "roll_out", lambda *args, **kwargs: pytest.fail("decoded"))
+    arguments = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", output]
+    text = error_of([*arguments, *SHORT], capsys)
+    assert "Fix: give the name of a file" in text or "Fix: use an output with a shorter name" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "prompts.jsonl"]

@@ -97,6 +97,7 @@ def cut_at(monkeypatch, owner, name: str, call: int) -> None:
         ("transformers.Trainer", "_save_optimizer_and_scheduler", 2),
         ("t3d.training.trainer.T3DTrainer", "save_further_files", 2),
         ("t3d.checkpoints", "discard", 1),
+        ("t3d.checkpoints.CheckpointingTrainer", "train_from", 1),
         ("t3d.training.run", "export_model", 1),
     ],
 )
@@ -110,6 +111,8 @@ def test_a_cut_run_continues_to_the_same_student_and_log(
     distil(load(), trajectories, config(tmp_path), tmp_path / "student")
     assert torch.equal(student_weights(tmp_path), student_weights(whole))
     assert log(tmp_path) == log(whole)
+    for file in ("config.json", "generation_config.json"):
+        assert (tmp_path / "student" / file).read_bytes() == (whole / "student" / file).read_bytes()
     assert names(tmp_path) == names(whole) == ["checkpoints", "student"]
     assert names(tmp_path / "checkpoints") == names(whole / "checkpoints")
     assert names(tmp_path / "checkpoints") == ["checkpoint-6", "checkpoint-7", "plan.json"]
@@ -125,6 +128,7 @@ def test_a_finished_run_called_again_does_not_train(load, trajectories, whole, t
     assert torch.equal(
         torch.cat([parameter.flatten() for parameter in loaded.model.parameters()]), student_weights(whole)
     )
+    assert loaded.model.config.to_dict() == load().model.config.to_dict()
     shutil.rmtree(tmp_path / "student")
     again(load(), config=settings)
     assert torch.equal(student_weights(tmp_path), student_weights(whole))
@@ -155,6 +159,14 @@ def test_checkpoints_of_another_run_are_refused_and_the_difference_is_named(
 def test_a_student_that_nothing_tells_the_run_of_is_kept(load, trajectories, tmp_path):
     (tmp_path / "student").mkdir()
     with pytest.raises(InputError, match=r"a model without training\.json"):
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_student_with_a_damaged_plan_is_named(load, trajectories, tmp_path, content):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "training.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"training\.json': damaged .* Fix: delete .*student;"):
         distil(load(), trajectories, config(tmp_path), tmp_path / "student")
 
 

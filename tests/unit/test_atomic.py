@@ -1,12 +1,22 @@
 """Files and folders that appear only when complete."""
 
 import errno
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from t3d.atomic import atomic_file, atomic_folder, clear_leftovers, discard, write_errors, write_text
+from t3d.atomic import (
+    atomic_file,
+    atomic_folder,
+    check_output_file,
+    clear_leftovers,
+    discard,
+    write_errors,
+    write_text,
+)
 from t3d.errors import InputError
 
 
@@ -128,3 +138,58 @@ def test_a_file_that_cannot_be_written_is_an_input_error_with_its_name(tmp_path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"file/a\.txt.*no file where a folder belongs"):
         write_text(tmp_path / "file" / "a.txt", "text")
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", ".."])
+def test_a_folder_is_no_output_file(path):
+    with pytest.raises(InputError, match=r"is a folder\. Fix: give the name of a file"):
+        check_output_file(path)
+
+
+def test_a_file_new_or_old_is_an_output_file(tmp_path):
+    check_output_file(tmp_path / "new" / "a.txt")
+    (tmp_path / "old.txt").write_text("old")
+    check_output_file(tmp_path / "old.txt")
+
+
+def test_a_name_that_no_disk_takes_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="a shorter name"):
+        write_text(tmp_path / ("a" * 300), "text")
+    assert names(tmp_path) == []
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "folder" / "mine").mkdir(parents=True)
+    with pytest.raises(InputError, match="give the name of a file"):
+        write_text(tmp_path / "folder", "text")
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["mine"]
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(InputError, match="no file where a folder belongs"), atomic_folder(tmp_path / "mine"):
+        pass
+    assert names(tmp_path) == ["mine"]
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+@pytest.mark.parametrize("writes", [atomic_file, atomic_folder])
+def test_a_path_without_a_name_is_an_input_error(path, writes):
+    with pytest.raises(InputError, match="has no name of its own"), writes(path):
+        pytest.fail("written")
+
+
+def test_what_may_not_be_removed_is_an_input_error(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "not yours")
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / ".a.partial").write_text("half")
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for remove, path in ((discard, tmp_path / "old"), (clear_leftovers, tmp_path)):
+        with pytest.raises(InputError, match="an output that you may write to") as caught:
+            remove(path)
+        assert caught.value.value == str(path)

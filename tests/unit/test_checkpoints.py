@@ -17,8 +17,10 @@ def write_checkpoint(folder, content=b"weights"):
     return folder
 
 
-def test_checkpoints_are_ordered_by_number_and_unfinished_ones_are_not_among_them(tmp_path):
-    for name in ("checkpoint-9", "checkpoint-10", ".checkpoint-11.partial", ".checkpoint-3.removed"):
+def test_checkpoints_are_ordered_by_number_and_nothing_else_is_among_them(tmp_path):
+    unfinished = (".checkpoint-11.partial", ".checkpoint-3.removed")
+    foreign = ("checkpoint-4.old", "checkpoint-", "checkpoint--5", "checkpoint-\u00b2")
+    for name in ("checkpoint-9", "checkpoint-10", *unfinished, *foreign):
         (tmp_path / name).mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"

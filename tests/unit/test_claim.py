@@ -48,11 +48,21 @@ def test_units_of_another_plan_are_refused_and_the_field_is_named(tmp_path):
         assert (folder / "chunk-0").read_text() == "done"
 
 
-@pytest.mark.parametrize("record", [None, "not json"])
+DAMAGED = [
+    b"not json",
+    b"\xff",
+    b"[]",
+    b"{}",
+    b'{"plan": 1, "process": {"pid": 1, "host": "a"}}',
+    b'{"plan": {}}',
+]
+
+
+@pytest.mark.parametrize("record", [None, *DAMAGED])
 def test_units_without_a_readable_plan_are_refused(tmp_path, record):
     (tmp_path / "chunk-0").write_text("done")
     if record is not None:
-        (tmp_path / "plan.json").write_text(record)
+        (tmp_path / "plan.json").write_bytes(record)
     with pytest.raises(InputError, match=r"no readable plan\.json"), claim(tmp_path, PLAN, "chunk-*"):
         pytest.fail("claimed")
 
@@ -107,3 +117,25 @@ def test_differences_name_added_and_missing_fields_and_shorten_hashes():
         "hash was 000000000000..., now 111111111111...",
     ]
     assert differences(full_plan(PLAN), json.loads(json.dumps(full_plan(PLAN)))) == []
+
+
+@pytest.mark.parametrize("record", DAMAGED)
+def test_a_second_claim_is_refused_even_if_no_record_names_the_holder(tmp_path, record):
+    with claim(tmp_path / "work", PLAN, "chunk-*") as folder:
+        (folder / "plan.json").write_bytes(record)
+        with (
+            pytest.raises(InputError, match=r"another run is using it\. Fix"),
+            claim(folder, PLAN, "chunk-*"),
+        ):
+            pytest.fail("claimed")
+
+
+def test_a_lock_file_that_somebody_removed_does_not_fail_the_run(tmp_path):
+    with claim(tmp_path / "work", PLAN, "chunk-*"):
+        (tmp_path / ".work.lock").unlink()
+    assert names(tmp_path) == ["work"]
+
+
+def test_a_folder_without_a_name_is_refused():
+    with pytest.raises(InputError, match="has no name of its own"), claim(".", PLAN, "chunk-*"):
+        pytest.fail("claimed")

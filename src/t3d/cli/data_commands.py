@@ -5,11 +5,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
+from t3d.atomic import check_output_file
 from t3d.data.formats.assemble import Drop, DropReason, ImportSettings
 from t3d.data.formats.registry import FormatName, export_file, import_file, split_for_export
 from t3d.data.stats import trajectory_stats
@@ -171,10 +171,8 @@ class DataConvert:
         )
 
     def _check_output(self) -> None:
-        """Found out before the work: a folder stands where a file is to be written."""
-        writes_file = self.to_format != "d3llm" or self.output.endswith(".jsonl")
-        if writes_file and Path(self.output).is_dir():
-            raise InputError("output", self.output, "is a folder", "give the name of a file")
+        if self.to_format != "d3llm" or self.output.endswith(".jsonl"):
+            check_output_file(self.output)
 
 
 def _print_drops(dropped: Sequence[Drop]) -> None:

@@ -72,7 +72,9 @@ def model_problems(trajectory: Trajectory, loaded: LoadedTokenizer, tokenizer_ha
     if largest >= loaded.vocab_size:
         yield f"ids: {largest} is outside the model's vocabulary of {loaded.vocab_size}"
     visible = trajectory.response_ids[: trajectory.visible_length]
-    stops = any(token in loaded.stop_token_ids for token in visible)
-    if stops != (trajectory.finish_reason == "stop"):
+    stops = [index for index, token in enumerate(visible, start=1) if token in loaded.stop_token_ids]
+    if stops and stops[0] != len(visible):
+        yield f"visible_length: {len(visible)}, but the first stop token ends the answer at {stops[0]}"
+    if bool(stops) != (trajectory.finish_reason == "stop"):
         found = "has a" if stops else "has no"
         yield f"finish_reason: {trajectory.finish_reason!r}, but the answer {found} stop token"

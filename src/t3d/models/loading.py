@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from t3d.atomic import atomic_folder
+from t3d.claim import fingerprint
 from t3d.errors import InputError
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 
@@ -53,7 +54,7 @@ class LoadedModel:
     source: str
     """The folder or hub id it came from, or a bundled model's name."""
     weights_hash: str
-    """SHA-256 of the local weight files, or the hub's commit."""
+    """SHA-256 of the local safetensors files, or the hub's commit."""
 
     @property
     def tokenizer_hash(self) -> str:
@@ -64,7 +65,9 @@ class LoadedModel:
         """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
         return {
             "weights": self.weights_hash,
+            "config": fingerprint(self.model.config.to_diff_dict()),
             "tokenizer": self.tokenizer_hash,
+            "chat_template": fingerprint(self.tokenizer.chat_template),
             "mask_token_id": self.mask_token_id,
             "stop_token_ids": list(self.stop_token_ids),
             "dtype": str(self.model.dtype),
@@ -107,7 +110,7 @@ def resolve_device(device: str) -> torch.device:
 def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float32") -> LoadedModel:
     """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` and ``mini-small`` are bundled.
 
-    Never runs code from a checkpoint.
+    Never runs code from a checkpoint, and reads weights from safetensors files only.
 
     Raises InputError if there is nothing to load, if it is not an SDAR model, if its weights do not
     fit the network, or if neither tokenizer nor config names a mask token.
@@ -128,11 +131,13 @@ def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float3
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
         options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+        options["use_safetensors"] = True  # weights_hash covers no others
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
         model, report = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         problem = f"cannot be loaded ({str(error).splitlines()[0]})"
-        raise InputError("model", source, problem, "give a complete checkpoint folder") from error
+        fix = "give a complete checkpoint folder, its weights as safetensors"
+        raise InputError("model", source, problem, fix) from error
     unfit = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
     if unfit:
         problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"

@@ -34,7 +34,8 @@ def distil(
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
     ``config.output_dir``, if that or the student belongs to other settings, trajectories or weights, or
-    if the newest checkpoint is damaged.
+    if the newest checkpoint or the student's plan is damaged. Of several processes only the first claims
+    the folder: its refusal does not reach the others, which their launcher (torchrun does) has to end.
     """
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
@@ -84,7 +85,11 @@ def _is_finished(student_folder: Path, plan: dict[str, Any], *, has_checkpoints:
     """
     path = student_folder / STUDENT_PLAN
     if path.is_file():
-        found = differences(json.loads(path.read_text(encoding="utf-8")), plan)
+        try:
+            found = differences(json.loads(path.read_text(encoding="utf-8")), plan)
+        except ValueError as error:
+            fix = f"delete {student_folder}; the same command then makes the student again"
+            raise InputError("output", str(path), f"damaged ({error})", fix) from error
         if not found:
             return True
         problem = f"holds the student of another run: {'; '.join(found[:4])}"

@@ -74,23 +74,28 @@ class T3DTrainer(CheckpointingTrainer):
         if args.objective == "t3d":
             self.reference = Reference(model)
             self.add_callback(RefreshReference(self.reference, args.refresh_every))
+        self._restore_teacher_configs()
         self._metric_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         self._metrics_since: int | None = None
         """Optimizer step at which the metric sums began; None while they are empty."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trainer.train; what the Trainer changes in the model's configs is undone at the end.
-
-        It aligns the special tokens with the tokenizer's, but SDAR's generation config stops on more
-        tokens than its tokenizer names, and it turns the cache off.
-        """
+        """Trainer.train; what the Trainer changes in the model's configs is undone at the end."""
         try:
             return super().train(*args, **kwargs)
         finally:
-            model: Any = self.model
-            model.generation_config = self._teacher_generation_config
-            for name, value in self._teacher_configs.items():
-                setattr(model.config, name, value)
+            self._restore_teacher_configs()
+
+    def _restore_teacher_configs(self) -> None:
+        """Undo the Trainer's changes, so that an export has the teacher's configs whether it trained or not.
+
+        It turns the cache off (``block_forward`` says itself whether it wants one), and it aligns the
+        special tokens with the tokenizer's, which may name fewer stop tokens than SDAR's configs.
+        """
+        model: Any = self.model
+        model.generation_config = copy.deepcopy(self._teacher_generation_config)
+        for name, value in self._teacher_configs.items():
+            setattr(model.config, name, value)
 
     def compute_loss(
         self,

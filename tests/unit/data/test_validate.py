@@ -110,6 +110,10 @@ def test_an_unknown_finish_reason_is_named(tmp_path):
         ({"tokenizer_hash": "0" * 64}, "tokenizer_hash: 000000000000 is another"),
         ({"finish_reason": "length"}, "finish_reason: 'length', but the answer has a stop token"),
         ({"visible_length": 1}, "finish_reason: 'stop', but the answer has no stop token"),
+        (
+            {"response_ids": (STOP_IDS[0], *make().response_ids[1:])},
+            "visible_length: 3, but the first stop token ends the answer at 1",
+        ),
     ],
 )
 def test_a_record_that_does_not_fit_the_model_is_named_only_with_the_model(tmp_path, changes, message):

@@ -56,6 +56,25 @@ def test_the_weights_hash_follows_the_weights(checkpoint, copy_of):
     assert load_model(copy_of, device="cpu").weights_hash != load_model(checkpoint, device="cpu").weights_hash
 
 
+def test_the_identity_is_the_folders_content_and_follows_config_and_chat_template(copy_of, checkpoint):
+    original = load_model(checkpoint, device="cpu").identity()
+    assert json.loads(json.dumps(original)) == original
+    assert load_model(copy_of, device="cpu").identity() == original
+    template = copy_of / "chat_template.jinja"
+    template.write_text(template.read_text() + "!")
+    edit_json(copy_of / "config.json", rms_norm_eps=0.5)
+    changed = load_model(copy_of, device="cpu").identity()
+    assert {name for name in original if changed[name] != original[name]} == {"config", "chat_template"}
+
+
+def test_weights_that_no_hash_covers_are_refused(copy_of):
+    weights = load_model(copy_of, device="cpu").model.state_dict()
+    (copy_of / "model.safetensors").unlink()
+    torch.save(weights, copy_of / "pytorch_model.bin")
+    with pytest.raises(InputError, match="its weights as safetensors"):
+        load_model(copy_of, device="cpu")
+
+
 def test_the_tokenizer_hash_follows_its_definition(checkpoint, tiny_tokenizer):
     loaded = load_model(checkpoint, device="cpu")
     whole = tiny_tokenizer.backend_tokenizer.to_str()

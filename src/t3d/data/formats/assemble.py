@@ -42,7 +42,7 @@ class Drop:
 class ImportSettings:
     """What foreign records do not say about themselves.
 
-    Raises InputError for a block size, step budget or first step that cannot be.
+    Raises InputError for a block size, step budget, first step or mask id that cannot be.
     """
 
     block_size: int
@@ -66,6 +66,8 @@ class ImportSettings:
             raise InputError("steps_per_block", self.steps_per_block, "more steps than tokens", fix)
         if self.first_step not in (0, 1):
             raise InputError("first_step", self.first_step, "not a first step", "use 0 or 1")
+        if not 0 <= self.mask_token_id < 2**31:
+            raise InputError("mask_token_id", self.mask_token_id, "not a token id", "use 0 to 2**31 - 1")
 
     @property
     def decode_params(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from t3d.data.formats.assemble import Drop, DropReason, ImportSettings, assemble
 from t3d.data.formats.fields import Record, ints, record_id, required, wrong_kind
 from t3d.data.prompts import token_text
+from t3d.errors import InputError
 from t3d.trajectory import Trajectory
 
 States = list[tuple[int, ...]]
@@ -24,8 +25,11 @@ def trajectories_of_record(
 ) -> Iterator[Trajectory | Drop]:
     """The record's trajectory or drop, read from ``prompt_ids``, ``trajectory`` and ``final_output``.
 
-    Raises InputError for a record that is not of this format.
+    Raises InputError for a record that is not of this format, and for a first step other than 1.
     """
+    if settings.first_step != 1:
+        problem = "d3llm holds states, whose steps have no numbers"
+        raise InputError("first_step", settings.first_step, problem, "leave it out")
     prompt_ids = ints(required(record, "prompt_ids", where), "prompt_ids", where)
     final_ids = ints(required(record, "final_output", where), "final_output", where)
     states = required(record, "trajectory", where)

@@ -3,8 +3,11 @@
 ``datasets`` is an extra; it is imported only when a folder is read or written.
 """
 
+import errno
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,8 @@ def read_records(path: Path) -> Iterator[Record]:
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write JSONL where the name ends in ``.jsonl``, otherwise a folder for ``load_from_disk``.
 
-    Raises InputError for an existing path that is no such folder, or if ``datasets`` is missing.
+    Raises InputError for an existing path that is no such folder, for a disk that is full or may not be
+    written to, or if ``datasets`` is missing.
     """
     if path.suffix == ".jsonl":
         write_json_lines(path, records)
@@ -47,7 +51,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     if path.exists() and not (path / _FOLDER_MARK).is_file():
         problem = "exists and is not a folder of a data set"
         raise InputError("output", str(path), problem, "use another output, or a name that ends in .jsonl")
-    with atomic_folder(path) as partial:
+    with atomic_folder(path) as partial, _system_errors(datasets):
         cache = partial / "cache"
         data_set = datasets.Dataset.from_generator(
             lambda: iter(records),
@@ -57,6 +61,27 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         )
         data_set.save_to_disk(str(partial))
         shutil.rmtree(cache)
+
+
+@contextmanager
+def _system_errors(datasets: Any) -> Generator[None]:
+    """Raise the system's error, with its number, that an error of ``datasets`` stems from."""
+    try:
+        yield
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number)) from error
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    while error is not None:
+        if isinstance(error, OSError):
+            # On a disk without any space the check of datasets comes first; its error has no number.
+            return errno.ENOSPC if "Not enough disk space" in str(error) else error.errno
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _features(datasets: Any) -> Any:

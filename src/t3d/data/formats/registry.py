@@ -85,8 +85,9 @@ def split_for_export(
 ) -> tuple[list[Trajectory], list[Drop]]:
     """The trajectories that a foreign format can hold, and drops for the others.
 
-    Raises InputError for trajectories of another tokenizer.
+    Raises InputError for trajectories of another tokenizer, and for an id used twice.
     """
+    require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
     expected_hash = tokenizer_hash(tokenizer)
     kept: list[Trajectory] = []
     dropped: list[Drop] = []

@@ -15,6 +15,8 @@ from t3d.errors import InputError
         ({"steps_per_block": 0}, "steps_per_block"),
         ({"steps_per_block": 5}, "steps_per_block"),
         ({"first_step": 2}, "first_step"),
+        ({"mask_token_id": 2**31}, "mask_token_id"),
+        ({"mask_token_id": -1}, "mask_token_id"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, field):

@@ -134,6 +134,11 @@ def test_a_record_of_another_shape_names_the_field_and_the_record(changes, field
     assert caught.value.field == field
 
 
+def test_a_first_step_is_refused_because_states_have_no_numbers():
+    with pytest.raises(InputError, match=r"first_step=0.*leave it out"):
+        read(record(), first_step=0)
+
+
 @pytest.mark.parametrize("field", ["prompt_ids", "trajectory", "final_output"])
 def test_a_missing_key_is_named(field):
     broken = record()

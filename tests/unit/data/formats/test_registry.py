@@ -2,6 +2,8 @@
 
 import builtins
 import dataclasses
+import errno
+import gc
 import json
 import sys
 
@@ -144,6 +146,27 @@ def test_trajectories_of_another_tokenizer_are_not_exported():
     other = make(tokenizer_hash="0" * 64)
     with pytest.raises(InputError, match="another tokenizer"):
         split_for_export([other], "dllm_rl", TOKENIZER)
+
+
+def test_an_id_used_twice_is_not_exported():
+    with pytest.raises(InputError, match="id='a': used by two trajectories"):
+        split_for_export([*TWO, TWO[0]], "d3llm", TOKENIZER)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # datasets leaves its file open
+@pytest.mark.parametrize("full", ["arrow_writer.ArrowWriter.write", "Dataset.save_to_disk", "builder"])
+def test_a_full_disk_is_named_wherever_datasets_meets_it(tmp_path, monkeypatch, full):
+    def fails(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "full")
+
+    if full == "builder":  # checks the space itself
+        monkeypatch.setattr("datasets.builder.has_sufficient_disk_space", lambda *_args, **_kwargs: False)
+    else:
+        monkeypatch.setattr(f"datasets.{full}", fails)
+    with pytest.raises(InputError, match=r"set'.*No space left on device.*Fix: free space"):
+        export_file(tmp_path / "set", "d3llm", TWO, TOKENIZER)
+    assert list(tmp_path.iterdir()) == []
+    gc.collect()  # closes that file here, where its warning is ignored
 
 
 def test_what_is_no_text_is_dropped_and_the_rest_is_kept():
