@@ -14,10 +14,10 @@ from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.mini.mini_task import DEFAULT_NUM_PROBLEMS, MiniTask, require_split, split_of
 
-TOTALS = range(6, 14)
-NUM_DIGITS = (3, 4, 5)
+TOTALS = {3: range(6, 12), 4: range(6, 14), 5: range(6, 14)}
+"""Totals by the number of digits."""
 MAX_BANNED = 2
-MIN_SOLUTIONS = 4
+MIN_SOLUTIONS = 3
 _QUESTION = re.compile(r"Make (\d+) with (\d) digits(?:, no ([\d or]+))?(?:, use a (\d))?\.", re.ASCII)
 
 
@@ -47,8 +47,7 @@ class MakeSpec:
     def is_of_the_task(self) -> bool:
         """Whether the numbers are in the task's ranges and enough answers are right."""
         return (
-            self.total in TOTALS
-            and self.num_digits in NUM_DIGITS
+            self.total in TOTALS.get(self.num_digits, ())
             and len(self.banned) <= MAX_BANNED
             and 0 not in self.banned
             and list(self.banned) == sorted(set(self.banned))
@@ -96,7 +95,8 @@ def all_specs() -> tuple[MakeSpec, ...]:
     demands = (None, *range(1, 10))
     return tuple(
         spec
-        for total, num_digits, ban, demand in itertools.product(TOTALS, NUM_DIGITS, bans, demands)
+        for num_digits, totals in TOTALS.items()
+        for total, ban, demand in itertools.product(totals, bans, demands)
         for spec in (MakeSpec(total, num_digits, ban, demand),)
         if spec.is_of_the_task
     )
