@@ -54,11 +54,13 @@ class DemoConfig:
     """Folder for summary, plot, student and trajectories."""
     seed: int = 0
     method: Literal["t3d", "naive_td"] = "t3d"
-    num_prompts: int = 2048
+    num_prompts: int = 3072
     """Training prompts that the teacher rolls out, over all tasks."""
-    num_optimizer_steps: int = 200
+    rollout_temperature: float = 0.0
+    """Greedy: among equally good responses a draw has nothing that a student could learn (docs/LOG.md)."""
+    num_optimizer_steps: int = 300
     train_batch_size: int = 64
-    learning_rate: float = 3e-4
+    learning_rate: float = 8e-4
     limit: int = 512
     """Held-out prompts per task."""
     batch_size: int = 256
@@ -176,7 +178,9 @@ def _test_problems(task: str, config: DemoConfig) -> list[Problem]:
 
 def _roll_out(teacher: LoadedModel, config: DemoConfig, output: Path) -> int:
     problems = [problem for task in TASKS for problem in _training_problems(task, config)]
-    params = DecodeParams(max_new_tokens=MAX_NEW_TOKENS, seed=config.seed)
+    params = DecodeParams(
+        max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
+    )
     path = output / "trajectories.parquet"
     return len(roll_out_to_file(teacher, problems, params, path, batch_size=config.batch_size))
 
