@@ -26,9 +26,10 @@ posterior over a problem's solutions, decoded by the rule that the models follow
 `{first}` is above it. {versions}
 
 Where a model is above the oracle it is not a better posterior. The oracle gives even choices even
-probabilities, commits equally sure tokens from left to right and draws each by itself; a model's small errors
-break such ties, and what is committed first then tells which choice was made more often. Gaussian noise of 0.1
-on the oracle's own logits alone lifted `make` at B8-T2 from 75 to 85 (an earlier version of the task, n = 150).
+probabilities, commits equally sure tokens from left to right and draws each by itself; a model's small
+errors break such ties, and what is committed first then tells which choice was made more often. Gaussian
+noise of 0.1 on the oracle's own logits alone lifted `make` at B8-T2 from 75 to 85 (an earlier version of
+the task, n = 150).
 """
 
 
