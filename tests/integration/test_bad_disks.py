@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -47,14 +46,6 @@ def read_only(tmp_path) -> Iterator[Path]:
         mount("-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(folder))
         yield folder
         subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from command_helpers import run_failing
 
 from t3d import rollout
 from t3d.cli import main
@@ -13,14 +14,6 @@ from t3d.models.loading import load_model
 from t3d.trajectory import read_trajectories
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
 
 
 @pytest.fixture
@@ -33,20 +26,6 @@ def rolled(checkpoint, prompts, tmp_path):
         == 0
     )
     return path
-
-
-def run_failing(arguments, capsys) -> str:
-    """Error text of a command that must fail with status 2, on at most one screen, without a traceback."""
-    capsys.readouterr()
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    text = capsys.readouterr().err
-    assert status == 2
-    assert "Traceback" not in text
-    assert 0 < len(text.splitlines()) <= 24
-    return " ".join(text.replace("│", " ").split())
 
 
 def test_rollout_train_eval_generate_and_rerun_from_the_written_config(

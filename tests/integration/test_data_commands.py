@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tyro
+from command_helpers import run_failing
 from format_helpers import PROMPT, make, visible_part
 from strategies import TOKENIZER
 
@@ -42,20 +43,6 @@ def model(checkpoint, tmp_path):
 def write_records(path, *records):
     path.write_text(json.dumps(records))
     return str(path)
-
-
-def run_failing(arguments, capsys) -> str:
-    """Error text of a command that must fail with status 2, on at most one screen, without a traceback."""
-    capsys.readouterr()
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    text = capsys.readouterr().err
-    assert status == 2
-    assert "Traceback" not in text
-    assert 0 < len(text.splitlines()) <= 24
-    return " ".join(text.replace("│", " ").split())
 
 
 # --- stats ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from command_helpers import run_failing
 
 from t3d.cli import main
 
@@ -47,9 +48,8 @@ def test_oracle_alone_needs_no_model(capsys):
     ],
 )
 def test_bad_input_names_the_field_and_the_fix(flags, message, capsys):
-    assert main(["mini", "oracle", *flags]) == 2
-    error = capsys.readouterr().err
-    assert message in " ".join(error.split())
+    error = run_failing(["mini", "oracle", *flags], capsys)
+    assert message in error
     assert "Fix:" in error
 
 
@@ -66,10 +66,6 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, capsys):
     ],
 )
 def test_pretraining_refuses_sizes_that_make_no_network(flags, message, tmp_path, capsys):
-    try:
-        status = main(["mini", "pretrain", "--output", str(tmp_path / "run"), *flags])
-    except SystemExit as stop:  # tyro's way to report what a constructor refuses
-        status = stop.code
-    assert status == 2
-    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    command = ["mini", "pretrain", "--output", str(tmp_path / "run"), *flags]
+    assert message in run_failing(command, capsys)
     assert not (tmp_path / "run" / "teacher").exists()
