@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_helpers import run_failing
 
 from t3d import rollout
 from t3d.checkpoints import check_checkpoint, checkpoints
@@ -64,14 +65,6 @@ def commands(checkpoint, prompts, tmp_path):
     }
 
 
-def error_of(arguments: list[str], capsys) -> str:
-    capsys.readouterr()
-    assert main(arguments) == 2
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    return " ".join(text.split())
-
-
 def fill(folder: Path, leave: int) -> Path:
     """Fill a disk up to ``leave`` bytes; deleting the file that is returned frees it."""
     ballast = folder / "ballast"
@@ -100,7 +93,7 @@ def test_rollout_on_a_disk_that_fills_up_keeps_its_chunks(
     command = [*commands["rollout"], "--output", str(small_disk / "out.parquet")]
     with monkeypatch.context() as patch:
         fills_at(patch, rollout, "write_trajectories", call, small_disk)
-        text = error_of(command, capsys)
+        text = run_failing(command, capsys)
     assert f"out.parquet.chunks/chunk-{call - 1:05d}.parquet" in text
     assert "No space left on device" in text
     assert "Fix: free space on that disk, then give the same command again" in text
@@ -119,7 +112,7 @@ def test_eval_on_a_disk_that_fills_up_keeps_its_chunks(commands, small_disk, mon
     name = "write_results" if call == 4 else "decode_and_grade"
     with monkeypatch.context() as patch:
         fills_at(patch, evaluation_chunks, name, 1 if call == 4 else call, small_disk)
-        text = error_of(command, capsys)
+        text = run_failing(command, capsys)
     assert "No space left on device" in text
     kept = sorted(path.name for path in (small_disk / "e" / "chunks").iterdir())
     assert kept == [f"chunk-{index:05d}.json" for index in range(call - 1)] + ["plan.json"]
@@ -141,7 +134,7 @@ def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(commands, small
     assert leave < size
     output.mkdir()
     ballast = fill(small_disk, size + 60_000 + leave)
-    text = error_of(command, capsys)
+    text = run_failing(command, capsys)
     assert "run/checkpoints/checkpoint-6" in text
     assert "No space left on device" in text
     assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["checkpoint-3", "plan.json"]
@@ -163,7 +156,7 @@ def test_a_folder_of_datasets_on_a_disk_that_is_too_small(
     write_trajectories(tmp_path / "many.parquet", many)
     fill(small_disk, leave)
     command = ["data", "convert", "--input", str(tmp_path / "many.parquet"), "--to-format", "d3llm"]
-    text = error_of([*command, "--model", str(checkpoint), "--output", str(small_disk / "set")], capsys)
+    text = run_failing([*command, "--model", str(checkpoint), "--output", str(small_disk / "set")], capsys)
     assert str(small_disk / "set") in text
     assert "Fix: free space on that disk" in text
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
@@ -172,7 +165,7 @@ def test_a_folder_of_datasets_on_a_disk_that_is_too_small(
 
 @pytest.mark.parametrize("name", ["rollout", "eval", "train"])
 def test_an_output_that_may_not_be_written_to_is_named(commands, read_only, capsys, name):
-    text = error_of([*commands[name], "--output", str(read_only / "out")], capsys)
+    text = run_failing([*commands[name], "--output", str(read_only / "out")], capsys)
     assert str(read_only / "out") in text
     assert "cannot be written" in text
     assert "Fix: use an output" in text
@@ -182,6 +175,6 @@ def test_an_output_that_may_not_be_written_to_is_named(commands, read_only, caps
 @pytest.mark.parametrize("name", ["rollout", "eval", "train"])
 def test_an_output_below_a_file_is_named(commands, tmp_path, capsys, name):
     (tmp_path / "file").write_text("mine")
-    text = error_of([*commands[name], "--output", str(tmp_path / "file" / "out")], capsys)
+    text = run_failing([*commands[name], "--output", str(tmp_path / "file" / "out")], capsys)
     assert "no file where a folder belongs" in text
     assert (tmp_path / "file").read_text() == "mine"

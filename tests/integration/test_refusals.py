@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+from command_helpers import run_failing
 
 from t3d import rollout
 from t3d.claim import claim
@@ -31,14 +32,6 @@ def rolled(checkpoint, prompts, tmp_path):
     return path
 
 
-def error_of(arguments: list[str], capsys) -> str:
-    capsys.readouterr()
-    assert main(arguments) == 2
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    return " ".join(text.split())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -52,14 +45,14 @@ def test_unusable_trajectories(checkpoint, rolled, tmp_path, capsys, change, mes
     write_trajectories(rolled, records)
     output = tmp_path / "run"
     arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
-    assert message in error_of([*arguments, "--device", "cpu"], capsys)
+    assert message in run_failing([*arguments, "--device", "cpu"], capsys)
     assert not output.exists()
 
 
 def test_a_block_size_that_does_not_nest_with_the_rollouts(checkpoint, rolled, tmp_path, capsys):
     output = tmp_path / "run"
     arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]
-    text = error_of([*arguments, "--device", "cpu", "--block-size", "6"], capsys)
+    text = run_failing([*arguments, "--device", "cpu", "--block-size", "6"], capsys)
     assert "block_size=6: the trajectories' blocks of 4 do not nest" in text
     assert "divides 4 or is a multiple of it" in text
     assert not output.exists()
@@ -70,7 +63,7 @@ def test_a_truncated_model(checkpoint, prompts, tmp_path, capsys):
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     arguments = ["eval", "--model", str(weights.parent), "--prompts", str(prompts)]
-    text = error_of([*arguments, "--output", str(tmp_path / "e"), *SHORT], capsys)
+    text = run_failing([*arguments, "--output", str(tmp_path / "e"), *SHORT], capsys)
     assert "cut/model.safetensors': truncated or damaged" in text
     assert not (tmp_path / "e").exists()
 
@@ -84,7 +77,7 @@ def test_a_second_run_in_the_same_output_is_refused(
     source = ["--trajectories", str(rolled)] if name == "train" else ["--prompts", str(prompts)]
     arguments = [name, "--model", str(checkpoint), *source, "--output", str(tmp_path / "out")]
     with claim(tmp_path / folder, {}, "*"):
-        text = error_of([*arguments, *(SHORT if name != "train" else SHORT[2:])], capsys)
+        text = run_failing([*arguments, *(SHORT if name != "train" else SHORT[2:])], capsys)
     assert f"another run is using it (process {os.getpid()} on" in text
     assert "Fix: wait for that run to end, or use another output" in text
 
@@ -93,7 +86,7 @@ def test_an_id_that_two_prompts_share(checkpoint, prompts, tmp_path, capsys):
     prompts.write_text(prompts.read_text() + "\n" + prompts.read_text().splitlines()[0])
     for name, output in (("rollout", tmp_path / "out"), ("eval", tmp_path / "e")):
         arguments = [name, "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(output)]
-        assert "id='0': used twice in" in error_of([*arguments, *SHORT], capsys)
+        assert "id='0': used twice in" in run_failing([*arguments, *SHORT], capsys)
         assert not output.exists()
 
 
@@ -105,6 +98,6 @@ def test_a_rollout_whose_output_cannot_be_a_file_decodes_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rollout, "roll_out", lambda *args, **kwargs: pytest.fail("decoded"))
     arguments = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", output]
-    text = error_of([*arguments, *SHORT], capsys)
+    text = run_failing([*arguments, *SHORT], capsys)
     assert "Fix: give the name of a file" in text or "Fix: use an output with a shorter name" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "prompts.jsonl"]
