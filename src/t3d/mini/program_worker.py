@@ -45,7 +45,7 @@ def run(source: str, function_name: str, inputs: list[int]) -> tuple[list[int] |
         outputs = [function(value) for value in inputs]
     except MemoryError:
         return None, "memory limit"
-    except BaseException as error:  # whatever a program raises, SystemExit too, is that program's failure
+    except BaseException as error:  # SystemExit too: meant, and its name and text are the reason returned
         return None, f"error: {type(error).__name__}: {error}"[:MAX_REASON_LENGTH]
     finally:
         namespace.clear()  # the function and its globals refer to each other: do not wait for the collector
