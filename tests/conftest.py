@@ -17,12 +17,13 @@ from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from t3d.mini.tokenizer import build_tokenizer
-from t3d.models.sdar import SDARConfig, SDARForCausalLM
+from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
 
 # The jaxtyping hook binds a dataclass's constructor by its fields, but a transformers config takes any
-# further keyword as well (``model_type`` and others of a saved config.json): unwrap this one.
-if SDARConfig.__init__.__globals__["__name__"] == "jaxtyping._decorator":
-    SDARConfig.__init__ = SDARConfig.__init__.__wrapped__  # type: ignore[method-assign]
+# further keyword as well (``model_type`` and others of a saved config.json): unwrap these.
+for _config in (SDARConfig, SDARMoeConfig):
+    if _config.__init__.__globals__["__name__"] == "jaxtyping._decorator":
+        _config.__init__ = _config.__init__.__wrapped__  # type: ignore[method-assign]
 
 settings.register_profile("t3d", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("t3d")
@@ -74,6 +75,23 @@ def make_model() -> Callable[..., SDARForCausalLM]:
 
 
 @pytest.fixture(scope="session")
+def make_moe_model(tiny_config: Callable[..., SDARConfig]) -> Callable[..., SDARMoeForCausalLM]:
+    """Factory of tiny random mixtures of 4 experts, 2 for each token."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float64, **overrides: object) -> SDARMoeForCausalLM:
+        sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        fields = tiny_config().to_dict() | sizes | overrides
+        for name in ("model_type", "architectures", "layer_types", "transformers_version"):
+            fields.pop(name, None)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = SDARMoeForCausalLM(SDARMoeConfig(**fields))
+        return model.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_model(make_model: Callable[..., SDARForCausalLM]) -> SDARForCausalLM:
     """One tiny random float64 model for all tests; do not change it."""
     return make_model()
@@ -103,3 +121,9 @@ def checkpoint(
     model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_moe_model(make_moe_model: Callable[..., SDARMoeForCausalLM]) -> SDARMoeForCausalLM:
+    """One tiny random float64 mixture of experts for all tests; do not change it."""
+    return make_moe_model()

@@ -7,34 +7,13 @@ from pathlib import Path
 from t3d.atomic import check_output_file, discard
 from t3d.claim import CHUNK_SIZE, claim, fingerprint
 from t3d.data.prompts import Problem, decode_requests
-from t3d.decoding.batched import decode
-from t3d.decoding.completion import Completion, check_request
+from t3d.decoding.completion import check_request
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_unique_ids
+from t3d.llm import LLM
 from t3d.models.loading import LoadedModel
 from t3d.progress import Progress
 from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
-
-
-def to_trajectory(
-    loaded: LoadedModel, problem: Problem, completion: Completion, params: DecodeParams, tokenizer_hash: str
-) -> Trajectory:
-    """A completion with what is needed to replay it and to know where it came from."""
-    return Trajectory(
-        id=problem.id,
-        prompt_ids=completion.prompt_ids,
-        response_ids=completion.response_ids,
-        step_map=completion.step_map,
-        visible_length=completion.visible_length,
-        finish_reason=completion.finish_reason,
-        block_size=params.block_size,
-        mask_token_id=loaded.mask_token_id,
-        decode_params=dataclasses.asdict(params),
-        task=problem.task,
-        teacher=loaded.source,
-        teacher_hash=loaded.weights_hash,
-        tokenizer_hash=tokenizer_hash,
-    )
 
 
 def roll_out(
@@ -46,18 +25,20 @@ def roll_out(
     progress: Progress | None = None,
 ) -> list[Trajectory]:
     """Decode every problem once and return the trajectories in order."""
-    completions = decode(
-        loaded.model,
+    completions = LLM(loaded, max_batch_size=batch_size).decode(
         decode_requests(loaded.tokenizer, problems),
         params,
-        mask_token_id=loaded.mask_token_id,
-        stop_token_ids=loaded.stop_token_ids,
-        batch_size=batch_size,
         on_finish=None if progress is None else lambda _: progress.advance(),
     )
-    tokenizer_hash = loaded.tokenizer_hash
-    pairs = zip(problems, completions, strict=True)
-    return [to_trajectory(loaded, *pair, params, tokenizer_hash) for pair in pairs]
+    origin = {
+        "teacher": loaded.source,
+        "teacher_hash": loaded.weights_hash,
+        "tokenizer_hash": loaded.tokenizer_hash,
+    }
+    return [
+        dataclasses.replace(completion.trajectory, task=problem.task, **origin)
+        for problem, completion in zip(problems, completions, strict=True)
+    ]
 
 
 def roll_out_to_file(

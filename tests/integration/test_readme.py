@@ -39,9 +39,17 @@ def test_every_named_file_exists(name):
     assert not missing
 
 
+def test_the_generation_example_runs(capsys):
+    example, _ = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Take ") and lines[0].endswith("stop")
+    assert "'requests': 3" in lines[-1]
+
+
 @pytest.mark.slow
-def test_the_python_example_runs_and_improves_the_student(tmp_path, monkeypatch, capsys):
-    (example,) = blocks("python")
+def test_the_distillation_example_runs_and_improves_the_student(tmp_path, monkeypatch, capsys):
+    _, example = blocks("python")
     assert len(example.strip().splitlines()) <= 20
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, TrainingArguments
 from t3d import DecodeParams, SDARConfig, SDARForCausalLM, load_model, read_trajectories
 from t3d.data.collate import TrainingExample
 from t3d.data.prompts import Problem, decode_requests, prompt_ids
-from t3d.decoding.batched import decode
+from t3d.decoding.engine import decode
 from t3d.evaluation.metrics import token_agreement
 from t3d.mini.pretrain import PretrainCollator, PretrainTrainer
 from t3d.mini.tokenizer import TURN_END, wrap_tokenizer

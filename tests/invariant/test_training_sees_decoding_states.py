@@ -7,11 +7,10 @@ the same state, whatever the prompt's remainder.
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slot_helpers import extend
 
 from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
-from t3d.decoding.cache import SlotCache
-from t3d.models.forward import block_forward
-from t3d.models.masks import block_causal_mask
+from t3d.models.slots import SlotCache
 
 MASK, VOCAB = 37, 40
 
@@ -28,19 +27,13 @@ def example_of(prompt_ids, response_ids, key=0):
     )
 
 
-@torch.no_grad()
 def cached_decoding_logits(model, clean, noisy, prompt_length, block_size):
     """Logits of all response tokens: prefill the prompt's whole blocks, then for each block in turn
     forward its noisy ids, read the logits, forward its clean ids to commit it."""
-    device = next(model.parameters()).device
-    cache = SlotCache(model.config, 1, len(clean), torch.float64, device)
+    cache = SlotCache(1, len(clean))
 
     def forward(ids, first):
-        position = torch.arange(first, first + len(ids))[None]
-        keys = torch.arange(first + len(ids))[None]
-        mask = block_causal_mask(position, keys, torch.ones_like(keys, dtype=torch.bool), block_size)
-        cache.place(position, keys.shape[1])
-        return block_forward(model, torch.tensor([ids]), position, mask, cache=cache)[0]
+        return extend(model, cache, [(0, first, ids)], block_size)[0]
 
     first_block = prompt_length // block_size * block_size
     if first_block:

@@ -13,13 +13,12 @@ from rich.console import Console
 from t3d.claim import CHUNK_SIZE
 from t3d.cli.config_file import resolved_config, write_config
 from t3d.data.prompts import Problem, decode_requests, read_prompt_file
-from t3d.decoding.batched import decode
 from t3d.decoding.params import DecodeParams
 from t3d.demo import DemoConfig, run_demo
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.chunks import evaluate_to_folder
-from t3d.evaluation.evaluate import response_text
 from t3d.evaluation.task import PromptFileTask, Task
+from t3d.llm import LLM
 from t3d.mini.tasks import mini_task
 from t3d.models.loading import DTYPES, LoadedModel, load_model
 from t3d.report.console import coloured_steps, results_table
@@ -228,14 +227,8 @@ class Generate(ModelChoice):
         """Run the command."""
         problems = self._problems()
         loaded = self.load()
-        completions = decode(
-            loaded.model,
-            decode_requests(loaded.tokenizer, problems),
-            self.decode,
-            mask_token_id=loaded.mask_token_id,
-            stop_token_ids=loaded.stop_token_ids,
-            batch_size=self.batch_size,
-        )
+        requests = decode_requests(loaded.tokenizer, problems)
+        completions = LLM(loaded, max_batch_size=self.batch_size).decode(requests, self.decode)
         console = Console(highlight=False)
         for completion in completions:
             if self.show_steps:
@@ -245,7 +238,7 @@ class Generate(ModelChoice):
                     f"{completion.visible_length} tokens, {steps} steps, {forwards} forwards", style="dim"
                 )
             else:
-                print(response_text(loaded, completion))
+                print(completion.text)
 
     def _problems(self) -> list[Problem]:
         if (self.prompt is None) == (self.prompts is None):

@@ -1,9 +1,10 @@
 """A problem and the one function that renders its prompt for rollout, training and evaluation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,9 +31,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
 
     Uses the tokenizer's chat template; the only place that turns a question into a prompt.
     """
-    messages = [{"role": "user", "content": question}]
+    return chat_ids(tokenizer, [{"role": "user", "content": question}])
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of a chat, followed by the opening of the assistant's turn (the tokenizer's template)."""
+    chat: Any = [dict(message) for message in messages]
     return token_ids(
-        tokenizer, str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        tokenizer, str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
     )
 
 

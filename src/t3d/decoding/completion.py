@@ -1,11 +1,13 @@
 """What decoding takes and gives."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.trajectory import FinishReason
+from t3d.trajectory import FinishReason, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,22 +20,31 @@ class DecodeRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """One decoded response.
+    """One decoded response, or the reason why there is none (``finish_reason`` "error").
 
-    ``response_ids`` and ``step_map`` hold the whole terminal block; the first ``visible_length``
-    tokens, the stop token included, are the answer. ``step_map`` is the denoising step that
-    committed each token: 1-based, counted over the whole response.
+    ``response_ids``, ``step_map`` and ``logprobs`` hold the whole terminal block; the first
+    ``visible_length`` tokens, the stop token included, are the answer. ``step_map`` is the denoising
+    step that committed each token: 1-based, counted over the whole response.
     """
 
     id: str
     prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    step_map: tuple[int, ...]
-    visible_length: int
-    finish_reason: FinishReason
-    num_denoising_steps: int
-    num_commit_forwards: int
-    """Forwards that only wrote the keys and values of a finished block."""
+    response_ids: tuple[int, ...] = ()
+    step_map: tuple[int, ...] = ()
+    visible_length: int = 0
+    finish_reason: FinishReason | Literal["error"]
+    num_denoising_steps: int = 0
+    num_commit_forwards: int = 0
+    """Forwards that only wrote the keys and values of a finished block; 0 where commits are fused."""
+    params: DecodeParams
+    mask_token_id: int
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """Log-probability of each response token when it was committed: the model's own, temperature 1."""
+    seconds: float = field(default=0.0, compare=False)
+    """Time from admission to the last token."""
+    text: str = field(default="", compare=False)
+    """The visible answer without special tokens; filled in where there is a tokenizer (``t3d.LLM``)."""
+    error: str = ""
 
     @property
     def visible_ids(self) -> tuple[int, ...]:
@@ -44,6 +55,56 @@ class Completion:
     def num_forwards(self) -> int:
         """Forwards of this request, commits counted, the prefill of the prompt not counted."""
         return self.num_denoising_steps + self.num_commit_forwards
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The response with the order of its commits. Raises InputError if there is no response."""
+        if self.finish_reason == "error":
+            raise InputError("request", self.id, f"has no response: {self.error}", "drop or repair it")
+        return Trajectory(
+            id=self.id,
+            prompt_ids=self.prompt_ids,
+            response_ids=self.response_ids,
+            step_map=self.step_map,
+            visible_length=self.visible_length,
+            finish_reason=self.finish_reason,
+            block_size=self.params.block_size,
+            mask_token_id=self.mask_token_id,
+            decode_params=dataclasses.asdict(self.params),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockUpdate:
+    """What a denoising step made of a request's active block."""
+
+    id: str
+    response_start: int
+    """Index in the response of the first of these tokens."""
+    token_ids: tuple[int | None, ...]
+    """The block's response tokens; None where still masked."""
+    is_committed: bool
+    """Whether the block is finished; otherwise this is a provisional view of it."""
+    completion: Completion | None = None
+    """The whole completion, with a request's last block or its refusal."""
+    text: str = ""
+    """What the block adds to the visible answer; filled in where there is a tokenizer (``t3d.LLM``)."""
+
+    @classmethod
+    def of_completion(cls, completion: Completion) -> "BlockUpdate":
+        """The update that brings a completion without a block of its own: a refusal."""
+        return cls(id=completion.id, response_start=0, token_ids=(), is_committed=True, completion=completion)
+
+
+class DecodingError(RuntimeError):
+    """Some requests have no completion; those that have one are in ``completions``, by request id."""
+
+    def __init__(self, problems: dict[str, str], completions: dict[str, Completion]) -> None:
+        self.problems, self.completions = problems, completions
+        listed = [f"{identity!r}: {problem}" for identity, problem in list(problems.items())[:8]]
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        done = f"The other {len(completions)} are finished (.completions of this error)."
+        super().__init__(f"{len(problems)} requests failed: {'; '.join(listed)}{more}. {done}")
 
 
 def visible_length(
@@ -56,19 +117,24 @@ def visible_length(
     return min(len(response_ids), max_new_tokens), "length"
 
 
+def num_positions_needed(request: DecodeRequest, params: DecodeParams) -> int:
+    """Positions that the request may take: prompt and new tokens, up to the end of the last block."""
+    length = len(request.prompt_ids) + params.max_new_tokens
+    return -(-length // params.block_size) * params.block_size
+
+
 def check_request(request: DecodeRequest, params: DecodeParams, max_positions: int) -> None:
-    """Raise :class:`InputError` for an empty prompt or one that cannot fit the model's positions."""
+    """Raise :class:`InputError` for an empty prompt or one that cannot fit into these positions."""
     if not request.prompt_ids:
         raise InputError(
             "prompt_ids", request.id, "this request has an empty prompt", "give it at least one token"
         )
-    length = len(request.prompt_ids) + params.max_new_tokens
-    padded = -(-length // params.block_size) * params.block_size
-    if padded > max_positions:
+    needed = num_positions_needed(request, params)
+    if needed > max_positions:
         raise InputError(
             "max_new_tokens",
             params.max_new_tokens,
-            f"request {request.id!r} has {len(request.prompt_ids)} prompt tokens and would need {padded} "
+            f"request {request.id!r} has {len(request.prompt_ids)} prompt tokens and would need {needed} "
             f"positions, but the model has {max_positions}",
             "shorten the prompt or lower max_new_tokens",
         )

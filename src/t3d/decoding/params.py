@@ -7,7 +7,9 @@ from typing import Literal, get_args
 from t3d.errors import InputError
 from t3d.schedule import check_block_schedule
 
-Remasking = Literal["low_confidence_static", "low_confidence_dynamic", "sequential", "random"]
+Remasking = Literal[
+    "low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"
+]
 Confidence = Literal["model", "sampled"]
 
 
@@ -28,6 +30,8 @@ class DecodeParams:
     """Which masked positions a step commits. Nothing committed is ever masked again."""
     confidence_threshold: float = 0.9
     """low_confidence_dynamic commits all positions above it, and at least the static count."""
+    entropy_bound: float = 0.1
+    """entropy_bounded commits the surest positions while their entropies (nats) add up to less than it."""
     confidence: Confidence = "model"
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
     temperature: float = 0.1
@@ -57,6 +61,8 @@ class DecodeParams:
         _require(
             "confidence_threshold", threshold, 0 <= threshold <= 1, "not in [0, 1]", "use for example 0.9"
         )
+        bound = self.entropy_bound
+        _require("entropy_bound", bound, 0 <= bound < math.inf, "not a number of 0 or more", "use 0 or more")
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
         _require(
             "confidence",

@@ -30,11 +30,13 @@ def decode_reference(
     prompt_length, size = len(request.prompt_ids), params.block_size
     key = stable_key(request.id)
     ids, steps = list(request.prompt_ids), [0] * prompt_length
-    denoising_step = num_blocks = 0
+    logprobs: list[float] = [0.0] * prompt_length
+    denoising_step = 0
     while True:
         block_start = len(ids) // size * size
         num_new = block_start + size - len(ids)  # fewer than a block where the prompt's tail is
         ids, steps = ids + [mask_token_id] * num_new, steps + [0] * num_new
+        logprobs = logprobs + [0.0] * num_new
         position = torch.arange(len(ids))[None]
         noise_mask = (position[:, block_start:] >= prompt_length).clone()
         mask = block_causal_mask(position, position, torch.ones_like(position, dtype=torch.bool), size)
@@ -43,19 +45,24 @@ def decode_reference(
                 break
             denoising_step += 1
             logits = block_forward(model, torch.tensor([ids]), position, mask)[0, block_start:]
-            block_position = position[0, block_start:]
-            noise = (params.seed, key, block_position, denoising_step)
-            token, confidence = candidate_tokens(
+            noise = (params.seed, key, position[0, block_start:], denoising_step)
+            candidates = candidate_tokens(
                 logits, counter_uniform(*noise, TOKEN_STREAM), params, mask_token_id
             )
-            order = counter_uniform(*noise, ORDER_STREAM)[None]
-            planned = torch.tensor([num_planned])
-            transfer = transfer_mask(confidence[None], noise_mask, planned, order, params)
+            entropy = candidates.entropy_M
+            transfer = transfer_mask(
+                candidates.confidence_M[None],
+                noise_mask,
+                torch.tensor([num_planned]),
+                params,
+                order_uniform_RS=counter_uniform(*noise, ORDER_STREAM)[None],
+                entropy_RS=None if entropy is None else entropy[None],
+            )
             for index in transfer[0].nonzero()[:, 0].tolist():
-                ids[block_start + index] = int(token[index])
+                ids[block_start + index] = int(candidates.token_M[index])
                 steps[block_start + index] = denoising_step
+                logprobs[block_start + index] = float(candidates.logprob_M[index])
             noise_mask &= ~transfer
-        num_blocks += 1
         response = ids[prompt_length:]
         length, finish_reason = visible_length(response, stop_token_ids, params.max_new_tokens)
         if finish_reason == "stop" or length == params.max_new_tokens:
@@ -64,8 +71,10 @@ def decode_reference(
                 prompt_ids=request.prompt_ids,
                 response_ids=tuple(response),
                 step_map=tuple(steps[prompt_length:]),
+                logprobs=tuple(logprobs[prompt_length:]),
                 visible_length=length,
                 finish_reason=finish_reason,
                 num_denoising_steps=denoising_step,
-                num_commit_forwards=num_blocks - 1,
+                params=params,
+                mask_token_id=mask_token_id,
             )

@@ -1,7 +1,9 @@
-"""Logits at masked positions to candidate tokens and their confidence.
+"""Logits at masked positions to candidate tokens, their confidence and what is known about them.
 
 M masked positions, V vocabulary. Reductions run in float32, or in float64 if the logits are.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +13,18 @@ from t3d.decoding.params import DecodeParams
 
 TOKEN_STREAM, ORDER_STREAM = 101, 102
 """Names of the random streams of decoding: the drawn token, and the order of ``random``."""
+
+
+class Candidates(NamedTuple):
+    """One drawn token for each masked position."""
+
+    token_M: Int[Tensor, "M"]
+    confidence_M: Float[Tensor, "M"]
+    """Its probability: under the model itself, or as sampled (``DecodeParams.confidence``)."""
+    logprob_M: Float[Tensor, "M"]
+    """Its log-probability under the model itself, at temperature 1, the mask token excluded."""
+    entropy_M: Float[Tensor, "M"] | None
+    """Entropy of the model's own distribution in nats; only where the strategy asks for it."""
 
 
 def _keep_top_k(logits_MV: Tensor, top_k: int) -> Tensor:
@@ -28,24 +42,10 @@ def _keep_top_p(logits_MV: Tensor, top_p: float) -> Tensor:
     return logits_MV.masked_fill(dropped, -torch.inf)
 
 
-def candidate_tokens(
-    logits_MV: Float[Tensor, "M V"],
-    uniform_M: Float[Tensor, "M"],
-    params: DecodeParams,
-    mask_token_id: int,
+def _draw(
+    logits_MV: Tensor, uniform_M: Float[Tensor, "M"], params: DecodeParams
 ) -> tuple[Int[Tensor, "M"], Float[Tensor, "M"]]:
-    """Draw one token for each masked position and measure its confidence.
-
-    The draw goes through the inverse CDF with one uniform per position; the mask token is never
-    drawn. Temperature 0 takes the likeliest token (the lowest id among equals).
-    """
-    logits_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
-    column = torch.arange(logits_MV.shape[-1], device=logits_MV.device)
-    logits_MV = logits_MV.masked_fill(column == mask_token_id, -torch.inf)
-    model_prob_MV = logits_MV.softmax(-1)
-    if params.temperature == 0:
-        token_M = logits_MV.argmax(-1)
-        return token_M, model_prob_MV.gather(-1, token_M[:, None])[:, 0]
+    """Tokens drawn through the inverse CDF of the tempered, filtered distribution, and their probability."""
     tempered_MV = logits_MV / params.temperature
     if params.top_k:
         tempered_MV = _keep_top_k(tempered_MV, params.top_k)
@@ -55,5 +55,33 @@ def candidate_tokens(
     cumulative_MV = sampled_prob_MV.cumsum(-1)
     target_M1 = uniform_M.to(cumulative_MV.dtype)[:, None] * cumulative_MV[:, -1:]
     token_M = torch.searchsorted(cumulative_MV, target_M1)[:, 0]
-    chosen_prob_MV = model_prob_MV if params.confidence == "model" else sampled_prob_MV
-    return token_M, chosen_prob_MV.gather(-1, token_M[:, None])[:, 0]
+    return token_M, sampled_prob_MV.gather(-1, token_M[:, None])[:, 0]
+
+
+def candidate_tokens(
+    logits_MV: Float[Tensor, "M V"],
+    uniform_M: Float[Tensor, "M"] | None,
+    params: DecodeParams,
+    mask_token_id: int,
+) -> Candidates:
+    """Draw one token for each masked position and measure its confidence.
+
+    The draw goes through the inverse CDF with one uniform per position; the mask token is never
+    drawn. Temperature 0 takes the likeliest token (the lowest id among equals) and needs no uniform.
+    """
+    logits_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
+    never = torch.tensor([mask_token_id], device=logits_MV.device)
+    logits_MV = logits_MV.index_fill(-1, never, -torch.inf)
+    log_normaliser_M1 = logits_MV.logsumexp(-1, keepdim=True)
+    sampled_prob_M = None
+    if params.temperature == 0:
+        token_M = logits_MV.argmax(-1)
+    else:
+        assert uniform_M is not None, "a draw needs its uniforms"
+        token_M, sampled_prob_M = _draw(logits_MV, uniform_M, params)
+    logprob_M = (logits_MV.gather(-1, token_M[:, None]) - log_normaliser_M1)[:, 0]
+    by_model = params.confidence == "model" or sampled_prob_M is None
+    entropy_M = None
+    if params.remasking == "entropy_bounded":
+        entropy_M = torch.special.entr((logits_MV - log_normaliser_M1).exp()).sum(-1)
+    return Candidates(token_M, logprob_M.exp() if by_model else sampled_prob_M, logprob_M, entropy_M)

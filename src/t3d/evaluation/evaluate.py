@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from t3d.atomic import write_text
-from t3d.data.prompts import Problem, decode_requests, token_text
-from t3d.decoding.batched import decode
+from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_unique_ids
 from t3d.evaluation.metrics import CostCounts, count_cost, wilson_interval
 from t3d.evaluation.task import Task
+from t3d.llm import LLM
 from t3d.models.loading import LoadedModel
 from t3d.progress import Progress
 from t3d.versions import versions
@@ -69,11 +69,6 @@ class EvalResult:
             **self.cost,
             "decode_params": asdict(self.params),
         }
-
-
-def response_text(loaded: LoadedModel, completion: Completion) -> str:
-    """The visible answer without special tokens."""
-    return token_text(loaded.tokenizer, completion.visible_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +135,12 @@ def decode_and_grade(
 ) -> GradedChunk:
     """Decode these requests and grade the responses."""
     started = time.perf_counter()
-    completions = decode(
-        loaded.model,
-        [request for _, request in requests],
-        params,
-        mask_token_id=loaded.mask_token_id,
-        stop_token_ids=loaded.stop_token_ids,
-        batch_size=batch_size,
-        on_finish=lambda _: progress.advance(),
+    completions = LLM(loaded, max_batch_size=batch_size).decode(
+        [request for _, request in requests], params, on_finish=lambda _: progress.advance()
     )
     counts = count_cost(completions, time.perf_counter() - started)
     pairs = zip(requests, completions, strict=True)
-    samples = tuple(_grade(loaded, task, problem, completion) for (problem, _), completion in pairs)
+    samples = tuple(_grade(task, problem, completion) for (problem, _), completion in pairs)
     return GradedChunk(samples=samples, counts=counts)
 
 
@@ -179,15 +168,14 @@ def combine(
     )
 
 
-def _grade(loaded: LoadedModel, task: Task, problem: Problem, completion: Completion) -> Sample:
-    response = response_text(loaded, completion)
+def _grade(task: Task, problem: Problem, completion: Completion) -> Sample:
     return Sample(
         id=completion.id,
         task=task.name,
         question=problem.question,
         answer=problem.answer,
-        response=response,
-        correct=task.grade(problem, response),
+        response=completion.text,
+        correct=task.grade(problem, completion.text),
         num_tokens=completion.visible_length,
         num_denoising_steps=completion.num_denoising_steps,
         num_forwards=completion.num_forwards,

@@ -263,6 +263,7 @@ def _load_start(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> S
     assert config.start_from is not None
     loaded = load_model(config.start_from, device="cpu")
     expected = build_model(config, tokenizer)
+    assert isinstance(loaded.model, SDARForCausalLM)
     if loaded.tokenizer_hash != tokenizer_hash(tokenizer):
         problem, fix = "its tokenizer is not the suite's", "train from scratch (no start_from)"
         raise InputError("start_from", config.start_from, problem, fix)

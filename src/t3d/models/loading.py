@@ -17,13 +17,15 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from t3d.atomic import atomic_folder
 from t3d.claim import fingerprint
 from t3d.errors import InputError
-from t3d.models.sdar import SDARConfig, SDARForCausalLM
+from t3d.models.parallel import tensor_parallelism
+from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
 
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _COPIED_FILES = (
@@ -40,6 +42,7 @@ _COPIED_FILES = (
 )
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
+_TORCH_HALF = (torch.bfloat16, torch.float16)
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -47,7 +50,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 class LoadedModel:
     """A model ready to decode or to train, and what identifies it."""
 
-    model: SDARForCausalLM
+    model: SDARForCausalLM | SDARMoeForCausalLM
     tokenizer: PreTrainedTokenizerBase
     mask_token_id: int
     stop_token_ids: tuple[int, ...]
@@ -107,31 +110,61 @@ def resolve_device(device: str) -> torch.device:
         raise InputError("device", device, problem, "use auto, cpu or cuda") from error
 
 
-def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float32") -> LoadedModel:
+def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    """The dtype of a name; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
+
+    On a CPU without bfloat16 arithmetic ``auto`` is float32. Raises InputError for an unknown name.
+    """
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise InputError("dtype", dtype, "not known", f"use one of auto, {', '.join(DTYPES)}")
+    own: Any = config.dtype
+    if own in _TORCH_HALF:
+        return torch.bfloat16 if device.type != "cpu" or _cpu_has_bfloat16() else torch.float32
+    return own if own in DTYPES.values() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(check is not None and check() for check in checks)
+
+
+def load_model(
+    source: str | Path, *, device: str = "auto", dtype: str = "float32", tp_plan: str | None = None
+) -> LoadedModel:
     """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` and ``mini-small`` are bundled.
 
     Never runs code from a checkpoint, and reads weights from safetensors files only.
 
+    ``tp_plan="auto"`` is tensor parallelism, for decoding: the processes that ``torchrun`` started share
+    the model, each with its part of the weights and attention heads on the device of its ``LOCAL_RANK``
+    (on the CPU where PyTorch is built for nothing else). transformers opens the process group unless
+    there is one. All processes must make the same calls; each gets whole logits and all completions.
+
     Raises InputError if there is nothing to load, if it is not an SDAR model, if its weights do not
-    fit the network, or if neither tokenizer nor config names a mask token.
+    fit the network, if neither tokenizer nor config names a mask token, or if these processes cannot
+    share the model.
     """
     name, source = str(source), _checkpoint(source)
-    if dtype not in DTYPES:
-        raise InputError("dtype", dtype, "not known", f"use one of {', '.join(DTYPES)}")
-    target = resolve_device(device)
     config = _load_config(source)
-    if config.model_type != SDARConfig.model_type:
+    if config.model_type not in (SDARConfig.model_type, SDARMoeConfig.model_type):
         raise InputError(
             "model",
             source,
             f"its architecture is {config.model_type!r}, not a block-diffusion model",
-            "give an SDAR checkpoint (config.json with model_type 'sdar')",
+            "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe')",
         )
     _check_weight_files(source)
+    target, parallel = (
+        tensor_parallelism(tp_plan, device, config) if tp_plan is not None else (resolve_device(device), None)
+    )
+    weights_dtype = resolve_dtype(dtype, config, target)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        options: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": "sdpa"}
+        options: dict[str, Any] = {"dtype": weights_dtype, "attn_implementation": "sdpa"}
         options["use_safetensors"] = True  # weights_hash covers no others
+        options["distributed_config"] = parallel
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
         model, report = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -143,12 +176,37 @@ def load_model(source: str | Path, *, device: str = "auto", dtype: str = "float3
         problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
         raise InputError("model", source, problem, "give a complete SDAR checkpoint")
     return LoadedModel(
-        model=model.to(target).eval(),
+        model=(model.to(target) if parallel is None else model).eval(),  # shared: each part is in place
         tokenizer=tokenizer,
         mask_token_id=_mask_token_id(source, config, tokenizer),
         stop_token_ids=_stop_token_ids(source, config, tokenizer),
         source=name,
         weights_hash=_weights_hash(source, config),
+    )
+
+
+def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
+    """A transformers model that is in memory already, with its tokenizer.
+
+    Raises InputError for another architecture, without a tokenizer, or if neither of the two names a
+    mask token or a stop token.
+    """
+    source = model.config.name_or_path or type(model).__name__
+    if not isinstance(model, SDARForCausalLM | SDARMoeForCausalLM):
+        problem = f"it is a {type(model).__name__}, not a block-diffusion model"
+        fix = "give an SDARForCausalLM or SDARMoeForCausalLM of t3d (load_model makes one of a folder)"
+        raise InputError("model", source, problem, fix)
+    if tokenizer is None:
+        raise InputError("tokenizer", None, "a model in memory has none of its own", "give its tokenizer")
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    declared = model.config.eos_token_id if declared is None else declared
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        mask_token_id=_mask_token_id(source, model.config, tokenizer),
+        stop_token_ids=_union_of_stops(source, declared, tokenizer),
+        source=source,
+        weights_hash="",
     )
 
 
@@ -190,8 +248,15 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
     """Write weights and config; copy the base's tokenizer, generation and remote-code files as they are.
 
     Engines that load SDAR with the base's code (JetEngine) then load the export the same way.
-    ``texts`` are further files by name. The folder appears only when complete.
+    ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
+    model that processes share: each holds a part of it.
     """
+    num_shares = loaded.model._tp_size or 1
+    if num_shares > 1:
+        problem = f"shared by {num_shares} processes"
+        raise InputError(
+            "model", loaded.source, problem, "export it from one process, loaded without tp_plan"
+        )
     base = Path(_checkpoint(loaded.source))
     if not base.is_dir():
         revision = loaded.model.config._commit_hash  # the files of the weights that were loaded
@@ -207,13 +272,16 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
 
 
 def _add_older_config_names(path: Path) -> None:
-    """Also write ``rope_theta`` and ``torch_dtype``, which code for transformers 4 reads.
+    """Also write ``rope_theta``, ``torch_dtype`` and ``num_experts``, which code for transformers 4 reads.
 
-    Such code ignores ``rope_parameters`` and ``dtype`` and would fall back on its own defaults.
+    Such code ignores ``rope_parameters``, ``dtype`` and ``num_local_experts`` and would fall back on its
+    own defaults.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
     config["torch_dtype"] = config["dtype"]
     config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    if "num_local_experts" in config:
+        config["num_experts"] = config["num_local_experts"]
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -261,13 +329,19 @@ def _stop_token_ids(
         declared = GenerationConfig.from_pretrained(source).eos_token_id
     except OSError:
         declared = config.eos_token_id
+    return _union_of_stops(source, declared, tokenizer)
+
+
+def _union_of_stops(
+    source: str, declared: int | list[int] | None, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
     ids = declared if isinstance(declared, list) else [declared]
-    ids = sorted({*ids, tokenizer.eos_token_id} - {None})
-    if not ids:
+    named: set[Any] = {*ids, tokenizer.eos_token_id} - {None}
+    if not named:
         raise InputError(
             "model", source, "no end-of-sequence token", "set eos_token_id in generation_config.json"
         )
-    return tuple(ids)
+    return tuple(sorted(named))
 
 
 def _weights_hash(source: str, config: PreTrainedConfig) -> str:

@@ -30,7 +30,8 @@ python benchmarks/demo_table.py {folders} > docs/results/demo.md
 A seed draws the training prompts, the held-out prompts, the sampling noise and the training noise; the
 bundled teacher is the same. Accuracy in percent on {n} held-out prompts per cell and task ({tasks}),
 temperature 0.1, 95 % intervals; a setting's first row is the mean over the tasks. `B8-T4`: blocks of 8, four
-tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF counts commit forwards.
+tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF: tokens per forward of a
+request; its prompt and its commits ride in these forwards.
 {versions}
 """
 

@@ -47,6 +47,8 @@ def test_a_completion_counts_its_forwards_and_cuts_its_answer():
         finish_reason="stop",
         num_denoising_steps=3,
         num_commit_forwards=1,
+        params=DecodeParams(),
+        mask_token_id=37,
     )
     assert completion.visible_ids == (2, 3)
     assert completion.num_forwards == 4

@@ -14,7 +14,6 @@ from t3d.decoding.reference import decode_reference
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
 from t3d.decoding.transfer import transfer_mask
 from t3d.models.forward import block_forward
-from t3d.trajectory import Trajectory
 
 MASK, VOCAB = 37, 40
 
@@ -49,7 +48,7 @@ def test_static_decoding_by_hand():
     assert completion.response_ids == (12, 13, 14, 15, 16, 17)
     assert completion.step_map == (2, 1, 3, 4, 5, 6)
     assert (completion.visible_length, completion.finish_reason) == (6, "length")
-    assert (completion.num_denoising_steps, completion.num_commit_forwards) == (6, 1)
+    assert (completion.num_denoising_steps, completion.num_forwards) == (6, 6)
     m = MASK
     assert model.seen == [
         [5, 6, m, m],
@@ -75,6 +74,14 @@ def test_dynamic_decoding_by_hand():
     assert completion.step_map == (1, 1, 2, 3, 2, 2)
 
 
+def test_entropy_bounded_decoding_by_hand():
+    """Logit 9 leaves 0.05 nats, logits 1 and 2 over 3: two positions of logit 9 stay below 0.11."""
+    strength = [0, 0, 9, 2, 9, 9, 9, 1]
+    settings = {"remasking": "entropy_bounded", "entropy_bound": 0.11}
+    _, completion = scripted(strength, (5, 6), max_new_tokens=6, **settings)
+    assert completion.step_map == (1, 2, 3, 3, 4, 5)
+
+
 def test_sequential_decoding_by_hand():
     _, completion = scripted([0, 0, 1, 2, 4, 1, 2, 3], (5, 6), max_new_tokens=6, remasking="sequential")
     assert completion.step_map == (1, 2, 3, 4, 5, 6)
@@ -85,7 +92,7 @@ def test_decoding_goes_on_to_the_end_of_the_block_of_the_stop_token():
     _, completion = scripted([0, 0, 2, 1, 1, 1, 1, 1], (5, 6), stops=(12,), max_new_tokens=6)
     assert completion.response_ids == (12, 13)
     assert (completion.visible_length, completion.finish_reason) == (1, "stop")
-    assert (completion.num_denoising_steps, completion.num_commit_forwards) == (2, 0)
+    assert completion.num_denoising_steps == 2
 
 
 def test_a_stop_token_in_the_prompt_does_not_stop():
@@ -120,9 +127,12 @@ def decode_settings(draw):
         "block_size": block_size,
         "steps_per_block": draw(st.integers(1, block_size)),
         "remasking": draw(
-            st.sampled_from(["low_confidence_static", "low_confidence_dynamic", "sequential", "random"])
+            st.sampled_from(
+                ["low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"]
+            )
         ),
         "confidence_threshold": 0.3,
+        "entropy_bound": 2.0,
         "max_new_tokens": draw(st.integers(1, 2 * block_size + 3)),
         "seed": draw(st.integers(0, 99)),
     }
@@ -149,16 +159,7 @@ def test_every_recorded_step_is_derived_again_from_its_state(tiny_model, case, s
         mask_token_id=MASK,
         stop_token_ids=stops,
     )
-    record = Trajectory(
-        id=completion.id,
-        prompt_ids=completion.prompt_ids,
-        response_ids=completion.response_ids,
-        step_map=completion.step_map,
-        visible_length=completion.visible_length,
-        finish_reason=completion.finish_reason,
-        block_size=size,
-        mask_token_id=MASK,
-    )
+    record = completion.trajectory
     steps = [0] * start + list(record.step_map)
     quotient, remainder = divmod(size, params.steps_per_block)
     for step in range(record.num_denoising_steps):
@@ -170,15 +171,17 @@ def test_every_recorded_step_is_derived_again_from_its_state(tiny_model, case, s
             logits = block_forward(tiny_model, ids, position, brute_force_mask(end, size))[0, block_start:]
         block = torch.arange(block_start, end)
         noise = (params.seed, stable_key("replay"), block, step + 1)
-        token, confidence = candidate_tokens(logits, counter_uniform(*noise, TOKEN_STREAM), params, MASK)
+        candidates = candidate_tokens(logits, counter_uniform(*noise, TOKEN_STREAM), params, MASK)
+        token, entropy = candidates.token_M, candidates.entropy_M
         in_block = torch.tensor(steps[block_start:end])
         local_step = len({value for value in in_block.tolist() if 0 < value <= step})
         chosen = transfer_mask(
-            confidence[None],
+            candidates.confidence_M[None],
             (in_block > step)[None],
             torch.tensor([quotient + (local_step < remainder)]),
-            counter_uniform(*noise, ORDER_STREAM)[None],
             params,
+            order_uniform_RS=counter_uniform(*noise, ORDER_STREAM)[None],
+            entropy_RS=None if entropy is None else entropy[None],
         )[0]
         assert torch.equal(chosen, in_block == step + 1)
         assert token[chosen].tolist() == [record.response_ids[p - start] for p in block[chosen].tolist()]

@@ -47,7 +47,7 @@ def softmax(logits, temperature=1.0, mask=MASK):
 def test_temperature_zero_is_argmax_without_the_mask(rows, mask):
     """The lowest id among equals; the confidence is the softmax over all tokens but the mask."""
     uniform = torch.rand(len(rows), dtype=torch.float64)
-    token, confidence = candidate_tokens(
+    token, confidence, *_ = candidate_tokens(
         torch.tensor(rows, dtype=torch.float64), uniform, DecodeParams(temperature=0.0), mask
     )
     for row, chosen, prob in zip(rows, token.tolist(), confidence.tolist(), strict=True):
@@ -67,12 +67,12 @@ def test_top_k_of_one_is_argmax(rows, mask, temperature):
 
 
 def test_a_tiny_top_p_is_argmax():
-    token, _ = draw(LOGITS, cells(50), temperature=1.0, top_p=1e-9)
+    token, *_ = draw(LOGITS, cells(50), temperature=1.0, top_p=1e-9)
     assert set(token.tolist()) == {4}
 
 
 def test_a_tiny_temperature_is_argmax_without_overflow():
-    token, confidence = draw(LOGITS, cells(50), temperature=1e-4, confidence="sampled")
+    token, confidence, *_ = draw(LOGITS, cells(50), temperature=1e-4, confidence="sampled")
     assert set(token.tolist()) == {4}
     assert torch.equal(confidence, torch.ones_like(confidence))
 
@@ -85,7 +85,7 @@ def test_a_tiny_temperature_is_argmax_without_overflow():
 def test_the_inverse_cdf_gives_each_token_its_probability(temperature, dtype):
     """10,000 equal cells: each token is drawn in its probability's share of cells, to one cell."""
     logits = torch.tensor(LOGITS, dtype=dtype).expand(10_000, -1)
-    token, _ = candidate_tokens(logits, cells(10_000), DecodeParams(temperature=temperature), MASK)
+    token, *_ = candidate_tokens(logits, cells(10_000), DecodeParams(temperature=temperature), MASK)
     counts = torch.bincount(token, minlength=6)
     for count, probability in zip(counts.tolist(), softmax(LOGITS, temperature), strict=True):
         assert count == pytest.approx(probability * 10_000, abs=1.5)
@@ -94,7 +94,7 @@ def test_the_inverse_cdf_gives_each_token_its_probability(temperature, dtype):
 
 def test_frequencies_of_counter_uniforms_match_the_softmax():
     """Chi-square of 20,000 draws, 4 degrees of freedom: below 25 (p = 5e-5)."""
-    token, _ = draw(LOGITS, counter_uniform(0, torch.arange(20_000)), temperature=1.0)
+    token, *_ = draw(LOGITS, counter_uniform(0, torch.arange(20_000)), temperature=1.0)
     counts = torch.bincount(token, minlength=6)[ALLOWED].double()
     expected = torch.tensor(softmax(LOGITS))[ALLOWED] * 20_000
     assert ((counts - expected) ** 2 / expected).sum() < 25
@@ -109,7 +109,7 @@ def test_the_mask_is_never_drawn(mask, dtype, params):
     uniform = torch.cat([cells(500), ends])
     row = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], dtype=dtype)
     row[mask] = 20.0
-    token, confidence = candidate_tokens(
+    token, confidence, *_ = candidate_tokens(
         row.expand(len(uniform), -1), uniform, DecodeParams(**({"temperature": 1.0} | params)), mask
     )
     assert set(token.tolist()) <= set(range(6)) - {mask}
@@ -118,7 +118,7 @@ def test_the_mask_is_never_drawn(mask, dtype, params):
 
 def test_a_mask_that_takes_all_probability_is_still_not_drawn():
     row = [-1000.0, 0.0, 0.0, 1e30, 0.0, 0.0]
-    token, confidence = draw(row, cells(100), temperature=1.0)
+    token, confidence, *_ = draw(row, cells(100), temperature=1.0)
     assert set(token.tolist()) == {1, 2, 4, 5}
     assert confidence.tolist() == pytest.approx([0.25] * 100)
 
@@ -129,7 +129,7 @@ def test_top_k_keeps_the_k_likeliest(rows, top_k):
     uniform = cells(64)
     for row in rows:
         ranked = sorted(ALLOWED, key=lambda i: (-row[i], i))[:top_k]
-        token, confidence = draw(row, uniform, temperature=1.0, top_k=top_k, confidence="sampled")
+        token, confidence, *_ = draw(row, uniform, temperature=1.0, top_k=top_k, confidence="sampled")
         assert set(token.tolist()) <= set(ranked)
         total = sum(math.exp(row[i]) for i in ranked)
         assert confidence.tolist() == pytest.approx([math.exp(row[i]) / total for i in token.tolist()])
@@ -146,7 +146,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(rows, top_p):
             total += probability[i]
             if total >= top_p:
                 break
-        token, confidence = draw(row, uniform, temperature=1.0, top_p=top_p, confidence="sampled")
+        token, confidence, *_ = draw(row, uniform, temperature=1.0, top_p=top_p, confidence="sampled")
         assert set(token.tolist()) <= set(kept)
         assert confidence.tolist() == pytest.approx([probability[i] / total for i in token.tolist()])
 
@@ -155,7 +155,7 @@ def test_top_p_by_hand():
     """Probabilities 1/2, 1/4, 1/8, 1/8: 0.5 keeps one token, 0.6 two, 0.75 two, 0.8 three, 0.9 four."""
     row = [math.log(0.5), math.log(0.25), math.log(0.125), 50.0, math.log(0.125), -1e9]
     for top_p, kept in ((0.5, {0}), (0.6, {0, 1}), (0.75, {0, 1}), (0.8, {0, 1, 2}), (0.9, {0, 1, 2, 4})):
-        token, _ = draw(row, cells(2000), temperature=1.0, top_p=top_p - 1e-9)
+        token, *_ = draw(row, cells(2000), temperature=1.0, top_p=top_p - 1e-9)
         assert set(token.tolist()) == kept
 
 
@@ -164,14 +164,14 @@ def test_top_p_by_hand():
 )
 def test_a_set_that_reaches_top_p_exactly_is_large_enough(top_p, kept):
     """Four equal tokens of exactly 1/4; the lower ids come first."""
-    token, _ = draw([0.0, 0.0, 0.0, 50.0, 0.0, -1e9], cells(500), temperature=1.0, top_p=top_p)
+    token, *_ = draw([0.0, 0.0, 0.0, 50.0, 0.0, -1e9], cells(500), temperature=1.0, top_p=top_p)
     assert set(token.tolist()) == kept
 
 
 def test_top_p_counts_what_top_k_left():
     """Of 1/2, 1/4, 1/8, 1/8 top_k=2 leaves 2/3 and 1/3: top_p=0.6 keeps the first alone."""
     row = [math.log(0.5), math.log(0.25), math.log(0.125), 50.0, math.log(0.125), -1e9]
-    token, _ = draw(row, cells(500), temperature=1.0, top_k=2, top_p=0.6)
+    token, *_ = draw(row, cells(500), temperature=1.0, top_k=2, top_p=0.6)
     assert set(token.tolist()) == {0}
 
 
@@ -179,20 +179,20 @@ def test_top_p_counts_what_top_k_left():
 
 
 def test_model_confidence_ignores_temperature_and_filters():
-    token, confidence = draw(LOGITS, cells(200), temperature=3.0, top_k=4, top_p=0.95, confidence="model")
+    token, confidence, *_ = draw(LOGITS, cells(200), temperature=3.0, top_k=4, top_p=0.95, confidence="model")
     probability = softmax(LOGITS)
     assert confidence.tolist() == pytest.approx([probability[i] for i in token.tolist()])
 
 
 def test_sampled_confidence_is_the_tempered_probability():
-    token, confidence = draw(LOGITS, cells(200), temperature=3.0, confidence="sampled")
+    token, confidence, *_ = draw(LOGITS, cells(200), temperature=3.0, confidence="sampled")
     probability = softmax(LOGITS, 3.0)
     assert confidence.tolist() == pytest.approx([probability[i] for i in token.tolist()])
 
 
 def test_half_precision_logits_are_reduced_in_float32():
     row = torch.tensor([LOGITS], dtype=torch.bfloat16)
-    _, confidence = candidate_tokens(row, cells(1), DecodeParams(temperature=0.0), MASK)
+    _, confidence, *_ = candidate_tokens(row, cells(1), DecodeParams(temperature=0.0), MASK)
     assert confidence.dtype == torch.float32
     assert confidence.item() == pytest.approx(softmax(LOGITS)[4], abs=1e-6)
 
@@ -200,14 +200,14 @@ def test_half_precision_logits_are_reduced_in_float32():
 def test_no_position_gives_no_token():
     nothing = torch.empty(0, dtype=torch.float64)
     for params in (DecodeParams(temperature=0.0), DecodeParams(temperature=1.0, top_k=2, top_p=0.5)):
-        token, confidence = candidate_tokens(torch.empty(0, 6), nothing, params, MASK)
+        token, confidence, *_ = candidate_tokens(torch.empty(0, 6), nothing, params, MASK)
         assert token.shape == confidence.shape == (0,)
 
 
 def test_rows_do_not_influence_each_other():
     logits, uniform = torch.randn(7, 6, dtype=torch.float64), cells(7)
     params = DecodeParams(temperature=1.0, top_k=4, top_p=0.9)
-    token, confidence = candidate_tokens(logits, uniform, params, MASK)
+    token, confidence, *_ = candidate_tokens(logits, uniform, params, MASK)
     for row in range(7):
         alone = candidate_tokens(logits[row : row + 1], uniform[row : row + 1], params, MASK)
         assert (alone[0].item(), alone[1].item()) == (token[row].item(), confidence[row].item())

@@ -1,5 +1,7 @@
 """Which masked positions a step commits."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.transfer import transfer_mask
 
-STRATEGIES = ["low_confidence_static", "low_confidence_dynamic", "sequential", "random"]
+STRATEGIES = ["low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"]
 
 
 @st.composite
@@ -28,14 +30,17 @@ def blocks(draw):
     return draw(st.lists(one, min_size=1, max_size=4))
 
 
-def transfer(rows, remasking, threshold=0.5):
+def transfer(rows, remasking, threshold=0.5, bound=0.35):
+    """``order`` serves as the order's uniforms and as entropies."""
     confidence, mask, planned, order = zip(*rows, strict=True)
+    order = torch.tensor(order, dtype=torch.float64)
     result = transfer_mask(
         torch.tensor(confidence, dtype=torch.float64),
         torch.tensor(mask),
         torch.tensor(planned),
-        torch.tensor(order, dtype=torch.float64),
-        DecodeParams(remasking=remasking, confidence_threshold=threshold),
+        DecodeParams(remasking=remasking, confidence_threshold=threshold, entropy_bound=bound),
+        order_uniform_RS=order,
+        entropy_RS=order,
     )
     return result.tolist()
 
@@ -60,9 +65,16 @@ def test_exactly_the_planned_number_is_committed(remasking, rows):
 def test_the_choice_equals_the_rule_and_lower_positions_win_ties(remasking, rows):
     """Brute force: sort the masked positions by (worse score, higher position), take the planned number."""
     for chosen, (confidence, mask, planned, order) in zip(transfer(rows, remasking), rows, strict=True):
-        score = {"sequential": [0.0] * len(mask), "random": order}.get(remasking, confidence)
-        masked = [position for position in range(len(mask)) if mask[position]]
-        expected = set(sorted(masked, key=lambda position: (-score[position], position))[:planned])
+        score = {
+            "sequential": [0.0] * len(mask),
+            "random": order,
+            "entropy_bounded": [-entropy for entropy in order],
+        }.get(remasking, confidence)
+        masked, count = [position for position in range(len(mask)) if mask[position]], planned
+        if remasking == "entropy_bounded":
+            sums = itertools.accumulate(sorted(order[position] for position in masked))
+            count = max(planned, sum(total < 0.35 for total in sums))
+        expected = set(sorted(masked, key=lambda position: (-score[position], position))[:count])
         if remasking == "low_confidence_dynamic":
             expected |= {position for position in masked if confidence[position] > 0.5}
         assert {position for position, commit in enumerate(chosen) if commit} == expected
@@ -79,6 +91,24 @@ def test_dynamic_commits_at_least_the_static_choice(rows, threshold):
 @given(blocks())
 def test_dynamic_at_threshold_one_is_static(rows):
     assert transfer(rows, "low_confidence_dynamic", 1.0) == transfer(rows, "low_confidence_static")
+
+
+@pytest.mark.parametrize(
+    ("bound", "planned", "committed"),
+    [
+        (0.0, 1, [4]),
+        (0.1, 1, [4]),
+        (0.11, 1, [4]),
+        (0.5, 1, [4, 5]),
+        (0.95, 1, [1, 4, 5]),
+        (9, 1, [1, 2, 4, 5]),
+    ],
+)
+def test_entropies_add_up_to_less_than_the_bound(bound, planned, committed):
+    """Entropies .5 .8 .1 .3 at the masked positions 1 2 4 5: sums .1, .4, .9, 1.7 by rising entropy."""
+    row = ([1.0] * 6, [False, True, True, False, True, True], planned, [0.0, 0.5, 0.8, 0.0, 0.1, 0.3])
+    chosen = transfer([row], "entropy_bounded", bound=bound)[0]
+    assert [position for position, commit in enumerate(chosen) if commit] == committed
 
 
 @pytest.mark.parametrize(
@@ -119,7 +149,7 @@ def test_random_commits_every_position_equally_often():
         torch.zeros(4000, 4, dtype=torch.float64),
         torch.ones(4000, 4, dtype=torch.bool),
         torch.full((4000,), 2),
-        order,
         DecodeParams(remasking="random"),
+        order_uniform_RS=order,
     )
     assert chosen.double().mean(0).tolist() == pytest.approx([0.5] * 4, abs=5 * 0.5 / 4000**0.5)

@@ -1,6 +1,7 @@
 import pytest
 
 from t3d.decoding.completion import Completion
+from t3d.decoding.params import DecodeParams
 from t3d.evaluation.metrics import decoding_cost, mean_interval, token_agreement, wilson_interval
 
 
@@ -14,6 +15,8 @@ def completion(ids, steps, commits, visible, num_steps):
         finish_reason="stop",
         num_denoising_steps=num_steps,
         num_commit_forwards=commits,
+        params=DecodeParams(),
+        mask_token_id=37,
     )
 
 

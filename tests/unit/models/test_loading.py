@@ -1,15 +1,26 @@
 """Loading a checkpoint, and what is said when it cannot be loaded."""
 
+import copy
 import hashlib
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from t3d.errors import InputError
-from t3d.models.loading import export_model, load_model, resolve_device, tokenizer_hash
+from t3d.models.loading import (
+    DTYPES,
+    adopt_model,
+    export_model,
+    load_model,
+    resolve_device,
+    resolve_dtype,
+    tokenizer_hash,
+)
+from t3d.models.sdar import SDARConfig
 
 
 @pytest.fixture
@@ -18,6 +29,38 @@ def copy_of(tmp_path, checkpoint):
     folder = tmp_path / "copy"
     shutil.copytree(checkpoint, folder)
     return folder
+
+
+@pytest.fixture
+def cpu_with_bfloat16(monkeypatch):
+    """Pretend that the processor has, or has not, arithmetic for bfloat16."""
+
+    def pretend(has_bfloat16):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    return pretend
+
+
+@pytest.fixture
+def moe(make_moe_model, tiny_tokenizer):
+    """A mixture of 4 experts with the ids of the tiny tokenizer, float32."""
+    ids = {name: getattr(tiny_tokenizer, name) for name in ("mask_token_id", "eos_token_id", "pad_token_id")}
+    return make_moe_model(dtype=torch.float32, vocab_size=len(tiny_tokenizer), **ids)
+
+
+@pytest.fixture
+def moe_checkpoint(tmp_path, moe, tiny_tokenizer):
+    """A folder of it."""
+    moe.save_pretrained(tmp_path / "moe")
+    tiny_tokenizer.save_pretrained(tmp_path / "moe")
+    return tmp_path / "moe"
+
+
+@torch.no_grad()
+def logits_of(model):
+    """Of a few tokens under the inherited causal mask."""
+    return model(input_ids=torch.arange(24).view(2, 12)).logits
 
 
 def edit_json(path, **changes):
@@ -38,6 +81,50 @@ def test_a_checkpoint_loads_with_its_ids(checkpoint, tiny_tokenizer):
 def test_the_dtype_is_the_asked_one(checkpoint, dtype):
     loaded = load_model(checkpoint, device="cpu", dtype=dtype)
     assert {weight.dtype for weight in loaded.model.parameters()} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize(
+    ("own", "loaded_as"),
+    [
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("bfloat16", "bfloat16"),
+        ("float16", "bfloat16"),
+        (None, "float32"),
+    ],
+)
+def test_dtype_auto_is_the_checkpoints_own(copy_of, cpu_with_bfloat16, name, own, loaded_as):
+    """Under the name of transformers 5 and of 4; 16 bits are bfloat16, and none named is float32."""
+    cpu_with_bfloat16(True)
+    edit_json(copy_of / "config.json", **({"dtype": None, "torch_dtype": None} | {name: own}))
+    weights = load_model(copy_of, device="cpu", dtype="auto").model.parameters()
+    assert {weight.dtype for weight in weights} == {getattr(torch, loaded_as)}
+
+
+@pytest.mark.parametrize("own", ["bfloat16", "float16"])
+def test_a_cpu_without_bfloat16_takes_float32_unless_told_otherwise(copy_of, cpu_with_bfloat16, own):
+    cpu_with_bfloat16(False)
+    edit_json(copy_of / "config.json", dtype=own)
+    assert load_model(copy_of, device="cpu", dtype="auto").model.dtype == torch.float32
+    assert load_model(copy_of, device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_what_the_cpu_lacks_does_not_concern_a_gpu(cpu_with_bfloat16, has_bfloat16):
+    cpu_with_bfloat16(has_bfloat16)
+    config = SDARConfig(dtype="bfloat16")
+    config.dtype = torch.bfloat16  # as it is in the config of a folder
+    on_cpu, on_gpu = (resolve_dtype("auto", config, torch.device(name)) for name in ("cpu", "cuda"))
+    assert on_gpu == torch.bfloat16
+    assert on_cpu == (torch.bfloat16 if has_bfloat16 else torch.float32)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_a_dtype_that_is_named_is_taken_whatever_the_checkpoints(name):
+    config = SDARConfig()
+    for config.dtype in (torch.float64, torch.bfloat16, None):
+        assert resolve_dtype(name, config, torch.device("cpu")) == getattr(torch, name)
 
 
 def test_loaded_weights_equal_the_saved_ones(checkpoint):
@@ -188,8 +275,10 @@ def test_a_missing_tokenizer_is_an_input_error(copy_of):
 
 
 def test_an_unknown_dtype_names_the_known_ones(checkpoint):
-    with pytest.raises(InputError, match="float64, float32, bfloat16"):
+    with pytest.raises(InputError) as caught:
         load_model(checkpoint, dtype="float8")
+    fix = "use one of auto, float64, float32, bfloat16"
+    assert str(caught.value) == f"dtype='float8': not known. Fix: {fix}."
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cpu:x"])
@@ -239,3 +328,135 @@ def test_a_missing_folder_is_named_without_asking_the_hub(name, tmp_path, monkey
     )
     with pytest.raises(InputError, match=r"no such folder|no config"):
         load_model(name)
+
+
+# --- mixtures of experts ------------------------------------------------------------------------------
+
+
+def test_a_mixture_of_experts_is_saved_with_a_matrix_for_each_expert(moe, moe_checkpoint):
+    """The names and shapes of SDAR-30B-A3B's files; in the network all experts are one tensor."""
+    saved = load_file(moe_checkpoint / "model.safetensors")
+    network = dict(moe.named_parameters())
+    expected = {name: value for name, value in network.items() if ".experts." not in name}
+    for layer in range(2):
+        block = f"model.layers.{layer}.mlp.experts"
+        for expert in range(4):
+            gate, up = network[f"{block}.gate_up_proj"][expert].chunk(2)
+            expected[f"{block}.{expert}.gate_proj.weight"] = gate
+            expected[f"{block}.{expert}.up_proj.weight"] = up
+            expected[f"{block}.{expert}.down_proj.weight"] = network[f"{block}.down_proj"][expert]
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], expected[name]) for name in saved)
+    assert json.loads((moe_checkpoint / "config.json").read_text())["model_type"] == "sdar_moe"
+
+
+def test_a_mixture_of_experts_and_its_export_load_with_the_same_logits(moe, moe_checkpoint, tmp_path):
+    loaded = load_model(moe_checkpoint, device="cpu")
+    export_model(loaded, tmp_path / "export")
+    again = load_model(tmp_path / "export", device="cpu")
+    assert torch.equal(logits_of(loaded.model), logits_of(moe))
+    assert torch.equal(logits_of(again.model), logits_of(moe))
+    saved, exported = (
+        load_file(folder / "model.safetensors") for folder in (moe_checkpoint, tmp_path / "export")
+    )
+    assert exported.keys() == saved.keys()
+    assert again.tokenizer_hash == loaded.tokenizer_hash
+
+
+def test_a_mixture_of_experts_loads_under_the_config_names_of_transformers_4(moe, moe_checkpoint):
+    """As SDAR-30B-A3B was published."""
+    path = moe_checkpoint / "config.json"
+    rope = json.loads(path.read_text())["rope_parameters"]["rope_theta"]
+    edit_json(path, num_local_experts=None, num_experts=4, rope_parameters=None, rope_theta=rope)
+    loaded = load_model(moe_checkpoint, device="cpu")
+    assert loaded.model.config.num_experts == 4
+    assert torch.equal(logits_of(loaded.model), logits_of(moe))
+
+
+def test_an_export_has_the_config_names_of_transformers_4_as_well(moe_checkpoint, tmp_path):
+    """The base's own code reads these and would fall back on 128 experts and another rope."""
+    loaded = load_model(moe_checkpoint, device="cpu")
+    export_model(loaded, tmp_path / "export")
+    config = json.loads((tmp_path / "export" / "config.json").read_text())
+    assert (config["num_experts"], config["num_experts_per_tok"]) == (4, 2)
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert config["torch_dtype"] == config["dtype"] == "float32"
+
+
+def test_weights_for_another_number_of_experts_are_refused(moe_checkpoint):
+    edit_json(moe_checkpoint / "config.json", num_local_experts=5)
+    with pytest.raises(InputError, match="model="):
+        load_model(moe_checkpoint, device="cpu")
+
+
+# --- models in memory ---------------------------------------------------------------------------------
+
+
+def with_stops(model, generation=None, config=None):
+    """The model, its stop ids set in its two configs."""
+    model.generation_config.eos_token_id, model.config.eos_token_id = generation, config
+    return model
+
+
+def test_an_adopted_model_has_the_ids_and_the_weights_of_its_folder(checkpoint):
+    loaded = load_model(checkpoint, device="cpu")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).train()
+    adopted = adopt_model(model, loaded.tokenizer)
+    assert adopted.model is model
+    assert not model.training
+    assert adopted.source == str(checkpoint)
+    differing = {name for name, value in loaded.identity().items() if adopted.identity()[name] != value}
+    assert differing == {"weights"}
+
+
+def test_an_adopted_model_without_a_folder_goes_by_its_class(make_model, moe, tiny_tokenizer):
+    assert adopt_model(make_model(), tiny_tokenizer).source == "SDARForCausalLM"
+    assert adopt_model(moe, tiny_tokenizer).source == "SDARMoeForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "stops"),
+    [
+        ([3, 5], 7, {3, 5}),
+        (4, 7, {4}),
+        (0, 7, {0}),
+        (None, 7, {7}),
+        (None, [7, 8], {7, 8}),
+        (None, None, set()),
+    ],
+)
+def test_stop_ids_of_a_model_in_memory(make_model, tiny_tokenizer, generation, config, stops):
+    """Its generation config's, else its config's; the tokenizer's always."""
+    adopted = adopt_model(with_stops(make_model(), generation, config), tiny_tokenizer)
+    assert adopted.stop_token_ids == tuple(sorted(stops | {tiny_tokenizer.eos_token_id}))
+
+
+def test_the_mask_id_of_a_model_in_memory_is_its_configs_if_the_tokenizer_has_none(
+    make_model, tiny_tokenizer
+):
+    assert adopt_model(make_model(), tiny_tokenizer).mask_token_id == tiny_tokenizer.mask_token_id
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.mask_token = None
+    assert adopt_model(make_model(mask_token_id=11), tokenizer).mask_token_id == 11
+    with pytest.raises(InputError, match="neither tokenizer nor config names a mask token"):
+        adopt_model(make_model(mask_token_id=None), tokenizer)
+
+
+def test_a_model_in_memory_without_any_stop_token_is_refused(make_model, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        adopt_model(with_stops(make_model()), tokenizer)
+
+
+def test_a_model_in_memory_of_another_architecture_is_refused(tiny_tokenizer):
+    """Its causal attention would ignore the blocks."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0}
+    with pytest.raises(InputError, match=r"model='Qwen3ForCausalLM': .*not a block-diffusion model"):
+        adopt_model(Qwen3ForCausalLM(Qwen3Config(**sizes, **heads)), tiny_tokenizer)
+
+
+def test_a_model_in_memory_without_a_tokenizer_is_refused(make_model):
+    with pytest.raises(InputError, match=r"tokenizer=None.*Fix: give its tokenizer"):
+        adopt_model(make_model(), None)

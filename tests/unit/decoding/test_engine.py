@@ -1,21 +1,26 @@
-"""Batched, cached decoding equals the specification, whatever the batch."""
+"""The engine equals the specification, whatever the batch, and loses nothing."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slot_helpers import extend
 
-from t3d.decoding.batched import decode
-from t3d.decoding.completion import DecodeRequest
+from t3d.decoding.completion import DecodeRequest, DecodingError
+from t3d.decoding.engine import Engine, EngineConfig, _Run, decode
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
+from t3d.decoding.rows import Job
 from t3d.errors import InputError
+from t3d.models.slots import SlotCache
 from t3d.schedule import num_transfer_tokens
 
 MASK, VOCAB = 37, 40
-STRATEGIES = ["low_confidence_static", "low_confidence_dynamic", "sequential", "random"]
+STRATEGIES = ["low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"]
+ADAPTIVE = ("low_confidence_dynamic", "entropy_bounded")
 SAMPLINGS = [
     {"temperature": 0.0},
     {"temperature": 1.0},
@@ -36,7 +41,12 @@ def requests_of(prompt_lengths, seed=0):
 
 
 def run(model, requests, params, stops=(), **settings):
-    return decode(model, requests, params, mask_token_id=MASK, stop_token_ids=stops, **settings)
+    config = EngineConfig(**settings)
+    return decode(model, requests, params, mask_token_id=MASK, stop_token_ids=stops, config=config)
+
+
+def engine_of(model, stops=(), **settings):
+    return Engine(model, mask_token_id=MASK, stop_token_ids=stops, config=EngineConfig(**settings))
 
 
 def run_reference(model, requests, params, stops=()):
@@ -55,6 +65,7 @@ def cases(draw, max_requests=4):
         "steps_per_block": draw(st.integers(1, block_size)),
         "remasking": draw(st.sampled_from(STRATEGIES)),
         "confidence_threshold": draw(st.sampled_from([0.2, 0.3, 0.9])),
+        "entropy_bound": draw(st.sampled_from([0.1, 1.0, 3.0])),
         "max_new_tokens": draw(st.integers(1, 2 * block_size + 3)),
         "seed": draw(st.integers(0, 99)),
     }
@@ -67,12 +78,12 @@ def cases(draw, max_requests=4):
 
 @settings(max_examples=50)
 @given(cases(), st.integers(1, 4))
-def test_batched_decoding_equals_the_reference(tiny_model, case, batch_size):
+def test_the_engine_equals_the_reference(tiny_model, case, batch_size):
     """Token for token, step for step, forward for forward; ragged batches, fewer rows than requests."""
     lengths, fields, stops = case
     requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
     expected = run_reference(tiny_model, requests, params, stops)
-    assert run(tiny_model, requests, params, stops, batch_size=batch_size) == expected
+    assert run(tiny_model, requests, params, stops, max_batch_size=batch_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,6 +100,7 @@ def test_every_schedule_and_strategy_equals_the_reference(tiny_model, block_size
             steps_per_block=steps,
             remasking=remasking,
             confidence_threshold=0.3,
+            entropy_bound=2.0,
             temperature=temperature,
             max_new_tokens=block_size + 1,
         )
@@ -105,6 +117,51 @@ def test_rows_that_stop_at_different_blocks_equal_the_reference(tiny_model):
     assert len({len(completion.response_ids) // 4 for completion in completions}) >= 3
     assert {completion.finish_reason for completion in completions} == {"stop", "length"}
     assert completions == run_reference(tiny_model, requests, params, (13,))
+
+
+@settings(max_examples=15)
+@given(cases(), st.integers(1, 4))
+def test_a_mixture_of_experts_equals_the_reference(tiny_moe_model, case, batch_size):
+    lengths, fields, stops = case
+    requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
+    expected = run_reference(tiny_moe_model, requests, params, stops)
+    assert run(tiny_moe_model, requests, params, stops, max_batch_size=batch_size) == expected
+
+
+@pytest.mark.parametrize("position", range(8))
+@pytest.mark.parametrize("prompt_length", [4, 6])
+def test_a_stop_at_any_position_ends_with_its_whole_block(tiny_model, position, prompt_length):
+    """What is decoded does not depend on the stop ids: the response is cut after the stop's block."""
+    request = requests_of([prompt_length], seed=3)
+    params = DecodeParams(temperature=1.0, max_new_tokens=12)
+    endless = run(tiny_model, request, params)[0]
+    stop = endless.response_ids[position]
+    first = endless.response_ids.index(stop)
+    completion = run(tiny_model, request, params, (stop,))[0]
+    end = -(-(prompt_length + first + 1) // 4) * 4 - prompt_length
+    assert completion.response_ids == endless.response_ids[:end]
+    assert completion.step_map == endless.step_map[:end]
+    assert completion.logprobs == pytest.approx(endless.logprobs[:end], abs=1e-6)
+    assert (completion.visible_length, completion.finish_reason) == (first + 1, "stop")
+
+
+def test_keys_and_values_of_committed_blocks_equal_a_full_recompute(tiny_model):
+    """Of a row that shared its forwards with others and took over a slot."""
+    params = [DecodeParams(temperature=1.0, max_new_tokens=count) for count in (6, 13, 22)]
+    jobs = [Job(*pair) for pair in zip(requests_of([5, 1, 7]), params, strict=True)]
+    run_of_engine = _Run(engine_of(tiny_model, max_batch_size=2), jobs)
+    *_, last = run_of_engine.updates(blocks=False)
+    completion = last.completion
+    assert completion.id == jobs[2].request.id, "the longest ends alone, in slot 0"
+    cache, fresh = run_of_engine.cache, SlotCache(1, 32)
+    ids = [*completion.prompt_ids, *completion.response_ids]
+    committed = len(ids) - 4  # the terminal block is never committed
+    extend(tiny_model, fresh, [(0, 0, ids[:committed])])
+    for layer in range(2):
+        for ours, theirs in zip(
+            cache.layer(layer, torch.empty(0)), fresh.layer(layer, torch.empty(0)), strict=True
+        ):
+            torch.testing.assert_close(ours[0, :committed], theirs[0, :committed], atol=1e-6, rtol=0)
 
 
 def test_float32_decoding_equals_the_reference(make_model):
@@ -124,16 +181,17 @@ def test_a_request_gives_the_same_in_any_batch_and_order(tiny_model, case, rando
     requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
     alone = {request.id: run(tiny_model, [request], params, stops)[0] for request in requests}
     shuffled = random.sample(requests, len(requests))
-    completions = run(tiny_model, shuffled, params, stops, batch_size=batch_size)
+    completions = run(tiny_model, shuffled, params, stops, max_batch_size=batch_size)
     assert completions == [alone[request.id] for request in shuffled]
 
 
 def test_each_completion_is_reported_once_as_soon_as_it_is_there(tiny_model):
     requests, reported = requests_of([3, 4, 5, 6, 9], seed=1), []
     params = DecodeParams(temperature=1.0, max_new_tokens=16)
-    completions = run(tiny_model, requests, params, (13,), batch_size=2, on_finish=reported.append)
-    assert [completion.id for completion in completions] == [request.id for request in requests]
-    assert sorted(reported, key=lambda completion: completion.id) == completions
+    engine = engine_of(tiny_model, (13,), max_batch_size=2)
+    done = engine.decode([Job(request, params) for request in requests], reported.append)
+    assert reported == list(done.values())
+    assert sorted(done) == sorted(request.id for request in requests)
 
 
 def test_no_request_gives_no_completion(tiny_model):
@@ -146,6 +204,65 @@ def test_equal_prompts_under_two_ids_are_sampled_independently(tiny_model):
     assert first.response_ids != second.response_ids
     first, second = run(tiny_model, requests, DecodeParams(temperature=0.0, max_new_tokens=12))
     assert first.response_ids == second.response_ids
+
+
+@settings(max_examples=25)
+@given(cases(max_requests=5), st.integers(1, 5), st.integers(1, 9))
+def test_fused_commits_change_nothing(tiny_model, case, batch_size, budget):
+    lengths, fields, stops = case
+    requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
+    separate = run(tiny_model, requests, params, stops, max_batch_size=batch_size, fuse_commits=False)
+    fused = run(tiny_model, requests, params, stops, max_batch_size=batch_size, max_prefill_tokens=budget)
+    assert [dataclasses.replace(completion, num_commit_forwards=0) for completion in separate] == fused
+
+
+@settings(max_examples=25)
+@given(cases(max_requests=5), st.integers(1, 5), st.booleans())
+def test_fixed_shapes_change_nothing(tiny_model, case, batch_size, fuse):
+    """The padded forwards that a GPU replays, run one by one."""
+    lengths, fields, stops = case
+    requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
+    sizes = {"max_batch_size": batch_size, "fuse_commits": fuse}
+    plain = run(tiny_model, requests, params, stops, **sizes)
+    assert run(tiny_model, requests, params, stops, fixed_shapes=True, **sizes) == plain
+
+
+@settings(max_examples=20)
+@given(st.data(), st.integers(1, 4), st.booleans())
+def test_each_request_may_have_its_own_settings(tiny_model, data, batch_size, fixed_shapes):
+    """Block sizes, schedules, strategies, temperatures and seeds side by side."""
+    own = [data.draw(cases(max_requests=1)) for _ in range(4)]
+    lengths, params = [case[0][0] for case in own], [DecodeParams(**case[1]) for case in own]
+    requests = requests_of(lengths)
+    jobs = [Job(*pair) for pair in zip(requests, params, strict=True)]
+    sizes = {"max_batch_size": batch_size, "fixed_shapes": fixed_shapes}
+    done = engine_of(tiny_model, COMMON, **sizes).decode(jobs)
+    for job in jobs:
+        assert done[job.request.id] == run_reference(tiny_model, [job.request], job.params, COMMON)[0]
+
+
+def test_five_hundred_requests_through_three_slots_all_come_back(tiny_model):
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(1, 13, (500,), generator=generator).tolist()
+    requests = requests_of(lengths)
+    params = DecodeParams(steps_per_block=1, temperature=1.0, max_new_tokens=8)
+    completions = run(tiny_model, requests, params, COMMON, max_batch_size=3)
+    assert [completion.id for completion in completions] == [request.id for request in requests]
+    assert all(c.prompt_ids == r.prompt_ids for c, r in zip(completions, requests, strict=True))
+    for index in (0, 3, 123, 256, 499):
+        assert completions[index] == run_reference(tiny_model, [requests[index]], params, COMMON)[0]
+
+
+def test_logprobs_are_those_of_the_model_when_it_committed(tiny_model):
+    requests = requests_of([3, 8, 5])
+    for fields in ({"temperature": 0.0}, {"temperature": 1.0, "top_k": 4, "confidence": "sampled"}):
+        params = DecodeParams(steps_per_block=2, max_new_tokens=10, **fields)
+        for ours, theirs in zip(
+            run(tiny_model, requests, params), run_reference(tiny_model, requests, params), strict=True
+        ):
+            assert len(ours.logprobs) == len(ours.response_ids)
+            assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-6)
+            assert max(ours.logprobs) < 0
 
 
 # --- what holds for every completion ------------------------------------------------------------------
@@ -182,13 +299,14 @@ def test_completions_keep_their_rules(tiny_model, case, with_stops):
             counts = [count for _, count in sorted(Counter(block).items())]
             left = len(block)
             for planned, count in zip(plan, counts, strict=False):
-                if params.remasking == "low_confidence_dynamic":
+                if params.remasking in ADAPTIVE:
                     assert count >= min(planned, left)
                 else:
                     assert count == min(planned, left)
                 left -= count
             assert left == 0
-        assert completion.num_commit_forwards == len(blocks) - 1
+        assert completion.num_commit_forwards == 0
+        assert completion.num_forwards == completion.num_denoising_steps
         if params.remasking == "sequential":
             assert list(steps) == sorted(steps)
 
@@ -210,13 +328,16 @@ def test_completions_keep_their_rules(tiny_model, case, with_stops):
 def test_numbers_of_forwards_by_hand(
     tiny_model, prompt, size, steps, new_tokens, denoising_steps, commits, remasking
 ):
+    """Fused: as many as denoising steps. Separate commits: one more for every block but the last."""
     params = DecodeParams(
         block_size=size, steps_per_block=steps, remasking=remasking, max_new_tokens=new_tokens
     )
-    completion = run(tiny_model, requests_of([prompt]), params)[0]
-    assert completion.num_denoising_steps == denoising_steps
-    assert completion.num_commit_forwards == commits
-    assert completion.num_forwards == denoising_steps + commits
+    fused, separate = (
+        run(tiny_model, requests_of([prompt]), params, fuse_commits=fuse)[0] for fuse in (True, False)
+    )
+    assert fused.num_denoising_steps == separate.num_denoising_steps == denoising_steps
+    assert (fused.num_commit_forwards, separate.num_commit_forwards) == (0, commits)
+    assert separate.num_forwards == denoising_steps + commits
 
 
 def spy_on(model):
@@ -230,12 +351,14 @@ def spy_on(model):
 
 
 @pytest.mark.parametrize("prompt_length", [1, 3, 4, 6, 8])
-def test_one_request_takes_the_forwards_it_counts_and_one_prefill(make_model, prompt_length):
-    """The prefill of the prompt's whole blocks is one more forward, where there is one."""
+@pytest.mark.parametrize("fuse", [True, False])
+def test_one_request_takes_the_forwards_it_counts(make_model, prompt_length, fuse):
+    """The prompt rides in the first one; with separate commits it takes one of its own."""
     model = make_model()
     calls, _ = spy_on(model)
-    completion = run(model, requests_of([prompt_length]), DecodeParams(max_new_tokens=9))[0]
-    assert len(calls) == completion.num_forwards + (prompt_length >= 4)
+    params = DecodeParams(max_new_tokens=9)
+    completion = run(model, requests_of([prompt_length]), params, fuse_commits=fuse)[0]
+    assert len(calls) == completion.num_forwards + (not fuse and prompt_length >= 4)
 
 
 @pytest.mark.parametrize("remasking", STRATEGIES)
@@ -296,19 +419,47 @@ def test_no_gradient_is_recorded_and_the_model_is_unchanged(make_model):
 # --- errors ---------------------------------------------------------------------------------------------
 
 
-def test_an_empty_prompt_is_named(tiny_model):
-    requests = [*requests_of([3]), DecodeRequest(id="empty", prompt_ids=())]
-    with pytest.raises(InputError, match="prompt_ids='empty'"):
-        run(tiny_model, requests, DecodeParams(max_new_tokens=8))
-
-
-def test_a_prompt_that_cannot_fit_is_named_before_anything_is_decoded(make_model):
+def test_refused_requests_are_named_and_the_others_finish(make_model):
+    """An empty prompt, and one that can never fit; more of them than slots."""
     model = make_model(max_position_embeddings=16)
+    good = requests_of([3, 4, 2])
+    bad = [DecodeRequest(id="empty", prompt_ids=()), DecodeRequest(id="long", prompt_ids=(1,) * 9)]
+    params = DecodeParams(max_new_tokens=8)
+    with pytest.raises(DecodingError) as caught:
+        run(model, [good[0], bad[0], good[1], bad[1], good[2]], params, max_batch_size=1)
+    assert set(caught.value.problems) == {"empty", "long"}
+    assert "prompt_ids='empty': this request has an empty prompt" in str(caught.value)
+    assert "'long' has 9 prompt tokens and would need 20 positions, but the model has 16" in str(caught.value)
+    finished = [caught.value.completions[request.id] for request in good]
+    assert finished == run_reference(model, good, params)
+
+
+def test_max_model_len_refuses_what_is_longer(tiny_model):
+    requests = requests_of([4, 9])
+    params = DecodeParams(max_new_tokens=8)
+    with pytest.raises(DecodingError, match="'request/1' has 9 prompt tokens and would need 20 positions"):
+        run(tiny_model, requests, params, max_model_len=16)
+    assert len(run(tiny_model, requests, params, max_model_len=20)) == 2
+
+
+def test_a_failure_in_the_model_names_the_requests_and_keeps_what_is_finished(make_model):
+    model = make_model()
+    requests, params = requests_of([1, 2, 3, 4]), DecodeParams(max_new_tokens=4)
+    expected = run(model, requests, params)
     calls, _ = spy_on(model)
-    with pytest.raises(InputError, match="'request/1' has 5 prompt tokens and would need 20 positions"):
-        run(model, requests_of([4, 5]), DecodeParams(max_new_tokens=12))
-    assert calls == []
-    assert len(run(model, requests_of([4, 5]), DecodeParams(max_new_tokens=11))) == 2
+
+    def fail(*_):
+        if len(calls) > 12:
+            raise RuntimeError("out of memory")
+
+    model.register_forward_pre_hook(fail)
+    with pytest.raises(DecodingError, match="RuntimeError: out of memory") as caught:
+        run(model, requests, params, max_batch_size=1)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    done, failed = caught.value.completions, caught.value.problems
+    assert done and failed
+    assert set(done) | set(failed) == {request.id for request in requests}
+    assert all(done[completion.id] == completion for completion in expected if completion.id in done)
 
 
 def test_a_repeated_id_is_named(tiny_model):
@@ -317,8 +468,8 @@ def test_a_repeated_id_is_named(tiny_model):
         run(tiny_model, requests, DecodeParams(max_new_tokens=8))
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_size_below_one_is_named(tiny_model, batch_size):
-    """It reaches decode() from the command line's --batch-size."""
-    with pytest.raises(InputError, match="batch_size"):
-        run(tiny_model, requests_of([3]), DecodeParams(max_new_tokens=4), batch_size=batch_size)
+@pytest.mark.parametrize("field", ["max_batch_size", "max_model_len", "max_prefill_tokens"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_size_below_one_is_named(field, value):
+    with pytest.raises(InputError, match=field):
+        EngineConfig(**{field: value})

@@ -1,0 +1,319 @@
+"""The decoding engine: every forward extends sequences, and no forward is spent on anything else.
+
+A row adds ``[clean tokens that are not written yet] + [its active block]`` to a forward: the prompt
+at first, the block just finished later. Prefill, commit and denoising are therefore one forward, and a
+block costs as many forwards as it has denoising steps. Rows are independent: each is at its own block
+and step, and a finished one hands its slot to the next request.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from t3d.decoding.completion import (
+    BlockUpdate,
+    Completion,
+    DecodeRequest,
+    DecodingError,
+    check_request,
+    num_positions_needed,
+)
+from t3d.decoding.decide import MaskedPositions, decide
+from t3d.decoding.fixed_shapes import FixedShapeRunner
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.rows import Job, RowTable
+from t3d.decoding.stats import EngineStats
+from t3d.errors import InputError, require_positive, require_unique_ids
+from t3d.models.extend_plan import plan_extend
+from t3d.models.forward import extend_forward
+from t3d.models.slots import SlotCache, Spans, to_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the engine uses the machine; none of it changes what is decoded."""
+
+    max_batch_size: int = 256
+    """Sequences decoded together: slots."""
+    max_model_len: int | None = None
+    """Positions of a slot, prompt and response; None: what the requests at hand need."""
+    max_prefill_tokens: int = 2048
+    """Prompt tokens in one forward; a longer prompt is written in several, at least a block in each."""
+    fuse_commits: bool = True
+    """Write a finished block in the next block's first forward; False spends a forward on it."""
+    fixed_shapes: bool | None = None
+    """Pad denoising forwards to a few shapes; None: where CUDA graphs can replay them."""
+    enforce_eager: bool = False
+    """No CUDA graphs."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_batch_size", "max_model_len", "max_prefill_tokens")
+
+
+class Engine:
+    """Decodes requests of one model; ``stats`` adds up over its calls."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        mask_token_id: int,
+        stop_token_ids: Sequence[int],
+        config: EngineConfig | None = None,
+    ) -> None:
+        self.model, self.config = model, config or EngineConfig()
+        self.mask_token_id, self.stop_token_ids = mask_token_id, frozenset(stop_token_ids)
+        self.stats = EngineStats.of_model(model, self.config.max_batch_size)
+        on_cuda = next(model.parameters()).device.type == "cuda"
+        # The experts' loop of transformers reads from the device, which no graph can hold.
+        graphs_possible = on_cuda and not hasattr(model.config, "num_experts")
+        self.has_graphs = graphs_possible and not self.config.enforce_eager
+        wanted = self.config.fixed_shapes
+        self.has_fixed_shapes = self.has_graphs if wanted is None else wanted
+        limit = model.config.max_position_embeddings
+        self.max_model_len = min(limit, self.config.max_model_len or limit)
+
+    def stream(self, jobs: Sequence[Job], *, provisional: bool = False) -> Iterator[BlockUpdate]:
+        """Decode jobs and yield each block as soon as it is finished, the last with its completion.
+
+        With ``provisional`` also what every other denoising step leaves. A request that can never be
+        decoded yields a completion with an error at once. Raises InputError for an id used twice and
+        DecodingError if a forward fails; it holds what is finished.
+        """
+        require_unique_ids((job.request.id for job in jobs), "requests")
+        return _Run(self, jobs).updates(blocks=True, provisional=provisional)
+
+    def decode(
+        self, jobs: Sequence[Job], on_finish: Callable[[Completion], None] | None = None
+    ) -> dict[str, Completion]:
+        """Completions by request id, refusals included; ``on_finish`` gets each as soon as it is there."""
+        require_unique_ids((job.request.id for job in jobs), "requests")
+        run = _Run(self, jobs)
+        for update in run.updates(blocks=False):
+            if on_finish is not None and update.completion is not None:
+                on_finish(update.completion)
+        return run.finished
+
+
+class _Run:
+    """One call of the engine."""
+
+    def __init__(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        self.engine = engine
+        self.device = next(engine.model.parameters()).device
+        self.finished: dict[str, Completion] = {}
+        self.waiting: deque[Job] = deque()
+        for job in jobs:
+            try:
+                check_request(job.request, job.params, engine.max_model_len)
+            except InputError as error:
+                self.finished[job.request.id] = _refusal(job, error, engine.mask_token_id)
+            else:
+                self.waiting.append(job)
+        num_rows = min(engine.config.max_batch_size, len(self.waiting))
+        needed = [num_positions_needed(job.request, job.params) for job in self.waiting]
+        num_positions = max(needed, default=0)
+        max_block_size = max((job.params.block_size for job in self.waiting), default=0)
+        self.rows = RowTable(num_rows, num_positions, max_block_size, engine.mask_token_id)
+        self.fixed = None
+        if engine.has_fixed_shapes:
+            self.cache = SlotCache(num_rows + 1, num_positions)  # one more for what padding writes
+            self.fixed = FixedShapeRunner(engine.model, self.cache, use_graphs=engine.has_graphs)
+        else:
+            self.cache = SlotCache(num_rows, num_positions)
+        self.stops = np.array(sorted(engine.stop_token_ids), dtype=np.int64)
+
+    def updates(self, *, blocks: bool, provisional: bool = False) -> Iterator[BlockUpdate]:
+        """Run to the end; without ``blocks`` only the updates that bring a completion."""
+        for completion in self.finished.values():
+            yield BlockUpdate.of_completion(completion)
+        while self._admit():
+            started = time.perf_counter()
+            try:
+                denoises_R, is_clean_R = self._forward()
+            except Exception as error:
+                jobs = [*self.rows.jobs, *self.waiting]
+                first_line = str(error).partition("\n")[0]
+                reason = f"{type(error).__name__}: {first_line}"
+                problems = {job.request.id: reason for job in jobs}
+                raise DecodingError(problems, self.finished) from error
+            self.engine.stats.count_seconds(time.perf_counter() - started)
+            if provisional:
+                rows_left = np.flatnonzero(denoises_R & ~is_clean_R)
+                yield from [self.rows.update(row, None) for row in rows_left]
+            yield from self._finish_blocks(np.flatnonzero(is_clean_R), blocks)
+
+    def _admit(self) -> bool:
+        """Fill free rows; whether there is anything to do."""
+        rows = self.rows
+        while self.waiting and rows.num_active < rows.num_rows:
+            rows.admit(rows.num_active, self.waiting.popleft())
+        return rows.num_active > 0
+
+    @torch.inference_mode()
+    def _forward(self) -> tuple[np.ndarray, np.ndarray]:
+        """One forward of all rows and what it commits: which rows denoised, and which of them are clean."""
+        rows, active = self.rows, slice(0, self.rows.num_active)
+        committed_R, block_start_R = rows.committed_R[active], rows.block_start_R[active]
+        size_R = rows.block_size_R[active]
+        written_R, denoises_R = self._share_out(block_start_R - committed_R, size_R)
+        end_R = np.where(denoises_R, block_start_R + size_R, committed_R + written_R)
+        noise_mask_RS = rows.active_masks() & denoises_R[:, None]
+        used = np.flatnonzero(end_R > committed_R)
+        spans = Spans(slot_R=used, start_R=committed_R[used], end_R=end_R[used], block_size_R=size_R[used])
+        row_M, column_M = np.nonzero(noise_mask_RS)
+        logits_MV = self._logits(spans, row_M, block_start_R[row_M] + column_M)
+        rows.denoising_steps_R[active] += denoises_R
+        if len(row_M):
+            self._commit(logits_MV, noise_mask_RS)
+        is_commit_R = ~denoises_R & (written_R > 0) & (rows.denoising_steps_R[active] > 0)
+        rows.commits_R[active] += is_commit_R
+        rows.step_in_block_R[active] += denoises_R
+        # Clean tokens are written now; the active block counts as unwritten until it rides as a clean one.
+        rows.committed_R[active] = committed_R + written_R
+        self.engine.stats.count_forward(
+            spans,
+            num_logits=len(row_M),
+            num_steps=int(denoises_R.sum()),
+            num_commits=int(is_commit_R.sum()),
+            writes_prompt=bool(((written_R > 0) & (rows.denoising_steps_R[active] <= denoises_R)).any()),
+        )
+        return denoises_R, denoises_R & ~rows.active_masks().any(1)
+
+    def _share_out(self, unwritten_R: np.ndarray, size_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Clean tokens that each row writes in this forward, and whether its active block rides along."""
+        config = self.engine.config
+        written_R = unwritten_R.copy()
+        denoises_R = np.full(len(written_R), True) if config.fuse_commits else unwritten_R == 0
+        budget = config.max_prefill_tokens
+        for row in np.flatnonzero(unwritten_R > size_R):
+            granted = min(int(unwritten_R[row]), budget // size_R[row] * size_R[row])
+            if granted == 0 and budget == config.max_prefill_tokens:
+                granted = size_R[row]  # a budget below one block still writes one
+            budget = max(0, budget - granted)
+            written_R[row] = granted
+            denoises_R[row] &= granted == unwritten_R[row]
+        return written_R, denoises_R
+
+    def _logits(self, spans: Spans, row_M: np.ndarray, position_M: np.ndarray) -> Tensor:
+        """Run the model over all spans; logits ``[M, V]`` at the masked positions."""
+        model = self.engine.model
+        if self.fixed is not None and (spans.length_R <= 2 * spans.block_size_R).all():
+            return self.fixed.logits(spans, self.rows.ids_RL, row_M, position_M)
+        plan = plan_extend(self.cache, spans, model.config, dtype=model.dtype, device=self.device)
+        # Where each row's position 0 would lie on the token axis
+        origin_R = np.zeros(self.rows.num_active, dtype=np.int64)
+        origin_R[spans.slot_R] = spans.first_R - spans.start_R
+        return extend_forward(
+            model,
+            to_device(self.rows.ids_RL[spans.slot_T, spans.position_T], self.device),
+            to_device(spans.position_T, self.device),
+            plan,
+            logit_positions=to_device(origin_R[row_M] + position_M, self.device),
+        )
+
+    def _commit(self, logits_MV: Tensor, noise_mask_RS: np.ndarray) -> None:
+        """Decide the masked positions, group by group of rows with equal sampling settings."""
+        rows = self.rows
+        row_M, column_M = np.nonzero(noise_mask_RS)
+        position_M = rows.block_start_R[row_M] + column_M
+        groups = rows.sampling_groups()
+        for params, members in groups:
+            picked = slice(None) if len(groups) == 1 else np.flatnonzero(np.isin(row_M, members))
+            row, position = row_M[picked], position_M[picked]
+            if len(row) == 0:
+                continue
+            counters = (rows.seed_R[row], rows.key_R[row], position, rows.denoising_steps_R[row])
+            masked = MaskedPositions(
+                noise_mask_RS=noise_mask_RS[members],
+                num_planned_R=rows.schedule_RS[members, rows.step_in_block_R[members]],
+                counter_M=counters,
+            )
+            logits = logits_MV if isinstance(picked, slice) else logits_MV[to_device(picked, self.device)]
+            rows.commit(row, position, decide(logits, masked, params, self.engine.mask_token_id))
+
+    @torch.inference_mode()
+    def _finish_blocks(self, clean_rows: np.ndarray, blocks: bool) -> list[BlockUpdate]:
+        """Next blocks for rows whose block is clean; completions and new requests for finished ones."""
+        rows, updates = self.rows, []
+        ends = dict(zip(clean_rows.tolist(), rows.are_finished(clean_rows, self.stops), strict=True))
+        stats = self.engine.stats
+        stats.blocks += len(ends)
+        for row, is_last in ends.items():
+            if not is_last:
+                if blocks:
+                    updates.append(rows.update(row, None))
+                continue
+            completion = rows.completion(row, self.engine.stop_token_ids)
+            self.finished[completion.id] = completion
+            stats.count_completion(completion)
+            updates.append(rows.update(row, completion))
+        rows.next_block(np.array([row for row, is_last in ends.items() if not is_last], dtype=np.int64))
+        for row in sorted((row for row, is_last in ends.items() if is_last), reverse=True):
+            self._free(row)
+        stats.kv_bytes = max(stats.kv_bytes, self.cache.num_bytes)
+        return updates
+
+    def _free(self, row: int) -> None:
+        """Give a finished row to the next request, or close the gap with the last row."""
+        rows, last = self.rows, self.rows.num_active - 1
+        if self.waiting:
+            rows.admit(row, self.waiting.popleft())
+            return
+        if row != last:
+            self.cache.move(last, row, int(rows.committed_R[last]))
+            rows.move(last, row)
+        rows.drop_last()
+
+
+def _refusal(job: Job, error: InputError, mask_token_id: int) -> Completion:
+    return Completion(
+        id=job.request.id,
+        prompt_ids=job.request.prompt_ids,
+        finish_reason="error",
+        params=job.params,
+        mask_token_id=mask_token_id,
+        error=str(error),
+    )
+
+
+def completions_of(
+    requests: Sequence[DecodeRequest],
+    done: Mapping[str, Completion],
+    *,
+    on_error: Literal["raise", "return"] = "raise",
+) -> list[Completion]:
+    """The completions of these requests, in their order.
+
+    Raises DecodingError if a request has none, and for refusals unless they are to be returned.
+    """
+    lost = {r.id: "the engine lost it" for r in requests if r.id not in done}
+    refused = {name: completion.error for name, completion in done.items() if completion.error}
+    if lost or (refused and on_error == "raise"):
+        raise DecodingError(lost | refused, {name: c for name, c in done.items() if not c.error})
+    return [done[request.id] for request in requests]
+
+
+def decode(
+    model: PreTrainedModel,
+    requests: Sequence[DecodeRequest],
+    params: DecodeParams,
+    *,
+    mask_token_id: int,
+    stop_token_ids: Sequence[int],
+    config: EngineConfig | None = None,
+) -> list[Completion]:
+    """Decode requests of a bare model, all with the same settings; completions in request order.
+
+    Raises InputError for a repeated id, and DecodingError, when all others are finished, for requests
+    that can never be decoded.
+    """
+    engine = Engine(model, mask_token_id=mask_token_id, stop_token_ids=stop_token_ids, config=config)
+    return completions_of(requests, engine.decode([Job(request, params) for request in requests]))

@@ -1,0 +1,133 @@
+"""Denoising forwards of a few fixed shapes, which a GPU replays from recorded CUDA graphs.
+
+Every row has Q queries, padded where its span is shorter; padding writes into a scratch slot and its
+results are never read. Rows, queries and keys are rounded up, so that a run needs few shapes. R rows, Q
+queries, S block size, N keys, M masked positions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from t3d.models.forward import extend_forward
+from t3d.models.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
+
+_KEY_BUCKET = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    num_rows: int
+    num_queries: int
+    block_size: int
+    num_keys: int
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """A shape's input on the device and, once there is a graph, where its result appears."""
+
+    numbers: Int[Tensor, "numbers"]
+    graph: "torch.cuda.CUDAGraph | None" = None
+    logits: Tensor | None = None
+
+
+class FixedShapeRunner:
+    """Runs forwards in which no row has more than two blocks."""
+
+    def __init__(self, model: PreTrainedModel, cache: SlotCache, *, use_graphs: bool) -> None:
+        self.model, self.cache, self.use_graphs = model, cache, use_graphs
+        self.device = next(model.parameters()).device
+        self.scratch_place = (cache.num_slots - 1) * cache.num_positions
+        """The last slot takes what padding writes."""
+        self._recorded: dict[_Shape, _Recorded] = {}
+
+    def logits(
+        self, spans: Spans, ids_RL: np.ndarray, row_M: np.ndarray, position_M: np.ndarray
+    ) -> Float[Tensor, "M V"]:
+        """Extend the spans by their tokens of ``ids_RL``; logits at the masked positions."""
+        shape = self._shape(spans)
+        numbers = self._numbers(spans, ids_RL, shape)
+        if shape not in self._recorded:
+            self._recorded[shape] = _Recorded(
+                torch.empty(len(numbers), dtype=torch.int64, device=self.device)
+            )
+        recorded = self._recorded[shape]
+        recorded.numbers.copy_(to_device(numbers, self.device), non_blocking=True)
+        if not self.use_graphs:
+            logits_RSV = self._run(recorded.numbers, shape)
+        else:
+            if recorded.graph is None:
+                self._record(recorded, shape)
+            assert recorded.graph is not None and recorded.logits is not None
+            recorded.graph.replay()
+            logits_RSV = recorded.logits
+        block_start_R = np.zeros(shape.num_rows, dtype=np.int64)
+        block_start_R[spans.slot_R] = spans.end_R - spans.block_size_R
+        picked_M = row_M * shape.block_size + position_M - block_start_R[row_M]
+        return logits_RSV[to_device(picked_M, self.device)]
+
+    def _shape(self, spans: Spans) -> _Shape:
+        num_rows = min(1 << int(spans.slot_R[-1]).bit_length(), self.cache.num_slots - 1)
+        num_rows = max(num_rows, int(spans.slot_R[-1]) + 1)
+        block_size = int(spans.block_size_R.max())
+        num_queries = block_size if spans.length_R.max() <= block_size else 2 * block_size
+        num_keys = -(-int(spans.end_R.max()) // _KEY_BUCKET) * _KEY_BUCKET
+        return _Shape(num_rows, num_queries, block_size, min(num_keys, self.cache.num_positions))
+
+    def _numbers(self, spans: Spans, ids_RL: np.ndarray, shape: _Shape) -> np.ndarray:
+        """Token ids, positions, places and limits ``[R, Q]``, and queries with logits ``[R, S]``, as one."""
+        grid = np.zeros((4, shape.num_rows, shape.num_queries), dtype=np.int64)
+        ids_RQ, position_RQ, place_RQ, limit_RQ = grid
+        place_RQ[:] = self.scratch_place
+        limit_RQ[:] = 1  # padding looks at position 0, so that no softmax is empty
+        slot_T, position_T = spans.slot_T, spans.position_T
+        column_T = position_T - np.repeat(spans.start_R, spans.length_R)
+        size_T = np.repeat(spans.block_size_R, spans.length_R)
+        ids_RQ[slot_T, column_T] = ids_RL[slot_T, position_T]
+        position_RQ[slot_T, column_T] = position_T
+        place_RQ[slot_T, column_T] = slot_T * self.cache.num_positions + position_T
+        limit_RQ[slot_T, column_T] = (position_T // size_T + 1) * size_T
+        first_R = np.zeros(shape.num_rows, dtype=np.int64)
+        first_R[spans.slot_R] = np.maximum(0, spans.length_R - spans.block_size_R)
+        column_RS = np.minimum(first_R[:, None] + np.arange(shape.block_size), shape.num_queries - 1)
+        query_RS = np.arange(shape.num_rows)[:, None] * shape.num_queries + column_RS
+        return np.concatenate([grid.ravel(), query_RS.ravel()])
+
+    def _run(self, numbers: Tensor, shape: _Shape) -> Float[Tensor, "RS V"]:
+        """The forward, a function of ``numbers`` and the slots alone."""
+        num_tokens = shape.num_rows * shape.num_queries
+        ids_T, position_T, place_T, limit_T, query_N = numbers.split(
+            [num_tokens] * 4 + [shape.num_rows * shape.block_size]
+        )
+        config = self.model.config
+        sees_TN = torch.arange(shape.num_keys, device=self.device) < limit_T[:, None]
+        bias_RQN = torch.zeros(sees_TN.shape, dtype=self.model.dtype, device=self.device)
+        bias_RQN = bias_RQN.masked_fill_(~sees_TN, -torch.inf).view(shape.num_rows, shape.num_queries, -1)
+        group = AttentionGroup(
+            slots=slice(0, shape.num_rows),
+            num_rows=shape.num_rows,
+            num_keys=shape.num_keys,
+            token_RQ=None,
+            padded_T=None,
+            tokens=slice(None),
+            bias_RQN=bias_RQN.repeat(1, config.num_attention_heads // config.num_key_value_heads, 1)[:, None],
+        )
+        plan = ExtendPlan(cache=self.cache, place_T=place_T, groups=(group,))
+        return extend_forward(self.model, ids_T, position_T, plan, logit_positions=query_N)
+
+    def _record(self, recorded: _Recorded, shape: _Shape) -> None:
+        """Run the shape twice on a side stream, as CUDA asks for, then record it."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                self._run(recorded.numbers, shape)
+        torch.cuda.current_stream().wait_stream(side)
+        recorded.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(recorded.graph):
+            recorded.logits = self._run(recorded.numbers, shape)

@@ -1,0 +1,25 @@
+"""Forwards that extend slots by hand, for tests."""
+
+import numpy as np
+import torch
+
+from t3d.models.extend_plan import plan_extend
+from t3d.models.forward import extend_forward
+from t3d.models.slots import Spans
+
+
+@torch.no_grad()
+def extend(model, cache, rows, block_size=4):
+    """Logits of all tokens, one tensor per row; a row is (slot, first position, token ids)."""
+    slot, start, ids = zip(*rows, strict=True)
+    spans = Spans(
+        slot_R=np.array(slot),
+        start_R=np.array(start),
+        end_R=np.array([first + len(tokens) for first, tokens in zip(start, ids, strict=True)]),
+        block_size_R=np.full(len(rows), block_size),
+    )
+    plan = plan_extend(cache, spans, model.config, dtype=model.dtype, device=torch.device("cpu"))
+    flat = torch.tensor([token for tokens in ids for token in tokens])
+    position = torch.from_numpy(spans.position_T)
+    logits = extend_forward(model, flat, position, plan, logit_positions=torch.arange(len(flat)))
+    return list(logits.split([len(tokens) for tokens in ids]))
