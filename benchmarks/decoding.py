@@ -1,6 +1,7 @@
 """Decoding speed: the engine against two common algorithms, in one process on the same weights.
 
 python benchmarks/decoding.py [--json] [--quick]
+python benchmarks/decoding.py --device cuda --shape sdar-1.7b|sdar-4b    (see decoding_shapes.py)
 
 - ``sdar_loop`` and ``reprefill``: see decoding_baselines.py;
 - ``separate``: the engine with a forward of its own for each commit and each prompt;
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 from decoding_baselines import Counted, reprefill, sdar_loop
+from decoding_shapes import SHAPES, run_shape
 
 from t3d.data.prompts import decode_requests
 from t3d.decoding.completion import DecodeRequest
@@ -52,6 +54,8 @@ class Subject:
     stop_token_ids: tuple[int, ...]
     requests: list[DecodeRequest]
     max_new_tokens: int
+    max_loop_prompts: int
+    """sdar_loop takes one prompt at a time: of a slow model, as many as its speed needs."""
 
 
 def bundled_teacher(count: int) -> Subject:
@@ -60,7 +64,7 @@ def bundled_teacher(count: int) -> Subject:
     per_task = [task.problems("test", -(-count // len(TASKS)), 0) for task in TASKS.values()]
     problems = [problem for group in zip(*per_task, strict=True) for problem in group][:count]
     requests = decode_requests(loaded.tokenizer, problems)
-    return Subject("mini", loaded.model, loaded.mask_token_id, loaded.stop_token_ids, requests, 56)
+    return Subject("mini", loaded.model, loaded.mask_token_id, loaded.stop_token_ids, requests, 56, 64)
 
 
 def random_model(count: int) -> Subject:
@@ -86,7 +90,7 @@ def random_model(count: int) -> Subject:
         DecodeRequest(id=str(row), prompt_ids=tuple(torch.randint(1, 32_767, (length,)).tolist()))
         for row, length in enumerate(lengths)
     ]
-    return Subject("random-25M", model, 32_767, (), requests, 64)
+    return Subject("random-25M", model, 32_767, (), requests, 32, 4)
 
 
 class PeakMemory:
@@ -163,21 +167,38 @@ class HeadTimes(ForwardTimes):
         return best
 
 
-def run_side(
-    side: str, subject: Subject, params: DecodeParams, batch: int
-) -> tuple[float, list[list[int]], list[tuple[int, int]]]:
-    """Seconds, responses, and (tokens, logit positions) of each forward."""
+@dataclass
+class Measured:
+    """One side of one setting."""
+
+    seconds: float
+    responses: dict[str, list[int]]
+    forwards: list[tuple[int, int]]
+    """(tokens, logit positions) of each forward."""
+    peak_bytes: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens, terminal blocks whole."""
+        return sum(map(len, self.responses.values()))
+
+
+def run_side(side: str, subject: Subject, params: DecodeParams, batch: int) -> Measured:
+    """Decode a side's prompts once."""
     requests, ids = subject.requests, (subject.mask_token_id, subject.stop_token_ids)
-    started = time.perf_counter()
     if side in ("sdar_loop", "reprefill"):
         counted = Counted(subject.model, *ids, params)
+        if side == "sdar_loop":
+            requests = requests[: subject.max_loop_prompts]
         step = 1 if side == "sdar_loop" else batch
         decode = sdar_loop if side == "sdar_loop" else reprefill
         responses: list[list[int]] = []
+        started = time.perf_counter()
         for first in range(0, len(requests), step):
             responses += decode(counted, requests[first : first + step])
         seconds = time.perf_counter() - started
-        return seconds, responses, [(tokens, tokens) for tokens in counted.forward_tokens]
+        by_id = {request.id: response for request, response in zip(requests, responses, strict=True)}
+        return Measured(seconds, by_id, [(tokens, tokens) for tokens in counted.forward_tokens])
     forwards: list[tuple[int, int]] = []
     engine = Engine(
         subject.model,
@@ -185,16 +206,17 @@ def run_side(
         stop_token_ids=ids[1],
         config=EngineConfig(max_batch_size=batch, fuse_commits=side == "engine"),
     )
-    record, count = forwards.append, engine.stats.count_forward
+    count = engine.stats.count_forward
 
     def count_forward(spans: Spans, *, num_logits: int, **rest: Any) -> None:
-        record((int(spans.length_R.sum()), num_logits))
+        forwards.append((int(spans.length_R.sum()), num_logits))
         count(spans, num_logits=num_logits, **rest)
 
     engine.stats.count_forward = count_forward
+    started = time.perf_counter()
     done = engine.decode([Job(request, params) for request in requests])
-    responses = [list(done[request.id].response_ids) for request in requests]
-    return time.perf_counter() - started, responses, forwards
+    seconds = time.perf_counter() - started
+    return Measured(seconds, {name: list(c.response_ids) for name, c in done.items()}, forwards)
 
 
 def measure_row(
@@ -202,52 +224,55 @@ def measure_row(
     batch: int,
     block_size: int,
     steps: int,
-    times: tuple[ForwardTimes, HeadTimes],
+    times: "tuple[ForwardTimes, HeadTimes]",
     rounds: int,
-    sides: Sequence[str],
-) -> dict[str, object]:
-    """All sides of one setting."""
+) -> dict[str, Any]:
+    """All sides of one setting, taking turns; the best of the rounds counts."""
     params = DecodeParams(
         block_size=block_size,
         steps_per_block=steps,
         temperature=0.0,
         max_new_tokens=subject.max_new_tokens,
     )
-    seconds: dict[str, float] = dict.fromkeys(sides, math.inf)
-    peaks: dict[str, int] = dict.fromkeys(sides, 0)
-    responses: dict[str, list[list[int]]] = {}
-    forwards: dict[str, list[tuple[int, int]]] = {}
+    best: dict[str, Measured] = {}
     for _ in range(rounds):
-        for side in sides:
+        for side in SIDES:
             with PeakMemory() as memory:
-                took, responses[side], forwards[side] = run_side(side, subject, params, batch)
-            seconds[side], peaks[side] = min(seconds[side], took), max(peaks[side], memory.peak)
-    tokens = sum(len(response) for response in responses["engine"])
-    blocks = sum(
-        -(-(len(request.prompt_ids) % block_size + len(response)) // block_size)
-        for request, response in zip(subject.requests, responses["engine"], strict=True)
-    )
-    floor = {
-        side: sum(times[0](total) + times[1](logits) for total, logits in forwards[side]) for side in sides
-    }
+                measured = run_side(side, subject, params, batch)
+            peak = max(memory.peak, best[side].peak_bytes if side in best else 0)
+            if side not in best or measured.seconds < best[side].seconds:
+                best[side] = measured
+            best[side].peak_bytes = peak
+    engine = best["engine"]
+    prompt_length = {request.id: len(request.prompt_ids) for request in subject.requests}
+
+    def num_blocks(side: Measured) -> int:
+        return sum(
+            -(-(prompt_length[name] % block_size + len(response)) // block_size)
+            for name, response in side.responses.items()
+        )
+
+    def floor_per_token(side: Measured) -> float:
+        return sum(times[0](t) + times[1](logits) for t, logits in side.forwards) / side.num_tokens
+
+    speed = {name: side.num_tokens / side.seconds for name, side in best.items()}
     return {
         "model": subject.name,
         "prompts": len(subject.requests),
         "batch": batch,
         "block_size": block_size,
         "steps": steps,
-        "tokens": tokens,
-        "tokens_per_second": {side: tokens / seconds[side] for side in sides},
-        "forwards": {side: len(forwards[side]) for side in sides},
-        "forwards_per_block": {side: len(forwards[side]) / blocks for side in sides},
-        "peak_mib": {side: peaks[side] / 2**20 for side in sides},
+        "tokens_per_second": speed,
+        "forwards": {name: len(side.forwards) for name, side in best.items()},
+        "forwards_per_block": {name: len(side.forwards) / num_blocks(side) for name, side in best.items()},
+        "peak_mib": {name: side.peak_bytes / 2**20 for name, side in best.items()},
         "equal_outputs": {
-            side: sum(map(list.__eq__, responses[side], responses["engine"])) / len(subject.requests)
-            for side in sides
+            name: sum(engine.responses[i] == ids for i, ids in side.responses.items()) / len(side.responses)
+            for name, side in best.items()
         },
-        "ratio": {side: seconds[side] / seconds["engine"] for side in sides},
-        "bound": {side: floor[side] / floor["engine"] for side in sides},
-        "engine_share_of_floor": floor["engine"] / seconds["engine"],
+        "ratio": {name: speed["engine"] / value for name, value in speed.items()},
+        "bound": {name: floor_per_token(side) / floor_per_token(engine) for name, side in best.items()},
+        "engine_share_of_floor": floor_per_token(engine) * speed["engine"],
     }
 
 
@@ -290,14 +315,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="the headline ratios only, in minutes")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="with --shape")
+    parser.add_argument("--shape", choices=sorted(SHAPES), help="a model of true shape, the engine alone")
     options = parser.parse_args()
+    if options.shape is not None:
+        rows = run_shape(options.shape, options.device)
+        print(json.dumps({"rows": rows, "device": options.device, "versions": versions()}))
+        return
     rows = []
     for make, count, batch, settings in cases(options.quick):
         subject = make(count)
         times = ForwardTimes(subject.model), HeadTimes(subject.model)
         for block_size, steps in settings:
             rounds = 2 if options.quick or subject.name == "mini" else 1
-            row = measure_row(subject, batch, block_size, steps, times, rounds, SIDES)
+            row = measure_row(subject, batch, block_size, steps, times, rounds)
             rows.append(row)
             ratio = ", ".join(
                 f"{side} {row['ratio'][side]:.2f} (bound {row['bound'][side]:.2f})" for side in SIDES[:-1]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import groupby
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -184,13 +185,17 @@ class LLM:
         if not isinstance(prompt, Sequence):
             fix = "give texts, chats (lists of messages) or lists of token ids"
             raise InputError("prompts", prompt, "not a prompt", fix)
-        if prompt and isinstance(prompt[0], Mapping):
+        if len(prompt) and isinstance(prompt[0], Mapping):
+            for message in prompt:
+                if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+                    fix = 'give messages such as {"role": "user", "content": "..."}'
+                    raise InputError("prompts", message, "not a chat message", fix)
             return chat_ids(self.tokenizer, prompt)
         size = self.loaded.model.config.vocab_size
         for token in prompt:
-            if not isinstance(token, int) or not 0 <= token < size:
+            if not isinstance(token, Integral) or not 0 <= token < size:
                 raise InputError("prompts", token, "not a token id", f"use ids of 0 to {size - 1}")
-        return prompt
+        return [int(token) for token in prompt]
 
     def _with_text(self, completion: Completion) -> Completion:
         return dataclasses.replace(completion, text=token_text(self.tokenizer, completion.visible_ids))
@@ -207,7 +212,7 @@ def _is_one_prompt(prompts: Any) -> bool:
     """Whether this is a text, a chat or a list of token ids rather than several of them."""
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         return True
-    return len(prompts) > 0 and isinstance(prompts[0], (Mapping, int))
+    return len(prompts) > 0 and isinstance(prompts[0], (Mapping, Integral))
 
 
 def _jobs(requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]) -> list[Job]:

@@ -20,7 +20,8 @@ from t3d.evaluation.chunks import evaluate_to_folder
 from t3d.evaluation.task import PromptFileTask, Task
 from t3d.llm import LLM
 from t3d.mini.tasks import mini_task
-from t3d.models.loading import DTYPES, LoadedModel, load_model
+from t3d.models.loading import LoadedModel, load_model
+from t3d.models.placement import DTYPES
 from t3d.report.console import coloured_steps, results_table
 from t3d.report.demo_table import summary_table
 from t3d.rollout import roll_out_to_file
@@ -43,7 +44,7 @@ class ModelChoice:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
-    """float32, bfloat16 or float64."""
+    """float32, bfloat16 or float64; auto is the checkpoint's own (not for training)."""
 
     def load(self) -> LoadedModel:
         """Load it."""
@@ -140,6 +141,8 @@ class Train(ModelChoice):
         fields = preset_fields(self.preset)
         fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
         fields |= parse_overrides(self.override)
+        if self.dtype not in DTYPES:
+            raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype

@@ -1,7 +1,7 @@
 """What decoding takes and gives."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +45,20 @@ class Completion:
     text: str = field(default="", compare=False)
     """The visible answer without special tokens; filled in where there is a tokenizer (``t3d.LLM``)."""
     error: str = ""
+
+    @classmethod
+    def of_refusal(
+        cls, request: DecodeRequest, params: DecodeParams, mask_token_id: int, error: InputError
+    ) -> "Completion":
+        """The completion of a request that can never be decoded."""
+        return cls(
+            id=request.id,
+            prompt_ids=request.prompt_ids,
+            finish_reason="error",
+            params=params,
+            mask_token_id=mask_token_id,
+            error=str(error),
+        )
 
     @property
     def visible_ids(self) -> tuple[int, ...]:
@@ -105,6 +119,12 @@ class DecodingError(RuntimeError):
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         done = f"The other {len(completions)} are finished (.completions of this error)."
         super().__init__(f"{len(problems)} requests failed: {'; '.join(listed)}{more}. {done}")
+
+    @classmethod
+    def of_results(cls, lost: dict[str, str], done: Mapping[str, Completion]) -> "DecodingError":
+        """The error of requests without any result and of those refused among the ones that are done."""
+        refused = {name: completion.error for name, completion in done.items() if completion.error}
+        return cls(lost | refused, {name: c for name, c in done.items() if name not in refused})
 
 
 def visible_length(

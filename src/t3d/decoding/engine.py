@@ -26,7 +26,7 @@ from t3d.decoding.completion import (
     num_positions_needed,
 )
 from t3d.decoding.decide import MaskedPositions, decide
-from t3d.decoding.fixed_shapes import FixedShapeRunner
+from t3d.decoding.fixed_shapes import KEY_BUCKET, FixedShapeRunner
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rows import Job, RowTable
 from t3d.decoding.stats import EngineStats
@@ -77,8 +77,26 @@ class Engine:
         self.has_graphs = graphs_possible and not self.config.enforce_eager
         wanted = self.config.fixed_shapes
         self.has_fixed_shapes = self.has_graphs if wanted is None else wanted
+        self._idle: tuple[SlotCache, FixedShapeRunner] | None = None
         limit = model.config.max_position_embeddings
         self.max_model_len = min(limit, self.config.max_model_len or limit)
+
+    def take_slots(self, num_rows: int, num_positions: int) -> tuple[SlotCache, FixedShapeRunner | None]:
+        """Slots for a run: with fixed shapes those of an earlier one if they suffice, and their graphs."""
+        if not self.has_fixed_shapes:
+            return SlotCache(num_rows, num_positions), None
+        num_rows = self.config.max_batch_size + 1  # one more for what padding writes
+        num_positions = -(-num_positions // KEY_BUCKET) * KEY_BUCKET
+        if self._idle is not None and self._idle[0].num_positions >= num_positions:
+            slots, self._idle = self._idle, None  # a run beside this one gets its own
+            return slots
+        cache = SlotCache(num_rows, num_positions)
+        return cache, FixedShapeRunner(self.model, cache, use_graphs=self.has_graphs)
+
+    def give_back(self, cache: SlotCache, runner: FixedShapeRunner | None) -> None:
+        """Keep the slots of a finished run for the next one."""
+        if runner is not None:
+            self._idle = (cache, runner)
 
     def stream(self, jobs: Sequence[Job], *, provisional: bool = False) -> Iterator[BlockUpdate]:
         """Decode jobs and yield each block as soon as it is finished, the last with its completion.
@@ -114,7 +132,9 @@ class _Run:
             try:
                 check_request(job.request, job.params, engine.max_model_len)
             except InputError as error:
-                self.finished[job.request.id] = _refusal(job, error, engine.mask_token_id)
+                self.finished[job.request.id] = Completion.of_refusal(
+                    job.request, job.params, engine.mask_token_id, error
+                )
             else:
                 self.waiting.append(job)
         num_rows = min(engine.config.max_batch_size, len(self.waiting))
@@ -122,18 +142,19 @@ class _Run:
         num_positions = max(needed, default=0)
         max_block_size = max((job.params.block_size for job in self.waiting), default=0)
         self.rows = RowTable(num_rows, num_positions, max_block_size, engine.mask_token_id)
-        self.fixed = None
-        if engine.has_fixed_shapes:
-            self.cache = SlotCache(num_rows + 1, num_positions)  # one more for what padding writes
-            self.fixed = FixedShapeRunner(engine.model, self.cache, use_graphs=engine.has_graphs)
-        else:
-            self.cache = SlotCache(num_rows, num_positions)
+        self.cache, self.fixed = engine.take_slots(num_rows, num_positions)
         self.stops = np.array(sorted(engine.stop_token_ids), dtype=np.int64)
 
     def updates(self, *, blocks: bool, provisional: bool = False) -> Iterator[BlockUpdate]:
         """Run to the end; without ``blocks`` only the updates that bring a completion."""
         for completion in self.finished.values():
             yield BlockUpdate.of_completion(completion)
+        try:
+            yield from self._forwards(blocks, provisional)
+        finally:
+            self.engine.give_back(self.cache, self.fixed)
+
+    def _forwards(self, blocks: bool, provisional: bool) -> Iterator[BlockUpdate]:
         while self._admit():
             started = time.perf_counter()
             try:
@@ -143,11 +164,11 @@ class _Run:
                 first_line = str(error).partition("\n")[0]
                 reason = f"{type(error).__name__}: {first_line}"
                 problems = {job.request.id: reason for job in jobs}
-                raise DecodingError(problems, self.finished) from error
+                raise DecodingError.of_results(problems, self.finished) from error
             self.engine.stats.count_seconds(time.perf_counter() - started)
             if provisional:
                 rows_left = np.flatnonzero(denoises_R & ~is_clean_R)
-                yield from [self.rows.update(row, None) for row in rows_left]
+                yield from [self.rows.update(row, None) for row in rows_left.tolist()]
             yield from self._finish_blocks(np.flatnonzero(is_clean_R), blocks)
 
     def _admit(self) -> bool:
@@ -160,10 +181,10 @@ class _Run:
     @torch.inference_mode()
     def _forward(self) -> tuple[np.ndarray, np.ndarray]:
         """One forward of all rows and what it commits: which rows denoised, and which of them are clean."""
-        rows, active = self.rows, slice(0, self.rows.num_active)
+        engine, rows, active = self.engine, self.rows, slice(0, self.rows.num_active)
         committed_R, block_start_R = rows.committed_R[active], rows.block_start_R[active]
         size_R = rows.block_size_R[active]
-        written_R, denoises_R = self._share_out(block_start_R - committed_R, size_R)
+        written_R, denoises_R = rows.share_out(engine.config.max_prefill_tokens, engine.config.fuse_commits)
         end_R = np.where(denoises_R, block_start_R + size_R, committed_R + written_R)
         noise_mask_RS = rows.active_masks() & denoises_R[:, None]
         used = np.flatnonzero(end_R > committed_R)
@@ -178,7 +199,7 @@ class _Run:
         rows.step_in_block_R[active] += denoises_R
         # Clean tokens are written now; the active block counts as unwritten until it rides as a clean one.
         rows.committed_R[active] = committed_R + written_R
-        self.engine.stats.count_forward(
+        engine.stats.count_forward(
             spans,
             num_logits=len(row_M),
             num_steps=int(denoises_R.sum()),
@@ -186,21 +207,6 @@ class _Run:
             writes_prompt=bool(((written_R > 0) & (rows.denoising_steps_R[active] <= denoises_R)).any()),
         )
         return denoises_R, denoises_R & ~rows.active_masks().any(1)
-
-    def _share_out(self, unwritten_R: np.ndarray, size_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Clean tokens that each row writes in this forward, and whether its active block rides along."""
-        config = self.engine.config
-        written_R = unwritten_R.copy()
-        denoises_R = np.full(len(written_R), True) if config.fuse_commits else unwritten_R == 0
-        budget = config.max_prefill_tokens
-        for row in np.flatnonzero(unwritten_R > size_R):
-            granted = min(int(unwritten_R[row]), budget // size_R[row] * size_R[row])
-            if granted == 0 and budget == config.max_prefill_tokens:
-                granted = size_R[row]  # a budget below one block still writes one
-            budget = max(0, budget - granted)
-            written_R[row] = granted
-            denoises_R[row] &= granted == unwritten_R[row]
-        return written_R, denoises_R
 
     def _logits(self, spans: Spans, row_M: np.ndarray, position_M: np.ndarray) -> Tensor:
         """Run the model over all spans; logits ``[M, V]`` at the masked positions."""
@@ -273,17 +279,6 @@ class _Run:
         rows.drop_last()
 
 
-def _refusal(job: Job, error: InputError, mask_token_id: int) -> Completion:
-    return Completion(
-        id=job.request.id,
-        prompt_ids=job.request.prompt_ids,
-        finish_reason="error",
-        params=job.params,
-        mask_token_id=mask_token_id,
-        error=str(error),
-    )
-
-
 def completions_of(
     requests: Sequence[DecodeRequest],
     done: Mapping[str, Completion],
@@ -295,9 +290,8 @@ def completions_of(
     Raises DecodingError if a request has none, and for refusals unless they are to be returned.
     """
     lost = {r.id: "the engine lost it" for r in requests if r.id not in done}
-    refused = {name: completion.error for name, completion in done.items() if completion.error}
-    if lost or (refused and on_error == "raise"):
-        raise DecodingError(lost | refused, {name: c for name, c in done.items() if not c.error})
+    if lost or (on_error == "raise" and any(completion.error for completion in done.values())):
+        raise DecodingError.of_results(lost, done)
     return [done[request.id] for request in requests]
 
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from t3d.models.forward import extend_forward
 from t3d.models.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
 
-_KEY_BUCKET = 128
+KEY_BUCKET = 128
+"""Keys, and the positions of a slot, are rounded up to multiples of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class FixedShapeRunner:
         num_rows = max(num_rows, int(spans.slot_R[-1]) + 1)
         block_size = int(spans.block_size_R.max())
         num_queries = block_size if spans.length_R.max() <= block_size else 2 * block_size
-        num_keys = -(-int(spans.end_R.max()) // _KEY_BUCKET) * _KEY_BUCKET
+        num_keys = -(-int(spans.end_R.max()) // KEY_BUCKET) * KEY_BUCKET
         return _Shape(num_rows, num_queries, block_size, min(num_keys, self.cache.num_positions))
 
     def _numbers(self, spans: Spans, ids_RL: np.ndarray, shape: _Shape) -> np.ndarray:

@@ -104,6 +104,22 @@ class RowTable:
         row_R1, position_RS, is_inside_RS = self._active_blocks()
         return self.undecided_RL[row_R1, position_RS] & is_inside_RS
 
+    def share_out(self, max_prefill_tokens: int, fuse_commits: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Clean tokens that each row writes in the next forward, and whether its active block rides along."""
+        active = slice(0, self.num_active)
+        unwritten_R, size_R = self.block_start_R[active] - self.committed_R[active], self.block_size_R[active]
+        written_R = unwritten_R.copy()
+        denoises_R = np.full(len(written_R), True) if fuse_commits else unwritten_R == 0
+        budget = max_prefill_tokens
+        for row in np.flatnonzero(unwritten_R > size_R):
+            granted = min(int(unwritten_R[row]), budget // size_R[row] * size_R[row])
+            if granted == 0 and budget == max_prefill_tokens:
+                granted = size_R[row]  # a budget below one block still writes one
+            budget = max(0, budget - granted)
+            written_R[row] = granted
+            denoises_R[row] &= granted == unwritten_R[row]
+        return written_R, denoises_R
+
     def sampling_groups(self) -> list[tuple[DecodeParams, np.ndarray]]:
         """Active rows by what deciding their tokens depends on; kept until the rows change."""
         if self._groups is None:

@@ -111,7 +111,8 @@ class EngineStats:
 
     def roofline_fraction(self, flops_per_second: float, bytes_per_second: float) -> float:
         """Share of the time that a machine with these peaks needs at least for the same forwards."""
-        return max(self.flops / flops_per_second, self.bytes_moved / bytes_per_second) / self.seconds
+        least = max(self.flops / flops_per_second, self.bytes_moved / bytes_per_second)
+        return least / self.seconds if self.seconds else 0.0
 
     def summary(self) -> dict[str, Any]:
         """The measures, JSON-ready."""

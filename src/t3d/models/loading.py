@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -25,6 +24,7 @@ from t3d.atomic import atomic_folder
 from t3d.claim import fingerprint
 from t3d.errors import InputError
 from t3d.models.parallel import tensor_parallelism
+from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
 
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
@@ -42,8 +42,6 @@ _COPIED_FILES = (
 )
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
-_TORCH_HALF = (torch.bfloat16, torch.float16)
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,37 +95,6 @@ class LoadedTokenizer:
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a fast tokenizer's whole definition."""
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-
-
-def resolve_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one, otherwise the CPU. Raises InputError for one that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        problem = f"not usable here ({str(error).splitlines()[0]})"
-        raise InputError("device", device, problem, "use auto, cpu or cuda") from error
-
-
-def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
-    """The dtype of a name; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
-
-    On a CPU without bfloat16 arithmetic ``auto`` is float32. Raises InputError for an unknown name.
-    """
-    if dtype in DTYPES:
-        return DTYPES[dtype]
-    if dtype != "auto":
-        raise InputError("dtype", dtype, "not known", f"use one of auto, {', '.join(DTYPES)}")
-    own: Any = config.dtype
-    if own in _TORCH_HALF:
-        return torch.bfloat16 if device.type != "cpu" or _cpu_has_bfloat16() else torch.float32
-    return own if own in DTYPES.values() else torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return any(check is not None and check() for check in checks)
 
 
 def load_model(
@@ -259,7 +226,10 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
         )
     base = Path(_checkpoint(loaded.source))
     if not base.is_dir():
-        revision = loaded.model.config._commit_hash  # the files of the weights that were loaded
+        revision = getattr(loaded.model.config, "_commit_hash", None)  # the files of the weights loaded
+        if revision is None:
+            problem = "neither a folder nor loaded from the hub, so its tokenizer files are not at hand"
+            raise InputError("model", loaded.source, problem, "save it to a folder and load that")
         base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
     with atomic_folder(folder) as partial:
         loaded.model.save_pretrained(partial)

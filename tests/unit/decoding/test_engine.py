@@ -1,6 +1,7 @@
 """The engine equals the specification, whatever the batch, and loses nothing."""
 
 import dataclasses
+import itertools
 from collections import Counter
 
 import pytest
@@ -225,6 +226,19 @@ def test_fixed_shapes_change_nothing(tiny_model, case, batch_size, fuse):
     sizes = {"max_batch_size": batch_size, "fuse_commits": fuse}
     plain = run(tiny_model, requests, params, stops, **sizes)
     assert run(tiny_model, requests, params, stops, fixed_shapes=True, **sizes) == plain
+
+
+def test_an_engine_reuses_its_slots_and_two_runs_at_once_do_not_share_them(tiny_model):
+    requests, params = requests_of([3, 9, 4, 6, 1]), DecodeParams(temperature=1.0, max_new_tokens=9)
+    jobs = [Job(request, params) for request in requests]
+    expected = {c.id: c for c in run(tiny_model, requests, params)}
+    engine = engine_of(tiny_model, max_batch_size=2, fixed_shapes=True)
+    streams = [engine.stream(part) for part in (jobs, jobs[::-1], jobs[2:])]
+    updates = itertools.chain.from_iterable(itertools.zip_longest(*streams))
+    completions = [update.completion for update in updates if update is not None and update.completion]
+    assert len(completions) == 13
+    assert all(completion == expected[completion.id] for completion in completions)
+    assert engine.decode(jobs) == expected
 
 
 @settings(max_examples=20)

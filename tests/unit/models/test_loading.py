@@ -12,14 +12,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen
 
 from t3d.errors import InputError
 from t3d.models.loading import (
-    DTYPES,
     adopt_model,
     export_model,
     load_model,
-    resolve_device,
-    resolve_dtype,
     tokenizer_hash,
 )
+from t3d.models.placement import DTYPES, resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig
 
 

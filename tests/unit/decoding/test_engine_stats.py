@@ -216,6 +216,24 @@ def test_time_is_that_of_the_forwards(tiny_model):
     assert stats.summary()["seconds"] == stats.seconds
 
 
+@pytest.mark.parametrize(
+    ("lengths", "settings", "prefills"),
+    [
+        ([3], {}, 0),  # no whole block in the prompt
+        ([8], {}, 1),
+        ([8], {"fuse_commits": False}, 1),
+        ([12], {"max_prefill_tokens": 4}, 3),  # a block at a time, the last with the first step
+        ([8, 8, 8], {"max_batch_size": 1}, 3),
+        ([8, 9], {}, 1),  # both at once
+    ],
+)
+def test_prefill_forwards_are_those_that_write_prompt_blocks(tiny_model, lengths, settings, prefills):
+    stats = run(tiny_model, lengths, DecodeParams(max_new_tokens=8), **settings)[0].stats
+    assert stats.prefill_forwards == prefills
+    assert (stats.prefill_seconds > 0) == (prefills > 0)
+    assert stats.prefill_seconds < stats.seconds
+
+
 # --- measures -----------------------------------------------------------------------------------------
 
 

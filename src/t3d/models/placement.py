@@ -1,0 +1,42 @@
+"""On which device and in which dtype a model runs."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from t3d.errors import InputError
+
+_TORCH_HALF = (torch.bfloat16, torch.float16)
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one, otherwise the CPU. Raises InputError for one that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        problem = f"not usable here ({str(error).splitlines()[0]})"
+        raise InputError("device", device, problem, "use auto, cpu or cuda") from error
+
+
+def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    """The dtype of a name; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
+
+    On a CPU without bfloat16 arithmetic ``auto`` is float32. Raises InputError for an unknown name.
+    """
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise InputError("dtype", dtype, "not known", f"use one of auto, {', '.join(DTYPES)}")
+    own: Any = config.dtype
+    if own in _TORCH_HALF:
+        return torch.bfloat16 if device.type != "cpu" or _cpu_has_bfloat16() else torch.float32
+    return own if own in DTYPES.values() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(check is not None and check() for check in checks)
