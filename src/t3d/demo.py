@@ -1,5 +1,7 @@
 """The main job end to end: roll out the bundled teacher, distil a student, compare both.
 
+In a further round the student itself rolls out, at full steps, and is trained on what it wrote.
+
 Every stage leaves its result in ``OUTPUT/stages`` as soon as it is finished, so that a demo that was
 cut goes on where it was, and a finished one only reports again.
 """
@@ -54,13 +56,17 @@ class DemoConfig:
     """Folder for summary, plot, student and trajectories."""
     seed: int = 0
     method: Literal["t3d", "naive_td"] = "t3d"
+    num_rounds: int = 2
+    """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
+    before in the others, on prompts of their own. 1 is the paper's method."""
     num_prompts: int = 3072
-    """Training prompts that the teacher rolls out, over all tasks."""
+    """Training prompts rolled out in a round, over all tasks."""
     rollout_temperature: float = 0.0
     """Greedy: among equally good responses a draw has nothing that a student could learn (docs/LOG.md)."""
-    num_optimizer_steps: int = 300
+    num_optimizer_steps: int = 150
+    """Optimizer steps in a round."""
     train_batch_size: int = 64
-    learning_rate: float = 8e-4
+    learning_rate: float = 5e-4
     limit: int = 512
     """Held-out prompts per task."""
     batch_size: int = 256
@@ -71,7 +77,13 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         require_positive(
-            self, "num_prompts", "num_optimizer_steps", "train_batch_size", "limit", "batch_size"
+            self,
+            "num_rounds",
+            "num_prompts",
+            "num_optimizer_steps",
+            "train_batch_size",
+            "limit",
+            "batch_size",
         )
 
 
@@ -126,12 +138,12 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     teacher = load_model("mini", device=config.device, dtype=config.dtype)
     with claim(output / "stages", _plan(config, teacher), "stage-*.json") as folder:
         stages = Stages(folder=folder)
-        stages.run("rollout", "rollout", lambda: _roll_out(teacher, config, output))
         results = {"teacher": _evaluate(lambda: teacher, "teacher", config, stages)}
-        stages.run("train", "train", lambda: _distil(teacher, config, output))
-        student = functools.cache(
-            lambda: load_model(output / "student", device=config.device, dtype=config.dtype)
-        )
+        for round_index in range(config.num_rounds):
+            number = round_index + 1
+            stages.run("rollout", f"rollout-{number}", lambda r=round_index: _roll_out(config, output, r))
+            stages.run("train", f"train-{number}", lambda r=round_index: _distil(config, output, r))
+        student = functools.cache(lambda: _student(config, output, config.num_rounds))
         results["student"] = _evaluate(student, "student", config, stages)
         seconds = stages.seconds | {"total": sum(stages.seconds.values())}
         summary = {
@@ -143,7 +155,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         }
         write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
         plot_summary(summary, output / "plot.png")
-        discard(output / "checkpoints")
+        for number in range(1, config.num_rounds + 1):
+            discard(output / f"checkpoints-{number}")
     return summary
 
 
@@ -169,38 +182,54 @@ def _check_counts(config: DemoConfig) -> None:
 
 
 def _training_problems(task: str, config: DemoConfig) -> list[Problem]:
-    return TASKS[task].problems("train", -(-config.num_prompts // len(TASKS)), config.seed)
+    """A task's problems of all rounds; those of one round lie side by side."""
+    num_problems = -(-config.num_prompts // len(TASKS)) * config.num_rounds
+    return TASKS[task].problems("train", num_problems, config.seed)
 
 
 def _test_problems(task: str, config: DemoConfig) -> list[Problem]:
     return TASKS[task].problems("test", config.limit, config.seed)
 
 
-def _roll_out(teacher: LoadedModel, config: DemoConfig, output: Path) -> int:
-    problems = [problem for task in TASKS for problem in _training_problems(task, config)]
+def _student(config: DemoConfig, output: Path, num_rounds: int) -> LoadedModel:
+    """The student of this many rounds; of none, the teacher."""
+    source = _student_folder(config, output, num_rounds) if num_rounds else "mini"
+    return load_model(source, device=config.device, dtype=config.dtype)
+
+
+def _student_folder(config: DemoConfig, output: Path, num_rounds: int) -> Path:
+    return output / ("student" if num_rounds == config.num_rounds else f"student-{num_rounds}")
+
+
+def _roll_out(config: DemoConfig, output: Path, round_index: int) -> int:
+    size = -(-config.num_prompts // len(TASKS))
+    part = slice(round_index * size, (round_index + 1) * size)
+    problems = [problem for task in TASKS for problem in _training_problems(task, config)[part]]
     params = DecodeParams(
         max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
     )
-    path = output / "trajectories.parquet"
-    return len(roll_out_to_file(teacher, problems, params, path, batch_size=config.batch_size))
+    path = output / f"trajectories-{round_index + 1}.parquet"
+    loaded = _student(config, output, round_index)
+    return len(roll_out_to_file(loaded, problems, params, path, batch_size=config.batch_size))
 
 
-def _distil(teacher: LoadedModel, config: DemoConfig, output: Path) -> str:
+def _distil(config: DemoConfig, output: Path, round_index: int) -> str:
+    loaded = _student(config, output, round_index)
     args = T3DConfig(
-        output_dir=str(output / "checkpoints"),
+        output_dir=str(output / f"checkpoints-{round_index + 1}"),
         max_steps=config.num_optimizer_steps,
         per_device_train_batch_size=config.train_batch_size,
         learning_rate=config.learning_rate,
         save_steps=50,
         save_total_limit=2,
         seed=config.seed,
-        use_cpu=teacher.model.device.type == "cpu",
+        use_cpu=loaded.model.device.type == "cpu",
         disable_tqdm=not config.show_progress,
         dataloader_pin_memory=False,
         **preset_fields(config.method),
     )
-    trajectories = read_trajectories(output / "trajectories.parquet")
-    return distil(teacher, trajectories, args, output / "student").name
+    trajectories = read_trajectories(output / f"trajectories-{round_index + 1}.parquet")
+    return distil(loaded, trajectories, args, _student_folder(config, output, round_index + 1)).name
 
 
 def _evaluate(

@@ -50,10 +50,16 @@ def test_demo_writes_summary_plot_student_and_trajectories(whole):
             assert list(cell["tokens_per_forward_by_task"]) == list(TASKS)
             assert cell["n"] == 4 * len(TASKS)
     assert summary["models"]["teacher"]["B4-T1"]["tokens_per_step"] == pytest.approx(1.0)
-    assert list(summary["seconds"]) == ["rollout", "evaluate_teacher", "train", "evaluate_student", "total"]
-    assert len(read_trajectories(whole / "trajectories.parquet")) >= 16
+    assert list(summary["seconds"]) == ["evaluate_teacher", "rollout", "train", "evaluate_student", "total"]
+    rounds = [read_trajectories(whole / f"trajectories-{number}.parquet") for number in (1, 2)]
+    assert [len(trajectories) for trajectories in rounds] == [18, 18]
+    ids = [{trajectory.id for trajectory in trajectories} for trajectories in rounds]
+    assert not ids[0] & ids[1], "a round has prompts of its own"
+    teacher, student = load_model("mini", device="cpu"), load_model(whole / "student-1", device="cpu")
+    assert {trajectory.teacher_hash for trajectory in rounds[0]} == {teacher.weights_hash}
+    assert {trajectory.teacher_hash for trajectory in rounds[1]} == {student.weights_hash}
     assert (whole / "plot.png").stat().st_size > 10_000
-    assert not (whole / "checkpoints").exists()
+    assert not list(whole.glob("checkpoints*"))
     load_model(whole / "student", device="cpu")
 
 
@@ -72,7 +78,8 @@ def test_the_tables_have_a_mean_and_a_row_per_task_in_80_columns(whole):
 
 
 def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, monkeypatch):
-    for name, call in (("roll_out_to_file", 1), ("evaluate", 3), ("distil", 1), ("evaluate", 2)):
+    cuts = [("evaluate", 3), ("roll_out_to_file", 1), ("distil", 1), ("roll_out_to_file", 1), ("distil", 1)]
+    for name, call in (*cuts, ("evaluate", 2)):
         real, calls = getattr(demo, name), []
 
         def cut(*args, _real=real, _calls=calls, _call=call, **kwargs):
@@ -89,8 +96,11 @@ def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, m
     run_demo(config(tmp_path))
     assert finished.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "stages").iterdir()}.items()
     assert read_summary(tmp_path)["models"] == read_summary(whole)["models"]
-    files = [folder / "trajectories.parquet" for folder in (whole, tmp_path)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    for name in ("trajectories-1.parquet", "student/model.safetensors"):
+        assert (whole / name).read_bytes() == (tmp_path / name).read_bytes()
+    second = [read_trajectories(folder / "trajectories-2.parquet") for folder in (whole, tmp_path)]
+    nameless = [[dataclasses.replace(t, teacher="") for t in trajectories] for trajectories in second]
+    assert nameless[0] == nameless[1]  # the student of round 1 goes by its folder
 
 
 def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
@@ -101,7 +111,7 @@ def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
     assert read_summary(whole) == before
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", 1), ("limit", 5), ("method", "naive_td")])
+@pytest.mark.parametrize(("field", "value"), [("seed", 1), ("limit", 5), ("num_rounds", 1)])
 def test_a_demo_of_other_settings_is_refused(whole, field, value):
     other = dataclasses.replace(config(whole), **{field: value})
     with pytest.raises(InputError, match=rf"{field} was .*, now {value}"):
