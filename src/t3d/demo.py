@@ -67,6 +67,8 @@ class DemoConfig:
     """Optimizer steps in a round."""
     train_batch_size: int = 64
     learning_rate: float = 5e-4
+    random_token_prob: float = 0.05
+    """Of method t3d; half of the preset's, which costs full-step accuracy (docs/LOG.md)."""
     limit: int = 512
     """Held-out prompts per task."""
     batch_size: int = 256
@@ -215,6 +217,9 @@ def _roll_out(config: DemoConfig, output: Path, round_index: int) -> int:
 
 def _distil(config: DemoConfig, output: Path, round_index: int) -> str:
     loaded = _student(config, output, round_index)
+    # A preset that says something else, as naive_td's none at all, wins.
+    fields: dict[str, Any] = {"random_token_prob": config.random_token_prob}
+    fields |= preset_fields(config.method)
     args = T3DConfig(
         output_dir=str(output / f"checkpoints-{round_index + 1}"),
         max_steps=config.num_optimizer_steps,
@@ -226,7 +231,7 @@ def _distil(config: DemoConfig, output: Path, round_index: int) -> str:
         use_cpu=loaded.model.device.type == "cpu",
         disable_tqdm=not config.show_progress,
         dataloader_pin_memory=False,
-        **preset_fields(config.method),
+        **fields,
     )
     trajectories = read_trajectories(output / f"trajectories-{round_index + 1}.parquet")
     return distil(loaded, trajectories, args, _student_folder(config, output, round_index + 1)).name

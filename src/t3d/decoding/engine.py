@@ -152,6 +152,8 @@ class _Run:
         try:
             yield from self._forwards(blocks, provisional)
         finally:
+            stats = self.engine.stats
+            stats.kv_bytes = max(stats.kv_bytes, self.cache.num_bytes)
             self.engine.give_back(self.cache, self.fixed)
 
     def _forwards(self, blocks: bool, provisional: bool) -> Iterator[BlockUpdate]:
@@ -248,6 +250,8 @@ class _Run:
     @torch.inference_mode()
     def _finish_blocks(self, clean_rows: np.ndarray, blocks: bool) -> list[BlockUpdate]:
         """Next blocks for rows whose block is clean; completions and new requests for finished ones."""
+        if len(clean_rows) == 0:
+            return []
         rows, updates = self.rows, []
         ends = dict(zip(clean_rows.tolist(), rows.are_finished(clean_rows, self.stops), strict=True))
         stats = self.engine.stats
@@ -264,7 +268,6 @@ class _Run:
         rows.next_block(np.array([row for row, is_last in ends.items() if not is_last], dtype=np.int64))
         for row in sorted((row for row, is_last in ends.items() if is_last), reverse=True):
             self._free(row)
-        stats.kv_bytes = max(stats.kv_bytes, self.cache.num_bytes)
         return updates
 
     def _free(self, row: int) -> None:

@@ -70,8 +70,8 @@ def candidate_tokens(
     drawn. Temperature 0 takes the likeliest token (the lowest id among equals) and needs no uniform.
     """
     logits_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
-    never = torch.tensor([mask_token_id], device=logits_MV.device)
-    logits_MV = logits_MV.index_fill(-1, never, -torch.inf)
+    logits_MV = logits_MV.clone()  # the caller's stay as they are, in float32 too
+    logits_MV[:, mask_token_id] = -torch.inf
     log_normaliser_M1 = logits_MV.logsumexp(-1, keepdim=True)
     sampled_prob_M = None
     if params.temperature == 0:

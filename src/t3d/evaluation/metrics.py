@@ -78,7 +78,7 @@ def decoding_cost(completions: Sequence[Completion], seconds: float) -> dict[str
     """What decoding took.
 
     ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``:
-    committed tokens per forward, commit forwards counted, prefill not (TPF). Committed tokens
+    committed tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens
     include the filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible
     tokens only.
     """
