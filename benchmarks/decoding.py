@@ -198,7 +198,7 @@ def run_side(side: str, subject: Subject, params: DecodeParams, batch: int) -> M
             responses += decode(counted, requests[first : first + step])
         seconds = time.perf_counter() - started
         by_id = {request.id: response for request, response in zip(requests, responses, strict=True)}
-        return Measured(seconds, by_id, [(tokens, tokens) for tokens in counted.forward_tokens])
+        return Measured(seconds, by_id, counted.forwards)
     forwards: list[tuple[int, int]] = []
     engine = Engine(
         subject.model,
@@ -318,6 +318,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="with --shape")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="a model of true shape, the engine alone")
     options = parser.parse_args()
+    if options.shape is None and options.device != "cpu":
+        parser.error("--device is for --shape")
     if options.shape is not None:
         rows = run_shape(options.shape, options.device)
         print(json.dumps({"rows": rows, "device": options.device, "versions": versions()}))

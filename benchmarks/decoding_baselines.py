@@ -1,7 +1,8 @@
 """Two common ways to decode a block-diffusion model, as careful as their algorithms allow.
 
 - ``sdar_loop``: SDAR's ``generate.py``. One request at a time, transformers' DynamicCache, S denoising
-  forwards of the block with logits at all its positions, then one forward that stores its keys.
+  forwards of the block with logits at all its positions, then one forward that stores its keys; prompt
+  and storing forwards compute logits too, as that code does.
 - ``reprefill``: the sampler of dllm for block diffusion. A static batch; for each block the whole prefix
   is run again into a fresh cache, then S denoising forwards with logits at all block positions.
 
@@ -9,6 +10,7 @@ Both use the library's own rules for candidates, transfers and stopping, so that
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,22 +34,30 @@ class Counted:
         self.model, self.params = model, params
         self.mask_token_id, self.stop_token_ids = mask_token_id, tuple(stop_token_ids)
         self.plan = num_transfer_tokens(params.block_size, params.steps_per_block)
-        self.forward_tokens: list[int] = []
-        """Query tokens of each forward."""
+        self.forwards: list[tuple[int, int]] = []
+        """(query tokens, positions with logits) of each forward."""
 
     def forward(
-        self, ids_RQ: Tensor, position_RQ: Tensor, mask: Tensor | None, cache: DynamicCache
-    ) -> Tensor:
-        """Logits everywhere; the cache grows by Q."""
-        self.forward_tokens.append(ids_RQ.numel())
-        return self.model(
+        self,
+        ids_RQ: Tensor,
+        position_RQ: Tensor,
+        mask: Tensor | None,
+        cache: DynamicCache,
+        *,
+        with_logits: bool = True,
+    ) -> Any:
+        """Logits everywhere, or none; the cache grows by Q."""
+        self.forwards.append((ids_RQ.numel(), ids_RQ.numel() if with_logits else 0))
+        run = self.model if with_logits else self.model.model
+        output = run(
             input_ids=ids_RQ,
             position_ids=position_RQ,
             attention_mask={"full_attention": mask},
             past_key_values=cache,
             use_cache=True,
             is_causal=False,
-        ).logits
+        )
+        return output.logits if with_logits else None
 
     def decide(self, logits_RSV: Tensor, ids_RS: Tensor, is_masked_RS: Tensor, denoising_step: int) -> None:
         """Commit the planned number of tokens of each row, in place."""
@@ -113,7 +123,7 @@ def reprefill(counted: Counted, requests: Sequence[DecodeRequest]) -> list[list[
                 prefix[row, :start] = torch.tensor(ids[name][:start])
             mask = block_causal_mask(key_position, key_position, is_real_RN, size)
             mask |= torch.eye(longest, dtype=torch.bool)  # padding sees itself, so that no softmax is empty
-            counted.forward(prefix, key_position, mask[:, None], cache)
+            counted.forward(prefix, key_position, mask[:, None], cache, with_logits=False)
         tails = [ids[name][start:] for name, start in zip(running, starts, strict=True)]
         block = torch.tensor([tail + [counted.mask_token_id] * (size - len(tail)) for tail in tails])
         position = start_R1 + torch.arange(size)

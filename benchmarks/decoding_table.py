@@ -68,7 +68,9 @@ def main() -> None:
     report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     names = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     print(HEADER.format(threads=report["threads"], versions=names + "."))
-    print("## Headline (64 prompts, bundled teacher, geometric means over the six settings)\n")
+    print("## Headline\n")
+    print("Bundled teacher, 64 prompts, geometric means over the six settings; the third ratio is that of")
+    print("batch 1, one step per block, the last the smallest of the whole table.\n")
     print(headline(report["ratios"]))
     print(
         "\n## All settings\n\nForwards per block, peak memory: sdar_loop / reprefill / separate / engine.\n"

@@ -50,6 +50,7 @@ class LLM:
         tp_plan: str | None = None,
         stop_token_ids: Sequence[int] | None = None,
         max_prefill_tokens: int = 2048,
+        enforce_eager: bool = True,
     ) -> None:
         if tp_plan is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
             fix = "give its folder or hub id, or share it with load_model(..., tp_plan=...)"
@@ -70,6 +71,7 @@ class LLM:
                 max_batch_size=max_batch_size,
                 max_model_len=max_model_len,
                 max_prefill_tokens=max_prefill_tokens,
+                enforce_eager=enforce_eager,
             ),
         )
 

@@ -467,5 +467,5 @@ def test_stop_ids_of_ones_own_replace_the_checkpoints(make_scripted, tiny_tokeni
 def test_max_model_len_refuses_what_is_longer(llm):
     short = LLM(llm.loaded, max_model_len=16)
     assert generate(short, [1] * 5)[0].finish_reason != "error"  # 5 + 11 tokens
-    with pytest.raises(DecodingError, match="would need 20 positions, but the model has 16"):
+    with pytest.raises(DecodingError, match="would need 20 positions, but max_model_len is 16"):
         generate(short, [1] * 6)

@@ -143,7 +143,9 @@ def num_positions_needed(request: DecodeRequest, params: DecodeParams) -> int:
     return -(-length // params.block_size) * params.block_size
 
 
-def check_request(request: DecodeRequest, params: DecodeParams, max_positions: int) -> None:
+def check_request(
+    request: DecodeRequest, params: DecodeParams, max_positions: int, whose_limit: str = "the model has"
+) -> None:
     """Raise :class:`InputError` for an empty prompt or one that cannot fit into these positions."""
     if not request.prompt_ids:
         raise InputError(
@@ -155,6 +157,7 @@ def check_request(request: DecodeRequest, params: DecodeParams, max_positions: i
             "max_new_tokens",
             params.max_new_tokens,
             f"request {request.id!r} has {len(request.prompt_ids)} prompt tokens and would need {needed} "
-            f"positions, but the model has {max_positions}",
-            "shorten the prompt or lower max_new_tokens",
+            f"positions, but {whose_limit} {max_positions}",
+            "shorten the prompt or lower max_new_tokens"
+            + (", or raise max_model_len" if "max_model_len" in whose_limit else ""),
         )

@@ -63,6 +63,8 @@ def decide(
     # Token ids are exact in float64, so one tensor carries all three.
     rows = [transfer_M.double(), candidates.token_M.double(), candidates.logprob_M.double()]
     is_committed_M, token_M, logprob_M = torch.stack(rows).cpu().numpy()
+    if np.isnan(logprob_M).any():
+        raise FloatingPointError("the model's logits are not numbers (NaN)")
     return Decisions(is_committed_M > 0, token_M.astype(np.int64), logprob_M)
 
 

@@ -38,20 +38,20 @@ from t3d.models.slots import SlotCache, Spans, to_device
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How the engine uses the machine; none of it changes what is decoded."""
+    """How the engine uses the machine; none of it changes what is decoded, near-ties of rounding aside."""
 
     max_batch_size: int = 256
     """Sequences decoded together: slots."""
     max_model_len: int | None = None
-    """Positions of a slot, prompt and response; None: what the requests at hand need."""
+    """Most positions of a request, prompt and response; None: as many as the model has."""
     max_prefill_tokens: int = 2048
     """Prompt tokens in one forward; a longer prompt is written in several, at least a block in each."""
     fuse_commits: bool = True
     """Write a finished block in the next block's first forward; False spends a forward on it."""
     fixed_shapes: bool | None = None
-    """Pad denoising forwards to a few shapes; None: where CUDA graphs can replay them."""
-    enforce_eager: bool = False
-    """No CUDA graphs."""
+    """Pad denoising forwards to a few shapes; None: where CUDA graphs replay them."""
+    enforce_eager: bool = True
+    """No CUDA graphs. False records and replays them; that has not run on a GPU yet."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_batch_size", "max_model_len", "max_prefill_tokens")
@@ -78,24 +78,31 @@ class Engine:
         wanted = self.config.fixed_shapes
         self.has_fixed_shapes = self.has_graphs if wanted is None else wanted
         self._idle: tuple[SlotCache, FixedShapeRunner] | None = None
+        self._idle_weights: tuple[int, ...] = ()
         limit = model.config.max_position_embeddings
         self.max_model_len = min(limit, self.config.max_model_len or limit)
+        self.whose_limit = "the model has" if self.max_model_len == limit else "max_model_len is"
 
     def take_slots(self, num_rows: int, num_positions: int) -> tuple[SlotCache, FixedShapeRunner | None]:
         """Slots for a run: with fixed shapes those of an earlier one if they suffice, and their graphs."""
         if not self.has_fixed_shapes:
             return SlotCache(num_rows, num_positions), None
-        num_rows = self.config.max_batch_size + 1  # one more for what padding writes
+        weights = tuple(weight.data_ptr() for weight in self.model.parameters())  # a graph holds these
+        idle, self._idle = self._idle, None  # a run beside this one gets its own
+        if idle is not None and weights == self._idle_weights:
+            cache = idle[0]
+            if cache.num_slots > num_rows and cache.num_positions >= num_positions:
+                return idle
+        self._idle_weights = weights
+        idle = None  # its memory goes before the new slots come
+        num_rows = min(1 << (num_rows - 1).bit_length(), self.config.max_batch_size) if num_rows else 0
         num_positions = -(-num_positions // KEY_BUCKET) * KEY_BUCKET
-        if self._idle is not None and self._idle[0].num_positions >= num_positions:
-            slots, self._idle = self._idle, None  # a run beside this one gets its own
-            return slots
-        cache = SlotCache(num_rows, num_positions)
+        cache = SlotCache(num_rows + 1, num_positions)  # one more for what padding writes
         return cache, FixedShapeRunner(self.model, cache, use_graphs=self.has_graphs)
 
-    def give_back(self, cache: SlotCache, runner: FixedShapeRunner | None) -> None:
-        """Keep the slots of a finished run for the next one."""
-        if runner is not None:
+    def give_back(self, cache: SlotCache, runner: FixedShapeRunner) -> None:
+        """Keep the slots of a finished run for the next one; of two runs, the larger ones."""
+        if self._idle is None or cache.num_bytes >= self._idle[0].num_bytes:
             self._idle = (cache, runner)
 
     def stream(self, jobs: Sequence[Job], *, provisional: bool = False) -> Iterator[BlockUpdate]:
@@ -130,7 +137,7 @@ class _Run:
         self.waiting: deque[Job] = deque()
         for job in jobs:
             try:
-                check_request(job.request, job.params, engine.max_model_len)
+                check_request(job.request, job.params, engine.max_model_len, engine.whose_limit)
             except InputError as error:
                 self.finished[job.request.id] = Completion.of_refusal(
                     job.request, job.params, engine.mask_token_id, error
@@ -142,36 +149,47 @@ class _Run:
         num_positions = max(needed, default=0)
         max_block_size = max((job.params.block_size for job in self.waiting), default=0)
         self.rows = RowTable(num_rows, num_positions, max_block_size, engine.mask_token_id)
-        self.cache, self.fixed = engine.take_slots(num_rows, num_positions)
+        self.cache: SlotCache
+        self.fixed: FixedShapeRunner | None
         self.stops = np.array(sorted(engine.stop_token_ids), dtype=np.int64)
 
     def updates(self, *, blocks: bool, provisional: bool = False) -> Iterator[BlockUpdate]:
         """Run to the end; without ``blocks`` only the updates that bring a completion."""
         for completion in self.finished.values():
             yield BlockUpdate.of_completion(completion)
+        self.cache, self.fixed = self.engine.take_slots(self.rows.num_rows, self.rows.ids_RL.shape[1])
+        is_sound = True
         try:
-            yield from self._forwards(blocks, provisional)
+            while self._admit():
+                yield from self._advance(blocks, provisional)
+        except Exception:
+            is_sound = False  # a graph may be half recorded
+            raise
         finally:
             stats = self.engine.stats
             stats.kv_bytes = max(stats.kv_bytes, self.cache.num_bytes)
-            self.engine.give_back(self.cache, self.fixed)
+            if is_sound and self.fixed is not None:
+                self.engine.give_back(self.cache, self.fixed)
 
-    def _forwards(self, blocks: bool, provisional: bool) -> Iterator[BlockUpdate]:
-        while self._admit():
-            started = time.perf_counter()
-            try:
-                denoises_R, is_clean_R = self._forward()
-            except Exception as error:
-                jobs = [*self.rows.jobs, *self.waiting]
-                first_line = str(error).partition("\n")[0]
-                reason = f"{type(error).__name__}: {first_line}"
-                problems = {job.request.id: reason for job in jobs}
-                raise DecodingError.of_results(problems, self.finished) from error
-            self.engine.stats.count_seconds(time.perf_counter() - started)
+    def _advance(self, blocks: bool, provisional: bool) -> list[BlockUpdate]:
+        """One forward and all that follows from it. Raises DecodingError, with what is finished."""
+        started = time.perf_counter()
+        try:
+            denoises_R, is_clean_R = self._forward()
+            updates = []
             if provisional:
                 rows_left = np.flatnonzero(denoises_R & ~is_clean_R)
-                yield from [self.rows.update(row, None) for row in rows_left.tolist()]
-            yield from self._finish_blocks(np.flatnonzero(is_clean_R), blocks)
+                updates = [self.rows.update(row, None) for row in rows_left.tolist()]
+            updates += self._finish_blocks(np.flatnonzero(is_clean_R), blocks)
+        except Exception as error:
+            first_line = str(error).partition("\n")[0]
+            reason = f"{type(error).__name__}: {first_line}"
+            running = [job for job in [*self.rows.jobs, *self.waiting] if job.request.id not in self.finished]
+            raise DecodingError.of_results({j.request.id: reason for j in running}, self.finished) from error
+        if self.device.type == "cuda" and not denoises_R.any():
+            torch.cuda.synchronize(self.device)  # nothing was read: its time would count for the next forward
+        self.engine.stats.count_seconds(time.perf_counter() - started)
+        return updates
 
     def _admit(self) -> bool:
         """Fill free rows; whether there is anything to do."""

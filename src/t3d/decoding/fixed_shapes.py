@@ -17,7 +17,7 @@ from t3d.models.forward import extend_forward
 from t3d.models.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
 
 KEY_BUCKET = 128
-"""Keys, and the positions of a slot, are rounded up to multiples of it."""
+"""Keys are rounded up to it, twice it, four times it, ..., and a slot's positions to a multiple of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,10 @@ class _Shape:
 
 @dataclass(slots=True)
 class _Recorded:
-    """A shape's input on the device and, once there is a graph, where its result appears."""
+    """A shape's input on the device and, once recorded, its graph."""
 
     numbers: Int[Tensor, "numbers"]
     graph: "torch.cuda.CUDAGraph | None" = None
-    logits: Tensor | None = None
 
 
 class FixedShapeRunner:
@@ -46,6 +45,9 @@ class FixedShapeRunner:
         self.scratch_place = (cache.num_slots - 1) * cache.num_positions
         """The last slot takes what padding writes."""
         self._recorded: dict[_Shape, _Recorded] = {}
+        self._outputs: dict[int, Tensor] = {}
+        """Where graphs leave their logits, one place for all shapes with as many."""
+        self._pool = None
 
     def logits(
         self, spans: Spans, ids_RL: np.ndarray, row_M: np.ndarray, position_M: np.ndarray
@@ -59,14 +61,7 @@ class FixedShapeRunner:
             )
         recorded = self._recorded[shape]
         recorded.numbers.copy_(to_device(numbers, self.device), non_blocking=True)
-        if not self.use_graphs:
-            logits_RSV = self._run(recorded.numbers, shape)
-        else:
-            if recorded.graph is None:
-                self._record(recorded, shape)
-            assert recorded.graph is not None and recorded.logits is not None
-            recorded.graph.replay()
-            logits_RSV = recorded.logits
+        logits_RSV = self._replay(recorded, shape) if self.use_graphs else self._run(recorded.numbers, shape)
         block_start_R = np.zeros(shape.num_rows, dtype=np.int64)
         block_start_R[spans.slot_R] = spans.end_R - spans.block_size_R
         picked_M = row_M * shape.block_size + position_M - block_start_R[row_M]
@@ -77,7 +72,7 @@ class FixedShapeRunner:
         num_rows = max(num_rows, int(spans.slot_R[-1]) + 1)
         block_size = int(spans.block_size_R.max())
         num_queries = block_size if spans.length_R.max() <= block_size else 2 * block_size
-        num_keys = -(-int(spans.end_R.max()) // KEY_BUCKET) * KEY_BUCKET
+        num_keys = KEY_BUCKET << (-(-int(spans.end_R.max()) // KEY_BUCKET) - 1).bit_length()
         return _Shape(num_rows, num_queries, block_size, min(num_keys, self.cache.num_positions))
 
     def _numbers(self, spans: Spans, ids_RL: np.ndarray, shape: _Shape) -> np.ndarray:
@@ -121,14 +116,24 @@ class FixedShapeRunner:
         plan = ExtendPlan(cache=self.cache, place_T=place_T, groups=(group,))
         return extend_forward(self.model, ids_T, position_T, plan, logit_positions=query_N)
 
-    def _record(self, recorded: _Recorded, shape: _Shape) -> None:
-        """Run the shape twice on a side stream, as CUDA asks for, then record it."""
-        side = torch.cuda.Stream()
+    def _replay(self, recorded: _Recorded, shape: _Shape) -> Float[Tensor, "RS V"]:
+        """Replay a shape's graph, recorded at its first use; the next replay overwrites the result."""
+        with torch.cuda.device(self.device):
+            if recorded.graph is None:
+                recorded.graph = self._record(recorded.numbers, shape)
+            recorded.graph.replay()
+        return self._outputs[shape.num_rows * shape.block_size]
+
+    def _record(self, numbers: Tensor, shape: _Shape) -> "torch.cuda.CUDAGraph":
+        """Run the shape on a side stream, as CUDA asks for, then record it."""
+        side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(2):
-                self._run(recorded.numbers, shape)
+            logits = self._run(numbers, shape)
+            self._outputs.setdefault(len(logits), torch.empty_like(logits))
         torch.cuda.current_stream().wait_stream(side)
-        recorded.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded.graph):
-            recorded.logits = self._run(recorded.numbers, shape)
+        graph = torch.cuda.CUDAGraph()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._pool, stream=side):
+            self._outputs[len(logits)].copy_(self._run(numbers, shape))
+        return graph

@@ -63,6 +63,8 @@ class DecodeParams:
         )
         bound = self.entropy_bound
         _require("entropy_bound", bound, 0 <= bound < math.inf, "not a number of 0 or more", "use 0 or more")
+        is_int64 = -(2**63) <= self.seed < 2**63
+        _require("seed", self.seed, is_int64, "not an integer of 64 bits", "use for example 0")
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
         _require(
             "confidence",

@@ -53,6 +53,9 @@ def _draw(
         tempered_MV = _keep_top_p(tempered_MV, params.top_p)
     sampled_prob_MV = tempered_MV.softmax(-1)
     cumulative_MV = sampled_prob_MV.cumsum(-1)
+    if cumulative_MV.device.type != "cpu":
+        # A parallel sum may rise, or fall, by rounding where the probability is zero: nothing to draw there.
+        cumulative_MV = cumulative_MV.masked_fill(sampled_prob_MV == 0, 0).cummax(-1).values
     target_M1 = uniform_M.to(cumulative_MV.dtype)[:, None] * cumulative_MV[:, -1:]
     token_M = torch.searchsorted(cumulative_MV, target_M1)[:, 0]
     return token_M, sampled_prob_MV.gather(-1, token_M[:, None])[:, 0]

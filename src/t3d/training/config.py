@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from transformers import TrainingArguments
 
 from t3d.errors import InputError, require_positive
@@ -90,6 +91,8 @@ class T3DConfig(TrainingArguments):
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
         super().__post_init__()
+        # Nothing to pin for, and PyTorch warns.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         # One process drives one device: flat loss positions cannot be scattered by DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
         choices = {

@@ -238,7 +238,28 @@ def test_an_engine_reuses_its_slots_and_two_runs_at_once_do_not_share_them(tiny_
     completions = [update.completion for update in updates if update is not None and update.completion]
     assert len(completions) == 13
     assert all(completion == expected[completion.id] for completion in completions)
+    cache = engine._idle[0]
     assert engine.decode(jobs) == expected
+    assert engine._idle[0] is cache
+
+
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_a_stream_closed_halfway_leaves_the_engine_usable(tiny_model, fixed_shapes):
+    requests, params = requests_of([3, 9, 4]), DecodeParams(temperature=1.0, max_new_tokens=9)
+    jobs = [Job(request, params) for request in requests]
+    engine = engine_of(tiny_model, max_batch_size=2, fixed_shapes=fixed_shapes)
+    stream = engine.stream(jobs)
+    assert next(stream).is_committed
+    stream.close()
+    assert engine.decode(jobs) == {c.id: c for c in run(tiny_model, requests, params)}
+
+
+def test_logits_that_are_not_numbers_fail_loudly(make_model):
+    model = make_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(DecodingError, match=r"logits are not numbers \(NaN\)"):
+        run(model, requests_of([3]), DecodeParams(temperature=0.0, max_new_tokens=4))
 
 
 @settings(max_examples=20)
@@ -451,7 +472,10 @@ def test_refused_requests_are_named_and_the_others_finish(make_model):
 def test_max_model_len_refuses_what_is_longer(tiny_model):
     requests = requests_of([4, 9])
     params = DecodeParams(max_new_tokens=8)
-    with pytest.raises(DecodingError, match="'request/1' has 9 prompt tokens and would need 20 positions"):
+    with pytest.raises(
+        DecodingError,
+        match=r"'request/1' has 9 prompt tokens .* but max_model_len is 16.*raise max_model_len",
+    ):
         run(tiny_model, requests, params, max_model_len=16)
     assert len(run(tiny_model, requests, params, max_model_len=20)) == 2
 
