@@ -11,8 +11,8 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.data.prompts import chat_ids, token_ids, token_text
-from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError
-from t3d.decoding.engine import Engine, EngineConfig, completions_of
+from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
+from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rows import Job
 from t3d.decoding.stats import EngineStats

@@ -7,7 +7,7 @@ from pathlib import Path
 from t3d.atomic import check_output_file, discard
 from t3d.claim import CHUNK_SIZE, claim, fingerprint
 from t3d.data.prompts import Problem, decode_requests
-from t3d.decoding.completion import check_request
+from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_unique_ids
 from t3d.llm import LLM
@@ -60,8 +60,8 @@ def roll_out_to_file(
     if not problems:
         raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
     require_unique_ids((problem.id for problem in problems), "prompts")
-    for request in decode_requests(loaded.tokenizer, problems):
-        check_request(request, params, loaded.model.config.max_position_embeddings)
+    requests = decode_requests(loaded.tokenizer, problems)
+    check_requests(requests, params, loaded.model.config.max_position_embeddings)
     output = Path(output)
     questions = [(problem.id, problem.question, problem.task) for problem in problems]
     plan = {

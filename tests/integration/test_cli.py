@@ -1,6 +1,7 @@
 """The command line: the road from rollout to evaluation, and one-screen errors for bad input."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -246,3 +247,15 @@ def test_unknown_command_and_version(capsys):
 def test_env_prints_versions(capsys):
     assert main(["env"]) == 0
     assert "torch" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--max-new-tokens", "5000", "max_new_tokens=5000: request 'prompt' has .* but the model has"),
+        ("--batch-size", "0", "batch_size=0: not positive"),
+    ],
+)
+def test_generate_names_what_cannot_be_decoded(checkpoint, capsys, flag, value, message):
+    command = ["generate", "--model", str(checkpoint), "--prompt", "hi", "--device", "cpu", flag, value]
+    assert re.search(message, run_failing(command, capsys))

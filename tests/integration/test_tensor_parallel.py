@@ -9,7 +9,8 @@ import torch
 
 from t3d import LLM, DecodeParams
 from t3d.errors import InputError
-from t3d.models.loading import export_model, load_model
+from t3d.models.export import export_model
+from t3d.models.loading import load_model
 
 ACCELERATOR = torch.accelerator.current_accelerator()
 needs_two_devices = pytest.mark.skipif(

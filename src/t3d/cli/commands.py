@@ -13,6 +13,7 @@ from rich.console import Console
 from t3d.claim import CHUNK_SIZE
 from t3d.cli.config_file import resolved_config, write_config
 from t3d.data.prompts import Problem, decode_requests, read_prompt_file
+from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
 from t3d.demo import DemoConfig, run_demo
 from t3d.errors import InputError, require_positive
@@ -231,6 +232,7 @@ class Generate(ModelChoice):
         problems = self._problems()
         loaded = self.load()
         requests = decode_requests(loaded.tokenizer, problems)
+        check_requests(requests, self.decode, loaded.model.config.max_position_embeddings)
         completions = LLM(loaded, max_batch_size=self.batch_size).decode(requests, self.decode)
         console = Console(highlight=False)
         for completion in completions:
@@ -248,7 +250,7 @@ class Generate(ModelChoice):
             raise InputError(
                 "prompt", self.prompt, f"prompts={self.prompts!r}: give one of the two", "set one"
             )
-        require_positive(self, "limit")
+        require_positive(self, "limit", "batch_size")
         if self.prompts is not None:
             return read_prompt_file(self.prompts)[: self.limit]
         if not str(self.prompt).strip():

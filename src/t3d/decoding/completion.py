@@ -1,7 +1,7 @@
 """What decoding takes and gives."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -115,7 +115,7 @@ class DecodingError(RuntimeError):
 
     def __init__(self, problems: dict[str, str], completions: dict[str, Completion]) -> None:
         self.problems, self.completions = problems, completions
-        listed = [f"{identity!r}: {problem}" for identity, problem in list(problems.items())[:8]]
+        listed = [f"{identity!r}: {problem.rstrip('.')}" for identity, problem in list(problems.items())[:8]]
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         done = f"The other {len(completions)} are finished (.completions of this error)."
         super().__init__(f"{len(problems)} requests failed: {'; '.join(listed)}{more}. {done}")
@@ -125,6 +125,22 @@ class DecodingError(RuntimeError):
         """The error of requests without any result and of those refused among the ones that are done."""
         refused = {name: completion.error for name, completion in done.items() if completion.error}
         return cls(lost | refused, {name: c for name, c in done.items() if name not in refused})
+
+
+def completions_of(
+    requests: Sequence[DecodeRequest],
+    done: Mapping[str, Completion],
+    *,
+    on_error: Literal["raise", "return"] = "raise",
+) -> list[Completion]:
+    """The completions of these requests, in their order.
+
+    Raises DecodingError if a request has none, and for refusals unless they are to be returned.
+    """
+    lost = {r.id: "the engine lost it" for r in requests if r.id not in done}
+    if lost or (on_error == "raise" and any(completion.error for completion in done.values())):
+        raise DecodingError.of_results(lost, done)
+    return [done[request.id] for request in requests]
 
 
 def visible_length(
@@ -161,3 +177,9 @@ def check_request(
             "shorten the prompt or lower max_new_tokens"
             + (", or raise max_model_len" if "max_model_len" in whose_limit else ""),
         )
+
+
+def check_requests(requests: Iterable[DecodeRequest], params: DecodeParams, max_positions: int) -> None:
+    """:func:`check_request` for all of them, before any work is done."""
+    for request in requests:
+        check_request(request, params, max_positions)

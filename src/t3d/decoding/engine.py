@@ -8,9 +8,8 @@ and step, and a finished one hands its slot to the next request.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from t3d.decoding.completion import (
     DecodeRequest,
     DecodingError,
     check_request,
+    completions_of,
     num_positions_needed,
 )
 from t3d.decoding.decide import MaskedPositions, decide
@@ -298,22 +298,6 @@ class _Run:
             self.cache.move(last, row, int(rows.committed_R[last]))
             rows.move(last, row)
         rows.drop_last()
-
-
-def completions_of(
-    requests: Sequence[DecodeRequest],
-    done: Mapping[str, Completion],
-    *,
-    on_error: Literal["raise", "return"] = "raise",
-) -> list[Completion]:
-    """The completions of these requests, in their order.
-
-    Raises DecodingError if a request has none, and for refusals unless they are to be returned.
-    """
-    lost = {r.id: "the engine lost it" for r in requests if r.id not in done}
-    if lost or (on_error == "raise" and any(completion.error for completion in done.values())):
-        raise DecodingError.of_results(lost, done)
-    return [done[request.id] for request in requests]
 
 
 def decode(

@@ -9,7 +9,7 @@ from typing import Any
 from t3d.atomic import discard, write_text
 from t3d.claim import CHUNK_SIZE, claim, fingerprint
 from t3d.data.prompts import Problem
-from t3d.decoding.completion import check_request
+from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.evaluate import (
@@ -48,8 +48,7 @@ def evaluate_to_folder(
     of another evaluation in it, for an id used twice, a prompt that cannot fit, or no problem at all.
     """
     requests = evaluation_requests(loaded, task, problems, samples_per_prompt)
-    for _, request in requests:
-        check_request(request, params, loaded.model.config.max_position_embeddings)
+    check_requests((request for _, request in requests), params, loaded.model.config.max_position_embeddings)
     rows = [(problem.id, problem.question, problem.answer, problem.task) for problem in problems]
     plan = {
         "task": task.name,

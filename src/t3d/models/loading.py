@@ -1,14 +1,10 @@
-"""Load a block-diffusion model with its tokenizer; save a student so that it loads anywhere."""
+"""Load a block-diffusion model with its tokenizer."""
 
 import hashlib
-import json
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -20,26 +16,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from t3d.atomic import atomic_folder
 from t3d.claim import fingerprint
 from t3d.errors import InputError
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
 
-_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-_COPIED_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-    "configuration_*.py",
-    "modeling_*.py",
-    "tokenization_*.py",
-)
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
 
@@ -113,7 +95,7 @@ def load_model(
     fit the network, if neither tokenizer nor config names a mask token, or if these processes cannot
     share the model.
     """
-    name, source = str(source), _checkpoint(source)
+    name, source = str(source), checkpoint_of(source)
     config = _load_config(source)
     if config.model_type not in (SDARConfig.model_type, SDARMoeConfig.model_type):
         raise InputError(
@@ -182,7 +164,7 @@ def load_tokenizer(source: str | Path) -> LoadedTokenizer:
 
     Raises InputError if there is none to load, or if neither tokenizer nor config names a mask token.
     """
-    source = _checkpoint(source)
+    source = checkpoint_of(source)
     config = _load_config(source)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
@@ -197,7 +179,8 @@ def load_tokenizer(source: str | Path) -> LoadedTokenizer:
     )
 
 
-def _checkpoint(source: str | Path) -> str:
+def checkpoint_of(source: str | Path) -> str:
+    """The folder of a bundled model, or the folder or hub id itself."""
     return str(BUNDLED_MODELS.get(str(source), source))
 
 
@@ -209,50 +192,6 @@ def _check_weight_files(source: str) -> None:
         except SafetensorError as error:
             problem = f"truncated or damaged ({error})"
             raise InputError("model", str(file), problem, "copy or export that checkpoint again") from error
-
-
-def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None) -> None:
-    """Write weights and config; copy the base's tokenizer, generation and remote-code files as they are.
-
-    Engines that load SDAR with the base's code (JetEngine) then load the export the same way.
-    ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
-    model that processes share: each holds a part of it.
-    """
-    num_shares = loaded.model._tp_size or 1
-    if num_shares > 1:
-        problem = f"shared by {num_shares} processes"
-        raise InputError(
-            "model", loaded.source, problem, "export it from one process, loaded without tp_plan"
-        )
-    base = Path(_checkpoint(loaded.source))
-    if not base.is_dir():
-        revision = getattr(loaded.model.config, "_commit_hash", None)  # the files of the weights loaded
-        if revision is None:
-            problem = "neither a folder nor loaded from the hub, so its tokenizer files are not at hand"
-            raise InputError("model", loaded.source, problem, "save it to a folder and load that")
-        base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
-    with atomic_folder(folder) as partial:
-        loaded.model.save_pretrained(partial)
-        _add_older_config_names(partial / "config.json")
-        for file in sorted(base.iterdir()):
-            if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
-                shutil.copyfile(file, partial / file.name)
-        for name, text in (texts or {}).items():
-            (partial / name).write_text(text, encoding="utf-8")
-
-
-def _add_older_config_names(path: Path) -> None:
-    """Also write ``rope_theta``, ``torch_dtype`` and ``num_experts``, which code for transformers 4 reads.
-
-    Such code ignores ``rope_parameters``, ``dtype`` and ``num_local_experts`` and would fall back on its
-    own defaults.
-    """
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["torch_dtype"] = config["dtype"]
-    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-    if "num_local_experts" in config:
-        config["num_experts"] = config["num_local_experts"]
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _load_config(source: str) -> PreTrainedConfig:

@@ -13,7 +13,8 @@ from t3d.atomic import write_errors
 from t3d.checkpoints import newest_checkpoint
 from t3d.claim import claim, differences, fingerprint, full_plan
 from t3d.errors import InputError
-from t3d.models.loading import LoadedModel, export_model, load_model
+from t3d.models.export import export_model
+from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
 from t3d.training.config import T3DConfig
 from t3d.training.trainer import T3DTrainer

@@ -11,12 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from t3d.errors import InputError
-from t3d.models.loading import (
-    adopt_model,
-    export_model,
-    load_model,
-    tokenizer_hash,
-)
+from t3d.models.export import export_model
+from t3d.models.loading import adopt_model, load_model, tokenizer_hash
 from t3d.models.placement import DTYPES, resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig
 

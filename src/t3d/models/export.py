@@ -1,0 +1,70 @@
+"""Save a student so that it loads anywhere its base does."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from t3d.atomic import atomic_folder
+from t3d.errors import InputError
+from t3d.models.loading import LoadedModel, checkpoint_of
+
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+_COPIED_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+    "generation_config.json",
+    "configuration_*.py",
+    "modeling_*.py",
+    "tokenization_*.py",
+)
+
+
+def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None) -> None:
+    """Write weights and config; copy the base's tokenizer, generation and remote-code files as they are.
+
+    Engines that load SDAR with the base's code (JetEngine) then load the export the same way.
+    ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
+    model that processes share: each holds a part of it.
+    """
+    num_shares = loaded.model._tp_size or 1
+    if num_shares > 1:
+        problem = f"shared by {num_shares} processes"
+        raise InputError(
+            "model", loaded.source, problem, "export it from one process, loaded without tp_plan"
+        )
+    base = Path(checkpoint_of(loaded.source))
+    if not base.is_dir():
+        revision = getattr(loaded.model.config, "_commit_hash", None)  # the files of the weights loaded
+        if revision is None:
+            problem = "neither a folder nor loaded from the hub, so its tokenizer files are not at hand"
+            raise InputError("model", loaded.source, problem, "save it to a folder and load that")
+        base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
+    with atomic_folder(folder) as partial:
+        loaded.model.save_pretrained(partial)
+        _add_older_config_names(partial / "config.json")
+        for file in sorted(base.iterdir()):
+            if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
+                shutil.copyfile(file, partial / file.name)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
+
+
+def _add_older_config_names(path: Path) -> None:
+    """Also write ``rope_theta``, ``torch_dtype`` and ``num_experts``, which code for transformers 4 reads.
+
+    Such code ignores ``rope_parameters``, ``dtype`` and ``num_local_experts`` and would fall back on its
+    own defaults.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["torch_dtype"] = config["dtype"]
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    if "num_local_experts" in config:
+        config["num_experts"] = config["num_local_experts"]
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
