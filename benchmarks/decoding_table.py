@@ -20,8 +20,8 @@ python benchmarks/decoding_table.py docs/results/decoding.json docs/results/deco
     > docs/results/decoding.md
 ```
 
-Greedy, float32, {threads} threads, all sides in one process on the same weights and prompts; the best of several
-rounds counts (the engine: three). `sdar_loop`: one request at a time, a commit forward per block,
+Greedy, float32, {threads} threads, all sides in one process on the same weights and prompts; the best of
+several rounds counts (the engine: three). `sdar_loop`: one request at a time, a commit forward per block,
 logits everywhere (the algorithm of SDAR's generate.py). `reprefill`: a static batch that runs the whole
 prefix again for each block (the algorithm of dllm's sampler for block diffusion). `separate`: the engine
 with a forward for each commit and prompt. Cells: the engine's tokens/s over the side's, then in brackets

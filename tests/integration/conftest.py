@@ -4,6 +4,11 @@ import json
 
 import pytest
 
+from t3d.data.prompts import Problem
+from t3d.decoding.params import DecodeParams
+from t3d.models.loading import load_model
+from t3d.rollout import roll_out
+
 
 @pytest.fixture
 def prompts(tmp_path):
@@ -12,3 +17,12 @@ def prompts(tmp_path):
     rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
+
+
+@pytest.fixture(scope="session")
+def trajectories(checkpoint):
+    """Eight rollouts of the tiny model in float64."""
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    questions = ["how many", "how many apples", "so the answer", "now?", "is left", "a b c", "apples", "the"]
+    problems = [Problem(id=str(index), question=question) for index, question in enumerate(questions)]
+    return roll_out(loaded, problems, DecodeParams(max_new_tokens=12, temperature=1.0))

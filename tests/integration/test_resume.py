@@ -58,8 +58,12 @@ def student_weights(folder: Path) -> torch.Tensor:
 
 
 def log(folder: Path) -> list[dict]:
-    return json.loads((checkpoints(folder / "checkpoints")[-1] / "trainer_state.json").read_text())[
-        "log_history"
+    """The log without speed and memory, which no two runs share."""
+    state = json.loads((checkpoints(folder / "checkpoints")[-1] / "trainer_state.json").read_text())
+    measured = ("speed/", "memory/")
+    return [
+        {name: value for name, value in entry.items() if not name.startswith(measured)}
+        for entry in state["log_history"]
     ]
 
 

@@ -5,61 +5,19 @@ import json
 import math
 import shutil
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
+from training_helpers import config, logged, trainer, weights
 
 from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.models.loading import load_model
 from t3d.rollout import roll_out
-from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, preset_fields
 from t3d.training.run import distil
-from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import Trajectory
-
-
-@pytest.fixture(scope="module")
-def trajectories(checkpoint) -> list[Trajectory]:
-    loaded = load_model(checkpoint, device="cpu", dtype="float64")
-    questions = ["how many", "how many apples", "so the answer", "now?", "is left", "a b c", "apples", "the"]
-    problems = [Problem(id=str(index), question=question) for index, question in enumerate(questions)]
-    return roll_out(loaded, problems, DecodeParams(max_new_tokens=12, temperature=1.0))
-
-
-def config(folder: Path, **overrides) -> T3DConfig:
-    fields = {
-        "output_dir": str(folder),
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-3,
-        "warmup_steps": 0,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "logging_steps": 1,
-        "refresh_every": 2,
-    }
-    return T3DConfig(**(fields | overrides))
-
-
-def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
-    loaded = load_model(checkpoint, device="cpu", dtype="float64")
-    return T3DTrainer(
-        loaded.model, config(folder, **overrides), trajectories, processing_class=loaded.tokenizer
-    )
-
-
-def weights(trained: T3DTrainer) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
-
-
-def logged(trained: T3DTrainer, name: str) -> list[float]:
-    return [entry[name] for entry in trained.state.log_history if name in entry]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -108,8 +66,9 @@ def test_reference_is_the_student_right_after_every_second_optimizer_step(
     run = trainer(checkpoint, trajectories, tmp_path, max_steps=num_steps)
     run.train()
     assert run.reference is not None
-    pairs = zip(run.reference.model.parameters(), run.model.parameters(), strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in pairs) == is_fresh
+    with run.reference.active() as reference:
+        pairs = zip(reference.parameters(), run.model.parameters(), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs) == is_fresh
 
 
 def test_same_seed_gives_the_same_student_and_another_seed_does_not(checkpoint, trajectories, tmp_path):

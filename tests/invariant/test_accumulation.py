@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from packing_helpers import loss_logits
 
-from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
+from t3d.data.collate import TrainingExample, lay_on_grid
+from t3d.data.packing import pack_copies
 from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
 from t3d.objectives.logprobs import reduce_by_sample, token_log_probs
@@ -94,7 +96,7 @@ def test_model_gradients_of_micro_batches_sum_to_the_large_batchs(make_model, mi
         model.zero_grad()
         for first in range(0, len(examples), size):
             grid = lay_on_grid(examples[first : first + size], 4, 0)
-            batch = join_copies(grid, grid.ids_RKS.masked_fill(grid.valid_RKS, MASK), grid.valid_RKS)
+            batch = pack_copies(grid, grid.ids_RKS.masked_fill(grid.valid_RKS, MASK), grid.valid_RKS)
             log_prob = token_log_probs(loss_logits(model, batch), batch["labels"])
             cross_entropy_loss(student_real_M=log_prob, num_tokens=num_tokens).loss.backward()
         return torch.cat([weight.grad.flatten() for weight in model.parameters()])

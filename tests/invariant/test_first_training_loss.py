@@ -37,7 +37,7 @@ def test_margins_are_zero_in_every_dtype(make_model, tiny_tokenizer, tmp_path, d
     trainer = T3DTrainer(model, config, trajectories, tiny_tokenizer)
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
     seen = {}
-    trainer._add_metrics = lambda output: seen.update(output.metrics)
+    trainer.metric_log.add = lambda step, metrics, nll, batch: seen.update(metrics)
     with torch.no_grad():
         trainer.compute_loss(trainer.model.eval(), batch)
     assert seen["margin/real"].item() == pytest.approx(0, abs=1e-6)

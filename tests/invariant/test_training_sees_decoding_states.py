@@ -7,9 +7,11 @@ the same state, whatever the prompt's remainder.
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packing_helpers import loss_logits
 from slot_helpers import extend
 
-from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
+from t3d.data.collate import TrainingExample, lay_on_grid
+from t3d.data.packing import pack_copies
 from t3d.models.slots import SlotCache
 
 MASK, VOCAB = 37, 40
@@ -56,8 +58,8 @@ def rows(draw):
 
 
 @settings(max_examples=60)
-@given(rows())
-def test_noisy_copy_logits_equal_those_of_cached_block_decoding(tiny_model, case):
+@given(rows(), st.sampled_from(["dense", "documents"]))
+def test_noisy_copy_logits_equal_those_of_cached_block_decoding(tiny_model, case, attention):
     """States are random: any token masked, replaced by a random token or left alone, in ragged batches."""
     block_size, batch = case
     examples, states = [], []
@@ -75,15 +77,15 @@ def test_noisy_copy_logits_equal_those_of_cached_block_decoding(tiny_model, case
     noisy_ids = grid.ids_RKS.clone()
     for row, (noisy, (prompt_length, _, _)) in enumerate(zip(states, batch, strict=True)):
         noisy_ids[row][grid.valid_RKS[row]] = noisy[prompt_length:]
-    joined = join_copies(grid, noisy_ids, grid.valid_RKS)
+    joined = pack_copies(grid, noisy_ids, grid.valid_RKS)
     with torch.no_grad():
-        trained = loss_logits(tiny_model, joined)
+        trained = loss_logits(tiny_model, joined, attention)
     for row, (example, noisy) in enumerate(zip(examples, states, strict=True)):
         clean = [*example.prompt_ids, *example.response_ids]
         decoded = cached_decoding_logits(
             tiny_model, clean, noisy.tolist(), len(example.prompt_ids), block_size
         )
-        torch.testing.assert_close(trained[joined["loss_row"] == row], decoded, atol=1e-6, rtol=0)
+        torch.testing.assert_close(trained[joined["loss_example"] == row], decoded, atol=1e-6, rtol=0)
 
 
 def test_the_equality_is_sharp(tiny_model):

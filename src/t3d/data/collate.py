@@ -1,7 +1,6 @@
-"""From token lists to the ``[clean | noisy]`` training sequence.
+"""From token lists to responses cut into blocks, ready for noise.
 
-Shape letters: R rows, K blocks of the noisy copy, S tokens per block, T clean plus noisy length,
-C clean length, M loss positions of the batch.
+Shape letters: R examples, K blocks of the noisy copy, S tokens per block, C clean length.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from t3d.models.forward import block_forward
-from t3d.models.masks import training_mask
 from t3d.trajectory import GridOrigin
 
 
@@ -118,39 +115,4 @@ def lay_on_grid(
         takes_loss_RKS=takes_loss_RL.view(blocks),
         sample_key_R=torch.tensor([example.sample_key for example in examples]),
         epoch_R=torch.tensor([example.epoch for example in examples]),
-    )
-
-
-def join_copies(
-    grid: BlockGrid, noisy_ids_RKS: Int[Tensor, "R K S"], loss_mask_RKS: Bool[Tensor, "R K S"]
-) -> dict[str, Tensor]:
-    """The ``[clean | noisy]`` batch.
-
-    Keys: ``input_ids``, ``position_ids``, ``block_ids``, ``is_noisy``, ``is_real`` [R, T];
-    ``loss_positions`` [M], indices into the flattened R x T; ``labels``, ``loss_row`` (the row of
-    each) and ``token_weight`` [M].
-    """
-    rows, num_clean = grid.clean_ids_RC.shape
-    clean_position_RC = torch.arange(num_clean).expand(rows, num_clean)
-    is_clean_real_RC = clean_position_RC < grid.num_clean_R[:, None]
-    is_noisy_T = torch.arange(num_clean + noisy_ids_RKS[0].numel()) >= num_clean
-    loss_row, loss_column = loss_mask_RKS.flatten(1).nonzero(as_tuple=True)
-    return {
-        "input_ids": torch.cat([grid.clean_ids_RC, noisy_ids_RKS.flatten(1)], 1),
-        "position_ids": torch.cat([clean_position_RC, grid.position_RKS.flatten(1)], 1),
-        "block_ids": torch.cat([grid.clean_block_RC, grid.block_RKS.flatten(1)], 1),
-        "is_noisy": is_noisy_T.expand(rows, -1).contiguous(),
-        "is_real": torch.cat([is_clean_real_RC, grid.is_real_RKS.flatten(1)], 1),
-        "loss_positions": loss_row * len(is_noisy_T) + num_clean + loss_column,
-        "labels": grid.ids_RKS[loss_mask_RKS],
-        "loss_row": loss_row,
-        "token_weight": grid.weight_RKS[loss_mask_RKS],
-    }
-
-
-def loss_logits(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Logits ``[M, V]`` of one forward over the training sequence, at the loss positions only."""
-    mask_RTT = training_mask(batch["block_ids"], batch["is_noisy"], batch["is_real"])
-    return block_forward(
-        model, batch["input_ids"], batch["position_ids"], mask_RTT, logit_positions=batch["loss_positions"]
     )

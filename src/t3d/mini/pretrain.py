@@ -20,14 +20,15 @@ from t3d.atomic import atomic_folder
 from t3d.checkpoints import CheckpointingTrainer, newest_checkpoint
 from t3d.claim import claim
 from t3d.counter_rng import counter_uniform
-from t3d.data.collate import TrainingExample, join_copies, lay_on_grid, loss_logits
+from t3d.data.collate import TrainingExample, lay_on_grid
+from t3d.data.packing import pack_copies
 from t3d.data.prompts import prompt_ids, token_ids
 from t3d.errors import InputError, require_positive
 from t3d.mini.model_card import read_stages, write_model_card
 from t3d.mini.tasks import TASKS, mini_tokenizer
 from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
-from t3d.models.attention import GROUPED_MATMUL
 from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
+from t3d.models.packed_forward import arrange, packed_forward
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.noising import NoiseSource, random_noise_mask
 from t3d.versions import versions
@@ -120,14 +121,14 @@ class PretrainCollator:
     mask_token_id: int
 
     def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
-        """The batch of :func:`~t3d.data.collate.join_copies` with a ``loss_weight`` [M]."""
+        """The batch of :func:`~t3d.data.packing.pack_copies` with a ``loss_weight`` [M]."""
         choice = counter_uniform(self.seed, examples[0].sample_key).item()
         block_size = BLOCK_SIZES[int(choice * len(BLOCK_SIZES))]
         grid = lay_on_grid(examples, block_size, self.pad_token_id)
         noise = NoiseSource(seed=self.seed, epoch_R=grid.epoch_R, sample_key_R=grid.sample_key_R)
         noise_mask, mask_prob = random_noise_mask(grid.position_RKS, grid.valid_RKS, noise)
         noisy_ids = grid.ids_RKS.masked_fill(noise_mask, self.mask_token_id)
-        batch: dict[str, Any] = join_copies(grid, noisy_ids, noise_mask)
+        batch = pack_copies(grid, noisy_ids, noise_mask)
         batch["loss_weight"] = 1 / mask_prob[noise_mask] / grid.valid_RKS.sum()
         return batch
 
@@ -137,9 +138,11 @@ class PretrainTrainer(CheckpointingTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:  # noqa: ARG002
         """Eq. 3: cross-entropy of the masked tokens, each weighted by 1 / p, per response token."""
-        logits = loss_logits(model, inputs)
-        nll = torch.nn.functional.cross_entropy(logits.float(), inputs["labels"], reduction="none")
-        return (nll * inputs["loss_weight"]).sum()
+        positions, targets_1M = inputs["loss_positions"], inputs["labels"][None]
+        scores: Any = packed_forward(
+            model, inputs, arrange(inputs), loss_positions=positions, targets=targets_1M
+        )
+        return -(scores.log_probs[0] * inputs["loss_weight"]).sum()
 
 
 def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> SDARForCausalLM:
@@ -229,7 +232,6 @@ def _build_trainer(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, checkpoints: Path
 ) -> PretrainTrainer:
     model = build_model(config, tokenizer) if config.start_from is None else _load_start(config, tokenizer)
-    model.set_attn_implementation(GROUPED_MATMUL)
     return PretrainTrainer(
         model=model,
         args=TrainingArguments(

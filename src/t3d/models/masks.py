@@ -1,6 +1,6 @@
 """Which token may attend to which, as boolean masks (True = may attend).
 
-Shape letters: R rows, Q query positions, N key positions, T clean plus noisy length.
+Shape letters: R rows, Q query positions, N key positions, T tokens of a packed row.
 Blocks lie on the absolute grid: the block of position p is ``p // block_size``, counted from the
 first prompt token, in decoding and in training alike.
 """
@@ -26,16 +26,18 @@ def block_causal_mask(
 
 
 def training_mask(
+    document_RT: Int[Tensor, "R T"],
     block_RT: Int[Tensor, "R T"],
     is_noisy_RT: Bool[Tensor, "R T"],
-    is_real_RT: Bool[Tensor, "R T"],
 ) -> Bool[Tensor, "R T T"]:
-    """Mask of the ``[clean | noisy]`` training sequence.
+    """Mask of packed ``[clean | noisy]`` documents: the rule that every other arrangement must equal.
 
-    - clean query: real clean keys of its own and earlier blocks;
-    - noisy query: real clean keys of earlier blocks and the real noisy keys of its own block;
-    - padding sees only itself, so that no softmax row is empty.
+    Inside a document:
 
+    - clean query: clean keys of its own and earlier blocks;
+    - noisy query: clean keys of earlier blocks and the noisy keys of its own block.
+
+    Padding, whose document is negative, sees only itself, so that no softmax row is empty.
     ``block_RT`` holds each token's block; a noisy token has the block of the token it copies.
     """
     query_block, key_block = block_RT[:, :, None], block_RT[:, None, :]
@@ -43,7 +45,8 @@ def training_mask(
     clean_to_clean = ~query_noisy & ~key_noisy & (key_block <= query_block)
     noisy_to_clean = query_noisy & ~key_noisy & (key_block < query_block)
     noisy_to_noisy = query_noisy & key_noisy & (key_block == query_block)
-    allowed = clean_to_clean | noisy_to_clean | noisy_to_noisy
-    allowed = allowed & is_real_RT[:, :, None] & is_real_RT[:, None, :]
+    same_document = document_RT[:, :, None] == document_RT[:, None, :]
+    is_padding_RT1 = document_RT[:, :, None] < 0
     itself = torch.eye(block_RT.shape[1], dtype=torch.bool, device=block_RT.device)
-    return allowed | (itself & ~is_real_RT[:, :, None])
+    allowed = (clean_to_clean | noisy_to_clean | noisy_to_noisy) & same_document & ~is_padding_RT1
+    return allowed | (itself & is_padding_RT1)

@@ -8,7 +8,7 @@ at a position predicts the token at it.
 from typing import Any
 
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +22,8 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
+
+from t3d.models.head import ScoringHead, TokenPick
 
 
 class SDARConfig(Qwen3Config):
@@ -42,25 +44,64 @@ class SDARMoeConfig(Qwen3MoeConfig):
     mask_token_id: int | None = None
 
 
-class _LogitsAtPositions:
-    """Adds ``logit_positions`` to a causal language model of transformers."""
+class _HeadAtPositions:
+    """Runs the head of a causal language model of transformers at chosen positions only.
 
-    def forward(self, *args, logit_positions: Int[Tensor, "N"] | None = None, **kwargs) -> ModelOutput:
-        """The base's forward, plus ``logit_positions``.
+    The head stays inside the wrapped module, where sharded training needs it. Positions are indices
+    into the flattened rows x positions.
+    """
 
-        With ``logit_positions`` (indices into the flattened rows x positions) the head runs at
-        these positions only and ``logits`` is ``[N, V]``: the head stays inside the wrapped
-        module, where sharded training needs it.
+    def __init__(self, config: Any) -> None:
+        base: Any = super()
+        base.__init__(config)
+        self.set_output_embeddings(base.get_output_embeddings())
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """A plain head becomes one that scores, that of a resized vocabulary too."""
+        if type(new_embeddings) is nn.Linear and new_embeddings.bias is None:
+            new_embeddings.__class__ = ScoringHead  # same weights, another forward
+        base: Any = super()
+        base.set_output_embeddings(new_embeddings)
+
+    def forward(
+        self,
+        *args,
+        logit_positions: Int[Tensor, "N"] | None = None,
+        loss_positions: Int[Tensor, "M"] | None = None,
+        targets: Int[Tensor, "K M"] | None = None,
+        with_entropy: bool = False,
+        pick: TokenPick | None = None,
+        **kwargs,
+    ) -> ModelOutput:
+        """The base's forward, plus ``logit_positions`` and ``loss_positions``.
+
+        With ``logit_positions``, ``logits`` is ``[N, V]``. With ``loss_positions`` the result is the
+        :class:`HeadScores` of ``targets`` at these positions (None: of no targets, where only ``pick``
+        or ``with_entropy`` is wanted), and no tensor of positions x vocabulary is made.
+
+        Raises ValueError for ``loss_positions`` and a head with anything besides its weight.
         """
         base: Any = super()
-        if logit_positions is None:
+        if logit_positions is None and loss_positions is None:
             return base.forward(*args, **kwargs)
         model: Any = self
-        hidden_RTD = model.model(*args, **kwargs).last_hidden_state
-        return CausalLMOutputWithPast(logits=model.lm_head(hidden_RTD.flatten(0, 1)[logit_positions]))
+        if loss_positions is None:
+            hidden_ND = model.model(*args, **kwargs).last_hidden_state.flatten(0, 1)[logit_positions]
+            return CausalLMOutputWithPast(logits=model.lm_head(hidden_ND))
+        if not isinstance(model.lm_head, ScoringHead):
+            head = type(model.lm_head)
+            raise ValueError(
+                f"lm_head is a {head.__module__}.{head.__qualname__}, of which only the weight would be "
+                "trained; keep the plain linear layer: leave lm_head out of LoRA's target_modules and "
+                "modules_to_save, and out of quantization"
+            )
+        hidden_MD = model.model(*args, **kwargs).last_hidden_state.flatten(0, 1)[loss_positions]
+        if targets is None:
+            targets = loss_positions.new_empty(0, len(loss_positions))
+        return model.lm_head(hidden_MD, targets, with_entropy=with_entropy, pick=pick)
 
 
-class SDARForCausalLM(_LogitsAtPositions, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SDARForCausalLM(_HeadAtPositions, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3 network used as a block-diffusion model.
 
     Call it through :mod:`t3d.models.forward`, which supplies the mask; the inherited causal
@@ -70,7 +111,7 @@ class SDARForCausalLM(_LogitsAtPositions, Qwen3ForCausalLM):  # pyright: ignore[
     config_class = SDARConfig
 
 
-class SDARMoeForCausalLM(_LogitsAtPositions, Qwen3MoeForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SDARMoeForCausalLM(_HeadAtPositions, Qwen3MoeForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3-MoE network used as a block-diffusion model; see :class:`SDARForCausalLM`."""
 
     config_class = SDARMoeConfig

@@ -7,9 +7,12 @@ import torch
 from transformers import TrainingArguments
 
 from t3d.errors import InputError, require_positive
+from t3d.models.packed_forward import PackedAttention
 from t3d.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
+from t3d.training.lora import LoraSettings
+from t3d.training.reference import Placement, ReferenceChoice
 from t3d.trajectory import GridOrigin
 
 Objective = Literal["t3d", "cross_entropy"]
@@ -75,6 +78,29 @@ class T3DConfig(TrainingArguments):
     # > The reference
     refresh_every: int = 10
     """Optimizer steps between copies of the student into the reference (appendix C.2: 10)."""
+    reference_choice: ReferenceChoice = "latest"
+    """Copy the ``latest`` student (released), or only one that scores no worse than the ``best`` copied
+    so far (appendix C.2), which takes an evaluator."""
+    reference_placement: Placement | None = None
+    """Where it is: a copy on the student's ``device``, a copy in ``cpu`` memory streamed to the device
+    layer by layer, or, for a student with LoRA, an ``adapter`` beside the student's on the same base.
+    None: the last with LoRA, the first without."""
+
+    # > LoRA (``t3d[peft]``)
+    lora_rank: int = 0
+    """Train an adapter of this rank instead of all weights; 0: all weights."""
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    lora_target_modules: tuple[str, ...] = LoraSettings.target_modules
+
+    # > Packing
+    max_length: int | None = None
+    """Tokens of a packed row, clean and noisy copies together; None: a micro-batch is one row. A longer
+    response has its noisy copy split over several rows, each with all the clean tokens it may see; one
+    whose last block does not fit is left out, counted and logged."""
+    attention: PackedAttention = "auto"
+    """``documents`` (matrix products per trajectory), ``flex`` (FlexAttention), ``dense`` (SDPA under the
+    whole mask), or ``auto``: flex on CUDA, documents elsewhere."""
 
     # > TrainingArguments with other defaults
     learning_rate: float = 1e-5
@@ -84,6 +110,12 @@ class T3DConfig(TrainingArguments):
     warmup_steps: float = 20
     logging_steps: float = 10
     remove_unused_columns: bool = False
+    save_total_limit: int | None = 2
+    """Checkpoints kept, the best one, if the student is evaluated, beside them."""
+    metric_for_best_model: str | None = "few_step_accuracy"
+    greater_is_better: bool | None = True
+    logging_nan_inf_filter: bool = False
+    """The trainer itself stops at a loss that is not finite."""
     report_to: str | list[str] | None = "none"
     seed: int = 0
 
@@ -95,6 +127,27 @@ class T3DConfig(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         # One process drives one device: flat loss positions cannot be scattered by DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
+        self.reference_placement = self.placement
+        self._check()
+
+    @property
+    def placement(self) -> Placement:
+        """``reference_placement``, with its default by LoRA."""
+        return self.reference_placement or ("adapter" if self.lora_rank else "device")
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """Settings of the adapter; None where all weights are trained."""
+        if not self.lora_rank:
+            return None
+        return LoraSettings(
+            rank=self.lora_rank,
+            alpha=self.lora_alpha,
+            dropout=self.lora_dropout,
+            target_modules=self.lora_target_modules,
+        )
+
+    def _check(self) -> None:
         choices = {
             "objective": Objective,
             "log_ratio": Reduction,
@@ -108,12 +161,15 @@ class T3DConfig(TrainingArguments):
             "state_scope": StateScope,
             "random_token_rule": RandomTokenRule,
             "noise_refresh": NoiseRefresh,
+            "reference_choice": ReferenceChoice,
+            "reference_placement": Placement,
+            "attention": PackedAttention,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 fix = f"use one of {', '.join(get_args(allowed))}"
                 raise InputError(name, getattr(self, name), "not known", fix)
-        require_positive(self, "block_size", "refresh_every", "path_tokens_per_level")
+        require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
         self.mask_ratios = tuple(self.mask_ratios)
         if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
             raise InputError("mask_ratios", self.mask_ratios, "not all in (0, 1]", "use for example 1.0 0.5")
@@ -127,6 +183,11 @@ class T3DConfig(TrainingArguments):
         if self.path_reduction == "mean" and self.path_weighting == "nested_prefix":
             fix = "use path_reduction='sum'"
             raise InputError("path_reduction", "mean", "nested_prefix weights are means already", fix)
-        for name in ("ddo_alpha", "ddo_beta", "path_weight"):
+        self.lora_target_modules = tuple(self.lora_target_modules)
+        if (self.reference_placement == "adapter") != bool(self.lora_rank):
+            problem = f"does not go with lora_rank={self.lora_rank}"
+            fix = "use 'adapter' with LoRA, and only then"
+            raise InputError("reference_placement", self.reference_placement, problem, fix)
+        for name in ("ddo_alpha", "ddo_beta", "path_weight", "lora_rank"):
             if getattr(self, name) < 0:
                 raise InputError(name, getattr(self, name), "negative", "use 0 or more")

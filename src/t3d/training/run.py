@@ -17,7 +17,8 @@ from t3d.models.export import export_model
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
 from t3d.training.config import T3DConfig
-from t3d.training.trainer import T3DTrainer
+from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
+from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 
 STUDENT_PLAN = "training.json"
@@ -30,8 +31,12 @@ def distil(
     config: T3DConfig,
     student_folder: Path,
     export_dtype: torch.dtype | None = None,
+    evaluator: Evaluator | None = None,
 ) -> Path:
     """Train ``loaded.model`` in place and export it to ``student_folder`` (in ``export_dtype``, if given).
+
+    With LoRA an adapter is trained, and merged into the model at the end. ``evaluator`` scores the student
+    during training, every ``config.eval_steps``.
 
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
@@ -41,16 +46,22 @@ def distil(
     """
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
+    student = loaded.model if config.lora is None else add_adapter(loaded.model, config.lora)
     with write_errors(folder):
-        trainer = T3DTrainer(loaded.model, config, trajectories, processing_class=loaded.tokenizer)
+        trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, evaluator=evaluator)
     plan = _plan(loaded, trajectories, config, export_dtype)
     is_first = trainer.is_world_process_zero()
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)
         if _is_finished(student_folder, full_plan(plan), has_checkpoints=newest is not None):
+            if student is not loaded.model:
+                remove_adapter(student)
             _load_weights(loaded, student_folder)
             return student_folder
         trainer.train_from(newest)
+        if student is not loaded.model:
+            merged = merge_adapter(student)
+            remove_adapter(student).load_state_dict(merged.state_dict())
         loaded.model.eval()
         if export_dtype is not None:
             loaded.model.to(export_dtype)  # pyright: ignore[reportArgumentType]

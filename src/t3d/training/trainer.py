@@ -1,8 +1,8 @@
 """One trainer for every method: a state source feeds it, an objective tells it what to minimise."""
 
 import copy
-from collections import defaultdict
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,36 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.checkpoints import CheckpointingTrainer
-from t3d.counter_rng import counter_uniform
-from t3d.data.collate import loss_logits
+from t3d.counter_rng import counter_uniform, stable_key
 from t3d.errors import InputError
+from t3d.models.head import HeadScores, TokenPick
+from t3d.models.packed_forward import (
+    Arrangement,
+    arrange,
+    attention_of,
+    packed_forward,
+    resolve_attention,
+)
 from t3d.noising import Stream
-from t3d.objectives.cross_entropy import cross_entropy_loss
-from t3d.objectives.ddo import ddo_loss
-from t3d.objectives.logprobs import ObjectiveOutput, reduce_by_sample, token_log_probs
-from t3d.objectives.path_consistency import path_loss
-from t3d.objectives.t3d import t3d_loss
+from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
-from t3d.training.reference import Reference, RefreshReference
-from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset, check_trajectories
+from t3d.training.lora import base_of
+from t3d.training.loss import BatchCounts, cross_entropy_objective, nll_by_mask_ratio, t3d_objective
+from t3d.training.metrics import MetricLog
+from t3d.training.reference import Reference, RefreshReference, build_reference
+from t3d.training.selection import check_trajectories, select_trajectories
+from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.trajectory import Trajectory
 
+Evaluator = Callable[[PreTrainedModel], dict[str, float]]
+"""Scores a student, in evaluation mode, during training; ``few_step_accuracy`` must be among the scores."""
+
+_logger = logging.getLogger(__name__)
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is NaN or infinite. The message names the optimizer step and the samples of the batch."""
 
 
 class T3DTrainer(CheckpointingTrainer):
@@ -33,54 +48,72 @@ class T3DTrainer(CheckpointingTrainer):
 
     Use it as any trainer of the field: ``T3DTrainer(model, args, train_dataset=trajectories,
     processing_class=tokenizer).train()``. The student starts from the weights it is given, which
-    are the teacher's. One forward of the student and one of the reference per micro-batch.
+    are the teacher's; a PEFT model trains its adapter. One forward of the student and one of the
+    reference per micro-batch. ``evaluator`` scores the student every ``eval_steps``.
 
     Raises InputError for an empty set of trajectories or one that does not fit the student.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by counts of the whole accumulated batch
+    args: T3DConfig
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: torch.nn.Module,
         args: T3DConfig,
         train_dataset: Sequence[Trajectory],
         processing_class: PreTrainedTokenizerBase,
+        evaluator: Evaluator | None = None,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("eval_dataset") is not None:
-            fix = "evaluate the student with t3d.evaluation"
+        if kwargs.pop("eval_dataset", None) is not None:
+            fix = "give an evaluator, a function that scores the student"
             raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)
+        needs_scores = args.eval_strategy != "no" or args.reference_choice == "best"
+        if needs_scores and evaluator is None:
+            fix = "give an evaluator, or use eval_strategy='no' and reference_choice='latest'"
+            raise InputError("evaluator", None, "needed to evaluate the student during training", fix)
         check_trajectories(train_dataset, processing_class, args.block_size)
-        vocab_size = model.config.vocab_size
+        base: Any = base_of(model)
+        config = base.config
         collator = TrajectoryCollator(
             config=args,
             pad_token_id=processing_class.pad_token_id,
             mask_token_id=train_dataset[0].mask_token_id,
-            vocab_size=min(vocab_size, len(processing_class)),
+            vocab_size=min(config.vocab_size, len(processing_class)),
         )
+        self.selection = select_trajectories(train_dataset, args, config)
+        if self.selection.report():
+            _logger.warning(self.selection.report())
+        self.evaluator, self._scores = evaluator, (-1, {})
         self.mask_token_id = collator.mask_token_id
-        self._teacher_configs = {name: getattr(model.config, name) for name in _CONFIG_FIELDS_OF_TRAINER}
-        self._teacher_generation_config = copy.deepcopy(model.generation_config)
+        self._sample_ids = {stable_key(trajectory.id): trajectory.id for trajectory in train_dataset}
+        self._teacher_configs = {name: getattr(config, name) for name in _CONFIG_FIELDS_OF_TRAINER}
+        self._teacher_generation_config = copy.deepcopy(base.generation_config)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=TrajectoryDataset(train_dataset, args, vocab_size),
+            train_dataset=TrajectoryDataset(self.selection.kept, args),
             data_collator=collator,
             processing_class=processing_class,
+            eval_dataset=()
+            if evaluator is not None
+            else None,  # the Trainer asks for one; `evaluate` has none
             **kwargs,
         )
         self.reference: Reference | None = None
         if args.objective == "t3d":
-            self.reference = Reference(model)
-            self.add_callback(RefreshReference(self.reference, args.refresh_every))
+            self.reference = build_reference(model, args.placement)
+            refresh = RefreshReference(
+                self.reference, args.refresh_every, args.reference_choice, self._few_step_score
+            )
+            self.add_callback(refresh)
         self._restore_teacher_configs()
-        self._metric_sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        self._metrics_since: int | None = None
-        """Optimizer step at which the metric sums began; None while they are empty."""
+        self.metric_log = MetricLog(args.mask_ratios)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trainer.train; what the Trainer changes in the model's configs is undone at the end."""
+        self.metric_log = MetricLog(self.args.mask_ratios)
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -89,83 +122,86 @@ class T3DTrainer(CheckpointingTrainer):
     def _restore_teacher_configs(self) -> None:
         """Undo the Trainer's changes, so that an export has the teacher's configs whether it trained or not.
 
-        It turns the cache off (``block_forward`` says itself whether it wants one), and it aligns the
+        It turns the cache off (``packed_forward`` says itself whether it wants one), and it aligns the
         special tokens with the tokenizer's, which may name fewer stop tokens than SDAR's configs.
         """
-        model: Any = self.model
+        model: Any = base_of(self.model)
         model.generation_config = copy.deepcopy(self._teacher_generation_config)
         for name, value in self._teacher_configs.items():
             setattr(model.config, name, value)
 
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Trainer.training_step with one attention for forward and backward."""
+        attention = resolve_attention(self.args.attention, self.args.device)
+        with attention_of(self.accelerator.unwrap_model(model), attention):
+            return super().training_step(model, inputs, num_items_in_batch)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """The objective on one micro-batch, normalised over the whole accumulated batch."""
+    ) -> Tensor | tuple[Tensor, dict[str, Any]]:
+        """The objective on one micro-batch, normalised over the whole accumulated batch.
+
+        Raises NonFiniteLossError if it is not a finite number.
+        """
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
         num_trajectories, num_tokens = torch.as_tensor(num_items_in_batch).unbind()
-        student_logits = loss_logits(model, inputs)
+        counts = BatchCounts(num_trajectories=num_trajectories, num_tokens=num_tokens)
+        arrangement = arrange(inputs, self.args.attention)
+        positions, labels_1M = inputs["loss_positions"], inputs["labels"][None]
         if self.reference is None:
-            is_masked = inputs["is_masked"]
-            real = token_log_probs(student_logits, inputs["labels"])[is_masked]
-            output = cross_entropy_loss(student_real_M=real, num_tokens=num_tokens)
+            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, targets=labels_1M)
+            output = cross_entropy_objective(scores, inputs, counts)
         else:
-            output = self._t3d_objective(student_logits, inputs, num_trajectories, num_tokens)
-        self._add_metrics(output)
+            reference = self._reference_scores(self.reference, inputs, arrangement)
+            assert reference.picked is not None
+            targets_2M = torch.stack([inputs["labels"], reference.picked])
+            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, targets=targets_2M)
+            output = t3d_objective(scores, reference, inputs, counts, self.args)
+        self._record(output, scores, inputs)
         # Gradients are averaged over processes, the counts are global: undo the average.
         loss = output.loss * self.accelerator.num_processes
-        return (loss, {"logits": student_logits}) if return_outputs else loss
+        return (loss, {"scores": scores}) if return_outputs else loss
 
-    def _t3d_objective(
-        self, student_logits: Tensor, inputs: dict[str, Tensor], num_trajectories: Tensor, num_tokens: Tensor
-    ) -> ObjectiveOutput:
-        args = self.args
-        assert isinstance(args, T3DConfig) and self.reference is not None
-        with torch.no_grad(), self.accelerator.autocast():
-            reference_logits = loss_logits(self.reference.model, inputs)
-            fake = self._fake_tokens(reference_logits, inputs)
-        is_masked, num_rows = inputs["is_masked"], len(inputs["sample_key"])
-        row = inputs["loss_row"][is_masked]
+    def _reference_scores(
+        self, reference: Reference, inputs: dict[str, Any], arrangement: Arrangement
+    ) -> HeadScores:
+        """Its log-probabilities of the labels, and its own guess at each token (the x0 of Eq. 7's second
+        expectation), which is never the mask."""
+        uniform_M = None
+        if self.args.fake_source == "sample":
+            key, epoch = (inputs[name][inputs["loss_example"]] for name in ("sample_key", "epoch"))
+            # The reference changes between refreshes, so the optimizer step is one of the counters.
+            counters = (self.args.seed, epoch, key, int(Stream.FAKE_TOKEN), inputs["loss_position_ids"])
+            uniform_M = counter_uniform(*counters, self.state.global_step)
+        with torch.no_grad(), self.accelerator.autocast(), reference.active() as model:
+            return packed_forward(
+                model,
+                inputs,
+                arrangement,
+                loss_positions=inputs["loss_positions"],
+                targets=inputs["labels"][None],
+                pick=TokenPick(excluded_token_id=self.mask_token_id, uniform_M=uniform_M),
+            )
 
-        def sequence_log_prob(log_prob_M: Tensor) -> Tensor:
-            return reduce_by_sample(log_prob_M[is_masked], row, num_rows, args.log_ratio)
-
-        student_real_M = token_log_probs(student_logits, inputs["labels"])
-        ddo = ddo_loss(
-            student_real_N=sequence_log_prob(student_real_M),
-            reference_real_N=sequence_log_prob(token_log_probs(reference_logits, inputs["labels"])),
-            student_fake_N=sequence_log_prob(token_log_probs(student_logits, fake)),
-            reference_fake_N=sequence_log_prob(token_log_probs(reference_logits, fake)),
-            beta=args.ddo_beta,
-            alpha=args.ddo_alpha,
-            num_samples=num_trajectories,
-        )
-        path = path_loss(
-            student_real_M=student_real_M,
-            weight_M=inputs["token_weight"],
-            normaliser=num_tokens if args.path_reduction == "mean" else num_trajectories,
-        )
-        output = t3d_loss(ddo, path, path_weight=args.path_weight)
-        agrees = ((fake == inputs["labels"]) & is_masked).sum() / num_tokens
-        return ObjectiveOutput(loss=output.loss, metrics={**output.metrics, "reference/agreement": agrees})
-
-    def _fake_tokens(self, reference_logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """The reference's guess at each loss position (the x0 of Eq. 7's second expectation)."""
-        column = torch.arange(reference_logits.shape[-1], device=reference_logits.device)
-        logits = reference_logits.float().masked_fill(column == self.mask_token_id, -torch.inf)
-        assert isinstance(self.args, T3DConfig)
-        if self.args.fake_source == "argmax":
-            return logits.argmax(-1)
-        key, epoch = (inputs[name][inputs["loss_row"]] for name in ("sample_key", "epoch"))
-        # The reference changes between refreshes, so the optimizer step is one of the counters.
-        counters = (self.args.seed, epoch, key, int(Stream.FAKE_TOKEN), inputs["loss_position_ids"])
-        uniform = counter_uniform(*counters, self.state.global_step)
-        cumulative = logits.softmax(-1).cumsum(-1)
-        return torch.searchsorted(cumulative, (uniform.float()[:, None] * cumulative[:, -1:]))[:, 0]
+    def _record(self, output: ObjectiveOutput, scores: HeadScores, inputs: dict[str, Any]) -> None:
+        if not torch.isfinite(output.loss):
+            ids = [self._sample_ids[key] for key in inputs["sample_key"].tolist()]
+            parts = {name: round(value.item(), 6) for name, value in output.metrics.items()}
+            raise NonFiniteLossError(
+                f"the loss is {output.loss.item()} after {self.state.global_step} optimizer steps; "
+                f"its parts: {parts}; samples of this micro-batch: {', '.join(ids)}. "
+                "Resume from the last checkpoint with a lower learning_rate, or look at these samples"
+            )
+        metrics = {**output.metrics, "loss/total": output.loss}
+        nll = nll_by_mask_ratio(scores, inputs, self.args.mask_ratios)
+        self.metric_log.add(self.state.global_step, metrics, nll, inputs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochShuffle:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -181,21 +217,43 @@ class T3DTrainer(CheckpointingTrainer):
             counts += torch.tensor([len(batch["sample_key"]), int(batch["is_masked"].sum())], device=device)
         return self.accelerator.gather(counts[None]).sum(0).clamp(min=1)
 
-    def _add_metrics(self, output: ObjectiveOutput) -> None:
-        if self._metrics_since is None:
-            self._metrics_since = self.state.global_step
-        for name, value in {**output.metrics, "loss/total": output.loss}.items():
-            self._metric_sums[name] = self._metric_sums[name].to(value.device) + value.detach()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The evaluator's scores of the present student, named ``eval_...``, logged as the Trainer does."""
+        del args, kwargs
+        with self.metric_log.paused():
+            metrics = {f"eval_{name}": value for name, value in self._scores_now().items()}
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _scores_now(self) -> dict[str, float]:
+        """The evaluator's scores, computed once per optimizer step."""
+        assert self.evaluator is not None
+        if self._scores[0] != self.state.global_step:
+            student = base_of(self.accelerator.unwrap_model(self.model))
+            was_training = student.training
+            try:
+                with torch.no_grad():
+                    self._scores = self.state.global_step, self.evaluator(student.eval())
+            finally:
+                student.train(was_training)
+        return self._scores[1]
+
+    def _few_step_score(self) -> float:
+        with self.metric_log.paused():
+            return self._scores_now()["few_step_accuracy"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objective's parts, averaged over the optimizer steps since the last log."""
-        if self._metrics_since is not None and "loss" in logs:
-            num_steps = self.state.global_step - self._metrics_since
-            for name, total in self._metric_sums.items():
-                logs[name] = self.accelerator.gather(total[None]).sum().item() / num_steps
-            self._metric_sums.clear()
-            self._metrics_since = None
+        if "loss" in logs:
+            logs |= self.metric_log.collect(self.state.global_step, self.accelerator.gather)
+            if not self.state.log_history:
+                logs |= {f"data/{name}": count for name, count in self.selection.counts().items()}
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        with self.metric_log.paused():
+            super()._save_checkpoint(model, trial)
 
     def save_further_files(self, folder: Path) -> None:
         """The reference belongs to a checkpoint."""

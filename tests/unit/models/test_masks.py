@@ -60,14 +60,14 @@ def training_cases(draw):
         row = st.lists(values, min_size=length, max_size=length)
         return draw(st.lists(row, min_size=rows, max_size=rows))
 
-    return table(st.integers(0, 4)), table(st.booleans()), table(st.booleans())
+    return table(st.integers(-1, 2)), table(st.integers(0, 4)), table(st.booleans())
 
 
-def may_attend(block, noisy, real, query, key):
-    """The rule of the ``[clean | noisy]`` sequence in words."""
-    if not real[query]:
+def may_attend(document, block, noisy, query, key):
+    """The rule of packed ``[clean | noisy]`` documents in words."""
+    if document[query] < 0:
         return query == key
-    if not real[key]:
+    if document[key] != document[query]:
         return False
     if noisy[query]:
         return block[key] == block[query] if noisy[key] else block[key] < block[query]
@@ -76,35 +76,35 @@ def may_attend(block, noisy, real, query, key):
 
 @given(training_cases())
 def test_training_mask_equals_the_rule(case):
-    blocks, noisy, real = case
-    mask = training_mask(torch.tensor(blocks), torch.tensor(noisy), torch.tensor(real))
+    documents, blocks, noisy = case
+    mask = training_mask(torch.tensor(documents), torch.tensor(blocks), torch.tensor(noisy))
     for row, block in enumerate(blocks):
         for query in range(len(block)):
             for key in range(len(block)):
-                expected = may_attend(block, noisy[row], real[row], query, key)
+                expected = may_attend(documents[row], block, noisy[row], query, key)
                 assert mask[row, query, key].item() == expected
 
 
 @given(training_cases())
 def test_no_row_of_the_training_mask_is_empty(case):
     """An empty softmax row would be not-a-number and spoil the batch."""
-    blocks, noisy, real = (torch.tensor(part) for part in case)
-    mask = training_mask(blocks, noisy, real)
+    mask = training_mask(*(torch.tensor(part) for part in case))
     assert mask.any(-1).all()
     assert mask.diagonal(dim1=-2, dim2=-1).all()
 
 
 def test_training_mask_by_hand():
-    """Clean blocks 0 0 1, noisy blocks 1 1 2 and one padding token."""
-    block = torch.tensor([[0, 0, 1, 1, 1, 2, 2]])
-    noisy = torch.tensor([[0, 0, 0, 1, 1, 1, 1]]).bool()
-    real = torch.tensor([[1, 1, 1, 1, 1, 1, 0]]).bool()
-    assert training_mask(block, noisy, real)[0].int().tolist() == [
-        [1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 0, 1, 1, 0, 0],
-        [1, 1, 0, 1, 1, 0, 0],
-        [1, 1, 1, 0, 0, 1, 0],
-        [0, 0, 0, 0, 0, 0, 1],
+    """Document 0: clean blocks 0 0 1, noisy blocks 1 1 2; one padding token; document 1: a noisy token."""
+    document = torch.tensor([[0, 0, 0, 0, 0, 0, -1, 1]])
+    block = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 2]])
+    noisy = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]]).bool()
+    assert training_mask(document, block, noisy)[0].int().tolist() == [
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1],
     ]

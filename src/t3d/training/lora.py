@@ -1,0 +1,134 @@
+"""Low-rank adapters by the PEFT library: train a small addition to frozen weights."""
+
+import copy
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import is_peft_available
+
+from t3d.errors import InputError, require_positive
+
+_HEADS = ("lm_head", "embed_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """A low-rank adapter: which layers get one, and how large it is.
+
+    Raises InputError for a value that cannot be used.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    """The adapter's product is scaled by ``alpha / rank``."""
+    dropout: float = 0.0
+    """Of the adapter's inputs, in training."""
+    target_modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Linear layers, by the end of their names. Not the head: the loss reads its weights."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "rank")
+        if not self.alpha > 0:
+            raise InputError("alpha", self.alpha, "not positive", "use for example twice the rank")
+        if not 0 <= self.dropout < 1:
+            raise InputError("dropout", self.dropout, "not in [0, 1)", "use for example 0.05")
+        if not self.target_modules:
+            raise InputError("target_modules", self.target_modules, "empty", "name a layer, such as q_proj")
+        heads = [name for name in self.target_modules if name.rpartition(".")[2] in _HEADS]
+        if heads:
+            problem = f"{', '.join(heads)}: the loss reads the weights of the head, without the adapter"
+            raise InputError("target_modules", self.target_modules, problem, "leave them out")
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether a model is a ``peft.PeftModel``."""
+    return is_peft_available() and isinstance(model, _import_peft().PeftModel)
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """The transformers model inside a PEFT model, or the model itself."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
+def student_adapter(model: Any) -> str:
+    """Name of the adapter that is being trained. Raises InputError unless exactly one is active."""
+    if len(model.active_adapters) != 1:
+        problem = "not one active adapter"
+        raise InputError("adapters", model.active_adapters, problem, "call set_adapter with the one to train")
+    return model.active_adapters[0]
+
+
+def add_adapter(model: nn.Module, settings: LoraSettings) -> nn.Module:
+    """A ``peft.PeftModel`` with a new adapter that changes nothing yet; only the adapter is trainable.
+
+    The layers of ``model`` are wrapped in place; :func:`merge_adapter` gives a plain model again. Raises
+    InputError without PEFT, for a model that has an adapter, and for layers that the model does not have
+    (the experts of a mixture are no layers of their own).
+    """
+    peft = _import_peft()
+    if is_adapted(model) or any(".lora_" in name for name, _ in model.named_parameters()):
+        raise InputError(
+            "model", type(model).__name__, "has an adapter already", "train that, or merge it first"
+        )
+    linear = [f".{name}" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    unknown = [
+        target
+        for target in settings.target_modules
+        if not any(name.endswith(f".{target}") for name in linear)
+    ]
+    if unknown:
+        usable = sorted({name.rpartition(".")[2] for name in linear}.difference(_HEADS))
+        problem = f"the model has no linear layer {', '.join(unknown)}"
+        raise InputError(
+            "target_modules", settings.target_modules, problem, f"choose from {', '.join(usable)}"
+        )
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+    )
+    return peft.get_peft_model(model, config)
+
+
+def merge_adapter(model: nn.Module) -> PreTrainedModel:
+    """A plain model, in CPU memory, whose weights contain the student's adapter: what an export holds.
+
+    Other adapters are dropped. ``model`` stays as it is and shares nothing with the result. Raises
+    InputError for a model without an adapter.
+    """
+    if not is_adapted(model):
+        raise InputError("model", type(model).__name__, "has no adapter to merge", "export it as it is")
+    on_cpu: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach().cpu().clone()) for weight in model.parameters()
+    }
+    on_cpu |= {id(buffer): buffer.detach().cpu().clone() for buffer in model.buffers()}
+    wrapped: Any = copy.deepcopy(model, on_cpu)  # deepcopy takes the tensors from here
+    merged = wrapped.merge_and_unload(adapter_names=[student_adapter(model)])
+    return merged.requires_grad_(True).eval()
+
+
+def remove_adapter(model: Any) -> PreTrainedModel:
+    """The model that :func:`add_adapter` was given, in place, as it was before."""
+    return model.unload().requires_grad_(True)
+
+
+def _import_peft() -> ModuleType:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        problem = f"an adapter needs this package ({error})"
+        raise InputError("peft", "absent", problem, "pip install t3d[peft]") from error

@@ -1,0 +1,124 @@
+"""Which trajectories can teach a student."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from t3d.data.packing import cut_response
+from t3d.errors import InputError, require_unique_ids
+from t3d.models.loading import tokenizer_hash
+from t3d.training.config import T3DConfig
+from t3d.trajectory import Trajectory
+
+
+def check_trajectories(
+    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> None:
+    """Raise InputError unless these trajectories can teach a student.
+
+    All must be made with its tokenizer and mask token, have an id of their own, and be rolled out with
+    one block size that divides the student's or is divided by it: only then no student block holds
+    parts of two rollout blocks without holding one of them whole, or lying inside one.
+    """
+    if not trajectories:
+        raise InputError("train_dataset", 0, "no trajectories", "roll out at least one prompt")
+    fix = "use trajectories of a teacher with the student's own tokenizer"
+    expected_mask, expected_hash = tokenizer.mask_token_id, tokenizer_hash(tokenizer)
+    if expected_mask is None:
+        expected_mask = trajectories[0].mask_token_id
+    for trajectory in trajectories:
+        if trajectory.mask_token_id != expected_mask:
+            problem = f"trajectory {trajectory.id!r} was masked with another token than {expected_mask}"
+            raise InputError("mask_token_id", trajectory.mask_token_id, problem, fix)
+        if trajectory.tokenizer_hash not in ("", expected_hash):
+            problem = f"trajectory {trajectory.id!r} was made with another tokenizer"
+            raise InputError("tokenizer_hash", trajectory.tokenizer_hash[:12], problem, fix)
+        _check_grid(trajectory, trajectories[0], block_size)
+    require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
+
+
+def _check_grid(trajectory: Trajectory, first: Trajectory, block_size: int) -> None:
+    size = trajectory.block_size
+    if size != first.block_size:
+        problem = (
+            f"trajectory {trajectory.id!r} was rolled out in such blocks, {first.id!r} in {first.block_size}"
+        )
+        raise InputError("block_size", size, problem, "train on trajectories of one block size")
+    if size % block_size and block_size % size:
+        problem = f"the trajectories' blocks of {size} do not nest with the student's"
+        fix = f"use a block size that divides {size} or is a multiple of it, or roll out again"
+        raise InputError("block_size", block_size, problem, fix)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Trajectories to train on, and the ids of those left out."""
+
+    kept: tuple[Trajectory, ...]
+    too_long: tuple[str, ...]
+    """One block with all the tokens before it exceeds ``max_length``, or the whole the model's positions."""
+    empty: tuple[str, ...]
+    """Nothing is visible but the stop token."""
+
+    def counts(self) -> dict[str, int]:
+        """How many are trained on, and how many left out for what."""
+        return {"trajectories": len(self.kept), "too_long": len(self.too_long), "empty": len(self.empty)}
+
+    def report(self) -> str:
+        """One line for the log; empty if nothing was left out."""
+        parts = [
+            f"{len(ids)} {reason} ({', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''})"
+            for reason, ids in (("too long", self.too_long), ("empty", self.empty))
+            if ids
+        ]
+        num_all = len(self.kept) + len(self.too_long) + len(self.empty)
+        return f"left out of {num_all} trajectories: {', '.join(parts)}" if parts else ""
+
+
+def select_trajectories(
+    trajectories: Sequence[Trajectory], args: T3DConfig, model_config: PreTrainedConfig
+) -> Selection:
+    """Leave out, never cut, what cannot be learnt from.
+
+    Raises InputError for a token outside the student's vocabulary, or if nothing is left.
+    """
+    kept, too_long, empty = [], [], []
+    for trajectory in trajectories:
+        largest = max(*trajectory.prompt_ids, *trajectory.response_ids, 0)
+        if largest >= model_config.vocab_size:
+            problem = f"trajectory {trajectory.id!r} has token id {largest}"
+            fix = "roll out with the student's own tokenizer"
+            raise InputError("vocab_size", model_config.vocab_size, problem, fix)
+        if trajectory.visible_length == 1 and trajectory.finish_reason == "stop":
+            empty.append(trajectory.id)
+        elif _is_too_long(trajectory, args, model_config.max_position_embeddings):
+            too_long.append(trajectory.id)
+        else:
+            kept.append(trajectory)
+    selection = Selection(kept=tuple(kept), too_long=tuple(too_long), empty=tuple(empty))
+    if not kept:
+        fix = "raise max_length, or roll out again"
+        raise InputError(
+            "train_dataset", len(trajectories), f"nothing to train on: {selection.report()}", fix
+        )
+    return selection
+
+
+def num_usable_tokens(trajectory: Trajectory) -> int:
+    """The response without a terminal block whose end was not recorded (unless it is all there is)."""
+    if trajectory.terminal_complete:
+        return len(trajectory.response_ids)
+    last = trajectory.blocks(trajectory.response_ids, trajectory.block_size)[-1]
+    return len(trajectory.response_ids) - len(last) or len(trajectory.response_ids)
+
+
+def _is_too_long(trajectory: Trajectory, args: T3DConfig, num_positions: int) -> bool:
+    num_prompt, size = len(trajectory.prompt_ids), args.block_size
+    end = num_prompt + num_usable_tokens(trajectory)
+    if end > num_positions:
+        return True
+    start = num_prompt if args.grid_origin == "response" else num_prompt // size * size
+    num_blocks = -(-(end - start) // size)
+    num_clean = start + (num_blocks - 1) * size
+    return not cut_response(0, num_clean, num_blocks, size, args.max_length)

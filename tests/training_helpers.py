@@ -1,0 +1,41 @@
+"""Short runs of the trainer on a tiny checkpoint."""
+
+from pathlib import Path
+
+import torch
+
+from t3d.models.loading import load_model
+from t3d.training.config import T3DConfig
+from t3d.training.trainer import T3DTrainer
+
+
+def config(folder: Path, **overrides) -> T3DConfig:
+    fields = {
+        "output_dir": str(folder),
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "refresh_every": 2,
+    }
+    return T3DConfig(**(fields | overrides))
+
+
+def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    return T3DTrainer(
+        loaded.model, config(folder, **overrides), trajectories, processing_class=loaded.tokenizer
+    )
+
+
+def weights(trained: T3DTrainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
+
+
+def logged(trained: T3DTrainer, name: str) -> list[float]:
+    return [entry[name] for entry in trained.state.log_history if name in entry]

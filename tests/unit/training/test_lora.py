@@ -1,0 +1,129 @@
+"""An adapter starts as the teacher, trains alone, and merges into a plain model."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from t3d.errors import InputError
+from t3d.models.sdar import SDARForCausalLM
+from t3d.training.lora import LoraSettings, add_adapter, is_adapted, merge_adapter
+from t3d.training.reference import build_reference
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+IDS = torch.arange(24).reshape(2, 12) % 37
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+def perturbed(model: nn.Module) -> nn.Module:
+    """Give the adapter weights as training does: a new one adds nothing."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.normal_(std=0.2)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rank", 0),
+        ("alpha", 0.0),
+        ("dropout", 1.0),
+        ("target_modules", ()),
+        ("target_modules", ("q_proj", "lm_head")),
+        ("target_modules", ("model.embed_tokens",)),
+    ],
+)
+def test_bad_settings_are_named(field, value):
+    with pytest.raises(InputError, match=field):
+        LoraSettings(**{field: value})
+
+
+@pytest.mark.parametrize("make", ["make_model", "make_moe_model"])
+def test_a_new_adapter_changes_nothing_and_is_all_that_trains(make, request):
+    model = request.getfixturevalue(make)()
+    before = logits(model)
+    adapted = add_adapter(model, LoraSettings(rank=4, target_modules=ATTENTION))
+    assert is_adapted(adapted)
+    assert torch.equal(logits(adapted), before)
+    trainable = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert len(trainable) == 2 * len(ATTENTION) * model.config.num_hidden_layers
+    assert all(".lora_A.default." in name or ".lora_B.default." in name for name in trainable)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("make", ["make_model", "make_moe_model"])
+def test_merged_model_is_plain_and_has_the_adapted_models_logits(make, tied, request):
+    model = request.getfixturevalue(make)(tie_word_embeddings=tied)
+    kind, names = type(model), [name for name, _ in model.named_parameters()]
+    start = logits(model)
+    adapted = perturbed(add_adapter(model, LoraSettings(rank=4, target_modules=ATTENTION)))
+    merged = merge_adapter(adapted)
+    assert type(merged) is kind
+    assert [name for name, _ in merged.named_parameters()] == names
+    torch.testing.assert_close(logits(merged), logits(adapted.eval()), rtol=1e-9, atol=1e-9)
+    assert (logits(merged) - start).abs().max() > 0.1
+
+
+def test_merging_leaves_the_adapted_model_as_it_is(make_model):
+    adapted = perturbed(add_adapter(make_model(), LoraSettings(rank=4)))
+    state = {name: weight.clone() for name, weight in adapted.state_dict().items()}
+    merged = merge_adapter(adapted)
+    for weight in merged.parameters():
+        weight.data.zero_()
+    assert adapted.state_dict().keys() == state.keys()
+    assert all(torch.equal(weight, state[name]) for name, weight in adapted.state_dict().items())
+    assert adapted.active_adapters == ["default"]
+
+
+def test_merging_takes_the_students_adapter_and_drops_the_references(make_model):
+    adapted = add_adapter(make_model(), LoraSettings(rank=4))
+    build_reference(adapted, "adapter")
+    perturbed(adapted)
+    merged = merge_adapter(adapted)
+    torch.testing.assert_close(logits(merged), logits(adapted.eval()), rtol=1e-9, atol=1e-9)
+    assert not any("reference" in name for name in merged.state_dict())
+
+
+def test_a_merged_model_is_saved_loaded_and_trained_as_any_other(make_model, tmp_path):
+    adapted = perturbed(add_adapter(make_model(), LoraSettings(rank=4)))
+    merged = merge_adapter(adapted)
+    assert all(weight.requires_grad for weight in merged.parameters())
+    merged.save_pretrained(tmp_path)
+    loaded = SDARForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+    assert torch.equal(logits(loaded), logits(merged))
+    assert not is_adapted(add_adapter(loaded, LoraSettings(rank=4)).get_base_model())
+
+
+def test_layers_that_the_model_does_not_have_are_named_with_those_it_has(make_moe_model):
+    """The experts' projections are stacked in two tensors, not layers."""
+    expected = (
+        r"no linear layer gate_proj, up_proj, down_proj\. Fix: choose from k_proj, o_proj, q_proj, v_proj"
+    )
+    with pytest.raises(InputError, match=expected):
+        add_adapter(make_moe_model(), LoraSettings())
+
+
+def test_a_model_gets_one_adapter_only(make_model):
+    model = make_model()
+    adapted = add_adapter(model, LoraSettings(rank=4))
+    for again in (adapted, model):
+        with pytest.raises(InputError, match="has an adapter already"):
+            add_adapter(again, LoraSettings(rank=4))
+
+
+def test_merging_without_an_adapter_is_an_input_error(make_model):
+    with pytest.raises(InputError, match="no adapter to merge"):
+        merge_adapter(make_model())
+
+
+def test_without_peft_the_package_to_install_is_named(make_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"pip install t3d\[peft\]"):
+        add_adapter(make_model(), LoraSettings())
