@@ -68,6 +68,7 @@ class LogAtSave(TrainerCallback):
 class CheckpointingTrainer(Trainer):
     """A Trainer that may be killed at any moment, in the middle of a checkpoint or of removing one too.
 
+    It keeps the newest ``save_total_limit`` checkpoints, and the best one if it was evaluated when saved.
     Continue with ``train_from(newest_checkpoint(folder))``; a subclass adds files in
     :meth:`save_further_files`.
     """
@@ -117,13 +118,23 @@ class CheckpointingTrainer(Trainer):
                 for path in (partial / folder.name).iterdir():
                     os.replace(path, partial / path.name)
                 (partial / folder.name).rmdir()
+                self._name_best(run_folder)
+                self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
                 self.save_further_files(partial)
                 files = sorted(path for path in partial.rglob("*") if path.is_file())
                 digests = {path.relative_to(partial).as_posix(): _sha256(path) for path in files}
                 (partial / FILES_NAME).write_text(json.dumps(digests, indent=1), encoding="utf-8")
         if self.args.should_save and self.args.save_total_limit:
+            best = self.state.best_model_checkpoint
             for old in checkpoints(run_folder)[: -self.args.save_total_limit]:
-                discard(old)
+                if str(old) != best:
+                    discard(old)
+
+    def _name_best(self, run_folder: Path) -> None:
+        """The Trainer looks for the best checkpoint in the unfinished folder: say where it will be."""
+        best = run_folder / f"checkpoint-{self.state.best_global_step}"
+        if self.state.best_global_step == self.state.global_step or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None

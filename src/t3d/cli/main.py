@@ -9,14 +9,14 @@ import tyro
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from t3d.cli import commands, data_commands, mini_commands
+from t3d.cli import commands, data_commands, mini_commands, train_command
 from t3d.cli.config_file import flags_from_file
 from t3d.errors import InputError
 
 COMMANDS: dict[tuple[str, ...], Any] = {
     ("demo",): commands.Demo,
     ("rollout",): commands.Rollout,
-    ("train",): commands.Train,
+    ("train",): train_command.Train,
     ("eval",): commands.Eval,
     ("generate",): commands.Generate,
     ("data", "stats"): data_commands.DataStats,

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from t3d.errors import InputError, require_positive
 from t3d.models.packed_forward import PackedAttention
@@ -188,6 +189,12 @@ class T3DConfig(TrainingArguments):
             problem = f"does not go with lora_rank={self.lora_rank}"
             fix = "use 'adapter' with LoRA, and only then"
             raise InputError("reference_placement", self.reference_placement, problem, fix)
+        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        available = ["none", "all", *get_available_reporting_integrations()]
+        missing = [name for name in trackers if name not in available]
+        if missing:
+            fix = "install it (t3d[trackers] has tensorboard and trackio), or leave it out"
+            raise InputError("report_to", missing[0], "not installed, or unknown to transformers", fix)
         for name in ("ddo_alpha", "ddo_beta", "path_weight", "lora_rank"):
             if getattr(self, name) < 0:
                 raise InputError(name, getattr(self, name), "negative", "use 0 or more")

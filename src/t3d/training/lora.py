@@ -117,8 +117,7 @@ def merge_adapter(model: nn.Module) -> PreTrainedModel:
     }
     on_cpu |= {id(buffer): buffer.detach().cpu().clone() for buffer in model.buffers()}
     wrapped: Any = copy.deepcopy(model, on_cpu)  # deepcopy takes the tensors from here
-    merged = wrapped.merge_and_unload(adapter_names=[student_adapter(model)])
-    return merged.requires_grad_(True).eval()
+    return wrapped.merge_and_unload(adapter_names=[student_adapter(model)]).eval()
 
 
 def remove_adapter(model: Any) -> PreTrainedModel:

@@ -80,6 +80,8 @@ def _plan(
     """What the student depends on; where and how often to save and log are not part of it."""
     free = ("output_dir", "logging_", "save_", "report_to", "disable_tqdm", "run_name")
     free += ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor")
+    if config.reference_choice == "latest":  # then scores change nothing
+        free += ("eval_", "metric_for_best_model", "greater_is_better")
     settings = {name: value for name, value in config.to_dict().items() if not name.startswith(free)}
     records = [dataclasses.asdict(trajectory) | {"teacher": ""} for trajectory in trajectories]
     return {

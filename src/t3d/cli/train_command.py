@@ -1,0 +1,155 @@
+"""The command that distils a student."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.cli.choices import ModelChoice
+from t3d.cli.config_file import write_config
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError, require_positive
+from t3d.evaluation.task import PromptFileTask
+from t3d.mini.tasks import mini_task
+from t3d.models.loading import LoadedModel, load_model
+from t3d.models.placement import DTYPES
+from t3d.monitor import student_evaluator
+from t3d.training.config import T3DConfig
+from t3d.training.presets import parse_overrides, preset_fields
+from t3d.training.reference import ReferenceChoice
+from t3d.training.run import distil
+from t3d.training.trainer import Evaluator
+from t3d.trajectory import read_trajectories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(ModelChoice):
+    """Distil a student on trajectories; it starts from the weights of --model, the teacher."""
+
+    trajectories: str
+    """Parquet file of t3d rollout."""
+    output: str
+    """Folder for checkpoints and the student (OUTPUT/student); the same command continues a killed run."""
+    preset: str = "t3d"
+    """t3d, paper, released or naive_td."""
+    block_size: int = 8
+    num_optimizer_steps: int = 200
+    batch_size: int = 64
+    """Trajectories per optimizer step, over all gradient_accumulation_steps."""
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-5
+    warmup_steps: int = 20
+    random_token_prob: float | None = None
+    """Override of the preset, like the next three."""
+    path_weight: float | None = None
+    ddo_alpha: float | None = None
+    ddo_beta: float | None = None
+    override: tuple[str, ...] = ()
+    """Any T3DConfig field over the preset, as name=value, for example log_ratio=sum state_scope=response."""
+    refresh_every: int = 10
+    """Optimizer steps between copies of the student into the reference."""
+    save_every: int = 100
+    """Optimizer steps between checkpoints."""
+    limit: int | None = None
+    """At most this many trajectories."""
+    lora_rank: int = 0
+    """Train a LoRA adapter of this rank and merge it at the end; 0: all weights."""
+    reference_choice: ReferenceChoice = "latest"
+    """Refresh the reference from the latest student, or only from one that scores no worse (best)."""
+    max_length: int | None = None
+    """Tokens of a packed row, clean and noisy copies together; longer responses are split over rows."""
+    eval_every: int | None = None
+    """Optimizer steps between evaluations of the student on held-out problems; None: no evaluation."""
+    eval_tasks: tuple[str, ...] = ()
+    """Tasks of the mini suite, or JSONL files with a "question" and an "answer" per line."""
+    eval_limit: int = 64
+    """Problems of each task."""
+    eval_tokens_per_step: int = 4
+    """Of the few-step accuracy; the full-step accuracy decodes one token per step."""
+    eval_max_new_tokens: int = 256
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers: tensorboard, trackio (both in t3d[trackers]), wandb, ..."""
+    seed: int = 0
+
+    def run(self) -> None:
+        """Run the command."""
+        counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
+        require_positive(self, *counts, "eval_every", "eval_limit", "eval_tokens_per_step")
+        if self.batch_size % self.gradient_accumulation_steps:
+            problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
+            raise InputError("batch_size", self.batch_size, problem, "use a multiple")
+        overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta")
+        fields = preset_fields(self.preset)
+        fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
+        fields |= parse_overrides(self.override)
+        if self.dtype not in DTYPES:
+            raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
+        trajectories = read_trajectories(self.trajectories)[: self.limit]
+        # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
+        weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
+        if loaded.model.device.type == "cuda" and loaded.model.device.index not in (None, 0):
+            fix = f"use device=cuda with CUDA_VISIBLE_DEVICES={loaded.model.device.index}"
+            raise InputError("device", self.device, "training uses the first visible GPU", fix)
+        config = self._trainer_config(loaded, fields)
+        output = Path(self.output)
+        student = distil(
+            loaded,
+            trajectories,
+            config,
+            output / "student",
+            export_dtype=DTYPES[self.dtype],
+            evaluator=self._evaluator(loaded),
+        )
+        write_config(self, output / "config.yaml")
+        print(f"student in {student}")
+
+    def _trainer_config(self, loaded: LoadedModel, fields: dict[str, Any]) -> T3DConfig:
+        """The flags as T3DConfig; ``fields``, the preset with its overrides, win."""
+        arguments: dict[str, Any] = {
+            "output_dir": str(Path(self.output) / "checkpoints"),
+            "max_steps": self.num_optimizer_steps,
+            "per_device_train_batch_size": self.batch_size // self.gradient_accumulation_steps,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "save_steps": self.save_every,
+            "save_total_limit": 2,
+            "seed": self.seed,
+            "block_size": self.block_size,
+            "refresh_every": self.refresh_every,
+            "reference_choice": self.reference_choice,
+            "lora_rank": self.lora_rank,
+            "max_length": self.max_length,
+            "eval_strategy": "no" if self.eval_every is None else "steps",
+            "eval_steps": self.eval_every,
+            "report_to": list(self.report_to) or "none",
+            "bf16": self.dtype == "bfloat16",
+            "use_cpu": loaded.model.device.type == "cpu",
+            "dataloader_pin_memory": loaded.model.device.type == "cuda",
+        }
+        return T3DConfig(**(arguments | fields))
+
+    def _evaluator(self, loaded: LoadedModel) -> Evaluator | None:
+        """Raises InputError if only one of ``eval_every`` and ``eval_tasks`` is given."""
+        if not self.eval_tasks:
+            if self.eval_every is not None:
+                fix = "name held-out tasks, for example --eval-tasks chain make"
+                raise InputError("eval_tasks", self.eval_tasks, f"eval_every={self.eval_every}", fix)
+            return None
+        if self.block_size % self.eval_tokens_per_step:
+            problem = f"does not divide block_size={self.block_size}"
+            raise InputError("eval_tokens_per_step", self.eval_tokens_per_step, problem, "use a divisor")
+        held_out = []
+        for name in self.eval_tasks:
+            task = PromptFileTask(name) if name.endswith(".jsonl") else mini_task(name)
+            held_out.append((task, task.problems("validation", self.eval_limit, self.seed)))
+        few, full = (
+            DecodeParams(
+                block_size=self.block_size,
+                steps_per_block=self.block_size // tokens_per_step,
+                temperature=0.0,
+                max_new_tokens=self.eval_max_new_tokens,
+            )
+            for tokens_per_step in (self.eval_tokens_per_step, 1)
+        )
+        return student_evaluator(loaded.tokenizer, held_out, few_steps=few, full_steps=full)
