@@ -97,7 +97,7 @@ class CheckpointingTrainer(Trainer):
             super()._load_from_checkpoint(str(checkpoint))
 
     def save_further_files(self, folder: Path) -> None:
-        """Called in the first process with the folder of an unfinished checkpoint."""
+        """Called in all processes with the folder of an unfinished checkpoint; the first is to write."""
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
@@ -114,13 +114,13 @@ class CheckpointingTrainer(Trainer):
             finally:
                 self._unfinished = None
             self.accelerator.wait_for_everyone()
+            self.save_further_files(partial)
             if self.args.should_save:
                 for path in (partial / folder.name).iterdir():
                     os.replace(path, partial / path.name)
                 (partial / folder.name).rmdir()
                 self._name_best(run_folder)
                 self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
-                self.save_further_files(partial)
                 files = sorted(path for path in partial.rglob("*") if path.is_file())
                 digests = {path.relative_to(partial).as_posix(): _sha256(path) for path in files}
                 (partial / FILES_NAME).write_text(json.dumps(digests, indent=1), encoding="utf-8")

@@ -192,6 +192,7 @@ def test_a_resumed_lora_run_is_the_uninterrupted_one(checkpoint, trajectories, t
     fields = {"save_strategy": "steps", "save_steps": 3, "max_steps": 5, "refresh_every": 2}
     whole = lora_trainer(checkpoint, trajectories, tmp_path / "whole", **fields)
     whole.train()
+    assert not (tmp_path / "whole" / "checkpoint-3" / "reference").exists()
     again = lora_trainer(checkpoint, trajectories, tmp_path / "again", **fields)
     again.train_from(tmp_path / "whole" / "checkpoint-3")
     for (name, expected), found in zip(whole.model.named_parameters(), again.model.parameters(), strict=True):

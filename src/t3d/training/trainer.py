@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from t3d.models.packed_forward import (
 from t3d.noising import Stream
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
-from t3d.training.lora import base_of
+from t3d.training.lora import base_of, is_adapted
 from t3d.training.loss import BatchCounts, cross_entropy_objective, nll_by_mask_ratio, t3d_objective
 from t3d.training.metrics import MetricLog
-from t3d.training.reference import Reference, RefreshReference, build_reference
+from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.trajectory import Trajectory
@@ -129,6 +130,12 @@ class T3DTrainer(CheckpointingTrainer):
         model.generation_config = copy.deepcopy(self._teacher_generation_config)
         for name, value in self._teacher_configs.items():
             setattr(model.config, name, value)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.reference is not None:
+            self.reference.prepare(self.accelerator)
+        return prepared
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -254,6 +261,12 @@ class T3DTrainer(CheckpointingTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         with self.metric_log.paused():
             super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if is_adapted(self.model):  # PEFT writes every adapter, but the reference has a file of its own
+            folder = Path(str(output_dir or self.args.output_dir)) / REFERENCE_ADAPTER
+            shutil.rmtree(folder, ignore_errors=True)
 
     def save_further_files(self, folder: Path) -> None:
         """The reference belongs to a checkpoint."""
