@@ -23,73 +23,32 @@ head at loss positions only, and attention to the tokens that the mask allows.
 """
 
 import argparse
-import copy
 import json
 import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from multiprocessing import get_context
-from tempfile import gettempdir
 from typing import Any
 
 import torch
-from decoding_shapes import SHAPES, measure_peaks
+from decoding_shapes import SHAPES
 from rich.console import Console
 from rich.table import Table
-from training_baselines import authors_step, careful_step, draw_state
-from training_lengths import Lengths, number_tokenizer, random_trajectory, read_lengths
+from training_lengths import read_lengths
+from training_profile import profile_shares
+from training_shapes import run_shape
+from training_sides import (
+    MODEL,
+    SIDES,
+    Measured,
+    Setting,
+    make_side,
+    peak_bytes_apart,
+    say,
+    still_adamw,
+    timed_round,
+)
 
-from t3d.models.sdar import SDARConfig, SDARForCausalLM
-from t3d.training.config import T3DConfig
-from t3d.training.presets import preset_fields
-from t3d.training.trainer import T3DTrainer
 from t3d.versions import versions
-
-SIDES = ("authors_step", "careful_step", "ours")
-MODEL = {
-    "hidden_size": 256,
-    "intermediate_size": 768,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 32,
-    "vocab_size": 151_936,
-}
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}
-"""Dense bfloat16, by a part of the device's name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all sides share."""
-
-    model: dict[str, Any]
-    """Fields of SDARConfig."""
-    lengths: Lengths
-    micro_batch: int = 4
-    """Of careful_step and ours."""
-    device: str = "cpu"
-    dtype: torch.dtype = torch.float32
-    gradient_checkpointing: bool = False
-
-    @property
-    def mask_token_id(self) -> int:
-        """The last token; 0 is the stop token and the padding."""
-        return self.model["vocab_size"] - 1
-
-    @cached_property
-    def config(self) -> T3DConfig:
-        """The preset ``released``. One for all sides: a second one resets accelerate's state."""
-        return T3DConfig(
-            output_dir=gettempdir(),  # nothing is written
-            use_cpu=self.device == "cpu",
-            per_device_train_batch_size=self.micro_batch,
-            **preset_fields("released"),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,152 +61,8 @@ class Plan:
     rounds: dict[str, int]
 
 
-FULL = Plan(num_samples=32, num_authors_samples=32, rounds={"authors_step": 1, "careful_step": 3, "ours": 3})
+FULL = Plan(num_samples=32, num_authors_samples=8, rounds={"authors_step": 1, "careful_step": 3, "ours": 3})
 QUICK = Plan(num_samples=12, num_authors_samples=2, rounds={"authors_step": 1, "careful_step": 1, "ours": 2})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One way to train."""
-
-    student: torch.nn.Module
-    micro_batch: int
-    accumulate: Callable[[Sequence[int]], float]
-    """Forward and backward of these trajectories; returns the loss, their mean."""
-
-
-def build_model(setting: Setting) -> SDARForCausalLM:
-    """Random weights, the same for the same setting."""
-    fields = {
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": False,
-        "eos_token_id": 0,
-        "pad_token_id": 0,
-    }
-    fields |= {"mask_token_id": setting.mask_token_id, "attn_implementation": "sdpa"} | setting.model
-    torch.manual_seed(0)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(setting.dtype)
-    try:
-        with torch.device(setting.device):
-            return SDARForCausalLM(SDARConfig(**fields))
-    finally:
-        torch.set_default_dtype(default)
-
-
-@torch.no_grad()
-def start_student(model: SDARForCausalLM, setting: Setting) -> None:
-    """Move a student away from its reference a little, so that margins are not zero, and let it train."""
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        parameter.add_(torch.randn_like(parameter), alpha=0.1 * model.config.initializer_range)
-    model.train()
-    if setting.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-
-
-def chunks(ids: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Micro-batches."""
-    return (ids[first : first + size] for first in range(0, len(ids), size))
-
-
-def make_side(name: str, setting: Setting) -> Side:
-    """Models and data of a side."""
-    vocab_size = setting.model["vocab_size"]
-    trajectories = [random_trajectory(row, *pair, vocab_size) for row, pair in enumerate(setting.lengths)]
-    config, model = setting.config, build_model(setting)
-    if name == "ours":
-        trainer = T3DTrainer(model, config, trajectories, processing_class=number_tokenizer(vocab_size))
-        start_student(model, setting)
-        return Side(
-            student=model, micro_batch=setting.micro_batch, accumulate=lambda ids: train_on(trainer, ids)
-        )
-    reference = copy.deepcopy(model).eval().requires_grad_(False)
-    start_student(model, setting)
-    states = [draw_state(trajectory, config, vocab_size) for trajectory in trajectories]
-    widths = max(prompt for prompt, _ in setting.lengths), max(response for _, response in setting.lengths)
-    micro_batch = 1 if name == "authors_step" else setting.micro_batch
-
-    def accumulate(ids: Sequence[int]) -> float:
-        shared: dict[str, Any] = {"mask_token_id": setting.mask_token_id, "num_samples": len(ids)}
-        total = 0.0
-        for chunk in chunks(ids, micro_batch):
-            chosen = [states[index] for index in chunk]
-            if name == "authors_step":
-                total += authors_step(model, reference, chosen[0], widths, config, **shared).item()
-            else:
-                total += careful_step(model, reference, chosen, config, **shared).item()
-        return total
-
-    return Side(student=model, micro_batch=micro_batch, accumulate=accumulate)
-
-
-def train_on(trainer: T3DTrainer, ids: Sequence[int]) -> float:
-    """What Trainer does with an accumulated batch, the optimizer aside."""
-    size = trainer.args.per_device_train_batch_size
-    batches = [
-        trainer.data_collator([trainer.train_dataset[i] for i in chunk]) for chunk in chunks(ids, size)
-    ]
-    counts = trainer._get_num_items_in_batch(batches, trainer.args.device)
-    return sum(trainer.training_step(trainer.model, batch, counts).item() for batch in batches)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One round of a side."""
-
-    accumulation_seconds: float
-    optimizer_seconds: float
-    loss: float
-    grad_norm: float
-
-
-def timed_round(side: Side, optimizer: torch.optim.Optimizer, ids: Sequence[int]) -> Measured:
-    """Train once on these trajectories."""
-    started = time.perf_counter()
-    loss = side.accumulate(ids)  # ends in .item(), so a GPU has finished
-    accumulated = time.perf_counter()
-    grad_norm = torch.nn.utils.clip_grad_norm_(side.student.parameters(), 1.0).item()
-    optimizer.step()
-    optimizer.zero_grad()
-    if side.student.device.type == "cuda":
-        torch.cuda.synchronize()
-    return Measured(
-        accumulation_seconds=accumulated - started,
-        optimizer_seconds=time.perf_counter() - accumulated,
-        loss=loss,
-        grad_norm=grad_norm,
-    )
-
-
-def still_adamw(student: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW that does all its work and changes nothing."""
-    return torch.optim.AdamW(student.parameters(), lr=0.0, weight_decay=0.01)
-
-
-def peak_bytes(name: str, setting: Setting) -> int:
-    """Peak memory of a side's heaviest micro-batch above its models and data; for a process of its own."""
-    side = make_side(name, setting)
-    everyone = range(len(setting.lengths))
-    heaviest = max(
-        chunks(everyone, side.micro_batch), key=lambda ids: max(setting.lengths[i][1] for i in ids)
-    )
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # forget the peak so far
-    before = _memory_of_process("VmRSS")
-    side.accumulate(heaviest)
-    return _memory_of_process("VmHWM") - before
-
-
-def _memory_of_process(field: str) -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
-
-
-def peak_bytes_apart(name: str, setting: Setting) -> int:
-    """:func:`peak_bytes` in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(peak_bytes, name, setting).result()
 
 
 def compare(setting: Setting, plan: Plan) -> dict[str, Any]:
@@ -282,6 +97,7 @@ def compare(setting: Setting, plan: Plan) -> dict[str, Any]:
         "loss_abs_diff": max(abs(other.loss - ours.loss) for other, ours in pairs),
         "grad_norm_rel_diff": max(abs(other.grad_norm / ours.grad_norm - 1) for other, ours in pairs),
         "rows": rows,
+        "profile": profile_shares(sides["ours"], everyone),
         "num_samples": plan.num_samples,
         "micro_batch": setting.micro_batch,
         "gradient_checkpointing": setting.gradient_checkpointing,
@@ -312,56 +128,6 @@ def row_of(
         "loss": rounds[0].loss,
         "grad_norm": rounds[0].grad_norm,
     }
-
-
-def model_flops(setting: Setting, student: torch.nn.Module, ids: Sequence[int], block_size: int) -> float:
-    """FLOPs of one training step on these trajectories, by the rule of the module's docstring."""
-    shape, total = setting.model, 0.0
-    vocabulary = shape["vocab_size"] * shape["hidden_size"]
-    body = sum(parameter.numel() for parameter in student.parameters()) - 2 * vocabulary
-    per_pair = 4 * shape["num_hidden_layers"] * shape["num_attention_heads"] * shape["head_dim"]
-    for prompt, response in (setting.lengths[index] for index in ids):
-        block_end = torch.arange(-prompt, response) // block_size * block_size + block_size + prompt
-        num_clean = prompt + (response - 1) // block_size * block_size  # nothing sees the last block
-        pairs = int(block_end[:num_clean].sum() + block_end[prompt:].clamp(max=prompt + response).sum())
-        total += 2 * body * (num_clean + response) + 2 * vocabulary * response + per_pair * pairs
-    return 4 * total  # the student's forward and twice that backward, the reference's forward
-
-
-def run_shape(setting: Setting, shape: str, peak_tflops: float | None) -> dict[str, Any]:
-    """Ours alone: samples per second, model FLOPs utilisation, peak memory."""
-    side, ids = make_side("ours", setting), range(4 * setting.micro_batch)
-    optimizer, on_cuda = still_adamw(side.student), setting.device == "cuda"
-    timed_round(side, optimizer, ids)
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(3):
-        measured = timed_round(side, optimizer, ids)
-        seconds.append(measured.accumulation_seconds + measured.optimizer_seconds)
-        say(f"{seconds[-1]:.2f} s, loss {measured.loss:.4f}")
-    device_name = torch.cuda.get_device_name() if on_cuda else "cpu"
-    known = [peak for name, peak in PEAK_TFLOPS.items() if name in device_name]
-    peak = peak_tflops or (known or [measure_peaks(setting.device, setting.dtype)[0] / 1e12])[0]
-    flops = model_flops(setting, side.student, ids, setting.config.block_size)
-    row = {
-        "shape": shape,
-        "device": device_name,
-        "micro_batch": setting.micro_batch,
-        "num_samples": len(ids),
-        "seconds_best": min(seconds),
-        "seconds_median": statistics.median(seconds),
-        "samples_per_second": len(ids) / min(seconds),
-        "peak_tflops": peak,
-        "mfu": flops / min(seconds) / (peak * 1e12),
-        "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if on_cuda else None,
-    }
-    return {"rows": [row], "threads": torch.get_num_threads(), "versions": versions()}
-
-
-def say(text: str) -> None:
-    """Progress."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def show(report: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ fake tokens: {num_samples} trajectories per optimizer step, of lengths like GSM8
 the noisy copy only. `ours`: the trainer. Random model of 8 layers, width 256, vocabulary 151,936. A step is
 collation, forward, backward, clipping and AdamW; ratios are of the best rounds. Peak memory: one
 micro-batch with the data set's longest response, above models and data. Micro-batches of {micro_batch}, of
-`authors_step` 1; gradient checkpointing {checkpointing}. {versions}
+`authors_step` 1 (all of them cost the same: some are timed, the rest extrapolated); gradient
+checkpointing {checkpointing}. {versions}
 """
 
 
@@ -71,6 +72,11 @@ def main() -> None:
         f"\nLargest difference of a side's loss from ours: {report['loss_abs_diff']:.1e}; "
         f"of the gradient's norm, relative: {report['grad_norm_rel_diff']:.1e}."
     )
+    print("\n## Where the trainer's time goes\n")
+    print("Percent of forward and backward; the first two with all that they call.\n")
+    print("| part | % |\n|---|---|")
+    for name, share in report["profile"].items():
+        print(f"| {name} | {share:.1f} |")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def setting(tiny_config):
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     names += ("num_key_value_heads", "head_dim", "vocab_size", "initializer_range")
     config = tiny_config()
-    return importlib.import_module("training").Setting(
+    return importlib.import_module("training_sides").Setting(
         model={name: getattr(config, name) for name in names},
         lengths=LENGTHS,
         micro_batch=2,
@@ -44,7 +44,7 @@ def gradient(student) -> torch.Tensor:
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize("name", ["authors_step", "careful_step"])
 def test_baseline_has_the_trainers_loss_and_gradient(setting, name, gradient_checkpointing):
-    training = importlib.import_module("training")
+    training = importlib.import_module("training_sides")
     setting = replace(setting, gradient_checkpointing=gradient_checkpointing)
     ours, other = training.make_side("ours", setting), training.make_side(name, setting)
     ids = range(len(LENGTHS))
@@ -54,7 +54,7 @@ def test_baseline_has_the_trainers_loss_and_gradient(setting, name, gradient_che
 
 def test_ddo_is_known_where_student_and_reference_are_equal_and_not_where_the_student_moved(setting):
     """(1 + alpha) ln 2 without the path term; the benchmark's student must be elsewhere."""
-    training, baselines = (importlib.import_module(name) for name in ("training", "training_baselines"))
+    training, baselines = (importlib.import_module(name) for name in ("training_sides", "training_baselines"))
     lengths = importlib.import_module("training_lengths")
     config = setting.config
     config.path_weight = 0.0
