@@ -52,7 +52,7 @@ class LoraSettings:
             raise InputError("target_modules", self.target_modules, problem, "leave them out")
 
 
-def is_adapted(model: nn.Module) -> bool:
+def is_adapted(model: Any) -> bool:
     """Whether a model is a ``peft.PeftModel``."""
     return is_peft_available() and isinstance(model, _import_peft().PeftModel)
 
