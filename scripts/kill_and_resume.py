@@ -37,6 +37,8 @@ UNITS = {
 }
 """Finished units of work, of which the table shows the newest."""
 WALL_CLOCK = ("seconds", "tokens_per_second")
+MEASURED = ("speed/", "memory/")
+"""Starts of names in the trainer's log that no two runs share."""
 
 
 def arguments_of(command: str, output: Path, trajectories: Path, size: float) -> list[str]:
@@ -96,7 +98,11 @@ def different_train(whole: Path, cut: Path) -> list[str]:
         files = [folder / "out" / "student" / name for folder in (cut, whole)]
         found += [name] if files[0].read_bytes() != files[1].read_bytes() else []
     states = [checkpoints(folder / "out" / "checkpoints")[-1] for folder in (cut, whole)]
-    logs = [json.loads((state / "trainer_state.json").read_text())["log_history"] for state in states]
+    histories = [json.loads((state / "trainer_state.json").read_text())["log_history"] for state in states]
+    logs = [
+        [{name: entry[name] for name in entry if not name.startswith(MEASURED)} for entry in history]
+        for history in histories
+    ]
     return found if logs[0] == logs[1] else [*found, "the trainer's log"]
 
 
