@@ -1,0 +1,198 @@
+"""What the code benchmarks share: problems from local files, programs run in the sandbox."""
+
+import platform
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from t3d.data.prompts import Problem
+from t3d.errors import InputError
+from t3d.evaluation.code_tests import (
+    CodeResult,
+    FunctionTests,
+    StdioTests,
+    extract_code,
+    grade_program,
+    grade_programs,
+)
+from t3d.evaluation.math_answer import Verdict
+from t3d.evaluation.math_data import DataFile, find_file, read_data_file
+from t3d.evaluation.sandbox import Limits, Sandbox
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeProblem:
+    """A problem with all that grading needs.
+
+    ``question`` is what the released code asks, around the raw text that is ``problem.question``; ``prefix``
+    is how it begins the answer for the model. ``preamble`` runs before every program, and ``reference`` is a
+    program that passes.
+    """
+
+    problem: Problem
+    split: str
+    tests: FunctionTests
+    question: str
+    prefix: str
+    preamble: str = ""
+    reference: str
+
+
+class CodeTask(ABC):
+    """A benchmark of programming problems in a folder or file.
+
+    A response is right if its program passes all tests. The program is the last ``python`` block of the
+    response or, if that has none, of the prefix and the response together, so that both whole answers and
+    continuations of the prefix are graded. Programs run in a sandbox; where none works, grading is refused
+    unless ``unsafe_no_sandbox`` is set.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        limits: Limits | None = None,
+        unsafe_no_sandbox: bool = False,
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._limits = limits or Limits()
+        self._unsafe_no_sandbox = unsafe_no_sandbox
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        """Names that a file in this folder may have, the preferred first, for each part of the data."""
+
+    @abstractmethod
+    def read_row(self, row: Mapping[str, Any], part: str, where: str) -> CodeProblem:
+        """The problem of one row of the file for ``part``. Raises InputError if something is missing."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The benchmark's splits."""
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """Where programs run. Raises InputError if none works here and none is not allowed."""
+        return Sandbox(limits=self._limits, unsafe_no_sandbox=self._unsafe_no_sandbox)
+
+    @property
+    def all_problems(self) -> dict[str, CodeProblem]:
+        """Problems of all splits by id, in the order of the files."""
+        return self._contents[0]
+
+    @property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """Name, SHA-256 and number of rows of each file."""
+        return self._contents[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
+        if self.folder is None:
+            raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
+        problems: dict[str, CodeProblem] = {}
+        files: dict[str, dict[str, Any]] = {}
+        for part, file in self._files():
+            for index, row in enumerate(file.rows, start=1):
+                entry = self.read_row(row, part, f"row {index} of {file.path}")
+                if entry.problem.id in problems:
+                    raise InputError(
+                        "task_id", entry.problem.id, f"twice in {file.path}", "get the file again"
+                    )
+                problems[entry.problem.id] = entry
+            files[part] = {"file": file.path.name, "sha256": file.sha256, "num_rows": len(file.rows)}
+        return problems, files
+
+    @property
+    def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
+        with self._lock:  # threads may ask at the same time
+            return self._loaded
+
+    def _files(self) -> Iterator[tuple[str, DataFile]]:
+        assert self.folder is not None
+        own_folder = self.folder / self.name.partition("-")[0]
+        folder = own_folder if own_folder.is_dir() else self.folder
+        for part, patterns in self.file_patterns(folder).items():
+            yield part, read_data_file(find_file(folder, patterns, f"the problems of {self.name}"))
+
+    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """The first ``limit`` problems of a split, in the order of the file; nothing is drawn."""
+        del seed
+        if split not in self.splits:
+            fix = f"use {' or '.join(self.splits)}"
+            raise InputError("split", split, f"not a split of {self.name}", fix)
+        return [entry.problem for entry in self.all_problems.values() if entry.split == split][:limit]
+
+    def entry(self, problem: Problem) -> CodeProblem:
+        """All there is to the problem with this id. Raises InputError if the data do not have it."""
+        if problem.id not in self.all_problems:
+            some = ", ".join(list(self.all_problems)[:2])
+            problem_text = f"no problem of {self.name} has it"
+            raise InputError("id", problem.id, problem_text, f"use the data's ids, such as {some}")
+        return self.all_problems[problem.id]
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError if the problem has no tests, or if programs cannot be run safely here."""
+        if not self.entry(problem).tests.tests:
+            raise InputError("id", problem.id, "the problem has no tests", "leave it out")
+        assert self.sandbox
+
+    def program(self, problem: Problem, response: str) -> str | None:
+        """The program of a response, or None if there is none in it."""
+        entry = self.entry(problem)
+        code = extract_code(response)
+        if code is None:
+            code = extract_code(entry.prefix + response)
+        return None if code is None else entry.preamble + code
+
+    def result(self, problem: Problem, response: str) -> CodeResult:
+        """How the tests of a response's program go; without a program there are none."""
+        program = self.program(problem, response)
+        if program is None:
+            return CodeResult(tests=())
+        return grade_program(self.sandbox, program, self.entry(problem).tests)
+
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response: its code, and the reason of the first failure."""
+        self.check(problem)
+        program, result = self.program(problem, response), self.result(problem, response)
+        failure = result.first_failure
+        reason = "no code" if program is None else failure.reason
+        if reason == "error":
+            reason = f"error: {failure.detail.partition(':')[0]}"
+        return Verdict(correct=result.passed, extracted=program, reason=reason, grader=self.sandbox.isolation)
+
+    def grade(self, problem: Problem, response: str) -> bool:
+        """Whether the program of the response passes all tests."""
+        return self.result(problem, response).passed
+
+    def grade_all(
+        self, responses: Sequence[tuple[Problem, str]], *, concurrency: int | None = None
+    ) -> list[bool]:
+        """:meth:`grade` for many responses, several at the same time; None is one a core."""
+        programs = [self.program(problem, response) for problem, response in responses]
+        runnable: list[tuple[str, FunctionTests | StdioTests]] = [
+            (program, self.entry(problem).tests)
+            for program, (problem, _) in zip(programs, responses, strict=True)
+            if program is not None
+        ]
+        results = grade_programs(self.sandbox, runnable, concurrency=concurrency)
+        return [program is not None and next(results).passed for program in programs]
+
+    def settings(self) -> dict[str, Any]:
+        """What verdicts depend on, JSON-ready."""
+        return {
+            "grader": {
+                "isolation": self.sandbox.isolation,
+                "limits": asdict(self.sandbox.limits),
+                "python": platform.python_version(),
+            },
+            "data": self.data,
+        }

@@ -1,0 +1,247 @@
+"""What runs inside the sandbox: confines itself, then runs one program. Never imported.
+
+:mod:`t3d.evaluation.sandbox_process` sends this file's code and then a request (see ``Request`` there) to a
+bare interpreter, both by ``marshal`` through standard input. Before the program has its first word, this
+code says ``ready``; after each stage it says how the stage went. Every line starts with the nonce of the
+request. This file uses as little of the standard library as it can, since it starts for every program.
+
+It has its own copy of the builtins and keeps what it calls in globals of its own, so that a program that
+replaces ``exec`` or ``os.write`` changes nothing here.
+"""
+
+import _sitebuiltins
+import builtins
+import ctypes
+import marshal
+import os
+import resource
+import struct
+import sys
+
+MAX_DETAIL_LENGTH = 200
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+SECCOMP_MODE_FILTER = 2
+SIGKILL = 9
+
+write, leave = os.write, os._exit
+
+
+def main(request):
+    """Confine this process, then run the program of the request; does not return after function tests."""
+    report = make_report(request["report_to"], request["nonce"])
+    use_input(request["stdin"])
+    for path in request["packages"]:
+        sys.path.append(path)
+    add_site_builtins()
+    confine(request)
+    sys.argv = ["program.py"]
+    if request["tests"] is None:
+        run_script(request["source"], report)
+    else:
+        run_tests(request["source"], request["setup"], request["tests"], report)
+
+
+def make_report(descriptor, nonce):
+    """The function that sends one line to the parent; the nonce is in no global."""
+
+    def report(status, detail=""):
+        text = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_LENGTH].replace(b"\n", b" ")
+        write(descriptor, b"%s %s %s\n" % (nonce, status.encode(), text))
+
+    return report
+
+
+def use_input(data):
+    """Make these bytes standard input, as a file; None leaves the request's pipe, which is at its end."""
+    if data is None:
+        return
+    descriptor = os.open("stdin", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.unlink("stdin")
+    view = memoryview(data)
+    while view:
+        view = view[write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.dup2(descriptor, 0)
+    os.close(descriptor)
+    file = os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdin = sys.__stdin__ = file
+
+
+def add_site_builtins():
+    """The names that the module ``site``, which is not run here, gives to programs."""
+    builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")
+    builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
+    builtins.help = _sitebuiltins._Helper()
+
+
+# ---- walls ----
+
+
+def confine(request):
+    """Put up the walls that the request asks for, in the order in which one does not prevent the next."""
+    ruleset = None
+    if request["seccomp"] is not None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if request["landlock"] is not None:
+            ruleset = make_ruleset(libc, **request["landlock"])
+    if request["uid"] is not None:
+        if request["landlock"] is not None:
+            reach_modules_by_descriptor()
+        os.setgroups([])
+        os.setresgid(request["uid"], request["uid"], request["uid"])
+        os.setresuid(request["uid"], request["uid"], request["uid"])
+    if request["seccomp"] is not None:
+        # Losing user id 0 cancels this signal, so it is asked for after that.
+        call(libc.prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+        call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if request["parent"] is not None and os.getppid() != request["parent"]:
+        leave(1)
+    if ruleset is not None:
+        call(libc.syscall, LANDLOCK_RESTRICT_SELF, ruleset, 0)
+        os.close(ruleset)
+    set_limits(request["limits"])
+    if request["seccomp"] is not None:
+        install_filter(libc, request["seccomp"])
+
+
+def call(function, *arguments):
+    """Call a C function with longs and pointers. Raises OSError if it returns a negative number."""
+    given = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = function(*given)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def make_ruleset(libc, handled, rules):
+    """A Landlock ruleset: ``handled`` are the struct's bytes, ``rules`` pairs of path and allowed access."""
+    ruleset = call(libc.syscall, LANDLOCK_CREATE_RULESET, handled, len(handled), 0)
+    for path, access in rules:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        rule = struct.pack("=Qi", access, descriptor)
+        call(libc.syscall, LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
+        os.close(descriptor)
+    return ruleset
+
+
+def reach_modules_by_descriptor():
+    """Keep modules importable for a user who may not walk to them, such as into the home of root.
+
+    Every folder of ``sys.path`` is opened now and named by its descriptor from here on.
+    """
+    names = {}
+    for path in sys.path:
+        if os.path.isdir(path):
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            names[path] = f"/proc/self/fd/{descriptor}"
+    sys.path[:] = [names[path] for path in sys.path if path in names]
+    for module in list(sys.modules.values()):
+        folders = getattr(module, "__path__", None)
+        if isinstance(folders, list):
+            for path, name in names.items():
+                folders[:] = [name + f[len(path) :] if f.startswith(path + "/") else f for f in folders]
+    sys.path_importer_cache.clear()
+
+
+def set_limits(limits):
+    """Lower the resource limits: ``limits`` maps names such as ``AS`` to values."""
+    for name, value in limits.items():
+        kind = getattr(resource, "RLIMIT_" + name, None)
+        if kind is None:
+            continue
+        hard = resource.getrlimit(kind)[1]
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        try:
+            resource.setrlimit(kind, (limit, limit))
+        except ValueError:  # macOS refuses some; it has no sandbox, so this run is declared unsafe anyway
+            if sys.platform == "linux":
+                raise
+
+
+def install_filter(libc, steps):
+    """Hand a seccomp filter to the kernel: 8 bytes a step."""
+    buffer = ctypes.create_string_buffer(steps, len(steps))
+    program = struct.pack("@HP", len(steps) // 8, ctypes.addressof(buffer))
+    call(libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
+
+
+# ---- programs ----
+
+
+def run_tests(source, setup, tests, report):
+    """Stage 0 is the program and then the setup code, the others are one test each, all in one namespace.
+
+    The stages end at a program that fails; tests are independent of each other's outcome.
+    """
+    namespace = new_module("program")
+    prepared = [prepare(test, "<test>") for test in tests]
+    report("ready")
+    for part, name in ((source, "<program>"), (setup, "<setup>")):
+        status, detail = attempt(prepare(part, name), namespace)
+        if status != "ok":
+            report("error" if status == "wrong" else status, detail)
+            leave(0)
+    report("ok")
+    for step in prepared:
+        report(*attempt(step, namespace))
+    leave(0)
+
+
+def run_script(source, report):
+    """Run a program as a script. Its exit status and output are the result; only an error is reported."""
+    namespace = new_module("__main__")
+    report("ready")
+    step = prepare(source, "<program>")
+    try:
+        if isinstance(step, BaseException):
+            raise step
+        exec(step, namespace)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        report(*describe(error))
+        leave(1)
+
+
+def new_module(name):
+    """The namespace of a fresh module, which also takes the place of ``__main__``."""
+    module = type(sys)(name)
+    module.__dict__["__builtins__"] = builtins  # else it would get this file's own copy
+    sys.modules[name] = sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def prepare(source, name):
+    """The compiled source, or the exception that compiling raises."""
+    try:
+        return compile(source, name, "exec", dont_inherit=True)
+    except BaseException as error:
+        return error
+
+
+def attempt(step, namespace):
+    """Run prepared code: how it went, and which exception there was."""
+    try:
+        if isinstance(step, BaseException):
+            raise step
+        exec(step, namespace)
+    except BaseException as error:
+        return describe(error)
+    return "ok", ""
+
+
+def describe(error):
+    """``wrong``, ``memory``, ``exit`` or ``error``, and the name and text of the exception."""
+    kinds = ((AssertionError, "wrong"), (MemoryError, "memory"), (SystemExit, "exit"))
+    status = next((status for kind, status in kinds if isinstance(error, kind)), "error")
+    try:
+        text = str(error)
+    except BaseException:
+        text = ""
+    return status, type(error).__name__ + (": " + text if text else "")
+
+
+if __name__ == "__main__":
+    main(marshal.load(sys.stdin.buffer))

@@ -1,0 +1,79 @@
+"""What the programs of ``sandbox_attacks.txt`` are after, and whether they got it."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+SECRET = "the secret of the parent"
+CTYPES = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nL = ctypes.c_long"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A program, tests that it can pass only by getting out, and the reasons that their failure may have."""
+
+    source: str
+    tests: tuple[str, ...]
+    reasons: frozenset[str] | None
+
+
+def read_attacks() -> dict[str, Attack]:
+    """The attacks by name."""
+    text = Path(__file__).with_name("sandbox_attacks.txt").read_text(encoding="utf-8")
+    attacks = {}
+    for block in re.split(r"^=== ", text, flags=re.MULTILINE)[1:]:
+        head, _, body = block.partition("\n")
+        name, _, reasons = head.partition(": ")
+        lines = [line for line in body.splitlines() if not line.startswith("--- ")]
+        tests = tuple(line.removeprefix("# test: ") for line in lines if line.startswith("# test: "))
+        source = "\n".join(line for line in lines if not line.startswith("# test: "))
+        allowed = None if reasons == "any" else frozenset(reasons.split(", ")) - {"none"}
+        attacks[name] = Attack(source, tests, allowed)
+    return attacks
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the attacks are after: files that the file system itself lets everybody read and write."""
+
+    folder: Path
+    server: socket.socket
+
+    @classmethod
+    def make(cls, folder: Path) -> "Surroundings":
+        """Lay out the files and listen on a port."""
+        (folder / "home").mkdir()
+        for name in ("secret", "victim", "home/kept"):
+            (folder / name).write_text(SECRET)
+            (folder / name).chmod(0o666)
+        for path in (folder, folder / "home"):
+            path.chmod(0o777)
+        server = socket.create_server(("127.0.0.1", 0))
+        server.setblocking(False)
+        return cls(folder, server)
+
+    def fill(self, text: str) -> str:
+        """Text with the names replaced."""
+        names = {name: self.folder / name for name in ("secret", "victim", "home", "outside")}
+        values = {**names, "port": self.server.getsockname()[1], "text": repr(SECRET), "ctypes": CTYPES}
+        for name, value in values.items():
+            text = text.replace("{{" + name + "}}", str(value))
+        return text
+
+    def damage(self) -> list[str]:
+        """What an attack changed, or whom it reached."""
+        found = []
+        for name in ("secret", "victim", "home/kept"):
+            path = self.folder / name
+            if not path.is_file() or path.read_text() != SECRET or path.stat().st_mode & 0o777 != 0o666:
+                found.append(f"{name} was changed")
+        if sorted(os.listdir(self.folder)) != ["home", "secret", "victim"]:
+            found.append(f"files outside: {sorted(os.listdir(self.folder))}")
+        try:
+            self.server.accept()[0].close()
+            found.append("the network was reached")
+        except BlockingIOError:
+            pass
+        return found

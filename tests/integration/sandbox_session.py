@@ -1,0 +1,51 @@
+"""Grades programs from standard input; run as a process of its own, as root or as an ordinary user.
+
+Imports the sandbox without the rest of the package, so that any interpreter that the user may run will do.
+Input: JSON with ``isolation``, ``limits``, ``marker`` (put into every tested process's command line),
+``concurrency`` and ``programs``: source and tests by name. Output: JSON with the results.
+"""
+
+import importlib
+import json
+import sys
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parents[2] / "src" / "t3d"
+
+
+def main() -> None:
+    """Serve one session."""
+    for name, folder in (("t3d", SOURCES), ("t3d.evaluation", SOURCES / "evaluation")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    errors, sandbox, code_tests = (
+        importlib.import_module(f"t3d.{name}")
+        for name in ("errors", "evaluation.sandbox", "evaluation.code_tests")
+    )
+    session = json.load(sys.stdin)
+    *flags, boot = sandbox.INTERPRETER_FLAGS
+    sandbox.INTERPRETER_FLAGS = (*flags, f"# {session['marker']}\n{boot}")
+    try:
+        walls = sandbox.Sandbox(isolation=session["isolation"], limits=sandbox.Limits(**session["limits"]))
+    except errors.InputError as error:
+        json.dump({"refused": error.problem}, sys.stdout)
+        return
+
+    def grade(program: dict) -> dict:
+        started = time.monotonic()
+        tests = code_tests.FunctionTests(tests=tuple(program["tests"]))
+        result = code_tests.grade_program(walls, program["source"], tests)
+        cases = [{"reason": case.reason, "detail": case.detail} for case in result.tests]
+        return {"passed": result.passed, "cases": cases, "seconds": time.monotonic() - started}
+
+    with ThreadPoolExecutor(session["concurrency"]) as pool:
+        results = dict(zip(session["programs"], pool.map(grade, session["programs"].values()), strict=True))
+    json.dump({"results": results}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

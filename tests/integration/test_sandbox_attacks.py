@@ -1,0 +1,171 @@
+"""Attacks on the sandbox, under both kinds of isolation and as both kinds of user: contained, and failed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+from sandbox_attacks import SECRET, Surroundings, read_attacks
+
+SESSION = Path(__file__).with_name("sandbox_session.py")
+NOBODY = 65534
+LIMITS = {"time_limit_s": 1.0, "memory_bytes": 600 * 2**20}
+CONCURRENCY = 4  # times the memory: stays below 3 GB
+GOOD = {"source": "def f(x):\n    return x + 1", "tests": ["assert f(1) == 2"]}
+ATTACKS = read_attacks()
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What became of the programs, what they changed outside, and which processes they left."""
+
+    results: dict
+    damage: list[str]
+    processes: list[str]
+
+
+@cache
+def interpreter_of(user):
+    """Something with which this user can run a session, or None."""
+    probe = "import sys; assert sys.version_info >= (3, 11); [open(name) for name in sys.argv[1:]]"
+    sandbox = SESSION.parents[2] / "src" / "t3d" / "evaluation" / "sandbox.py"
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        command = [candidate, "-c", probe, str(SESSION), str(sandbox)]
+        try:
+            if subprocess.run(command, **as_user(user), capture_output=True, check=False).returncode == 0:
+                return candidate
+        except OSError:
+            continue
+    return None
+
+
+def as_user(user):
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def start(isolation, user, marker):
+    """A session that waits for its programs, and the dictionary to send."""
+    interpreter = interpreter_of(user)
+    if interpreter is None:
+        pytest.skip(f"user {user} has no Python 3.11 here that can read the tests")
+    process = subprocess.Popen(
+        [interpreter, str(SESSION)],
+        env={"T3D_SECRET": SECRET, "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **as_user(user),
+    )
+    return process, {"isolation": isolation, "limits": LIMITS, "marker": marker, "concurrency": CONCURRENCY}
+
+
+def run_session(isolation, user, programs):
+    marker = f"t3d-test-{uuid.uuid4().hex}"
+    with tempfile.TemporaryDirectory() as folder:
+        surroundings = Surroundings.make(Path(folder))
+        process, session = start(isolation, user, marker)
+        session["programs"] = {
+            name: {"source": surroundings.fill(source), "tests": [surroundings.fill(test) for test in tests]}
+            for name, (source, tests) in programs.items()
+        }
+        output, errors = process.communicate(json.dumps(session), timeout=250)
+        processes, damage = processes_of(marker), surroundings.damage()
+        surroundings.server.close()
+    assert process.returncode == 0, errors  # the attacks' parent is alive and well
+    answer = json.loads(output)
+    if "refused" in answer:
+        pytest.skip(answer["refused"])
+    return Session(answer["results"], damage, processes)
+
+
+def processes_of(marker):
+    """Command lines that hold the marker, or are the daemon's of an attack."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if marker.encode() in line or line == b"sleep\x001000\x00":
+            found.append(line.replace(b"\0", b" ").decode(errors="replace")[-200:])
+    return found
+
+
+@pytest.fixture(scope="module", params=["root", "user"])
+def user(request):
+    """The id to change to, or None to stay."""
+    if request.param == "user":
+        return NOBODY if os.geteuid() == 0 else None
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root")
+    return None
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
+def isolation(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def session(isolation, user):
+    """All attacks in one session, with a good program at the beginning and the end."""
+    programs = {name: (attack.source, attack.tests) for name, attack in ATTACKS.items()}
+    good = (GOOD["source"], GOOD["tests"])
+    return run_session(isolation, user, {"first": good, **programs, "last": good})
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_fails_its_tests(session, name):
+    attack, result = ATTACKS[name], session.results[name]
+    assert not result["passed"]
+    assert len(result["cases"]) == len(attack.tests)
+    reasons = {case["reason"] for case in result["cases"]}
+    assert "passed" not in reasons
+    assert attack.reasons is None or reasons <= attack.reasons, result
+
+
+def test_attacks_change_nothing_outside(session):
+    assert session.damage == []
+
+
+def test_attacks_leave_no_process(session):
+    assert session.processes == []
+
+
+def test_the_harness_stays_responsive(session):
+    assert session.results["first"]["passed"] and session.results["last"]["passed"]
+    slowest = max(session.results, key=lambda name: session.results[name]["seconds"])
+    assert session.results[slowest]["seconds"] < 20, slowest
+
+
+@pytest.mark.parametrize("source", ["while True: pass", "import time\ntime.sleep(1000)"])
+def test_a_killed_harness_leaves_no_process(isolation, user, source):
+    marker = f"t3d-test-{uuid.uuid4().hex}"
+    process, session = start(isolation, user, marker)
+    session["limits"] = {"time_limit_s": 100.0}
+    session["programs"] = {str(number): {"source": source, "tests": ["assert True"]} for number in range(2)}
+    with process:  # closes its pipes
+        process.stdin.write(json.dumps(session))
+        process.stdin.close()
+        deadline = time.monotonic() + 30
+        while len(processes_of(marker)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            pytest.skip(process.stdout.read())
+        time.sleep(0.3)  # both programs are running
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while processes_of(marker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_of(marker) == []
