@@ -9,7 +9,14 @@ import tyro
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from t3d.cli import commands, data_commands, mini_commands, train_command
+from t3d.cli import (
+    commands,
+    data_commands,
+    grade_command,
+    mini_commands,
+    reproduce_command,
+    train_command,
+)
 from t3d.cli.config_file import flags_from_file
 from t3d.errors import InputError
 
@@ -18,12 +25,16 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("rollout",): commands.Rollout,
     ("train",): train_command.Train,
     ("eval",): commands.Eval,
+    ("grade",): grade_command.Grade,
     ("generate",): commands.Generate,
     ("data", "stats"): data_commands.DataStats,
     ("data", "validate"): data_commands.DataValidate,
     ("data", "convert"): data_commands.DataConvert,
+    ("data", "solutions"): data_commands.DataSolutions,
     ("mini", "pretrain"): mini_commands.MiniPretrain,
     ("mini", "oracle"): mini_commands.MiniOracle,
+    ("reproduce", "cell"): reproduce_command.ReproduceCell,
+    ("reproduce",): reproduce_command.Reproduce,
     ("env",): commands.Env,
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from t3d.data.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
 from t3d.decoding.completion import DecodeRequest
 from t3d.errors import InputError
 
@@ -17,19 +18,39 @@ class Problem:
     """One question.
 
     ``id`` is unique in its set and keys every output; ``answer`` is the gold answer, or None where
-    there is nothing to grade; ``task`` names the family of the question.
+    there is nothing to grade; ``task`` names the family of the question; ``solution`` is a worked answer to
+    learn from (supervised fine-tuning); ``prefix`` is the opening of the answer that the released code's
+    prompts for functions give, None for the usual one.
     """
 
     id: str
     question: str
     task: str = ""
     answer: str | None = None
+    solution: str | None = None
+    prefix: str | None = None
+
+
+def problem_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    problem: Problem,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> list[int]:
+    """Token ids of a problem's prompt; rollout, training and evaluation all take them from here.
+
+    Raises InputError where a style has no prompt of that kind.
+    """
+    if style == "released":
+        return token_ids(tokenizer, released_prompt(problem.question, kind, problem.prefix))
+    return prompt_ids(tokenizer, user_turn(problem.question, style, kind))
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
     """Token ids of a user turn followed by the opening of the assistant's turn.
 
-    Uses the tokenizer's chat template; the only place that turns a question into a prompt.
+    Uses the tokenizer's chat template and adds nothing to the question.
     """
     return chat_ids(tokenizer, [{"role": "user", "content": question}])
 
@@ -54,16 +75,25 @@ def token_text(
     return str(tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
 
-def decode_requests(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[DecodeRequest]:
-    """One request per problem, under the problem's id."""
+def decode_requests(
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> list[DecodeRequest]:
+    """One request per problem, under the problem's id, with its :func:`problem_ids`."""
     return [
-        DecodeRequest(id=problem.id, prompt_ids=tuple(prompt_ids(tokenizer, problem.question)))
+        DecodeRequest(
+            id=problem.id, prompt_ids=tuple(problem_ids(tokenizer, problem, style=style, kind=kind))
+        )
         for problem in problems
     ]
 
 
 def read_prompt_file(path: str | Path) -> list[Problem]:
-    """Problems of a JSONL file: one object per line with ``question``, and optional ``id`` and ``answer``.
+    """Problems of a JSONL file: one object per line with ``question``, and optional ``id``, ``answer``,
+    ``task`` and ``solution``.
 
     Raises InputError for a missing or empty file, a line that is not such an object, an unknown
     key, or an id used twice.
@@ -94,9 +124,11 @@ def _parse_problem(path: Path, number: int, line: str) -> Problem:
         raise InputError("prompts", where, f"not JSON ({error})", "write one JSON object per line") from error
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
         raise InputError("question", where, "missing or empty", 'give each line a non-empty "question"')
-    unknown = sorted(set(row) - {"id", "question", "answer", "task"})
+    unknown = sorted(set(row) - {"id", "question", "answer", "task", "solution"})
     if unknown:
-        raise InputError("prompts", where, f"unknown key {unknown[0]!r}", "use id, question, answer and task")
-    answer = None if row.get("answer") is None else str(row["answer"])
+        fix = "use id, question, answer, task and solution"
+        raise InputError("prompts", where, f"unknown key {unknown[0]!r}", fix)
+    answer, solution = (None if row.get(name) is None else str(row[name]) for name in ("answer", "solution"))
     identity = str(row.get("id", f"{path.stem}/{number}"))
-    return Problem(id=identity, question=row["question"], answer=answer, task=str(row.get("task", path.stem)))
+    task = str(row.get("task", path.stem))
+    return Problem(id=identity, question=row["question"], answer=answer, task=task, solution=solution)

@@ -76,6 +76,13 @@ class MakeSpec:
             and (self.required is None or self.required in digits)
         )
 
+    def draw_answer(self, rng: random.Random) -> tuple[int, ...]:
+        """One right answer, each equally likely, without listing them all."""
+        candidates = _tuples(self.total, self.num_digits)
+        while not self.fits(digits := rng.choice(candidates)):
+            pass
+        return digits
+
     def answers(self) -> tuple[tuple[int, ...], ...]:
         """All right answers."""
         return tuple(filter(self.fits, _tuples(self.total, self.num_digits)))
@@ -126,17 +133,22 @@ class MakeTask(MiniTask):
         return Problem(id="", question=spec.question, task=self.name), write_solution(spec.total, digits)
 
     def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """``limit`` distinct problems of a split, drawn with this seed; None draws 512, or all there are."""
+        """``limit`` distinct problems of a split with a solution each, drawn with this seed.
+
+        None draws 512, or all there are.
+        """
         specs = _specs_of_split(require_split(split))
         wanted = min(DEFAULT_NUM_PROBLEMS, len(specs)) if limit is None else limit
         if wanted > len(specs):
             problem = f"the {split} split of {self.name!r} has {len(specs)} problems"
             raise InputError("limit", limit, problem, f"use at most {len(specs)}")
         drawn = random.Random(f"{self.name}/{split}/{seed}").sample(specs, wanted)
-        return [
-            Problem(id=f"{self.name}/{split}/{seed}/{index}", question=spec.question, task=self.name)
-            for index, spec in enumerate(drawn)
-        ]
+        problems = []
+        for index, spec in enumerate(drawn):
+            identity = f"{self.name}/{split}/{seed}/{index}"
+            solution = write_solution(spec.total, spec.draw_answer(random.Random(identity)))
+            problems.append(Problem(id=identity, question=spec.question, task=self.name, solution=solution))
+        return problems
 
     def solutions(self, question: str) -> list[str]:
         """One text per right answer."""

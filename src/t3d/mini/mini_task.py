@@ -57,14 +57,15 @@ class MiniTask(ABC):
         """Every text piece of the task, for the tokenizer's word list."""
 
     def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """``limit`` distinct problems of a split, drawn with this seed; None draws 512."""
+        """``limit`` distinct problems of a split, each with a solution, drawn with this seed; None: 512."""
         rng = random.Random(f"{self.name}/{require_split(split)}/{seed}")
         wanted = DEFAULT_NUM_PROBLEMS if limit is None else limit
         questions: dict[str, Problem] = {}
         for _ in range(100 * wanted):
-            problem, _ = self.draw(rng, split)
+            problem, solution = self.draw(rng, split)
             identity = f"{self.name}/{split}/{seed}/{len(questions)}"
-            questions.setdefault(problem.question, dataclasses.replace(problem, id=identity))
+            problem = dataclasses.replace(problem, id=identity, solution=solution)
+            questions.setdefault(problem.question, problem)
             if len(questions) == wanted:
                 return list(questions.values())
         problem = f"the {split} split of {self.name!r} has too few distinct problems"

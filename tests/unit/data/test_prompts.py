@@ -60,3 +60,8 @@ def test_a_missing_or_empty_file_is_named(tmp_path):
         read_prompt_file(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match="holds no prompt"):
         read_prompt_file(write(tmp_path, "", "  "))
+
+
+def test_a_line_may_have_a_solution(tmp_path):
+    (problem,) = read_prompt_file(write(tmp_path, '{"question": "1+1?", "solution": "It is 2."}'))
+    assert problem == Problem(id="set/1", question="1+1?", task="set", solution="It is 2.")

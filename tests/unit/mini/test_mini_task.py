@@ -102,6 +102,13 @@ def test_problems_are_distinct_and_a_function_of_split_and_seed(name):
     assert len(task.problems("test", None, seed=5)) == 512
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_every_problem_carries_one_of_its_solutions(name):
+    task = TASKS[name]
+    problems = task.problems("train", 50, seed=5)
+    assert all(problem.solution in task.solutions(problem.question) for problem in problems)
+
+
 def test_more_problems_than_a_split_has_are_refused(monkeypatch):
     specs = tuple(spec for spec in all_specs()[:200] if spec.split == "test")
     monkeypatch.setattr("t3d.mini.make._specs_of_split", lambda split: specs)

@@ -1,0 +1,70 @@
+"""The command ``t3d grade``: score saved outputs of a benchmark, without a model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from t3d.cli.config_file import write_config
+from t3d.errors import require_positive
+from t3d.evaluation.benchmarks import BenchmarkName, load_benchmark
+from t3d.evaluation.math_worker import TIME_LIMIT_S, GraderName
+from t3d.evaluation.mbpp import MbppProtocol
+from t3d.evaluation.regrade import GRADE_CHUNK_SIZE, grade_to_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """Grade saved outputs of a benchmark again: accuracy with its 95 % interval, and why each is wrong."""
+
+    task: BenchmarkName
+    samples: str
+    """JSONL file with "id", "output" and, for math, optionally "reference" per line; or a samples.jsonl."""
+    output: str
+    """JSONL file to write: the lines with "correct", "extracted" and "reason". Sums: OUTPUT.summary.json."""
+    data: str | None = None
+    """Folder of the benchmark's data; not needed where every line has its reference."""
+    split: str = "test"
+    """Split of the data in which to look up ids."""
+    grader: GraderName = "math_verify"
+    """Of math answers: math_verify, or legacy, the grader of T3D's released code."""
+    time_limit_s: float = TIME_LIMIT_S
+    """Seconds that comparing one math answer may take; a late one is wrong, and counted."""
+    protocol: MbppProtocol = "t3d"
+    """Of mbpp: t3d, all_tests or sanitized."""
+    unsafe_no_sandbox: bool = False
+    """Run the programs of code answers without a sandbox if none works here."""
+    num_workers: int | None = None
+    """Outputs graded at the same time; by default one per core, at most 4."""
+    chunk_size: int = GRADE_CHUNK_SIZE
+    """Outputs graded between two saves; a killed run continues after the last."""
+
+    def run(self) -> None:
+        """Run the command."""
+        require_positive(self, "num_workers", "chunk_size")
+        summary = grade_to_file(
+            load_benchmark(self.task, self.data, **self._options()),
+            self.samples,
+            self.output,
+            split=self.split,
+            num_workers=self.num_workers,
+            chunk_size=self.chunk_size,
+        )
+        write_config(self, f"{self.output}.yaml")
+        print(summary_line(summary))
+
+    def _options(self) -> dict[str, Any]:
+        """The task's own settings."""
+        if self.task in ("gsm8k", "math500"):
+            names = ("grader", "time_limit_s", "num_workers")
+        else:
+            names = ("unsafe_no_sandbox", *(["protocol"] if self.task == "mbpp" else []))
+        return {name: getattr(self, name) for name in names}
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """``gsm8k: 81.2 % [79.0, 83.2], n=1319; strict-match 0.0 %; equal 1071, different 240, ...``."""
+    low, high = summary["ci95"]
+    parts = [f"{summary['task']}: {summary['accuracy']:.1f} % [{low:.1f}, {high:.1f}], n={summary['n']}"]
+    names = ("strict-match", "flexible-extract")
+    parts += [f"{name} {summary[name]:.1f} %" for name in names if name in summary]
+    parts.append(", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items()))
+    return "; ".join(parts)

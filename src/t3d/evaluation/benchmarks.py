@@ -1,0 +1,36 @@
+"""The real benchmarks by name: their tasks and the kind of prompt they need."""
+
+import importlib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from t3d.data.prompt_styles import PromptKind
+from t3d.errors import InputError
+from t3d.evaluation.task import Task
+
+BenchmarkName = Literal["gsm8k", "math500", "mbpp", "humaneval"]
+
+_CLASSES: dict[str, str] = {
+    "gsm8k": "t3d.evaluation.gsm8k:Gsm8kTask",
+    "math500": "t3d.evaluation.math500:Math500Task",
+    "mbpp": "t3d.evaluation.mbpp:MbppTask",
+    "humaneval": "t3d.evaluation.humaneval:HumanEvalTask",
+}
+"""Imported when asked for."""
+PROMPT_KINDS: dict[str, PromptKind] = {
+    "gsm8k": "math",
+    "math500": "math",
+    "mbpp": "function",
+    "humaneval": "completion",
+}
+
+
+def load_benchmark(name: str, folder: str | Path | None = None, **options: Any) -> Task:
+    """The task of a benchmark whose data lie in ``folder``; ``options`` are its constructor's.
+
+    Raises InputError for an unknown name.
+    """
+    if name not in _CLASSES:
+        raise InputError("task", name, "not known", f"use one of {', '.join(get_args(BenchmarkName))}")
+    module, _, class_name = _CLASSES[name].partition(":")
+    return getattr(importlib.import_module(module), class_name)(folder, **options)

@@ -1,0 +1,207 @@
+"""Grade saved outputs again, in chunks that survive a kill."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from t3d.atomic import check_output_file, discard, write_text
+from t3d.claim import claim
+from t3d.data.prompts import Problem
+from t3d.errors import InputError
+from t3d.evaluation.math_answer import Verdict
+from t3d.evaluation.math_task import MathTask
+from t3d.evaluation.math_worker import usable_cores
+from t3d.evaluation.metrics import wilson_interval
+from t3d.evaluation.task import Task
+from t3d.progress import Progress
+from t3d.versions import versions
+
+GRADE_CHUNK_SIZE = 64
+"""Default of outputs graded between two saves."""
+
+Row = dict[str, Any]
+_DRAW = re.compile(r"#\d+$")
+
+
+@runtime_checkable
+class ExplainingTask(Task, Protocol):
+    """A task that says why, and what its verdicts depend on."""
+
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What verdicts depend on, JSON-ready."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedOutput:
+    """One line of a file of outputs, and the problem that it answers."""
+
+    row: Row
+    problem: Problem
+    output: str
+
+
+def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[SavedOutput]:
+    """Outputs of a JSONL file: ``id``, ``output`` and, for math, optionally ``reference`` per line.
+
+    ``response`` and ``answer``, as ``t3d eval`` writes them, do for ``output`` and ``reference``. Without a
+    reference the ``id`` is that of a problem of the task, or its last part. ``#1`` behind an id numbers
+    several answers to one problem. Raises InputError for a file, line or id that is not so.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("samples", str(path), "no such file", "give a JSONL file of outputs")
+    problems: dict[str, Problem] | None = None
+    outputs: list[SavedOutput] = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError("samples", str(path), "not UTF-8 text", "give a JSONL file of outputs") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {path}"
+        row = _parse_row(line, where)
+        identity = str(row["id"])
+        reference = row.get("reference", row.get("answer"))
+        if isinstance(task, MathTask) and reference is not None:
+            question = str(row.get("question", ""))
+            name = _DRAW.sub("", identity)
+            problem = Problem(id=name, question=question, task=task.name, answer=str(reference))
+        else:
+            if problems is None:
+                problems = {problem.id: problem for problem in task.problems(split, None, 0)}
+            problem = _problem_of(identity, problems, where)
+        task.check(problem)
+        outputs.append(SavedOutput(row=row, problem=problem, output=row.get("output", row.get("response"))))
+    if not outputs:
+        raise InputError("samples", str(path), "the file holds no output", 'write one {"id": ...} per line')
+    return outputs
+
+
+def _parse_row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError("samples", where, f"not JSON ({error})", "write one JSON object per line") from error
+    if not isinstance(row, dict) or not isinstance(row.get("id"), (str, int)):
+        raise InputError("id", where, "missing", 'give each line an "id"')
+    if not isinstance(row.get("output", row.get("response")), str):
+        raise InputError("output", where, "missing or no text", 'give each line an "output"')
+    return row
+
+
+def _problem_of(identity: str, problems: dict[str, Problem], where: str) -> Problem:
+    short = {name.rpartition("/")[2]: problem for name, problem in problems.items()}
+    for name in (identity, _DRAW.sub("", identity)):
+        for known in (problems, short):
+            if name in known:
+                return known[name]
+    some = ", ".join(list(problems)[:2])
+    raise InputError("id", identity, f"{where}: no problem has it", f"use the data's ids, such as {some}")
+
+
+def grade_to_file(
+    task: Task,
+    samples: str | Path,
+    output: str | Path,
+    *,
+    split: str = "test",
+    num_workers: int | None = None,
+    chunk_size: int = GRADE_CHUNK_SIZE,
+) -> dict[str, Any]:
+    """Grade every line of ``samples`` into ``output`` and return the summary, ``OUTPUT.summary.json``.
+
+    A line gains ``correct``, ``extracted``, ``reason`` and whatever else the verdict says. Chunks lie in
+    ``OUTPUT.chunks`` until all are there; the same call continues after a kill. Raises InputError as
+    :func:`read_outputs` does, or if another run is using that folder or left other chunks in it.
+    """
+    check_output_file(output)
+    samples, output = Path(samples), Path(output)
+    outputs = read_outputs(samples, task, split)
+    if output.exists() and output.samefile(samples):
+        raise InputError("output", str(output), "is the file of samples", "use another output")
+    settings = {
+        "task": task.name,
+        "samples": {"count": len(outputs), "sha256": hashlib.sha256(samples.read_bytes()).hexdigest()},
+        **(task.settings() if isinstance(task, ExplainingTask) else {}),
+    }
+    threads = min(4, usable_cores()) if num_workers is None else num_workers
+    graded: list[Row] = []
+    plan = {**settings, "chunk_size": chunk_size}
+    with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.jsonl") as chunks:
+        with Progress("grade", len(outputs)) as progress, ThreadPoolExecutor(threads) as pool:
+
+            def graded_row(saved: SavedOutput) -> Row:
+                row = {**saved.row, **_verdict_row(task, saved)}
+                progress.advance()
+                return row
+
+            for first in range(0, len(outputs), chunk_size):
+                file = chunks / f"chunk-{first // chunk_size:05d}.jsonl"
+                part = outputs[first : first + chunk_size]
+                if file.is_file():
+                    rows = _read_chunk(file)
+                    progress.advance(len(part))
+                else:
+                    rows = list(pool.map(graded_row, part))
+                    write_text(file, _lines(rows))
+                graded += rows
+        summary = {**summarise(outputs, graded), **settings, "versions": versions()}
+        write_text(output, _lines(graded))
+        write_text(output.with_name(output.name + ".summary.json"), json.dumps(summary, indent=2) + "\n")
+        discard(chunks)
+    return summary
+
+
+def _verdict_row(task: Task, saved: SavedOutput) -> Row:
+    if isinstance(task, ExplainingTask):
+        verdict = task.assess(saved.problem, saved.output)
+    else:
+        correct = task.grade(saved.problem, saved.output)
+        verdict = Verdict(correct=correct, extracted=None, reason="passed" if correct else "failed")
+    row = {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
+    return {**row, **verdict.others, **({"grader": verdict.grader} if verdict.grader else {})}
+
+
+def summarise(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, verdicts by other rules, and how often each reason was given.
+
+    In percent. The interval counts problems: several answers to one are not independent.
+    """
+    problems = [saved.problem for saved in outputs]
+    num_prompts = len({(problem.id, problem.question, problem.answer) for problem in problems})
+    count = len(graded)
+    accuracy = sum(row["correct"] for row in graded) / count
+    low, high = wilson_interval(accuracy * num_prompts, num_prompts)
+    others = [name for name in ("strict-match", "flexible-extract") if name in graded[0]]
+    return {
+        "accuracy": 100 * accuracy,
+        "ci95": [100 * low, 100 * high],
+        "n": count,
+        "num_prompts": num_prompts,
+        **{name: 100 * sum(row[name] for row in graded) / count for name in others},
+        "reasons": dict(Counter(row["reason"] for row in graded).most_common()),
+    }
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)  # ASCII: an output may hold lone surrogates
+
+
+def _read_chunk(path: Path) -> list[Row]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except ValueError as error:
+        fix = "delete it; the same command then grades it again"
+        raise InputError("output", str(path), f"damaged ({error})", fix) from error

@@ -1,0 +1,206 @@
+"""Where an answer stands, and what becomes of it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t3d.errors import InputError
+from t3d.evaluation import math_answer
+from t3d.evaluation.math_answer import (
+    MathGrader,
+    clean_answer,
+    exact_match,
+    flexible_extract,
+    gsm8k_gold,
+    last_balanced_boxed,
+    last_boxed_released,
+    strict_match,
+)
+
+GSM8K = Path(os.environ.get("T3D_DATA", ""), "gsm8k", "test.jsonl")
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with MathGrader(num_workers=1) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(
+    ("text", "last", "released"),
+    [
+        (r"so \boxed{3}.", "3", "3"),
+        (r"\boxed{1} then \boxed{ 2 }", "2", " 2 "),
+        (r"\boxed{\frac{1}{2}} }}", r"\frac{1}{2}", r"\frac{1}{2}"),
+        (r"{ \boxed{a \boxed{b} c} ", "b", "b"),
+        (r"\boxed{1} and \boxed{2", "1", None),  # cut short: the released code then finds nothing
+        (r"\boxed {4}", "4", None),
+        (r"\boxed{}", "", ""),
+        (r"\boxed 5", None, None),
+        ("}{", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_last_box(text, last, released):
+    assert last_balanced_boxed(text) == last
+    assert last_boxed_released(text) == released
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "\\boxed {", "{", "}", "a", " "]), max_size=12).map("".join))
+def test_the_box_is_the_last_that_a_count_of_braces_closes(text):
+    expected = None
+    for mark in ("\\boxed{", "\\boxed {"):
+        for start in range(len(text)):
+            if text.startswith(mark, start):
+                depth = 1
+                for end in range(start + len(mark), len(text)):
+                    depth += {"{": 1, "}": -1}.get(text[end], 0)
+                    if depth == 0:
+                        if expected is None or start > expected[0]:
+                            expected = (start, text[start + len(mark) : end].strip())
+                        break
+    assert last_balanced_boxed(text) == (None if expected is None else expected[1])
+
+
+@pytest.mark.parametrize("text", ["\\boxed{" * 200_000, "\\boxed{}" * 100_000, "{" * 10**6, "}" * 10**6])
+def test_extraction_is_linear_in_the_length(text):
+    last_balanced_boxed(text)
+    last_boxed_released(text)
+    flexible_extract(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ("She has 5 left.\n#### 18", "18", "18"),
+        ("#### 1,080 or #### 7, maybe 9", "1,080", "9"),
+        ("The answer is $18.50.", None, "$18.50."),
+        ("#### $18", None, "$18"),  # strict-match takes no currency
+        ("from -3 to - 4", None, "4"),
+        ("####5", None, "5"),
+        (r"\boxed{-7}", None, "-7"),
+        ("none", None, None),
+    ],
+)
+def test_strict_and_flexible_extraction_of_lm_eval(text, strict, flexible):
+    assert strict_match(text) == strict
+    assert flexible_extract(text) == flexible
+
+
+@pytest.mark.parametrize(
+    ("extracted", "gold", "equal"),
+    [
+        ("1,080", "1080", True),
+        ("$18.50.", "18.50", True),
+        ("18.", "18", True),
+        ("18.0", "18", False),  # a comparison of texts
+        (None, "18", False),
+        ("18", "She has 20.\n#### 18", True),
+    ],
+)
+def test_exact_match_compares_texts(extracted, gold, equal):
+    assert exact_match(extracted, gold) is equal
+
+
+def test_the_gold_answer_stands_after_the_last_hashes():
+    assert gsm8k_gold("2+2 = <<2+2=4>>4\n#### 1,234") == "1234"
+    assert gsm8k_gold("65,960") == "65960"
+
+
+@pytest.mark.parametrize(
+    ("answer", "cleaned"),
+    [("$5$", "5"), ("\\$5", "\\$5"), ("10\\%", "10"), (" 18.\\\\ ", "18"), ("a\n b", "a b"), ("...", "")],
+)
+def test_cleaning_changes_no_value(answer, cleaned):
+    assert clean_answer(answer) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "reason"),
+    [
+        (r"\$65{,}960.00", "65960", "equal"),
+        (r"\frac{2}{4}", "0.5", "equal"),
+        (r"\sqrt{12}", r"2\sqrt{3}", "equal"),
+        ("1 + x", "x+1", "equal"),
+        ("x = 5", "5", "equal"),
+        ("(1, 2)", "(1,2)", "equal"),
+        (r"18\text{ dollars}", "18", "equal"),
+        ("10\\%", "10", "equal"),
+        ("18.", "18", "equal"),
+        (r"\text{Evelyn}", r"\text{Evelyn}", "equal"),
+        (r"\frac{", r"\frac{", "equal"),  # unreadable, but the same text
+        ("19", "18", "different"),
+        ("-18", "18", "different"),
+        ("5 or 6", "5", "different"),
+        (r"\text{west}", r"\text{east}", "different"),
+        (r"\frac{1}{", "1", "unparsed"),
+        ("", "1", "unparsed"),
+        ("7" * 3000, "7", "unparsed"),
+    ],
+)
+def test_values_are_compared_not_texts(grader, answer, gold, reason):
+    before = grader.counts[reason]
+    boxed = r"\boxed{" + answer + "}"
+    if last_balanced_boxed(boxed) is None:  # a brace is missing
+        verdict_reason = grader._compare(answer, gold)
+    else:
+        verdict = grader.grade(boxed, gold)
+        assert verdict.correct is (reason == "equal") and verdict.grader == "math_verify"
+        assert verdict.extracted == answer.strip()
+        assert grader.counts[reason] == before + 1
+        verdict_reason = verdict.reason
+    assert verdict_reason == reason
+
+
+def test_no_answer_is_wrong_and_counted():
+    with MathGrader(num_workers=1) as grader:
+        verdict = grader.grade("I give up: 18", "18")
+        assert (verdict.correct, verdict.extracted, verdict.reason) == (False, None, "no answer")
+        report = grader.report()
+    assert report["reasons"] == {
+        "equal": 0,
+        "different": 0,
+        "no answer": 1,
+        "unparsed": 0,
+        "time limit": 0,
+        "worker died": 0,
+    }
+    assert report["name"] == "math_verify" and "math-verify" in report["versions"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "found", "problem"),
+    [
+        ("math-verify", None, r"grader='math_verify': needs math-verify, .* pip install 't3d\[eval\]'"),
+        (None, "4.13.2", r"grader='legacy': .* needs antlr4-python3-runtime 4\.11, found 4\.13\.2.*==4\.11"),
+    ],
+)
+def test_a_grader_without_its_packages_refuses_to_start(monkeypatch, missing, found, problem):
+    real = math_answer.version
+
+    def fake(package):
+        if package == missing:
+            raise math_answer.PackageNotFoundError(package)
+        return found if found and package == "antlr4-python3-runtime" else real(package)
+
+    monkeypatch.setattr(math_answer, "version", fake)
+    with pytest.raises(InputError, match=problem):
+        MathGrader("legacy" if found else "math_verify")
+
+
+@pytest.mark.skipif(not GSM8K.is_file(), reason="set T3D_DATA to the folder of the data sets")
+def test_every_gsm8k_gold_answer_equals_itself_and_not_the_next_ones(grader):
+    """1,319 golds, written another way (thousands separators, dollars, decimals), so texts do not decide."""
+    rows = [json.loads(line) for line in GSM8K.read_text(encoding="utf-8").splitlines()]
+    golds = [gsm8k_gold(row["answer"]) for row in rows]
+    assert len(golds) == 1319
+    assert all(exact_match(strict_match(row["answer"]), gold) for row, gold in zip(rows, golds, strict=True))
+    for gold, following in zip(golds, [*golds[1:], golds[0]], strict=True):
+        assert grader.grade(rf"\boxed{{{gold}}}", gold).correct
+        assert grader.grade(rf"\boxed{{\${float(gold):,.2f}}}", gold).correct
+        if following != gold:
+            assert grader.grade(rf"\boxed{{{gold}}}", following).reason == "different"
