@@ -1,0 +1,92 @@
+"""What a reproduction would do, without doing any of it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from t3d.reproduce.commands import cell_command
+from t3d.reproduce.grid import owners
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, grid_cells
+from t3d.reproduce.resolve import resolve_cell, resolve_student
+from t3d.reproduce.runner import Reproduction
+
+PARAMETERS = {"JetLM/SDAR-4B-Chat": 4.4e9, "JetLM/SDAR-1.7B-Chat": 2.0e9}
+GPU_FLOPS = 4e14
+"""Per second: 40 % of an H100's bf16 peak. Arithmetic, not a measurement."""
+MEAN_TOKENS = 600
+"""Of a prompt and its response."""
+TOKENS_PER_SECOND = 1500
+"""Of decoding on one GPU."""
+MEAN_TEST_PROBLEMS = 620
+"""GSM8K 1,319, MATH500 500, MBPP 500, HumanEval 164."""
+
+
+def all_students(reproduction: Reproduction) -> list[StudentSpec]:
+    """Every student that is trained."""
+    students = dict.fromkeys(cell.student for cell in _all_cells(reproduction))
+    return [student for student in students if student.method != ORIGINAL]
+
+
+def configurations(reproduction: Reproduction) -> Iterator[str]:
+    """One YAML document per student: its hash, its paths, its whole configuration, its cells' commands."""
+    suite, budget, workshop = reproduction.suite, reproduction.budget, reproduction.workshop
+    cells: dict[StudentSpec, dict[str, str]] = {}
+    for cell in _all_cells(reproduction):
+        command = cell_command(suite, cell, quick=reproduction.config.quick)
+        cells.setdefault(cell.student, {})[resolve_cell(suite, budget, cell).hash] = command
+    for student in all_students(reproduction):
+        resolved = resolve_student(suite, budget, student)
+        is_solved = student.method.startswith("sft")
+        document: dict[str, Any] = {
+            "student": student.name,
+            "teacher": student.teacher,
+            "seed": student.seed,
+            "learning_rate": student.learning_rate,
+            "hash": resolved.hash,
+            "weights": str(workshop.student_folder(student)),
+            "records": "real solutions" if is_solved else str(workshop.records_file(student)),
+            "config": resolved.full,
+            "cells": cells.get(student, {}),
+        }
+        yield "---\n" + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    yield "...\n"
+
+
+def _all_cells(reproduction: Reproduction) -> list[CellSpec]:
+    """Cells of the grid and of the tables, where the grid has not chosen yet, at its middle learning rate."""
+    suite = reproduction.suite
+    grid = [] if reproduction.config.quick else owners(reproduction.demands)
+    cells = [cell for owner in grid for cell in grid_cells(suite, *owner)]
+    for demand in reproduction.demands:
+        cells += demand.cells(reproduction.learning_rate(demand) or suite.middle_learning_rate)
+    return list(dict.fromkeys(cells))
+
+
+def budget_lines(reproduction: Reproduction) -> list[str]:
+    """What all of it amounts to."""
+    suite, budget = reproduction.suite, reproduction.budget
+    students = all_students(reproduction)
+    steps = len(students) * budget.num_optimizer_steps
+    lines = [
+        f"{len(students)} students, each {budget.num_optimizer_steps} optimizer steps of "
+        f"{budget.train_batch_size} trajectories from {budget.num_prompts} prompts: {steps} optimizer steps",
+        *(f"reads {path}" for path in suite.data.paths()),
+    ]
+    gpu_seconds = 0.0
+    for student in students:
+        # Clean and noisy copy; 6 per parameter and token for the student, 2 for the reference.
+        tokens = 2 * MEAN_TOKENS * budget.num_optimizer_steps * budget.train_batch_size
+        gpu_seconds += 8 * PARAMETERS.get(student.teacher, 0.0) * tokens / GPU_FLOPS
+    if gpu_seconds:
+        cells = {cell for demand in reproduction.demands for cell in demand.cells(suite.middle_learning_rate)}
+        responses = sum(
+            cell.samples_per_prompt * len(suite.tasks) * (budget.limit or MEAN_TEST_PROBLEMS)
+            for cell in cells
+        )
+        decoding = responses * MEAN_TOKENS / 2 / TOKENS_PER_SECOND
+        lines.append(
+            f"about {gpu_seconds / 3600:.0f} hours of one H100 for training and {decoding / 3600:.0f} for "
+            "evaluation (arithmetic at 40 % of its peak and 1,500 tokens/s, not measured)"
+        )
+    return lines

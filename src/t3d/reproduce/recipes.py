@@ -1,0 +1,156 @@
+"""Which students and which cells each table takes.
+
+A *cell* is one student under one decoding setting on all tasks.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.reproduce.suites import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS, STATIC, Budget, Suite
+
+ORIGINAL = "original"
+MAIN_METHODS = (ORIGINAL, "sft", "redi", "dparallel", "naive_td", "t3d")
+ABLATIONS = ("naive_td_path", "naive_td_random", "naive_td_path_random", "ddo", "ddo_random")
+TABLE_5_METHODS = (ORIGINAL, "sft", "redi", "naive_td", *ABLATIONS, "t3d")
+TABLE_6_METHODS = (ORIGINAL, "sft", "redi", "naive_td", *ABLATIONS, "ddo_path", "t3d")
+LAMBDAS = (0.05, 0.2, 0.5)
+"""0.2 is the preset's."""
+TABLES = tuple(range(1, 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """One student, or, as method ``original``, its teacher."""
+
+    teacher: str
+    method: str
+    """A preset of training, or ``original``."""
+    seed: int
+    """Draws prompts, held-out problems, sampling noise and training noise."""
+    learning_rate: float | None = None
+    """None: original, or not chosen yet."""
+    overrides: tuple[tuple[str, Any], ...] = ()
+    """T3DConfig fields over the preset's."""
+
+    @property
+    def name(self) -> str:
+        """Method and overrides, as the tables and :mod:`t3d.reproduce.paper` name them."""
+        return " ".join([self.method, *(f"{field}={value}" for field, value in self.overrides)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSpec:
+    """One student under some decoding settings: one on test problems, all of a criterion on validation."""
+
+    student: StudentSpec
+    settings: tuple[str, ...]
+    split: str = "test"
+    samples_per_prompt: int = 1
+
+    @property
+    def label(self) -> str:
+        """Short text for file names and progress."""
+        student = self.student
+        where = self.settings[0] if len(self.settings) == 1 else "grid"
+        rate = f".lr{student.learning_rate:g}" if self.split == "validation" else ""
+        name = student.name.replace(" ", "-").replace("=", "-")
+        return f"{Path(student.teacher).name}.{name}.seed{student.seed}{rate}.{where}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What a table wants of a method: these settings for these seeds."""
+
+    table: int
+    teacher: str
+    method: str
+    settings: tuple[str, ...]
+    seeds: tuple[int, ...]
+    overrides: tuple[tuple[str, Any], ...] = ()
+    samples_per_prompt: int = 1
+
+    def student(self, seed: int, learning_rate: float | None) -> StudentSpec:
+        """The student of one seed."""
+        return StudentSpec(
+            teacher=self.teacher,
+            method=self.method,
+            seed=seed,
+            learning_rate=None if self.method == ORIGINAL else learning_rate,
+            overrides=self.overrides,
+        )
+
+    def cells(self, learning_rate: float | None) -> list[CellSpec]:
+        """One cell per seed and setting."""
+        return [
+            CellSpec(
+                student=self.student(seed, learning_rate),
+                settings=(setting,),
+                samples_per_prompt=self.samples_per_prompt,
+            )
+            for seed in self.seeds
+            for setting in self.settings
+        ]
+
+
+def demands(suite: Suite, tables: Sequence[int], num_seeds: int, budget: Budget) -> list[Demand]:
+    """Everything that these tables take.
+
+    ``num_seeds`` seeds for the main teacher, one for the other. Where all tables are wanted, only Tables 1
+    and 2 get more than one seed.
+    """
+    main, *others = suite.teachers
+    several = tuple(range(num_seeds))
+    found: list[Demand] = []
+    for table in tables:
+        seeds = several if len(tables) == 1 or table in (1, 2) else (0,)
+        found += _main_demands(table, main, seeds, budget)
+        for teacher in others if table in (1, 2) else ():
+            settings = STATIC if table == 1 else ("B4-T1",)
+            found += _of_methods(table, teacher, MAIN_METHODS, settings, (0,))
+    return found
+
+
+def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budget) -> list[Demand]:
+    methods, settings = {
+        1: (MAIN_METHODS, STATIC),
+        2: (MAIN_METHODS, ("B4-T1",)),
+        3: (tuple(name for name in MAIN_METHODS if name != "sft"), DYNAMIC),
+        4: (("t3d",), LAMBDA_SETTINGS),
+        5: (TABLE_5_METHODS, ("B4-T1",)),
+        6: (TABLE_6_METHODS, ("B8-T2",)),
+        7: (TABLE_6_METHODS, ("B8-T4",)),
+    }[table]
+    found = _of_methods(table, teacher, methods, settings, seeds)
+    if table == 1:
+        answers = {"samples_per_prompt": budget.samples_per_prompt}
+        found += [
+            dataclasses.replace(demand, settings=(DIVERSITY,), seeds=(0,), **answers) for demand in found
+        ]
+    if table == 4:
+        overrides = [(("path_weight", value),) if value != 0.2 else () for value in LAMBDAS]
+        found = [dataclasses.replace(found[0], overrides=item) for item in overrides]
+    return found
+
+
+def _of_methods(
+    table: int, teacher: str, methods: Sequence[str], settings: tuple[str, ...], seeds: tuple[int, ...]
+) -> list[Demand]:
+    return [
+        Demand(table=table, teacher=teacher, method=method, settings=settings, seeds=seeds)
+        for method in methods
+    ]
+
+
+def grid_cells(suite: Suite, teacher: str, method: str) -> list[CellSpec]:
+    """The validation cells, one per learning rate, that choose a method's learning rate (seed 0)."""
+    return [
+        CellSpec(
+            student=StudentSpec(teacher=teacher, method=method, seed=0, learning_rate=rate),
+            settings=LAMBDA_SETTINGS,
+            split="validation",
+        )
+        for rate in suite.learning_rates
+    ]

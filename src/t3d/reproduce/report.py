@@ -1,0 +1,160 @@
+"""The report of a reproduction: tables.md, tables.json and plots."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from t3d.atomic import write_text
+from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
+from t3d.reproduce.paper import INCONSISTENCIES
+from t3d.reproduce.recipes import ORIGINAL
+from t3d.reproduce.runner import Reproduction
+from t3d.reproduce.summaries import AVERAGE, CURVES, Entry, Records, Rows, table_entries
+from t3d.reproduce.tables import TITLES, grid_table, markdown_tables, method_title
+from t3d.versions import versions
+
+
+def write_report(reproduction: Reproduction) -> list[Path]:
+    """Write all files of the report into the output; returns their paths. All cells have to be there."""
+    found = reproduction.finished()
+    tables = sorted({demand.table for demand, _ in found})
+    entries = [
+        entry
+        for table in tables
+        for entry in table_entries(
+            reproduction.suite, [(demand, records) for demand, records in found if demand.table == table]
+        )
+    ]
+    output = reproduction.output
+    text = markdown_tables(
+        reproduction.suite, entries, _foreword(reproduction, found), _afterword(reproduction)
+    )
+    write_text(output / "tables.md", text)
+    write_text(output / "tables.json", json.dumps(_as_json(reproduction, entries, found), indent=1) + "\n")
+    return [output / "tables.md", output / "tables.json", *_plots(reproduction, found)]
+
+
+def _as_json(
+    reproduction: Reproduction, entries: Sequence[Entry], found: Sequence[tuple[Any, Records]]
+) -> dict[str, Any]:
+    """Entries, the learning-rate grid, and what they were made with."""
+    grid = [
+        {"teacher": teacher, "method": method, "learning_rate": rate, "validation_accuracy": round(score, 4)}
+        for (teacher, method), scores in reproduction.scores().items()
+        for rate, score in scores.items()
+    ]
+    return {
+        "suite": reproduction.suite.name,
+        "quick": reproduction.config.quick,
+        "budget": dataclasses.asdict(reproduction.budget),
+        "entries": [dataclasses.asdict(entry) for entry in entries],
+        "learning_rates": grid,
+        "inconsistencies_of_the_paper": list(INCONSISTENCIES),
+        "versions_of_cells": _versions(found),
+        "versions": versions(),
+    }
+
+
+def _versions(found: Sequence[tuple[Any, Records]]) -> dict[str, list[str]]:
+    """Versions that the cells were made with, each once."""
+    seen: dict[str, set[str]] = {}
+    for _, records in found:
+        for record in records.values():
+            for name, version in record["versions"].items():
+                seen.setdefault(name, set()).add(version)
+    return {name: sorted(values) for name, values in seen.items()}
+
+
+def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) -> str:
+    suite, budget, config = reproduction.suite, reproduction.budget, reproduction.config
+    table = f"table{found[0][0].table}" if len({demand.table for demand, _ in found}) == 1 else "all"
+    command = f"t3d reproduce {table} --suite {suite.name} --seeds {config.seeds}"
+    made_with = ", ".join(f"{name} {'/'.join(values)}" for name, values in _versions(found).items())
+    num_test = "all" if budget.limit is None else str(budget.limit)
+    temperature = suite.rollout.temperature
+    rollouts = "greedy (the paper: T = 0.1)" if temperature == 0 else f"at T = {temperature:g}"
+    lines = [
+        f"# Tables of the paper on suite `{suite.name}`",
+        f"```sh\n{command}{' --quick' if config.quick else ''}\n```",
+        f"Accuracy in percent on {num_test} test problems per task ({', '.join(suite.tasks)}), T = 0.1. "
+        "`B8-T4`: blocks of 8, four tokens per denoising step (TokPS). Teachers, and the models of the paper "
+        "they stand for: "
+        + ", ".join(f"`{teacher}` for {model}" for teacher, model in suite.teachers.items())
+        + ". Where our tasks are not the paper's benchmarks, only averages stand side by side, and only the "
+        "order of the methods can agree.",
+        "- One student per method learns all tasks together; the paper trains one for math and one for code.",
+        f"- Every method has the same budget: {budget.num_optimizer_steps} optimizer steps of "
+        f"{budget.train_batch_size} trajectories from the same {budget.num_prompts} rollouts (block size 4, "
+        f"full steps, {rollouts}; not filtered), student blocks of 8. SFT learns as many real solutions, "
+        "dParallel sees each trajectory in two states.",
+        "- A seed draws the training prompts, the test problems, the sampling noise and the training noise.",
+        "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds wider by "
+        "Birge's ratio where the seeds differ more than prompts explain, with one seed over prompts only. "
+        "Settings of one average share prompts, which count once.",
+        f"- Learning rate: {_rates_note(reproduction)}",
+        "- Tokens/s and latency are those of the machine that made the cell; latency: wall time by samples.",
+        "- AUP: accuracy under parallelism (d3LLM), points of one block size over tokens per forward.",
+        f"- Cells made with: {made_with}.",
+    ]
+    return "\n\n".join(lines[:3]) + "\n\n" + "\n".join(lines[3:])
+
+
+def _rates_note(reproduction: Reproduction) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in reproduction.suite.learning_rates)
+    text = (
+        f"of {rates} the one with the best mean accuracy over the settings of Table 4 on validation problems "
+        "(seed 0, full budget), by method and teacher; last section."
+    )
+    unknown = [
+        f"{method_title(method)} ({teacher})"
+        for (teacher, method), scores in reproduction.scores().items()
+        if len(scores) < len(reproduction.suite.learning_rates)
+    ]
+    if unknown:
+        middle = reproduction.suite.middle_learning_rate
+        text += f" No finished grid, so {middle:g}: {', '.join(unknown)}."
+    return text
+
+
+def _afterword(reproduction: Reproduction) -> str:
+    scores = reproduction.scores()
+    text = grid_table(reproduction.suite.learning_rates, scores)
+    return f"## Learning rates\n\nMean validation accuracy, percent; the best is bold and taken.\n\n{text}"
+
+
+def _plots(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) -> list[Path]:
+    """One accuracy-TPF plot per teacher and block size, of Table 1's methods."""
+    paths = []
+    rows = [
+        Rows(reproduction.suite, demand, records)
+        for demand, records in found
+        if demand.table == 1 and set(CURVES["B4"]) <= set(demand.settings)
+    ]
+    for teacher in dict.fromkeys(item.demand.teacher for item in rows):
+        for block, settings in CURVES.items():
+            curves = {
+                TITLES[item.demand.method]: [_curve_point(item, setting) for setting in settings]
+                for item in rows
+                if item.demand.teacher == teacher
+            }
+            path = reproduction.output / f"accuracy-tpf-{Path(teacher).name}-{block}.png"
+            tasks = ", ".join(reproduction.suite.tasks)
+            title = f"{Path(teacher).name}, block size {block[1:]}, mean over {tasks}"
+            plot_accuracy_per_forward(curves, path, title, annotated=(TITLES[ORIGINAL], TITLES["t3d"]))
+            paths.append(path)
+    return paths
+
+
+def _curve_point(rows: Rows, setting: str) -> CurvePoint:
+    entry = rows.accuracy_entry(setting, AVERAGE)
+    assert entry.ci95 is not None
+    forwards = rows.values(setting, AVERAGE, "tokens_per_forward")
+    return CurvePoint(
+        setting=setting,
+        tokens_per_forward=sum(forwards) / len(forwards),
+        accuracy=entry.mean,
+        low=entry.ci95[0],
+        high=entry.ci95[1],
+    )

@@ -1,0 +1,151 @@
+"""What the number of a cell depends on, and the hash that it goes by.
+
+The hash leaves out settings at their defaults: a setting that is new, and at its default changes nothing,
+leaves it as it is. The record of a cell has them all, so that a changed default is noticed.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from t3d.claim import fingerprint
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.models.loading import checkpoint_of
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
+from t3d.reproduce.suites import Budget, Suite
+from t3d.training.config import T3DConfig
+from t3d.training.presets import preset_fields
+
+_FREE = {
+    "remove_unused_columns",
+    "logging_steps",
+    "logging_nan_inf_filter",
+    "report_to",
+    "save_total_limit",
+    "metric_for_best_model",
+    "greater_is_better",
+    "attention",
+}
+"""T3DConfig fields that change no number."""
+_DEFAULTS = {
+    item.name: item.default
+    for item in dataclasses.fields(T3DConfig)
+    if item.default is not dataclasses.MISSING
+}
+
+
+def training_fields(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
+    """T3DConfig fields of a student: those of all methods, its preset's, its overrides."""
+    accumulation = suite.training.get("gradient_accumulation_steps", 1)
+    return {
+        **suite.training,
+        "max_steps": budget.num_optimizer_steps,
+        "per_device_train_batch_size": budget.train_batch_size // accumulation,
+        "learning_rate": student.learning_rate,
+        "seed": student.seed,
+        **preset_fields(student.method),
+        **dict(student.overrides),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a number depends on: in full, for the record, and without defaults, for the hash."""
+
+    full: dict[str, Any]
+    hash: str
+
+
+def resolve_student(suite: Suite, budget: Budget, student: StudentSpec) -> Resolved:
+    """The student's configuration. Raises InputError for an unknown method."""
+    return _resolved(*_student_parts(suite, budget, student))
+
+
+def resolve_records(suite: Suite, budget: Budget, student: StudentSpec) -> Resolved:
+    """What the student is trained on; methods share it, except for SFT's real solutions."""
+    return _resolved(*_record_parts(suite, budget, student))
+
+
+def resolve_cell(suite: Suite, budget: Budget, cell: CellSpec) -> Resolved:
+    """The cell's configuration: its student's, and how it is evaluated."""
+    full, sparse = _student_parts(suite, budget, cell.student)
+    is_test = cell.split == "test"
+    how = {
+        "split": cell.split,
+        "limit": budget.limit if is_test else budget.validation_limit,
+        "seed": cell.student.seed,
+        "tasks": list(suite.tasks if is_test else suite.validation_tasks),
+        "samples_per_prompt": cell.samples_per_prompt,
+    }
+    params = {name: evaluation_params(suite, cell, name) for name in cell.settings}
+    all_params = {name: dataclasses.asdict(value) for name, value in params.items()}
+    own_params = {name: _not_default(DecodeParams, fields) for name, fields in all_params.items()}
+    return _resolved(
+        {**full, "evaluation": {**how, "settings": all_params}},
+        {**sparse, "evaluation": {**how, "settings": own_params}},
+    )
+
+
+def evaluation_params(suite: Suite, cell: CellSpec, setting: str) -> DecodeParams:
+    """How a cell decodes. Raises InputError for an unknown setting."""
+    if setting not in suite.settings:
+        raise InputError("settings", setting, "not known", f"use some of {', '.join(suite.settings)}")
+    return dataclasses.replace(suite.settings[setting], seed=cell.student.seed)
+
+
+def rollout_params(suite: Suite, seed: int) -> DecodeParams:
+    """How a teacher decodes its trajectories."""
+    return dataclasses.replace(suite.rollout, seed=seed)
+
+
+def _student_parts(
+    suite: Suite, budget: Budget, student: StudentSpec
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    start = {"suite": suite.name, "teacher": _identity(student.teacher), "dtype": suite.dtype}
+    start["method"] = student.name
+    if student.method == ORIGINAL:
+        return start, start
+    fields = training_fields(suite, budget, student)
+    known = {name: _DEFAULTS[name] for name in inspect.get_annotations(T3DConfig) if name not in _FREE}
+    records, own_records = _record_parts(suite, budget, student)
+    return (
+        {**start, "training": known | fields, "records": records},
+        {**start, "training": _not_default(T3DConfig, fields), "records": own_records},
+    )
+
+
+def _record_parts(
+    suite: Suite, budget: Budget, student: StudentSpec
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    start: dict[str, Any] = {"count": budget.num_prompts, "seed": student.seed, "suite": suite.name}
+    if student.method.startswith("sft"):
+        source = {**start, "source": "solutions"}
+        return source, source
+    start |= {"source": "rollouts", "teacher": _identity(student.teacher)}
+    params = dataclasses.asdict(rollout_params(suite, student.seed))
+    return {**start, "decode": params}, {**start, "decode": _not_default(DecodeParams, params)}
+
+
+@cache
+def _identity(teacher: str) -> dict[str, str]:
+    """Name, and for a local checkpoint the SHA-256 of its weights."""
+    files = sorted(Path(checkpoint_of(teacher)).glob("*.safetensors"))
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return {"name": Path(teacher).name if hashes else teacher, "weights": "".join(hashes)}
+
+
+def _not_default(owner: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not at the dataclass's defaults."""
+    defaults = {item.name: item.default for item in dataclasses.fields(owner)}
+    return {name: value for name, value in fields.items() if defaults[name] != value}
+
+
+def _resolved(full: dict[str, Any], sparse: dict[str, Any]) -> Resolved:
+    return Resolved(full=json.loads(json.dumps(full)), hash=fingerprint(sparse)[:16])

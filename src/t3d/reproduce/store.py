@@ -1,0 +1,69 @@
+"""Finished cells as small JSON files, in the output and in a folder of earlier ones."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.atomic import write_text
+from t3d.errors import InputError
+from t3d.reproduce.resolve import Resolved
+
+FINISHED = "*.*.json"
+"""Pattern of the files of cells: ``LABEL.HASH.json``."""
+
+
+@dataclass(frozen=True)
+class CellStore:
+    """Cells are written to ``folder``; those of ``earlier`` (such as docs/results/cells) are used too."""
+
+    folder: Path
+    earlier: Path | None = None
+
+    def find(self, resolved: Resolved) -> dict[str, Any] | None:
+        """The record of a finished cell, or None.
+
+        A record is no longer this cell's if a setting in it has another value now, as after a change of a
+        default. Raises InputError for a damaged file.
+        """
+        for folder in (self.folder, self.earlier):
+            for path in [] if folder is None else sorted(folder.glob(f"*.{resolved.hash}.json")):
+                record = _read(path)
+                if is_same(record["config"], resolved.full):
+                    return record
+        return None
+
+    def write(self, label: str, record: Mapping[str, Any]) -> Path:
+        """Keep a finished cell; the file appears when it is complete."""
+        path = self.folder / f"{label}.{record['config_hash']}.json"
+        write_text(path, json.dumps(record, indent=1) + "\n")
+        return path
+
+
+def is_same(recorded: Any, now: Any) -> bool:
+    """Whether a recorded configuration is the present one, wherever both have a value.
+
+    A setting that one of the two does not know yet, or no longer, is left to the hash, which holds all that
+    is not at its default.
+    """
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        return all(is_same(recorded[name], now[name]) for name in recorded.keys() & now.keys())
+    return recorded == now
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = _missing(record, ("config", "config_hash", "results"))
+    except ValueError as error:
+        missing = str(error)
+    if missing:
+        fix = "delete it; the same command then makes this cell again"
+        raise InputError("cells", str(path), f"damaged ({missing})", fix)
+    return record
+
+
+def _missing(record: Any, names: Sequence[str]) -> str:
+    found = record.keys() if isinstance(record, dict) else ()
+    return ", ".join(f"no {name}" for name in names if name not in found)

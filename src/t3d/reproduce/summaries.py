@@ -1,0 +1,222 @@
+"""From finished cells to the numbers of the tables: means and intervals over prompts and seeds."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from t3d.evaluation.aup import accuracy_under_parallelism
+from t3d.evaluation.metrics import mean_interval
+from t3d.reproduce.paper import METRICS, benchmark_mean, printed
+from t3d.reproduce.recipes import ORIGINAL, Demand
+from t3d.reproduce.suites import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC, Suite
+
+AVERAGE = "average"
+"""The mean over the suite's tasks."""
+Z = 1.959964
+GROUPS = {"T2": FEW_STEPS[:2], "T4": FEW_STEPS[2:]}
+"""Settings that Table 1 averages over."""
+CURVES = {block: tuple(name for name in STATIC if name.startswith(block)) for block in ("B4", "B8")}
+"""Settings of an accuracy-TPF curve, by block size."""
+
+Records = Mapping[tuple[int, str], Mapping[str, Any]]
+"""Records of a demand's cells by seed and setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One number of a table, ours and the paper's; accuracies in percent."""
+
+    table: int
+    teacher: str
+    paper_model: str
+    method: str
+    setting: str
+    task: str
+    metric: str
+    mean: float
+    ci95: tuple[float, float] | None
+    seeds: tuple[int, ...]
+    n: int
+    """Responses, over all seeds."""
+    paper: float | None
+    """The printed number of the same task, or, for our average, the paper's average."""
+    paper_is_printed: bool
+    """False: the mean of printed cells, which the paper itself does not print."""
+    config_hashes: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+def seeds_interval(
+    per_seed: Sequence[tuple[Sequence[float], Sequence[int]]],
+) -> tuple[float, float, float]:
+    """Mean and 95 % interval of accuracies (fractions) of independent prompts, over tasks and seeds.
+
+    ``per_seed`` has for each seed the accuracies of the tasks and their numbers of prompts. Wilson's
+    intervals over prompts are combined by :func:`mean_interval`. If the seeds' means differ more than prompts
+    explain, the interval is wider by the square root of their chi-square per degree of freedom (Birge's
+    ratio), so that it covers what training adds. With one seed it covers prompts only.
+    """
+    means = [mean(accuracies) for accuracies, _ in per_seed]
+    ends = [mean_interval(accuracies, counts) for accuracies, counts in per_seed]
+    centre = mean(means)
+    below = math.hypot(*(value - low for value, (low, _) in zip(means, ends, strict=True))) / len(means)
+    above = math.hypot(*(high - value for value, (_, high) in zip(means, ends, strict=True))) / len(means)
+    if len(means) > 1:
+        errors = [(high - low) / (2 * Z) for low, high in ends]
+        squares = [((value - centre) / error) ** 2 for value, error in zip(means, errors, strict=True)]
+        ratio = max(1.0, math.sqrt(sum(squares) / (len(means) - 1)))
+        below, above = below * ratio, above * ratio
+    return centre, max(0.0, centre - below), min(1.0, centre + above)
+
+
+class Rows:
+    """The rows of a demand's cells by seed, setting and task."""
+
+    def __init__(self, suite: Suite, demand: Demand, records: Records) -> None:
+        self.suite, self.demand, self.records = suite, demand, records
+        self.rows = {
+            (seed, setting, row["task"]): row
+            for (seed, setting), record in records.items()
+            for row in record["results"]
+        }
+
+    def accuracy(self, seed: int, settings: Sequence[str], task: str) -> float:
+        """As a fraction, over these settings."""
+        rows = [self.rows[seed, setting, task] for setting in settings]
+        return mean(row["num_correct"] / row["n"] for row in rows)
+
+    def values(self, setting: str, task: str, metric: str) -> list[float]:
+        """One value of a row per seed; of ``average`` the tasks' mean."""
+        tasks = self.suite.tasks if task == AVERAGE else (task,)
+        return [mean(self.rows[seed, setting, name][metric] for name in tasks) for seed in self.demand.seeds]
+
+    def entry(
+        self, setting: str, task: str, metric: str, value: float, ci95: tuple[float, float] | None = None
+    ) -> Entry:
+        """An entry of this demand. ``setting`` may also be a group of Table 1 or a curve."""
+        names = GROUPS.get(setting) or CURVES.get(setting) or (setting,)
+        tasks = self.suite.tasks if task == AVERAGE else (task,)
+        rows = [self.rows[s, name, t] for s in self.demand.seeds for name in names for t in tasks]
+        records = [self.records[seed, name] for seed in self.demand.seeds for name in names]
+        paper, is_printed = self._paper(setting, task, metric)
+        return Entry(
+            table=self.demand.table,
+            teacher=self.demand.teacher,
+            paper_model=self.suite.teachers[self.demand.teacher],
+            method=self.demand.student(0, None).name,
+            setting=setting,
+            task=task,
+            metric=metric,
+            mean=round(value, 4),
+            ci95=None if ci95 is None else (round(ci95[0], 4), round(ci95[1], 4)),
+            seeds=self.demand.seeds,
+            n=sum(row["n"] for row in rows),
+            paper=None if paper is None else round(paper, 4),
+            paper_is_printed=is_printed,
+            config_hashes=tuple(record["config_hash"] for record in records),
+            commands=tuple(record["command"] for record in records),
+        )
+
+    def accuracy_entry(self, setting: str, task: str) -> Entry:
+        """Accuracy with its interval. Settings of a group share their prompts, which count once."""
+        names = GROUPS.get(setting) or (setting,)
+        tasks = self.suite.tasks if task == AVERAGE else (task,)
+        per_seed = [
+            (
+                [self.accuracy(seed, names, name) for name in tasks],
+                [self.rows[seed, names[0], name]["num_prompts"] for name in tasks],
+            )
+            for seed in self.demand.seeds
+        ]
+        centre, low, high = (100 * value for value in seeds_interval(per_seed))
+        return self.entry(setting, task, "accuracy", centre, (low, high))
+
+    def _paper(self, setting: str, task: str, metric: str) -> tuple[float | None, bool]:
+        """The paper's number, and whether the paper prints it."""
+        model = self.suite.teachers[self.demand.teacher]
+        where = (self.demand.table, model, self.demand.student(0, None).name, setting)
+        value = printed(*where, task, metric)
+        if value is not None or task != AVERAGE:
+            return value, value is not None
+        return benchmark_mean(*where, metric), False
+
+
+def table_entries(suite: Suite, found: Sequence[tuple[Demand, Records]]) -> list[Entry]:
+    """All entries of one table's demands, the original model's among them."""
+    all_rows = [Rows(suite, demand, records) for demand, records in found]
+    entries = [entry for rows in all_rows for entry in _entries(rows)]
+    entries += _relative_entries(all_rows, entries)
+    return entries + list(_aup_entries(all_rows))
+
+
+def _entries(rows: Rows) -> Iterator[Entry]:
+    tasks = (*rows.suite.tasks, AVERAGE)
+    demand = rows.demand
+    for setting in demand.settings:
+        for task in tasks:
+            yield rows.accuracy_entry(setting, task)
+            if setting in DYNAMIC:
+                for metric in METRICS[:-1]:
+                    yield rows.entry(setting, task, metric, mean(rows.values(setting, task, metric)))
+            if setting == DIVERSITY:
+                metric = "distinct_answers_per_prompt"
+                yield rows.entry(setting, task, metric, mean(rows.values(setting, task, metric)))
+    for group, settings in GROUPS.items():
+        if demand.table == 1 and set(settings) <= set(demand.settings):
+            yield rows.accuracy_entry(group, AVERAGE)
+
+
+def _relative_entries(all_rows: Sequence[Rows], entries: Sequence[Entry]) -> list[Entry]:
+    """Table 1's improvement over the original model, and how much of its accuracy Table 2 keeps."""
+    kinds = {1: "improvement", 2: "retention"}
+    wanted = [
+        entry
+        for entry in entries
+        if entry.metric == "accuracy"
+        and entry.task == AVERAGE
+        and (entry.table == 2 or (entry.table == 1 and entry.setting in GROUPS))
+    ]
+    original = {(e.teacher, e.setting): e.mean for e in wanted if e.method == ORIGINAL}
+    result = []
+    for entry in wanted:
+        base = original.get((entry.teacher, entry.setting), 0.0)
+        if base and entry.method != ORIGINAL:
+            (rows,) = (
+                item
+                for item in all_rows
+                if (item.demand.teacher, item.demand.method) == (entry.teacher, entry.method)
+                and set(GROUPS.get(entry.setting, (entry.setting,))) <= set(item.demand.settings)
+            )
+            value = 100 * entry.mean / base - (100 if entry.table == 1 else 0)
+            result.append(rows.entry(entry.setting, AVERAGE, kinds[entry.table], value))
+    return result
+
+
+def _aup_entries(all_rows: Sequence[Rows]) -> Iterator[Entry]:
+    """AUP of Table 1's methods, by block size and task; the best accuracy is that of any of them."""
+    curves = [rows for rows in all_rows if rows.demand.table == 1 and DIVERSITY not in rows.demand.settings]
+    best = {
+        (rows.demand.teacher, task): max(
+            _point(other, setting, task)[1]
+            for other in curves
+            if other.demand.teacher == rows.demand.teacher
+            for setting in STATIC
+        )
+        for rows in curves
+        for task in rows.suite.tasks
+    }
+    for rows in curves:
+        for block, settings in CURVES.items():
+            scores = {}
+            for task in rows.suite.tasks:
+                points = [_point(rows, setting, task) for setting in settings]
+                scores[task] = accuracy_under_parallelism(points, best[rows.demand.teacher, task])
+                yield rows.entry(block, task, "aup", scores[task])
+            yield rows.entry(block, AVERAGE, "aup", mean(scores.values()))
+
+
+def _point(rows: Rows, setting: str, task: str) -> tuple[float, float]:
+    accuracies = [rows.accuracy(seed, (setting,), task) for seed in rows.demand.seeds]
+    return mean(rows.values(setting, task, "tokens_per_forward")), 100 * mean(accuracies)

@@ -1,0 +1,48 @@
+"""Synthetic cells: every row as an evaluation would report it, the right answers by a given rule."""
+
+from collections.abc import Callable
+
+from t3d.reproduce.commands import cell_command
+from t3d.reproduce.recipes import CellSpec, Demand
+from t3d.reproduce.resolve import resolve_cell
+from t3d.reproduce.suites import MINI
+
+N = 512
+SPEED = {"T1": 1.0, "T2": 2.0, "T4": 4.0, "T8": 8.0}
+
+Rule = Callable[[CellSpec, str, str], int]
+"""How many of N are right, from cell, setting and task."""
+
+
+def record(cell: CellSpec, rule: Rule) -> dict:
+    tasks = MINI.tasks
+    rows = [
+        {
+            "setting": setting,
+            "task": task,
+            "num_correct": rule(cell, setting, task) * cell.samples_per_prompt,
+            "n": N * cell.samples_per_prompt,
+            "num_prompts": N,
+            "distinct_answers_per_prompt": float(cell.samples_per_prompt),
+            "tokens_per_forward": SPEED.get(setting[3:5], 3.0),
+            "tokens_per_second": 100.0,
+            "latency": 0.01,
+            "mean_denoising_steps": 10.0,
+            "mean_length": 30.0,
+        }
+        for setting in cell.settings
+        for task in tasks
+    ]
+    resolved = resolve_cell(MINI, MINI.full, cell)
+    return {
+        "config_hash": resolved.hash,
+        "config": resolved.full,
+        "command": cell_command(MINI, cell, quick=False),
+        "results": rows,
+        "versions": {"t3d": "1"},
+    }
+
+
+def records(demand: Demand, rule: Rule) -> dict:
+    cells = demand.cells(5e-4)
+    return {(cell.student.seed, cell.settings[0]): record(cell, rule) for cell in cells}

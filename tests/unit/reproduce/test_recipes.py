@@ -1,0 +1,86 @@
+"""Which cells the tables take: those that the paper prints, with the same budget for every method."""
+
+import pytest
+
+from t3d.reproduce.paper import LARGE, SMALL, paper_values
+from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, StudentSpec, demands, grid_cells
+from t3d.reproduce.resolve import resolve_records, resolve_student, training_fields
+from t3d.reproduce.suites import LAMBDA_SETTINGS, MINI, load_suite
+from t3d.training.presets import PRESETS
+
+SDAR = load_suite("sdar", "data")
+
+
+@pytest.mark.parametrize("suite", [MINI, SDAR], ids=["mini", "sdar"])
+@pytest.mark.parametrize("table", TABLES)
+def test_every_printed_cell_has_one_of_ours(suite, table):
+    found = demands(suite, [table], 1, suite.full)
+    ours = {
+        (suite.teachers[demand.teacher], demand.student(0, None).name, setting)
+        for demand in found
+        for setting in demand.settings
+    }
+    prints = {
+        (value.model, value.method, value.setting)
+        for value in paper_values()
+        if value.table == table and value.task != "average"
+    }
+    assert prints <= ours
+    assert {model for model, *_ in ours} == ({LARGE, SMALL} if table in (1, 2) else {LARGE})
+
+
+def test_seeds_go_to_the_main_teacher_and_of_all_tables_to_the_first_two():
+    for demand in demands(MINI, TABLES, 3, MINI.full):
+        is_several = demand.table in (1, 2) and demand.teacher == "mini" and demand.samples_per_prompt == 1
+        assert demand.seeds == ((0, 1, 2) if is_several else (0,))
+    assert {demand.seeds for demand in demands(MINI, [5], 3, MINI.full)} == {(0, 1, 2)}
+
+
+@pytest.mark.parametrize("suite", [MINI, SDAR], ids=["mini", "sdar"])
+def test_all_methods_have_the_same_budget(suite):
+    methods = {d.method for d in demands(suite, TABLES, 3, suite.full)} - {ORIGINAL}
+    assert methods <= set(PRESETS)
+    for quick in (False, True):
+        budget = suite.budget(quick=quick)
+        spent, records = set(), set()
+        for method in methods:
+            spec = StudentSpec(teacher=next(iter(suite.teachers)), method=method, seed=0, learning_rate=1e-3)
+            fields = training_fields(suite, budget, spec)
+            batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+            training = resolve_student(suite, budget, spec).full["training"]
+            schedule = ("learning_rate", "warmup_steps", "weight_decay", "lr_scheduler_type", "block_size")
+            spent.add((fields["max_steps"], batch, *(training[name] for name in schedule)))
+            resolved = resolve_records(suite, budget, spec)
+            records.add((resolved.full["source"], resolved.full["count"], resolved.hash))
+        assert len(spent) == 1
+        assert {count for _, count, _ in records} == {budget.num_prompts}
+        assert len(records) == 2, "all methods share the rollouts; SFT has as many real solutions"
+
+
+def test_test_problems_are_at_least_500_per_task():
+    assert MINI.full.limit >= 500
+    assert MINI.quick.limit == MINI.full.limit
+    assert MINI.quick.num_optimizer_steps < MINI.full.num_optimizer_steps
+
+
+def test_the_grid_is_the_same_for_every_method_and_uses_no_reported_problem():
+    for method in ("sft", "t3d"):
+        cells = grid_cells(MINI, "mini", method)
+        assert [cell.student.learning_rate for cell in cells] == list(MINI.learning_rates)
+        assert {(cell.split, cell.settings, cell.student.seed) for cell in cells} == {
+            ("validation", LAMBDA_SETTINGS, 0)
+        }
+
+
+def test_a_lambda_of_0_2_is_the_preset_itself():
+    names = [demand.student(0, None).name for demand in demands(MINI, [4], 1, MINI.full)]
+    assert names == ["t3d path_weight=0.05", "t3d", "t3d path_weight=0.5"]
+
+
+def test_file_names_hold_no_separator():
+    spec = StudentSpec(
+        teacher="org/model", method="t3d", seed=1, learning_rate=1e-3, overrides=(("path_weight", 0.5),)
+    )
+    cell = CellSpec(student=spec, settings=("B4-T1",))
+    assert cell.label == "model.t3d-path_weight-0.5.seed1.B4-T1"
+    assert "lr0.001.grid" in CellSpec(student=spec, settings=("B4-T1", "B8-T1"), split="validation").label

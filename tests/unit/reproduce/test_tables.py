@@ -1,0 +1,109 @@
+"""Markdown and learning-rate choice from synthetic cells."""
+
+import pytest
+from reproduce_helpers import N, record, records
+
+from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, owners
+from t3d.reproduce.paper import INCONSISTENCIES
+from t3d.reproduce.recipes import TABLES, demands, grid_cells
+from t3d.reproduce.store import CellStore
+from t3d.reproduce.suites import MINI
+from t3d.reproduce.summaries import table_entries
+from t3d.reproduce.tables import grid_table, markdown_tables, method_title
+
+
+def text_of(tables):
+    entries = []
+    for table in tables:
+        found = [
+            (demand, records(demand, lambda *_: N // 2)) for demand in demands(MINI, [table], 1, MINI.full)
+        ]
+        entries += table_entries(MINI, found)
+    return markdown_tables(MINI, entries, "# Title\n", "## End\n")
+
+
+def rows_of(text, heading):
+    part = text.split(heading)[1].split("\n## ")[0]
+    return [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")]
+
+
+@pytest.fixture(scope="module")
+def text():
+    return text_of(TABLES)
+
+
+def test_all_tables_and_the_papers_inconsistencies_are_there(text):
+    for table in TABLES:
+        assert f"## Table {table}. " in text
+    assert text.startswith("# Title\n\n## Table 1") and text.endswith("\n\n## End\n")
+    assert all(f"- {item}" in text for item in INCONSISTENCIES)
+
+
+def test_every_row_of_a_table_has_all_its_columns(text):
+    for part in text.split("\n\n"):
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        assert len({line.count(" | ") for line in lines}) <= 1
+
+
+def test_table_1_has_average_and_improvement_of_both(text):
+    rows = rows_of(text, "## Table 1. ")
+    assert rows[0][-4:] == ["Average", "Improvement %", "paper: Average", "paper: Improvement %"]
+    assert rows[0][2:8] == ["B4 chain", "B4 make", "B4 code", "B8 chain", "B8 make", "B8 code"]
+    t3d = next(row for row in rows if row[:2] == ["4", method_title("t3d")])
+    assert t3d[2].startswith("50.0 [45.7, 54.3]")
+    assert t3d[-4:] == ["50.0 [47.5, 52.5]", "+0.0", "39.66", "+85.02"]
+    original = next(row for row in rows if row[:2] == ["2", "Original Model"])
+    assert original[-3:] == ["-", "52.38", "-"]
+
+
+def test_table_4_is_settings_by_lambda(text):
+    rows = rows_of(text, "## Table 4. ")
+    assert rows[0][1:4] == ["lambda = 0.05", "lambda = 0.2", "lambda = 0.5"]
+    assert [row[0] for row in rows[2:]] == ["B4-T1", "B8-T1", "B8-T2", "B4-T4", "B8-T4", "B8-T8"]
+    assert rows[2][-3:] == ["67.80", "69.00", "69.20"]
+
+
+def test_table_3_names_both_confidences(text):
+    part = text.split("## Table 3. ")[1].split("\n## ")[0]
+    assert part.count("confidence the model's own") == part.count("confidence as sampled") == 1
+    assert "(paper 843.05)" not in part, "GSM8K is none of the suite's tasks"
+
+
+def test_overrides_are_named():
+    assert method_title("t3d path_weight=0.05") == "T3D, lambda = 0.05"
+    assert method_title("t3d") == "T3D (DDO + path + random tokens)"
+    assert method_title("t3d refresh_every=5") == "t3d refresh_every=5"
+
+
+OWNER = ("mini", "t3d")
+
+
+def write_grid(store, right_by_rate):
+    for cell in grid_cells(MINI, *OWNER):
+        if cell.student.learning_rate in right_by_rate:
+            store.write(cell.label, record(cell, lambda *_, c=cell: right_by_rate[c.student.learning_rate]))
+
+
+def test_the_best_learning_rate_is_chosen_once_the_grid_is_complete(tmp_path):
+    store = CellStore(tmp_path)
+    rates = MINI.learning_rates
+    write_grid(store, {rates[0]: 100, rates[1]: 300})
+    assert chosen_rate(MINI, store, OWNER) is None
+    wanted = demands(MINI, [4], 1, MINI.full)
+    assert owners(wanted) == [OWNER]
+    assert [cell.student.learning_rate for cell in missing_grid(MINI, store, wanted)] == [rates[2]]
+    write_grid(store, {rates[2]: 200})
+    assert chosen_rate(MINI, store, OWNER) == rates[1]
+    assert grid_scores(MINI, store, OWNER)[rates[1]] == pytest.approx(100 * 300 / N)
+
+
+def test_of_two_equal_learning_rates_the_smaller_is_chosen(tmp_path):
+    store = CellStore(tmp_path)
+    write_grid(store, dict.fromkeys(MINI.learning_rates, 100))
+    assert chosen_rate(MINI, store, OWNER) == min(MINI.learning_rates)
+
+
+def test_the_grid_table_marks_the_best():
+    text = grid_table((0.1, 0.2), {OWNER: {0.1: 50.0, 0.2: 60.0}, ("mini", "ddo"): {}})
+    assert "| 50.0 | **60.0** |" in text
+    assert "| DDO | - | - |" in text
