@@ -6,7 +6,7 @@ from :mod:`t3d.counter_rng` under (seed, epoch, sample key, stream, position), s
 is fresh each epoch and independent of batch, worker count and world size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from t3d.counter_rng import counter_uniform
 
 StateOrder = Literal["trajectory", "released"]
-StateScope = Literal["block", "response"]
-RandomTokenRule = Literal["bernoulli", "exact_count"]
+StateScope = Literal["block", "response", "token"]
+RandomTokenRule = Literal["bernoulli", "exact_count", "start_state"]
 
 
 class Stream(IntEnum):
@@ -97,17 +97,39 @@ def random_noise_mask(
     valid_RKS: Bool[Tensor, "R K S"],
     noise: NoiseSource,
     scope: StateScope = "block",
-    min_mask_prob: float = 1e-3,
+    mask_prob_range: tuple[float, float] = (1e-3, 1.0),
 ) -> tuple[Bool[Tensor, "R K S"], Float[Tensor, "R K S"]]:
-    """Mask every valid token with a probability drawn uniformly per block or per response (Eq. 1).
+    """Mask every valid token with a probability p, drawn uniformly from a range (Eq. 1).
 
-    Returns the mask and each token's masking probability p = (1 - eps) t + eps, t ~ U(0, 1), whose
-    inverse weights the cross-entropy of the masked tokens (the continuous-time ELBO).
+    One p per block, per response or per token. Returns the mask and each token's p = low + (high - low) t,
+    t ~ U(0, 1). With the default range its inverse, as a weight of the masked tokens' cross-entropy, gives
+    the continuous-time ELBO; (1, 1) masks everything.
     """
-    level_RK = noise.level_uniform(valid_RKS, scope)
-    mask_prob_RKS = ((1 - min_mask_prob) * level_RK + min_mask_prob)[..., None].expand(valid_RKS.shape)
+    low, high = mask_prob_range
+    if scope == "token":
+        level_RKS = noise.uniform(Stream.MASK_LEVEL, position_RKS)
+    else:
+        level_RKS = noise.level_uniform(valid_RKS, scope)[..., None].expand(valid_RKS.shape)
+    mask_prob_RKS = (high - low) * level_RKS + low
     masked = noise.uniform(Stream.MASK, position_RKS) < mask_prob_RKS
     return masked & valid_RKS, mask_prob_RKS.float()
+
+
+def pair_with_complement(
+    noise_mask_RKS: Bool[Tensor, "R K S"],
+    mask_prob_RKS: Float[Tensor, "R K S"],
+    valid_RKS: Bool[Tensor, "R K S"],
+) -> tuple[Bool[Tensor, "R K S"], Float[Tensor, "R K S"]]:
+    """Replace the second half of the rows, copies of the first, by the complementary state (dParallel).
+
+    Of a row and its copy, each valid token is masked in exactly one: with p in the row, 1 - p in the copy.
+    """
+    num_rows = len(noise_mask_RKS) // 2
+    complement = valid_RKS[num_rows:] & ~noise_mask_RKS[:num_rows]
+    return (
+        torch.cat([noise_mask_RKS[:num_rows], complement]),
+        torch.cat([mask_prob_RKS[:num_rows], 1 - mask_prob_RKS[:num_rows]]),
+    )
 
 
 def mix_random_tokens(
@@ -124,12 +146,16 @@ def mix_random_tokens(
     """Replace some masks by uniformly drawn tokens (Eq. 48-49); the mask id itself is never drawn.
 
     ``bernoulli``: each mask independently with ``random_token_prob``. ``exact_count`` (released
-    code): max(1, floor(prob * masks)) masks of each row. The replaced positions stay loss positions.
+    code): max(1, floor(prob * masks)) masks of each row. ``start_state`` (ReDi's stochastic start): as
+    ``bernoulli``, but the same in every epoch, so that all states of a response are cut from one start of
+    masks and random tokens. The replaced positions stay loss positions.
     """
     if random_token_prob == 0:
         return noisy_ids_RKS
+    if rule == "start_state":
+        noise = replace(noise, epoch_R=torch.zeros_like(noise.epoch_R))
     choice_RKS = noise.uniform(Stream.RANDOM_TOKEN_CHOICE, position_RKS)
-    if rule == "bernoulli":
+    if rule != "exact_count":
         chosen = noise_mask_RKS & (choice_RKS < random_token_prob)
     else:
         num_masked = noise_mask_RKS.flatten(1).sum(-1)

@@ -7,7 +7,7 @@ import torch
 from training_helpers import config, logged, trainer, weights
 
 from t3d.errors import InputError
-from t3d.training.presets import preset_fields
+from t3d.training.presets import PRESETS, preset_fields
 
 
 def loss_and_gradient(run, order, size):
@@ -29,7 +29,7 @@ def disturb(run):
             weight.add_(0.01 * torch.randn_like(weight))
 
 
-@pytest.mark.parametrize("preset", ["t3d", "paper", "released", "naive_td"])
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("attention", ["documents", "dense"])
 def test_loss_and_gradients_do_not_depend_on_packing_order_or_micro_batches(
     checkpoint, trajectories, tmp_path, preset, attention

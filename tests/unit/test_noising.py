@@ -14,6 +14,7 @@ from t3d.noising import (
     draw_mask_ratios,
     mask_ratio_probabilities,
     mix_random_tokens,
+    pair_with_complement,
     random_noise_mask,
     trajectory_noise_mask,
 )
@@ -241,7 +242,8 @@ def test_random_masks_follow_their_probability():
 def test_inverse_probabilities_make_the_loss_weights_average_to_one():
     """E[mask / p] = 1 per token: the sum of masked tokens weighted by 1 / p is unbiased."""
     position, valid = whole_blocks(2000, 4, 8)
-    mask, probability = random_noise_mask(position, valid, noise_of(torch.arange(2000)), min_mask_prob=0.1)
+    noise = noise_of(torch.arange(2000))
+    mask, probability = random_noise_mask(position, valid, noise, mask_prob_range=(0.1, 1.0))
     assert (mask / probability).mean().item() == pytest.approx(1, abs=0.05)
 
 
@@ -254,9 +256,55 @@ def test_one_probability_per_response_with_that_scope():
 def test_random_masks_spare_what_is_not_valid():
     position, valid = whole_blocks(50, 2, 4)
     valid = valid & (position % 3 > 0)
-    mask, _ = random_noise_mask(position, valid, noise_of(torch.arange(50)), min_mask_prob=0.9)
+    noise = noise_of(torch.arange(50))
+    mask, _ = random_noise_mask(position, valid, noise, mask_prob_range=(0.9, 1.0))
     assert not (mask & ~valid).any()
     assert mask.any()
+
+
+@pytest.mark.parametrize("scope", ["block", "response", "token"])
+def test_a_range_bounds_the_probabilities_and_one_of_1_masks_everything(scope):
+    position, valid = whole_blocks(300, 2, 8)
+    noise = noise_of(torch.arange(300))
+    _, probability = random_noise_mask(position, valid, noise, scope, (0.3, 0.8))
+    assert probability.min() >= 0.3 and probability.max() <= 0.8
+    assert probability.min() < 0.35 and probability.max() > 0.75
+    mask, probability = random_noise_mask(position, valid, noise, scope, (1.0, 1.0))
+    assert mask.all() and (probability == 1).all()
+    mask, probability = random_noise_mask(position, valid, noise, scope, (0.5, 0.5))
+    assert (probability == 0.5).all()
+    assert mask.double().mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / 4800))
+
+
+def test_one_probability_per_token_leaves_tokens_independent():
+    """dLLM-RL: p_i ~ U(0.1, 0.9), so each token is masked with 1/2, and two of a block both with 1/4."""
+    position, valid = whole_blocks(2000, 1, 8)
+    mask, probability = random_noise_mask(position, valid, noise_of(torch.arange(2000)), "token", (0.1, 0.9))
+    assert len(probability.unique()) > 15_000
+    assert mask.double().mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / 16_000))
+    pairs = (mask[..., ::2] & mask[..., 1::2]).double().mean().item()
+    assert pairs == pytest.approx(0.25, abs=5 * math.sqrt(3 / 16 / 8000))
+    high, low = mask[probability > 0.8].double().mean(), mask[probability < 0.2].double().mean()
+    assert high.item() == pytest.approx(0.85, abs=0.05) and low.item() == pytest.approx(0.15, abs=0.05)
+
+
+@given(
+    st.lists(trajectory_fields(), min_size=1, max_size=4),
+    st.sampled_from(["block", "response", "token"]),
+    st.floats(0.05, 0.95),
+)
+def test_complementary_states_mask_each_token_exactly_once(batch, scope, low):
+    """With p in the one state and 1 - p in the other; the first is the state without a complement."""
+    examples = [example_of(Trajectory(**fields), key=key) for key, fields in enumerate(batch)]
+    grid = lay_on_grid([*examples, *examples], 4, 0)
+    noise = NoiseSource(seed=0, epoch_R=grid.epoch_R, sample_key_R=grid.sample_key_R)
+    masks = random_noise_mask(grid.position_RKS, grid.valid_RKS, noise, scope, (low, 0.95))
+    mask, probability = pair_with_complement(*masks, grid.valid_RKS)
+    rows = len(examples)
+    assert torch.equal(mask[:rows].int() + mask[rows:].int(), grid.valid_RKS[:rows].int())
+    torch.testing.assert_close(probability[:rows] + probability[rows:], torch.ones_like(probability[:rows]))
+    assert torch.equal(mask[:rows], masks[0][:rows])
+    assert torch.equal(probability[:rows], masks[1][:rows])
 
 
 # --- random tokens -------------------------------------------------------------------------------
@@ -324,6 +372,33 @@ def test_exact_count_replaces_the_floor_and_at_least_one(counts, probability):
     assert (mixed != noisy).flatten(1).sum(-1).tolist() == expected
 
 
+def test_a_start_state_is_the_same_in_every_epoch():
+    """ReDi's stochastic start; Bernoulli noise changes. Another sample or seed has another start."""
+    position, valid = whole_blocks(200, 2, 8)
+    keys = torch.arange(200)
+
+    def mixed(rule, epoch, seed=0, keys=keys):
+        return mix(valid, position, noise_of(keys, seed=seed, epoch=epoch), 0.3, rule)[1]
+
+    start = mixed("start_state", 0)
+    assert torch.equal(start, mixed("start_state", 7))
+    assert torch.equal(start, mixed("bernoulli", 0))
+    assert not torch.equal(start, mixed("bernoulli", 7))
+    assert not torch.equal(start, mixed("start_state", 0, seed=1))
+    assert not torch.equal(start, mixed("start_state", 0, keys=keys + 200))
+    share = (start != MASK).double().mean().item()
+    assert share == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / 3200))
+
+
+def test_a_start_state_is_what_all_states_of_a_response_are_cut_from():
+    """Where fewer tokens are masked, the masked ones show the same start."""
+    position, valid = whole_blocks(50, 2, 8)
+    few = valid & (position % 3 > 0)
+    noise = noise_of(torch.arange(50))
+    start, part = (mix(mask, position, noise, 0.3, "start_state")[1] for mask in (valid, few))
+    assert torch.equal(part[few], start[few])
+
+
 # --- what the noise depends on ---------------------------------------------------------------------
 
 
@@ -356,8 +431,8 @@ def noisy_state(examples, *, seed=0, rule="bernoulli", scope="block", origin="pr
 
 @given(
     st.lists(trajectory_fields(), min_size=1, max_size=4),
-    st.sampled_from(["bernoulli", "exact_count"]),
-    st.sampled_from(["block", "response"]),
+    st.sampled_from(["bernoulli", "exact_count", "start_state"]),
+    st.sampled_from(["block", "response", "token"]),
     st.sampled_from(["prompt", "response"]),
     st.randoms(use_true_random=False),
 )

@@ -39,7 +39,7 @@ class ProblemChoice:
     task: str | None = None
     """Task of the mini suite, for example chain."""
     prompts: str | None = None
-    """JSONL file with a "question" per line, and optional "id" and "answer"."""
+    """JSONL file with a "question" per line, and optional "id", "answer" and "solution"."""
     limit: int | None = None
     """At most this many problems."""
     problem_seed: int = 0

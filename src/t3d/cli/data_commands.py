@@ -1,4 +1,4 @@
-"""The commands ``t3d data ...``: look at, check and convert trajectories."""
+"""The commands ``t3d data ...``: look at, check, convert and make trajectories."""
 
 import dataclasses
 import json
@@ -10,11 +10,13 @@ from typing import Literal
 from rich.console import Console
 
 from t3d.atomic import check_output_file
+from t3d.cli.choices import ProblemChoice
 from t3d.data.formats.assemble import Drop, DropReason, ImportSettings
 from t3d.data.formats.registry import FormatName, export_file, import_file, split_for_export
+from t3d.data.solutions import solution_trajectory
 from t3d.data.stats import trajectory_stats
 from t3d.data.validate import validate_file
-from t3d.errors import InputError
+from t3d.errors import InputError, require_positive
 from t3d.models.loading import LoadedTokenizer, load_tokenizer
 from t3d.report.trajectory_stats import stats_table
 from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
@@ -78,6 +80,29 @@ class DataValidate:
         raise InputError(
             "trajectories", self.trajectories, found, "remove or repair the records listed above"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSolutions(ProblemChoice):
+    """Write problems with their solutions as records to fine-tune on (t3d train --preset sft)."""
+
+    output: str
+    """Parquet file to write."""
+    model: str
+    """Checkpoint whose tokenizer and token ids hold: folder, hub id or mini."""
+    split: str = "train"
+    block_size: int = 8
+    """The student's: its blocks are filled to the end."""
+
+    def run(self) -> None:
+        """Run the command."""
+        require_positive(self, "block_size")
+        check_output_file(self.output)
+        _, problems = self.resolve(self.split)
+        loaded = load_tokenizer(self.model)
+        records = [solution_trajectory(problem, loaded, self.block_size) for problem in problems]
+        write_trajectories(self.output, records)
+        print(f"{len(records)} records in {self.output}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,9 @@ class Train(ModelChoice):
     output: str
     """Folder for checkpoints and the student (OUTPUT/student); the same command continues a killed run."""
     preset: str = "t3d"
-    """t3d, paper, released or naive_td."""
+    """t3d, paper, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path, naive_td_random,
+    naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the records of
+    t3d data solutions."""
     block_size: int = 8
     num_optimizer_steps: int = 200
     batch_size: int = 64

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import ModelOutput
 
+from t3d.models.token_pick import Chooser, TokenPick
+
 _TILE_ELEMENTS = 2**26
 _TILE_ELEMENTS_CPU = 2**20  # a few MB of float32: the passes over a tile stay in the cache
 _TILE_MULTIPLE = 128
@@ -29,27 +31,11 @@ class HeadScores(ModelOutput):
     log_probs: Float[Tensor, "K M"] | None = None
     """log p(target)."""
     entropy: Float[Tensor, "M"] | None = None
-    """Of the whole distribution, in nats; None unless asked for."""
+    """Of the whole distribution, at the temperature asked for, in nats; None unless asked for."""
     picked: Int[Tensor, "M"] | None = None
     """The token that the :class:`TokenPick` chose; None without one."""
     picked_log_probs: Float[Tensor, "M"] | None = None
     """log p(picked) under the whole distribution, the excluded token included; without gradient."""
-
-
-class TokenPick:
-    """How to choose one token at each position: the likeliest, or by uniforms in (0, 1) a sample.
-
-    The excluded token is never chosen and stays part of the distribution whose log-probabilities are
-    reported. Samples are at temperature 1, by the inverse of the cumulative distribution over token ids.
-
-    Not a dataclass: FSDP2 looks into those, and would round the uniforms to its bfloat16.
-    """
-
-    def __init__(
-        self, *, excluded_token_id: int | None = None, uniform_M: Float[Tensor, "M"] | None = None
-    ) -> None:
-        self.excluded_token_id = excluded_token_id
-        self.uniform_M = uniform_M
 
 
 class ScoringHead(nn.Linear):
@@ -64,12 +50,20 @@ class ScoringHead(nn.Linear):
         target_KM: Int[Tensor, "K M"] | None = None,
         *,
         with_entropy: bool = False,
+        entropy_temperature: float = 1.0,
         pick: TokenPick | None = None,
     ) -> Any:
         """Logits of ``input``, or with targets the :class:`HeadScores` of hidden states ``[M, D]``."""
         if target_KM is None:
             return super().forward(input)
-        return head_scores(input, self.weight, target_KM, with_entropy=with_entropy, pick=pick)
+        return head_scores(
+            input,
+            self.weight,
+            target_KM,
+            with_entropy=with_entropy,
+            entropy_temperature=entropy_temperature,
+            pick=pick,
+        )
 
 
 def head_scores(
@@ -78,10 +72,13 @@ def head_scores(
     target_KM: Int[Tensor, "K M"],
     *,
     with_entropy: bool = False,
+    entropy_temperature: float = 1.0,
     pick: TokenPick | None = None,
     tile_size: int | None = None,
 ) -> HeadScores:
     """Scores of the logits ``hidden @ weight.T``, differentiable through log_probs and entropy.
+
+    The entropy is that of softmax(logits / ``entropy_temperature``); all else is at temperature 1.
 
     Products are in the autocast dtype where autocast is on, and in that of ``hidden`` elsewhere; sums
     over the vocabulary are in float32 (float64 if ``hidden`` is). A target outside the vocabulary
@@ -92,7 +89,8 @@ def head_scores(
         dtype = torch.get_autocast_dtype(device_type)
     if tile_size is None:
         tile_size = _fit_tile(len(hidden_MD), len(weight_VD), device_type)
-    scores = _HeadScoresFunction.apply(hidden_MD, weight_VD, target_KM, with_entropy, pick, tile_size, dtype)
+    temperature = entropy_temperature if with_entropy else None
+    scores = _HeadScoresFunction.apply(hidden_MD, weight_VD, target_KM, temperature, pick, tile_size, dtype)
     return HeadScores(*scores)
 
 
@@ -140,17 +138,21 @@ class _HeadScoresFunction(torch.autograd.Function):
         hidden_MD: Tensor,
         weight_VD: Tensor,
         target_KM: Tensor,
-        with_entropy: bool,
+        temperature: float | None,
         pick: TokenPick | None,
         tile_size: int,
         dtype: torch.dtype,
     ) -> tuple[Tensor | None, ...]:
         with torch.autocast(hidden_MD.device.type, enabled=False):
             tiles = _Tiles(hidden_MD.to(dtype), weight_VD, tile_size)
-            chooser = None if pick is None else _Chooser(pick)
-            log_prob_KM, entropy_M, lse_M, *picked = _score(tiles, target_KM, with_entropy, chooser)
-        ctx.save_for_backward(tiles.hidden_MD, weight_VD, target_KM, lse_M, entropy_M)
-        ctx.tile_size, ctx.hidden_dtype = tile_size, hidden_MD.dtype
+            chooser = None if pick is None else Chooser(pick)
+            log_prob_KM, lse_M, entropy_M, log_norm_M = _score(tiles, target_KM, temperature, chooser)
+            picked: list[Tensor | None] = [None, None]
+            if chooser is not None:
+                picked_M, logit_M = chooser.choose(tiles.starts, tiles.logits)
+                picked = [picked_M, logit_M - lse_M]
+        ctx.save_for_backward(tiles.hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M)
+        ctx.temperature, ctx.tile_size, ctx.hidden_dtype = temperature, tile_size, hidden_MD.dtype
         ctx.set_materialize_grads(False)
         if pick is not None:
             ctx.mark_non_differentiable(*picked)
@@ -161,7 +163,7 @@ class _HeadScoresFunction(torch.autograd.Function):
     def backward(
         ctx: Any, grad_KM: Tensor | None, grad_entropy_M: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
-        hidden_MD, weight_VD, target_KM, lse_M, entropy_M = ctx.saved_tensors
+        hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M = ctx.saved_tensors
         grad_KM = lse_M.new_zeros(target_KM.shape) if grad_KM is None else grad_KM
         tiles = _Tiles(hidden_MD, weight_VD, ctx.tile_size)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
@@ -170,7 +172,13 @@ class _HeadScoresFunction(torch.autograd.Function):
         with torch.autocast(hidden_MD.device.type, enabled=False):
             for start in tiles.starts:
                 log_p_MN = tiles.logits(start).sub_(lse_M[:, None])
-                grad_MN = _distribution_grad(log_p_MN, grad_KM.sum(0), grad_entropy_M, entropy_M)
+                of_entropy_MN = None
+                if grad_entropy_M is not None:
+                    log_q_MN = (log_p_MN / ctx.temperature).sub_(log_norm_M[:, None])
+                    of_entropy_MN = _entropy_grad(log_q_MN, entropy_M, grad_entropy_M / ctx.temperature)
+                grad_MN = log_p_MN.exp_().mul_(-grad_KM.sum(0)[:, None])
+                if of_entropy_MN is not None:
+                    grad_MN += of_entropy_MN
                 _add_target_grad(grad_MN, grad_KM, target_KM - start)
                 grad_MN = grad_MN.to(hidden_MD.dtype)
                 if grad_weight_VD is not None:
@@ -182,31 +190,35 @@ class _HeadScoresFunction(torch.autograd.Function):
 
 
 def _score(
-    tiles: _Tiles, target_KM: Tensor, with_entropy: bool, chooser: "_Chooser | None"
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """(log p(target) or NaN where no tile has it, entropy, log-sum-exp, picked, log p(picked))."""
+    tiles: _Tiles, target_KM: Tensor, temperature: float | None, chooser: Chooser | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """(log p(target) or NaN where no tile has it, log-sum-exp, entropy, log sum p^(1 / temperature)).
+
+    The last two with a temperature only. Shows every tile to the ``chooser``.
+    """
     target_logit_KM = tiles.hidden_MD.new_full(target_KM.shape, torch.nan, dtype=tiles.sum_dtype)
-    lse_IM, entropy_IM = [], []
+    lse_IM, tempered_lse_IM, entropy_IM = [], [], []
     for start in tiles.starts:
         logits_MN = tiles.logits(start)
         column_KM, is_here_KM = _columns(target_KM - start, logits_MN.shape[1])
         target_logit_KM = torch.where(is_here_KM, logits_MN.gather(1, column_KM.T).T, target_logit_KM)
         lse_IM.append(logits_MN.logsumexp(-1))
-        if with_entropy:
-            log_p_MN = logits_MN - lse_IM[-1][:, None]
+        if temperature is not None:
+            is_one = temperature == 1
+            tempered_MN = logits_MN if is_one else logits_MN / temperature
+            tempered_lse_IM.append(lse_IM[-1] if is_one else tempered_MN.logsumexp(-1))
+            log_p_MN = tempered_MN - tempered_lse_IM[-1][:, None]
             entropy_IM.append(-(log_p_MN.exp() * log_p_MN).sum(-1))
         if chooser is not None:
             chooser.add(start, logits_MN, lse_IM[-1])
-    lse_by_tile_IM = torch.stack(lse_IM)
-    lse_M = lse_by_tile_IM.logsumexp(0)
-    entropy_M = None
-    if with_entropy:  # chain rule: the entropy of which tile, plus the tiles' own, without cancellation
-        log_mass_IM = lse_by_tile_IM - lse_M
-        entropy_M = (log_mass_IM.exp() * (torch.stack(entropy_IM) - log_mass_IM)).sum(0)
-    if chooser is None:
-        return target_logit_KM - lse_M, entropy_M, lse_M, None, None
-    picked_M, picked_logit_M = chooser.choose(tiles)
-    return target_logit_KM - lse_M, entropy_M, lse_M, picked_M, picked_logit_M - lse_M
+    lse_M = torch.stack(lse_IM).logsumexp(0)
+    if temperature is None:
+        return target_logit_KM - lse_M, lse_M, None, None
+    # Chain rule: the entropy of which tile, plus the tiles' own, without cancellation.
+    tempered_lse_M = torch.stack(tempered_lse_IM).logsumexp(0)
+    log_mass_IM = torch.stack(tempered_lse_IM) - tempered_lse_M
+    entropy_M = (log_mass_IM.exp() * (torch.stack(entropy_IM) - log_mass_IM)).sum(0)
+    return target_logit_KM - lse_M, lse_M, entropy_M, tempered_lse_M - lse_M / temperature
 
 
 def _columns(offset_KM: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:
@@ -215,18 +227,10 @@ def _columns(offset_KM: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:
     return column_KM, column_KM == offset_KM
 
 
-def _distribution_grad(
-    log_p_MN: Tensor, grad_M: Tensor, grad_entropy_M: Tensor | None, entropy_M: Tensor | None
-) -> Tensor:
-    """Gradient of a tile's logits, the targets' own part left out; uses up ``log_p_MN``.
-
-    With g the sum of the targets' gradients and h that of the entropy H: -p (g + h (log p + H)).
-    """
-    if grad_entropy_M is None or entropy_M is None:
-        return log_p_MN.exp_().mul_(-grad_M[:, None])
-    p_MN = log_p_MN.exp()
-    slope_MN = log_p_MN.add_(entropy_M[:, None]).mul_(-grad_entropy_M[:, None]).sub_(grad_M[:, None])
-    return p_MN.mul_(slope_MN)
+def _entropy_grad(log_q_MN: Tensor, entropy_M: Tensor, grad_M: Tensor) -> Tensor:
+    """Gradient by the logits of q through its entropy H: -q (log q + H), on a tile; uses up ``log_q``."""
+    q_MN = log_q_MN.exp()
+    return log_q_MN.add_(entropy_M[:, None]).mul_(q_MN).mul_(-grad_M[:, None])
 
 
 def _add_target_grad(grad_MN: Tensor, grad_KM: Tensor, offset_KM: Tensor) -> None:
@@ -234,64 +238,3 @@ def _add_target_grad(grad_MN: Tensor, grad_KM: Tensor, offset_KM: Tensor) -> Non
     column_KM, is_here_KM = _columns(offset_KM, grad_MN.shape[1])
     for column_M, own_M in zip(column_KM, grad_KM * is_here_KM, strict=True):
         grad_MN.scatter_(1, column_M[:, None], grad_MN.gather(1, column_M[:, None]) + own_M[:, None])
-
-
-class _Chooser:
-    """Carries out a :class:`TokenPick`: looks at every tile in turn, then chooses."""
-
-    def __init__(self, pick: TokenPick) -> None:
-        self.pick = pick
-        self.lse_IM: list[Tensor] = []
-        self.best_IM: list[tuple[Tensor, Tensor]] = []
-
-    def add(self, start: int, logits_MN: Tensor, lse_M: Tensor) -> None:
-        """Look at the next tile; may overwrite its logits."""
-        self.lse_IM.append(logits_MN.logsumexp(-1) if self._exclude(start, logits_MN) else lse_M)
-        if self.pick.uniform_M is None:
-            logit_M, column_M = logits_MN.max(-1)
-            self.best_IM.append((logit_M, start + column_M))
-
-    def choose(self, tiles: _Tiles) -> tuple[Tensor, Tensor]:
-        """(token id, its logit)."""
-        if self.pick.uniform_M is not None:
-            return self._sample(tiles, self.pick.uniform_M)
-        logit_IM, id_IM = (torch.stack(parts) for parts in zip(*self.best_IM, strict=True))
-        logit_M, tile_M = logit_IM.max(0)  # the first of equals, among tiles as in each
-        return id_IM.gather(0, tile_M[None])[0], logit_M
-
-    def _sample(self, tiles: _Tiles, uniform_M: Tensor) -> tuple[Tensor, Tensor]:
-        """The tile by the mass of the tiles, then the place in it, its logits computed again."""
-        mass_MI = torch.stack(self.lse_IM, 1).softmax(-1)
-        tile_M, within_M = _invert_cumulative(mass_MI, uniform_M.to(mass_MI.dtype))
-        id_M, logit_M = torch.empty_like(tile_M), torch.empty_like(within_M)
-        for tile in tile_M.unique().tolist():
-            start, row_R = tiles.starts[tile], (tile_M == tile).nonzero()[:, 0]
-            logits_RN = tiles.logits(start, row_R)
-            self._exclude(start, logits_RN)
-            column_R, _ = _invert_cumulative(logits_RN.softmax(-1), within_M[row_R])
-            id_M[row_R] = start + column_R
-            logit_M[row_R] = logits_RN.gather(1, column_R[:, None])[:, 0]
-        return id_M, logit_M
-
-    def _exclude(self, start: int, logits_RN: Tensor) -> bool:
-        """Set the excluded token's logit to -inf in place if this tile has it, and say so."""
-        token_id = self.pick.excluded_token_id
-        if token_id is None or not start <= token_id < start + logits_RN.shape[1]:
-            return False
-        logits_RN[:, token_id - start] = -torch.inf
-        return True
-
-
-def _invert_cumulative(mass_RN: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
-    """(the entry in which this share of the mass lies, how far into it in [0, 1)).
-
-    Never an entry without mass: the cumulative sum must exceed the level, which stays below the total.
-    """
-    below_one = 1 - torch.finfo(mass_RN.dtype).eps
-    cumulative_RN = mass_RN.cumsum(-1)
-    level_R = uniform_R.clamp(max=below_one) * cumulative_RN[:, -1]
-    entry_R1 = torch.searchsorted(cumulative_RN, level_R[:, None], right=True)
-    entry_R1 = entry_R1.clamp(max=mass_RN.shape[1] - 1)  # only NaN gets beyond
-    mass_R = mass_RN.gather(1, entry_R1)[:, 0]
-    passed_R = cumulative_RN.gather(1, entry_R1)[:, 0] - mass_R
-    return entry_R1[:, 0], ((level_R - passed_R) / mass_R).clamp(0, below_one)

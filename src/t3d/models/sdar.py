@@ -23,7 +23,8 @@ from transformers.conversion_mapping import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
-from t3d.models.head import ScoringHead, TokenPick
+from t3d.models.head import ScoringHead
+from t3d.models.token_pick import TokenPick
 
 
 class SDARConfig(Qwen3Config):
@@ -70,6 +71,7 @@ class _HeadAtPositions:
         loss_positions: Int[Tensor, "M"] | None = None,
         targets: Int[Tensor, "K M"] | None = None,
         with_entropy: bool = False,
+        entropy_temperature: float = 1.0,
         pick: TokenPick | None = None,
         **kwargs,
     ) -> ModelOutput:
@@ -98,7 +100,8 @@ class _HeadAtPositions:
         hidden_MD = model.model(*args, **kwargs).last_hidden_state.flatten(0, 1)[loss_positions]
         if targets is None:
             targets = loss_positions.new_empty(0, len(loss_positions))
-        return model.lm_head(hidden_MD, targets, with_entropy=with_entropy, pick=pick)
+        entropy = {"with_entropy": with_entropy, "entropy_temperature": entropy_temperature}
+        return model.lm_head(hidden_MD, targets, **entropy, pick=pick)
 
 
 class SDARForCausalLM(_HeadAtPositions, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -16,11 +16,14 @@ from t3d.training.lora import LoraSettings
 from t3d.training.reference import Placement, ReferenceChoice
 from t3d.trajectory import GridOrigin
 
-Objective = Literal["t3d", "cross_entropy"]
+Objective = Literal["t3d", "cross_entropy", "certainty_forcing"]
+LossWeighting = Literal["uniform", "inverse_mask_prob"]
+LossNormaliser = Literal["masked_tokens", "response_tokens"]
 FakeSource = Literal["argmax", "sample"]
 NoiseRefresh = Literal["epoch", "once"]
 PathScope = Literal["block", "response"]
 PathPositions = Literal["masked", "all"]
+StateSource = Literal["trajectory", "random_mask"]
 
 
 @dataclass
@@ -33,7 +36,16 @@ class T3DConfig(TrainingArguments):
 
     # > What is learnt
     objective: Objective = "t3d"
-    """``t3d``: DDO plus path consistency (Eq. 10). ``cross_entropy``: naive distillation (Eq. 5)."""
+    """``t3d``: DDO (Eq. 7). ``cross_entropy``: Eq. 3, 5, 16, by the states. ``certainty_forcing``: dParallel.
+    Each plus ``path_weight`` times path consistency, as in Eq. 10."""
+    loss_weighting: LossWeighting = "uniform"
+    """Of the cross-entropy: ``inverse_mask_prob`` weighs each token by 1 / its masking probability (SDAR)."""
+    loss_normaliser: LossNormaliser = "masked_tokens"
+    """What the cross-entropy is divided by: ``response_tokens`` counts the visible ones too (SDAR)."""
+    entropy_weight: float = 2.0
+    """beta of certainty forcing (dParallel: 2 for LLaDA, 1 for Dream)."""
+    entropy_temperature: float = 0.5
+    """Temperature of the entropy of certainty forcing (dParallel: 0.5)."""
     ddo_alpha: float = 0.5
     """Weight of DDO's fake term (paper: 1; released: 0.5)."""
     ddo_beta: float = 0.1
@@ -43,7 +55,7 @@ class T3DConfig(TrainingArguments):
     fake_source: FakeSource = "argmax"
     """Fake tokens: the reference's likeliest (released), or a ``sample`` from it (Eq. 7)."""
     path_weight: float = 0.2
-    """lambda of Eq. 10."""
+    """lambda of Eq. 10; 0 leaves the path term out."""
     path_weighting: PathWeighting = "linear"
     """``linear`` is Eq. 9; ``nested_prefix`` the released code."""
     path_scope: PathScope = "block"
@@ -60,17 +72,26 @@ class T3DConfig(TrainingArguments):
     """The student's block size."""
     grid_origin: GridOrigin = "prompt"
     """Absolute grid, as in decoding; ``response``: blocks start at the response (released)."""
+    state_source: StateSource = "trajectory"
+    """States by the recorded order of commits, or ``random_mask``: each token masked independently."""
     state_order: StateOrder = "trajectory"
     """Early commits visible (paper), or ``released``: late commits visible."""
     state_scope: StateScope = "block"
-    """One mask ratio per block, or per ``response`` (released)."""
+    """One mask ratio (``random_mask``: probability) per block, per ``response`` (released, SDAR), or,
+    with ``random_mask``, per ``token`` (dLLM-RL)."""
     mask_ratios: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
     """Fractions of a block that may be masked."""
     mask_ratio_power: float = 8.0
     """P(ratio) is proportional to ratio ** power."""
+    mask_prob_range: tuple[float, float] = (1e-3, 1.0)
+    """Of ``random_mask``: where its probability is drawn from. (0.001, 1) is SDAR's, (1, 1) masks all."""
+    complementary_states: bool = False
+    """Of ``random_mask``: each response in two states; what one masks the other shows (dParallel)."""
     random_token_prob: float = 0.1
     """Fraction of masks replaced by random tokens (Eq. 48-49; paper: 0.1)."""
     random_token_rule: RandomTokenRule = "bernoulli"
+    """Each mask by itself (paper), an ``exact_count`` (released), or ``start_state``: by itself, the same in
+    every epoch (ReDi's stochastic start)."""
     noise_refresh: NoiseRefresh = "epoch"
     """Draw noise afresh each ``epoch``, or ``once`` for the whole run (released)."""
     terminal_filler_loss: bool = False
@@ -151,6 +172,8 @@ class T3DConfig(TrainingArguments):
     def _check(self) -> None:
         choices = {
             "objective": Objective,
+            "loss_weighting": LossWeighting,
+            "loss_normaliser": LossNormaliser,
             "log_ratio": Reduction,
             "fake_source": FakeSource,
             "path_weighting": PathWeighting,
@@ -158,6 +181,7 @@ class T3DConfig(TrainingArguments):
             "path_positions": PathPositions,
             "path_reduction": Reduction,
             "grid_origin": GridOrigin,
+            "state_source": StateSource,
             "state_order": StateOrder,
             "state_scope": StateScope,
             "random_token_rule": RandomTokenRule,
@@ -195,6 +219,24 @@ class T3DConfig(TrainingArguments):
         if missing:
             fix = "install it (t3d[trackers] has tensorboard and trackio), or leave it out"
             raise InputError("report_to", missing[0], "not installed, or unknown to transformers", fix)
-        for name in ("ddo_alpha", "ddo_beta", "path_weight", "lora_rank"):
+        for name in ("ddo_alpha", "ddo_beta", "path_weight", "lora_rank", "entropy_weight"):
             if getattr(self, name) < 0:
                 raise InputError(name, getattr(self, name), "negative", "use 0 or more")
+        if self.entropy_temperature <= 0:
+            raise InputError("entropy_temperature", self.entropy_temperature, "not positive", "use 1 or 0.5")
+        self._check_state_source()
+
+    def _check_state_source(self) -> None:
+        self.mask_prob_range = tuple(self.mask_prob_range)
+        if len(self.mask_prob_range) != 2 or not 0 < self.mask_prob_range[0] <= self.mask_prob_range[1] <= 1:
+            problem, fix = "not two increasing numbers in (0, 1]", "use for example 0.001 1"
+            raise InputError("mask_prob_range", self.mask_prob_range, problem, fix)
+        of_random_masks = {
+            "state_scope": "token",
+            "complementary_states": True,
+            "loss_weighting": "inverse_mask_prob",
+        }
+        for name, value in of_random_masks.items():
+            if self.state_source != "random_mask" and getattr(self, name) == value:
+                problem = f"state_source={self.state_source!r} has no masking probabilities"
+                raise InputError(name, value, problem, "use state_source='random_mask'")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from t3d.models.head import HeadScores
+from t3d.models.token_pick import TokenPick
+from t3d.objectives.certainty_forcing import certainty_forcing_loss
 from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
 from t3d.objectives.logprobs import ObjectiveOutput, reduce_by_sample
@@ -23,15 +25,92 @@ class BatchCounts:
     num_trajectories: Tensor
     num_tokens: Tensor
     """Masked tokens that take loss."""
+    num_response_tokens: Tensor
+    """Tokens that take loss where they are masked."""
+
+    @classmethod
+    def of(cls, counts_C: Tensor) -> "BatchCounts":
+        """From the sum of :func:`count_batch` over the accumulated batch."""
+        num_trajectories, num_tokens, num_response_tokens = counts_C.unbind()
+        return cls(
+            num_trajectories=num_trajectories, num_tokens=num_tokens, num_response_tokens=num_response_tokens
+        )
 
 
-def cross_entropy_objective(
-    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts
+def count_batch(batch: Mapping[str, Any]) -> list[int]:
+    """The counts of one micro-batch, in the order of :class:`BatchCounts`."""
+    return [len(batch["sample_key"]), int(batch["is_masked"].sum()), batch["num_response_tokens"]]
+
+
+def head_options(args: T3DConfig, mask_token_id: int) -> dict[str, Any]:
+    """What the student's head has to say besides the labels' log-probabilities, without a reference."""
+    if args.objective != "certainty_forcing":
+        return {}
+    pick = TokenPick(excluded_token_id=mask_token_id)
+    return {"with_entropy": True, "entropy_temperature": args.entropy_temperature, "pick": pick}
+
+
+def student_objective(
+    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
 ) -> ObjectiveOutput:
-    """Eq. 5 on the masked tokens; ``student`` has scored the labels."""
+    """An objective without a reference, and the path term if it has a weight.
+
+    ``student`` has scored the labels, with :func:`head_options`.
+    """
+    if args.objective == "certainty_forcing":
+        output = _certainty_forcing(student, batch, counts, args)
+    else:
+        output = _cross_entropy(student, batch, counts, args)
+    if args.path_weight == 0:
+        return output
+    return t3d_loss(output, _path(student, batch, counts, args), path_weight=args.path_weight)
+
+
+def _cross_entropy(
+    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
+) -> ObjectiveOutput:
+    """Eq. 3, 5 or 16 on the masked tokens."""
     assert student.log_probs is not None
-    real_M = student.log_probs[0][batch["is_masked"]]
-    return cross_entropy_loss(student_real_M=real_M, num_tokens=counts.num_tokens)
+    is_masked = batch["is_masked"]
+    weighs = args.loss_weighting == "inverse_mask_prob"
+    per_masked = args.loss_normaliser == "masked_tokens"
+    return cross_entropy_loss(
+        student_real_M=student.log_probs[0][is_masked],
+        weight_M=1 / batch["mask_prob"][is_masked] if weighs else None,
+        num_tokens=counts.num_tokens if per_masked else counts.num_response_tokens,
+    )
+
+
+def _certainty_forcing(
+    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
+) -> ObjectiveOutput:
+    """dParallel on the masked tokens; right is a token that decoding would commit."""
+    assert student.log_probs is not None and student.entropy is not None and student.picked is not None
+    is_masked = batch["is_masked"]
+    is_correct_M = (student.picked == batch["labels"])[is_masked]
+    output = certainty_forcing_loss(
+        student_real_M=student.log_probs[0][is_masked],
+        entropy_M=student.entropy[is_masked],
+        is_correct_M=is_correct_M,
+        copy_M=batch["loss_copy"][is_masked],
+        num_copies=batch["num_copies"],
+        entropy_weight=args.entropy_weight,
+        num_samples=counts.num_trajectories,
+    )
+    correct = {"student/correct": is_correct_M.sum() / counts.num_tokens}
+    return ObjectiveOutput(loss=output.loss, metrics=output.metrics | correct)
+
+
+def _path(
+    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
+) -> ObjectiveOutput:
+    """Eq. 8 on all loss positions."""
+    assert student.log_probs is not None
+    return path_loss(
+        student_real_M=student.log_probs[0],
+        weight_M=batch["token_weight"],
+        normaliser=counts.num_tokens if args.path_reduction == "mean" else counts.num_trajectories,
+    )
 
 
 def t3d_objective(
@@ -59,12 +138,7 @@ def t3d_objective(
         alpha=args.ddo_alpha,
         num_samples=counts.num_trajectories,
     )
-    path = path_loss(
-        student_real_M=student_real_M,
-        weight_M=batch["token_weight"],
-        normaliser=counts.num_tokens if args.path_reduction == "mean" else counts.num_trajectories,
-    )
-    output = t3d_loss(ddo, path, path_weight=args.path_weight)
+    output = t3d_loss(ddo, _path(student, batch, counts, args), path_weight=args.path_weight)
     agrees = ((reference.picked == batch["labels"]) & is_masked).sum() / counts.num_tokens
     return ObjectiveOutput(loss=output.loss, metrics={**output.metrics, "reference/agreement": agrees})
 

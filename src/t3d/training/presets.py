@@ -1,6 +1,7 @@
 """Named settings: the default ``t3d``, the ``paper`` as printed, the ``released`` code, and baselines.
 
-A preset is a set of T3DConfig fields; anything it does not name keeps T3DConfig's default.
+A preset is a set of T3DConfig fields; anything it does not name keeps T3DConfig's default. The baselines
+differ from ``t3d`` in what defines the method, and in nothing else: same grid, steps, learning rate.
 """
 
 import dataclasses
@@ -14,6 +15,17 @@ from t3d.errors import InputError
 from t3d.training.config import T3DConfig
 
 _EIGHTHS = tuple(count / 8 for count in range(8, 0, -1))
+_PLAIN = {"path_weight": 0.0, "random_token_prob": 0.0}
+_NAIVE_TD = {"objective": "cross_entropy"}  # Eq. 5
+_RANDOM_MASKS = {  # SDAR's own loss: one masking probability p per response, 1 / p, per response token
+    "objective": "cross_entropy",
+    "state_source": "random_mask",
+    "state_scope": "response",
+    "mask_prob_range": (1e-3, 1.0),
+    "loss_weighting": "inverse_mask_prob",
+    "loss_normaliser": "response_tokens",
+    **_PLAIN,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "t3d": {},
@@ -36,7 +48,36 @@ PRESETS: dict[str, dict[str, Any]] = {
         "random_token_rule": "exact_count",
         "noise_refresh": "once",
     },
-    "naive_td": {"objective": "cross_entropy", "random_token_prob": 0.0},  # Eq. 5
+    # Tables 5-7: Naive TD (Eq. 5) or DDO (Eq. 7), with or without path term and random tokens.
+    "naive_td": {**_NAIVE_TD, **_PLAIN},
+    "naive_td_path": {**_NAIVE_TD, "random_token_prob": 0.0},
+    "naive_td_random": {**_NAIVE_TD, "path_weight": 0.0},
+    "naive_td_path_random": {**_NAIVE_TD},
+    "ddo": {**_PLAIN},
+    "ddo_path": {"random_token_prob": 0.0},
+    "ddo_random": {"path_weight": 0.0},  # with the path term as well it is t3d
+    # On real solutions (t3d data solutions), not on rollouts.
+    "sft": {**_RANDOM_MASKS, "terminal_filler_loss": True},  # SDAR's pads are labels
+    "sft_dllm_rl": {
+        **_RANDOM_MASKS,
+        "state_scope": "token",
+        "mask_prob_range": (0.1, 0.9),
+        "loss_weighting": "uniform",
+    },
+    # On rollouts: Eq. 16, the model's own pretraining loss on its teacher's responses.
+    "redi": {**_RANDOM_MASKS},
+    "redi_random_start": {
+        **_RANDOM_MASKS,
+        "random_token_prob": 0.3,
+        "random_token_rule": "start_state",
+    },
+    "dparallel": {
+        "objective": "certainty_forcing",
+        "state_source": "random_mask",
+        "mask_prob_range": (0.5, 0.5),
+        "complementary_states": True,
+        **_PLAIN,
+    },
 }
 
 

@@ -2,16 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from t3d.counter_rng import counter_uniform, stable_key
-from t3d.data.collate import TrainingExample, lay_on_grid
+from t3d.data.collate import BlockGrid, TrainingExample, lay_on_grid
 from t3d.data.packing import pack_copies
 from t3d.models.block_mask import TILE
-from t3d.noising import NoiseSource, draw_mask_ratios, mix_random_tokens, trajectory_noise_mask
+from t3d.noising import (
+    NoiseSource,
+    draw_mask_ratios,
+    mix_random_tokens,
+    pair_with_complement,
+    random_noise_mask,
+    trajectory_noise_mask,
+)
 from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
 from t3d.training.config import T3DConfig
 from t3d.training.selection import num_usable_tokens
@@ -84,14 +93,46 @@ class EpochShuffle(Sampler[int]):
         return iter(order.argsort().tolist())
 
 
+class States(NamedTuple):
+    """Which tokens (R rows, K blocks, S per block) are masked, and how likely or how much that is."""
+
+    noise_mask_RKS: Bool[Tensor, "R K S"]
+    mask_prob_RKS: Float[Tensor, "R K S"]
+    """Probability of each token's mask; ones where the order of commits decides."""
+    mask_ratio_RK: Float[Tensor, "R K"]
+    """The ratio drawn, or of ``mask_ratios`` the nearest to the share that random masks took."""
+
+
+def draw_states(grid: BlockGrid, noise: NoiseSource, config: T3DConfig) -> States:
+    """One state per row, from the source that the settings name.
+
+    With complementary states the second half of the rows must repeat the first.
+    """
+    if config.state_source == "trajectory":
+        level_RK = noise.level_uniform(grid.valid_RKS, config.state_scope)
+        ratio_RK = draw_mask_ratios(level_RK, config.mask_ratios, config.mask_ratio_power)
+        noise_mask = trajectory_noise_mask(grid.step_RKS, grid.valid_RKS, ratio_RK, config.state_order)
+        return States(noise_mask, torch.ones(noise_mask.shape), ratio_RK)
+    masks = random_noise_mask(
+        grid.position_RKS, grid.valid_RKS, noise, config.state_scope, config.mask_prob_range
+    )
+    if config.complementary_states:
+        masks = pair_with_complement(*masks, grid.valid_RKS)
+    share_RK = masks[0].sum(-1) / grid.valid_RKS.sum(-1).clamp(min=1)
+    ratios = torch.tensor(config.mask_ratios, dtype=torch.float64)
+    return States(*masks, ratios[(share_RK[..., None] - ratios).abs().argmin(-1)])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryCollator:
     """Examples to a packed ``[clean | noisy]`` batch.
 
     Beyond the keys of :func:`~t3d.data.packing.pack_copies`: ``is_masked`` [M], False for a visible
-    position, which occurs with ``path_positions="all"`` only; ``mask_ratio`` [M], of the position's block;
-    ``loss_position_ids`` [M] (absolute positions); ``sample_key`` and ``epoch`` [E], the counters of the
-    fake tokens' noise; ``num_real_tokens``, without padding.
+    position, which occurs with ``path_positions="all"`` only; ``mask_prob`` and ``mask_ratio`` [M], of
+    :class:`States`; ``loss_position_ids`` [M] (absolute positions); ``loss_copy`` [M], which of the
+    ``num_copies`` noisy copies, where ``loss_example`` says which of the examples (a copy each, or two
+    complementary ones); ``sample_key`` and ``epoch`` [E], the counters of the fake tokens' noise;
+    ``num_response_tokens``, those that take loss where they are masked; ``num_real_tokens``, without padding.
     """
 
     config: T3DConfig
@@ -101,12 +142,12 @@ class TrajectoryCollator:
 
     def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         """Draw the states and build the batch."""
-        config = self.config
-        grid = lay_on_grid(examples, config.block_size, self.pad_token_id, config.grid_origin)
+        config, num_examples = self.config, len(examples)
+        copies = [*examples, *examples] if config.complementary_states else examples
+        grid = lay_on_grid(copies, config.block_size, self.pad_token_id, config.grid_origin)
         noise = NoiseSource(seed=config.seed, epoch_R=grid.epoch_R, sample_key_R=grid.sample_key_R)
-        level_RK = noise.level_uniform(grid.valid_RKS, config.state_scope)
-        ratio_RK = draw_mask_ratios(level_RK, config.mask_ratios, config.mask_ratio_power)
-        noise_mask = trajectory_noise_mask(grid.step_RKS, grid.valid_RKS, ratio_RK, config.state_order)
+        states = draw_states(grid, noise, config)
+        noise_mask = states.noise_mask_RKS
         noisy_ids = mix_random_tokens(
             grid.ids_RKS.masked_fill(noise_mask, self.mask_token_id),
             noise_mask,
@@ -127,8 +168,12 @@ class TrajectoryCollator:
             row_multiple=TILE if config.device.type == "cuda" else 1,
         )
         batch["is_masked"] = noise_mask[loss_mask]
-        batch["mask_ratio"] = ratio_RK[..., None].expand_as(noise_mask)[loss_mask].float()
+        batch["mask_prob"] = states.mask_prob_RKS[loss_mask]
+        batch["mask_ratio"] = states.mask_ratio_RK[..., None].expand_as(noise_mask)[loss_mask].float()
         batch["loss_position_ids"] = grid.position_RKS[loss_mask]
-        batch["sample_key"], batch["epoch"] = grid.sample_key_R, grid.epoch_R
+        batch["loss_copy"], batch["num_copies"] = batch["loss_example"], len(copies)
+        batch["loss_example"] = batch["loss_copy"] % num_examples
+        batch["sample_key"], batch["epoch"] = grid.sample_key_R[:num_examples], grid.epoch_R[:num_examples]
+        batch["num_response_tokens"] = int(grid.takes_loss_RKS.sum())
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())
         return batch

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from t3d.checkpoints import CheckpointingTrainer
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.errors import InputError
-from t3d.models.head import HeadScores, TokenPick
+from t3d.models.head import HeadScores
 from t3d.models.packed_forward import (
     Arrangement,
     arrange,
@@ -22,11 +22,19 @@ from t3d.models.packed_forward import (
     packed_forward,
     resolve_attention,
 )
+from t3d.models.token_pick import TokenPick
 from t3d.noising import Stream
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
 from t3d.training.lora import base_of, is_adapted
-from t3d.training.loss import BatchCounts, cross_entropy_objective, nll_by_mask_ratio, t3d_objective
+from t3d.training.loss import (
+    BatchCounts,
+    count_batch,
+    head_options,
+    nll_by_mask_ratio,
+    student_objective,
+    t3d_objective,
+)
 from t3d.training.metrics import MetricLog
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.selection import check_trajectories, select_trajectories
@@ -158,13 +166,13 @@ class T3DTrainer(CheckpointingTrainer):
         """
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
-        num_trajectories, num_tokens = torch.as_tensor(num_items_in_batch).unbind()
-        counts = BatchCounts(num_trajectories=num_trajectories, num_tokens=num_tokens)
+        counts = BatchCounts.of(torch.as_tensor(num_items_in_batch))
         arrangement = arrange(inputs, self.args.attention)
         positions, labels_1M = inputs["loss_positions"], inputs["labels"][None]
         if self.reference is None:
-            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, targets=labels_1M)
-            output = cross_entropy_objective(scores, inputs, counts)
+            options = {"targets": labels_1M, **head_options(self.args, self.mask_token_id)}
+            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
+            output = student_objective(scores, inputs, counts, self.args)
         else:
             reference = self._reference_scores(self.reference, inputs, arrangement)
             assert reference.picked is not None
@@ -216,12 +224,12 @@ class T3DTrainer(CheckpointingTrainer):
         return EpochShuffle(dataset, self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
-        """(trajectories, loss tokens) of the accumulated batch over all processes, float [2]."""
+        """BatchCounts of the accumulated batch over all processes, float [3]."""
         if not batch_samples:
             return None
-        counts = torch.zeros(2, device=device)
+        counts = torch.zeros(3, device=device)
         for batch in batch_samples:
-            counts += torch.tensor([len(batch["sample_key"]), int(batch["is_masked"].sum())], device=device)
+            counts += torch.tensor(count_batch(batch), device=device)
         return self.accelerator.gather(counts[None]).sum(0).clamp(min=1)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -22,11 +22,12 @@ def inputs(positions, width, vocab, targets, dtype=torch.float64, scale=1.0):
     return hidden, weight, torch.randint(0, vocab, (targets, positions))
 
 
-def plain(hidden, weight, target):
-    """(log-probabilities of the targets, entropy, all log-probabilities)."""
+def plain(hidden, weight, target, temperature=1.0):
+    """(log-probabilities of the targets, entropy at the temperature, all log-probabilities)."""
     logits = F.linear(hidden, weight)
-    log_p = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-    return log_p.gather(1, target.T).T, -(log_p.exp() * log_p).sum(-1), log_p
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    log_p, log_q = logits.log_softmax(-1), (logits / temperature).log_softmax(-1)
+    return log_p.gather(1, target.T).T, -(log_q.exp() * log_q).sum(-1), log_p
 
 
 def gradients(loss, *tensors):
@@ -40,18 +41,20 @@ sizes = {
     "targets": st.integers(0, 3),
     "tile": st.integers(1, 45),
     "seed": st.integers(0, 2**16),
+    "temperature": st.sampled_from([1.0, 0.5, 2.0]),
 }
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @given(**sizes)
 def test_values_and_gradients_equal_the_plain_versions(
-    dtype, tolerance, positions, width, vocab, targets, tile, seed
+    dtype, tolerance, positions, width, vocab, targets, tile, seed, temperature
 ):
     torch.manual_seed(seed)
     hidden, weight, target = inputs(positions, width, vocab, targets, dtype)
-    log_prob, entropy, _ = plain(hidden, weight, target)
-    scores = head_scores(hidden, weight, target, with_entropy=True, tile_size=tile)
+    log_prob, entropy, _ = plain(hidden, weight, target, temperature)
+    entropy_options = {"with_entropy": True, "entropy_temperature": temperature}
+    scores = head_scores(hidden, weight, target, **entropy_options, tile_size=tile)
     close = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(scores.log_probs, log_prob, **close)
     torch.testing.assert_close(scores.entropy, entropy, **close)
@@ -77,11 +80,13 @@ def test_each_output_alone_has_its_gradient(part):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_gradients_pass_the_numerical_check():
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_gradients_pass_the_numerical_check(temperature):
     hidden, weight, target = inputs(3, 2, 7, 2)
 
     def outputs(hidden, weight):
-        scores = head_scores(hidden, weight, target, with_entropy=True, tile_size=3)
+        entropy_options = {"with_entropy": True, "entropy_temperature": temperature}
+        scores = head_scores(hidden, weight, target, **entropy_options, tile_size=3)
         return scores.log_probs, scores.entropy
 
     assert torch.autograd.gradcheck(outputs, (hidden, weight))

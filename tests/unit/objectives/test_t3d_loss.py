@@ -1,8 +1,11 @@
 """The T3D objective (Eq. 10)."""
 
+import math
+
 import pytest
 import torch
 
+from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
 from t3d.objectives.path_consistency import path_loss
 from t3d.objectives.t3d import t3d_loss
@@ -43,3 +46,14 @@ def test_it_is_the_weighted_sum_of_its_parts(path_weight):
 def test_it_reports_the_numbers_of_both_parts():
     _, ddo, path = parts()
     assert t3d_loss(ddo, path, path_weight=0.2).metrics == {**ddo.metrics, **path.metrics}
+
+
+def test_naive_distillation_plus_the_path_term_by_hand():
+    """ln 2 and ln 4 with path weights 1 and 1/2 over two tokens: (3 ln 2) / 2 + 0.2 (2 ln 2) / 2."""
+    log_prob = torch.tensor([0.5, 0.25], dtype=torch.float64).log()
+    weight = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    naive = cross_entropy_loss(student_real_M=log_prob, num_tokens=2)
+    path = path_loss(student_real_M=log_prob, weight_M=weight, normaliser=2)
+    output = t3d_loss(naive, path, path_weight=0.2)
+    assert output.loss.item() == pytest.approx(1.7 * math.log(2))
+    assert set(output.metrics) == {"loss/cross_entropy", "loss/path"}

@@ -1,7 +1,11 @@
 """Presets and overrides: the values that the docs promise, and errors for unknown names."""
 
+import inspect
+import re
+
 import pytest
 
+from t3d.cli.train_command import Train
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, parse_overrides, preset_fields
@@ -41,6 +45,45 @@ def test_every_preset_is_valid_and_an_unknown_one_is_named(tmp_path):
         build(name, tmp_path)
     with pytest.raises(InputError, match="use one of t3d"):
         preset_fields("t4d")
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "has_path", "has_random_tokens"),
+    [
+        ("naive_td", "cross_entropy", False, False),
+        ("naive_td_path", "cross_entropy", True, False),
+        ("naive_td_random", "cross_entropy", False, True),
+        ("naive_td_path_random", "cross_entropy", True, True),
+        ("ddo", "t3d", False, False),
+        ("ddo_path", "t3d", True, False),
+        ("ddo_random", "t3d", False, True),
+        ("t3d", "t3d", True, True),
+    ],
+)
+def test_the_ablations_of_tables_5_to_7_differ_in_their_parts_only(
+    tmp_path, name, objective, has_path, has_random_tokens
+):
+    """lambda = 0.2 "for all experiments" (D.1), p_rand = 0.1 (C.1); everything else is preset t3d."""
+    config, default = build(name, tmp_path), build("t3d", tmp_path)
+    assert config.objective == objective
+    assert config.path_weight == (0.2 if has_path else 0.0)
+    assert config.random_token_prob == (0.1 if has_random_tokens else 0.0)
+    for field in ("objective", "path_weight", "random_token_prob"):
+        setattr(config, field, getattr(default, field))
+    assert config.to_dict() == default.to_dict()
+
+
+def test_sft_and_redi_are_one_loss_on_different_data(tmp_path):
+    """Apart from the pads, which are labels in SDAR's fine-tuning."""
+    sft, redi = build("sft", tmp_path), build("redi", tmp_path)
+    assert (sft.terminal_filler_loss, redi.terminal_filler_loss) == (True, False)
+    redi.terminal_filler_loss = True
+    assert sft.to_dict() == redi.to_dict()
+
+
+def test_every_preset_stands_in_the_help_of_train():
+    text = inspect.getsource(Train)
+    assert [name for name in PRESETS if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_overrides_are_parsed_and_unknown_ones_named():
