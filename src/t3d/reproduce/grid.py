@@ -19,7 +19,7 @@ def owners(found: Sequence[Demand]) -> list[Owner]:
 
 
 def grid_scores(suite: Suite, store: CellStore, owner: Owner) -> dict[float, float]:
-    """Mean accuracy (percent) over the settings of Table 4 and the tasks, of the finished grid cells.
+    """Mean accuracy (percent) over GRID_SETTINGS and the tasks, of the finished grid cells.
 
     Grid cells are always of the full budget.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.reproduce.suites import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS, STATIC, Budget, Suite
+from t3d.reproduce.suites import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC, Budget, Suite
 
 ORIGINAL = "original"
 MAIN_METHODS = (ORIGINAL, "sft", "redi", "dparallel", "naive_td", "t3d")
@@ -149,7 +149,7 @@ def grid_cells(suite: Suite, teacher: str, method: str) -> list[CellSpec]:
     return [
         CellSpec(
             student=StudentSpec(teacher=teacher, method=method, seed=0, learning_rate=rate),
-            settings=LAMBDA_SETTINGS,
+            settings=GRID_SETTINGS,
             split="validation",
         )
         for rate in suite.learning_rates

@@ -104,7 +104,7 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
 def _rates_note(reproduction: Reproduction) -> str:
     rates = ", ".join(f"{rate:g}" for rate in reproduction.suite.learning_rates)
     text = (
-        f"of {rates} the one with the best mean accuracy over the settings of Table 4 on validation problems "
+        f"of {rates} the one with the best mean accuracy over the settings of Tables 5 to 7 on validation problems "
         "(seed 0, full budget), by method and teacher; last section."
     )
     unknown = [

@@ -25,7 +25,9 @@ FEW_STEPS = ("B4-T2", "B8-T2", "B4-T4", "B8-T4")
 DYNAMIC = ("B4-dynamic", "B4-dynamic-sampled")
 """Confidence of the model itself, and of the tempered distribution, as the paper's engine takes it."""
 LAMBDA_SETTINGS = ("B4-T1", "B8-T1", "B8-T2", "B4-T4", "B8-T4", "B8-T8")
-"""Rows of Table 4; their mean accuracy on validation problems chooses a learning rate."""
+"""Rows of Table 4."""
+GRID_SETTINGS = ("B4-T1", "B8-T2", "B8-T4")
+"""Of Tables 5 to 7; their mean accuracy on validation problems chooses a learning rate."""
 DIVERSITY = "B4-T1-temperature-1"
 """Full steps at temperature 1, for distinct answers per prompt."""
 
@@ -180,10 +182,10 @@ MINI = Suite(
     training={},
     learning_rates=(2e-4, 5e-4, 1.2e-3),
     full=Budget(
-        num_prompts=3072, num_optimizer_steps=150, train_batch_size=64, limit=512, validation_limit=200
+        num_prompts=3072, num_optimizer_steps=150, train_batch_size=32, limit=512, validation_limit=150
     ),
     quick=Budget(
-        num_prompts=1536, num_optimizer_steps=75, train_batch_size=64, limit=512, validation_limit=200
+        num_prompts=1536, num_optimizer_steps=75, train_batch_size=32, limit=512, validation_limit=150
     ),
     dtype="float32",
     data=MiniData(),

@@ -5,7 +5,7 @@ import pytest
 from t3d.reproduce.paper import LARGE, SMALL, paper_values
 from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, StudentSpec, demands, grid_cells
 from t3d.reproduce.resolve import resolve_records, resolve_student, training_fields
-from t3d.reproduce.suites import LAMBDA_SETTINGS, MINI, load_suite
+from t3d.reproduce.suites import GRID_SETTINGS, MINI, load_suite
 from t3d.training.presets import PRESETS
 
 SDAR = load_suite("sdar", "data")
@@ -68,7 +68,7 @@ def test_the_grid_is_the_same_for_every_method_and_uses_no_reported_problem():
         cells = grid_cells(MINI, "mini", method)
         assert [cell.student.learning_rate for cell in cells] == list(MINI.learning_rates)
         assert {(cell.split, cell.settings, cell.student.seed) for cell in cells} == {
-            ("validation", LAMBDA_SETTINGS, 0)
+            ("validation", GRID_SETTINGS, 0)
         }
 
 
