@@ -104,8 +104,8 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
 def _rates_note(reproduction: Reproduction) -> str:
     rates = ", ".join(f"{rate:g}" for rate in reproduction.suite.learning_rates)
     text = (
-        f"of {rates} the one with the best mean accuracy over the settings of Tables 5 to 7 on validation problems "
-        "(seed 0, full budget), by method and teacher; last section."
+        f"of {rates} the one with the best mean accuracy over the settings of Tables 5 to 7 on validation "
+        "problems (seed 0, full budget), by method and teacher; last section."
     )
     unknown = [
         f"{method_title(method)} ({teacher})"
