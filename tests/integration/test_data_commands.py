@@ -211,7 +211,7 @@ def test_a_folder_is_no_output_file(parquet, tmp_path, capsys):
 
 def test_every_command_of_the_data_page_parses():
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    block = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))
     lines = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
     assert {tuple(line[1:3]) for line in lines} == {name for name in COMMANDS if name[0] == "data"}
     for line in lines:

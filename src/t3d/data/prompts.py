@@ -12,6 +12,9 @@ from t3d.data.prompt_styles import PromptKind, PromptStyle, released_prompt, use
 from t3d.decoding.completion import DecodeRequest
 from t3d.errors import InputError
 
+PROMPT_FIELDS = ("id", "question", "task", "answer", "solution")
+"""Keys of a prompt file's lines, all but the question optional."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
@@ -102,7 +105,7 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     if not path.is_file():
         raise InputError("prompts", str(path), "no such file", 'give a JSONL file with a "question" per line')
     problems: dict[str, Problem] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         problem = _parse_problem(path, number, line)
@@ -124,9 +127,9 @@ def _parse_problem(path: Path, number: int, line: str) -> Problem:
         raise InputError("prompts", where, f"not JSON ({error})", "write one JSON object per line") from error
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
         raise InputError("question", where, "missing or empty", 'give each line a non-empty "question"')
-    unknown = sorted(set(row) - {"id", "question", "answer", "task", "solution"})
+    unknown = sorted(set(row) - set(PROMPT_FIELDS))
     if unknown:
-        fix = "use id, question, answer, task and solution"
+        fix = f"use {', '.join(PROMPT_FIELDS)}"
         raise InputError("prompts", where, f"unknown key {unknown[0]!r}", fix)
     answer, solution = (None if row.get(name) is None else str(row[name]) for name in ("answer", "solution"))
     identity = str(row.get("id", f"{path.stem}/{number}"))

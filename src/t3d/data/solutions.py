@@ -1,6 +1,7 @@
 """Real solutions as training records, for supervised fine-tuning."""
 
-from t3d.data.prompts import Problem, chat_ids, prompt_ids, token_ids
+from t3d.data.prompt_styles import PromptKind, PromptStyle
+from t3d.data.prompts import Problem, chat_ids, problem_ids, token_ids
 from t3d.errors import InputError
 from t3d.models.loading import LoadedTokenizer
 from t3d.trajectory import Trajectory, cut_blocks
@@ -9,19 +10,28 @@ SOURCE = {"source": "solutions"}
 """Decoding settings of a record that nobody decoded."""
 
 
-def solution_trajectory(problem: Problem, loaded: LoadedTokenizer, block_size: int) -> Trajectory:
+def solution_trajectory(
+    problem: Problem,
+    loaded: LoadedTokenizer,
+    block_size: int,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> Trajectory:
     """A problem's solution as a record that training takes.
 
     The answer is the solution and the stop token of :func:`turn_stop_id`; pad tokens fill its last block.
     There is no order of commits, so each block counts as one step.
 
-    Raises InputError for a problem without a solution, or with the mask or a stop token in it.
+    Raises InputError for a problem without a solution, or with the mask or a stop token in it, and where the
+    style has no prompt of that kind.
     """
     if not problem.solution:
         fix = 'give each line a "solution"'
         raise InputError("solution", problem.solution, f"problem {problem.id!r} has none", fix)
     tokenizer = loaded.tokenizer
-    prompt, answer = prompt_ids(tokenizer, problem.question), token_ids(tokenizer, problem.solution)
+    prompt = problem_ids(tokenizer, problem, style=style, kind=kind)
+    answer = token_ids(tokenizer, problem.solution)
     special = {loaded.mask_token_id, *loaded.stop_token_ids}.intersection(answer)
     if special:
         found = f"problem {problem.id!r}: the text has the special token {min(special)}"

@@ -9,9 +9,9 @@ import random
 import re
 from dataclasses import dataclass
 
+from t3d.data.boxed import last_boxed
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
-from t3d.mini.boxed import last_boxed
 from t3d.mini.mini_task import MiniTask, split_of
 
 NAMES = ("Gus", "Ada", "Ben", "Eve", "Ivy", "Max", "Zoe", "Leo")

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from t3d.data.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
 from t3d.data.prompts import Problem, decode_requests, problem_ids, prompt_ids
+from t3d.data.solutions import solution_trajectory
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.benchmarks import PROMPT_KINDS, load_benchmark
 from t3d.evaluation.evaluate import evaluation_requests
 from t3d.evaluation.task import PromptFileTask
-from t3d.models.loading import load_model
+from t3d.models.loading import LoadedTokenizer, adopt_model
 from t3d.rollout import roll_out
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
@@ -163,18 +164,48 @@ def test_the_default_is_the_bare_question(tiny_tokenizer):
     assert request.prompt_ids == tuple(prompt_ids(tiny_tokenizer, "how many?"))
 
 
-def test_rollout_and_evaluation_see_the_same_prompts(checkpoint, prompts_file):
-    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+@pytest.mark.parametrize("style", get_args(PromptStyle))
+def test_rollout_solutions_and_evaluation_see_the_same_prompts(long_model, prompts_file, style):
+    """Token for token, of every kind."""
     task = PromptFileTask(prompts_file)
     problems = task.problems("test", None, 0)
-    rolled = roll_out(loaded, problems, DecodeParams(max_new_tokens=4))
-    asked = evaluation_requests(loaded, task, problems, 1)
-    assert [trajectory.prompt_ids for trajectory in rolled] == [request.prompt_ids for _, request in asked]
+    tokenizer = LoadedTokenizer(
+        tokenizer=long_model.tokenizer,
+        mask_token_id=long_model.mask_token_id,
+        stop_token_ids=long_model.stop_token_ids,
+        vocab_size=len(long_model.tokenizer),
+    )
+    for kind in get_args(PromptKind):
+        put = {"style": style, "kind": kind}
+        if (style, kind) == ("sdar", "stdio"):
+            with pytest.raises(InputError, match="prompt_style='sdar'"):
+                evaluation_requests(long_model, task, problems, 1, **put)
+            continue
+        rolled = roll_out(long_model, problems, DecodeParams(max_new_tokens=1), **put)
+        solved = [solution_trajectory(problem, tokenizer, 4, **put) for problem in problems]
+        asked = [
+            request.prompt_ids for _, request in evaluation_requests(long_model, task, problems, 1, **put)
+        ]
+        assert [record.prompt_ids for record in rolled] == asked
+        assert [record.prompt_ids for record in solved] == asked
+        expected = [tuple(problem_ids(long_model.tokenizer, problem, **put)) for problem in problems]
+        assert asked == expected
+
+
+@pytest.fixture(scope="module")
+def long_model(make_model, tiny_tokenizer):
+    """The tiny model with positions for the longest prompts."""
+    ids = {f"{name}_token_id": getattr(tiny_tokenizer, f"{name}_token_id") for name in ("mask", "eos", "pad")}
+    model = make_model(vocab_size=len(tiny_tokenizer), max_position_embeddings=1024, **ids)
+    return adopt_model(model, tiny_tokenizer)
 
 
 @pytest.fixture
 def prompts_file(tmp_path):
     path = tmp_path / "prompts.jsonl"
-    rows = [{"question": question, "answer": "1"} for question in ("how many?", "a\n{b}", "é")]
+    rows = [
+        {"question": question, "answer": "1", "solution": "so the"}
+        for question in ("how many?", "a\n{b}", "é")
+    ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path

@@ -1,6 +1,6 @@
 import pytest
 
-from t3d.mini.boxed import last_boxed
+from t3d.data.boxed import last_boxed
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Training problems: data sets as they were published, made into a file of prompts."""
