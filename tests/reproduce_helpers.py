@@ -5,7 +5,7 @@ from collections.abc import Callable
 from t3d.reproduce.commands import cell_command
 from t3d.reproduce.recipes import CellSpec, Demand
 from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.suites import MINI
+from t3d.reproduce.suites import MINI, Suite
 
 N = 512
 SPEED = {"T1": 1.0, "T2": 2.0, "T4": 4.0, "T8": 8.0}
@@ -14,8 +14,7 @@ Rule = Callable[[CellSpec, str, str], int]
 """How many of N are right, from cell, setting and task."""
 
 
-def record(cell: CellSpec, rule: Rule) -> dict:
-    tasks = MINI.tasks
+def record(cell: CellSpec, rule: Rule, suite: Suite = MINI) -> dict:
     rows = [
         {
             "setting": setting,
@@ -31,18 +30,18 @@ def record(cell: CellSpec, rule: Rule) -> dict:
             "mean_length": 30.0,
         }
         for setting in cell.settings
-        for task in tasks
+        for task in suite.tasks
     ]
-    resolved = resolve_cell(MINI, MINI.full, cell)
+    resolved = resolve_cell(suite, suite.full, cell)
     return {
         "config_hash": resolved.hash,
         "config": resolved.full,
-        "command": cell_command(MINI, cell, quick=False),
+        "command": cell_command(suite, cell, quick=False),
         "results": rows,
         "versions": {"t3d": "1"},
     }
 
 
-def records(demand: Demand, rule: Rule) -> dict:
+def records(demand: Demand, rule: Rule, suite: Suite = MINI) -> dict:
     cells = demand.cells(5e-4)
-    return {(cell.student.seed, cell.settings[0]): record(cell, rule) for cell in cells}
+    return {(cell.student.seed, cell.settings[0]): record(cell, rule, suite) for cell in cells}

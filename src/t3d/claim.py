@@ -26,6 +26,10 @@ PLAN_FILE = "plan.json"
 _VERSIONS_OF_NUMBERS = ("t3d", "torch", "transformers")
 
 
+class InUseError(InputError):
+    """Another run holds the folder; it may end, and then the same call succeeds."""
+
+
 @contextmanager
 def claim(folder: str | Path, plan: Mapping[str, Any], finished: str) -> Generator[Path]:
     """Hold ``folder``, its units of work made by ``plan``, for this process; ``plan`` is JSON-ready.
@@ -33,19 +37,30 @@ def claim(folder: str | Path, plan: Mapping[str, Any], finished: str) -> Generat
     ``finished`` is the glob pattern of the units that a later run reuses. The lock is the operating
     system's, on ``.NAME.lock`` beside the folder: it ends with the process, however that ends.
 
-    Raises InputError if another run holds the folder, or if units of another plan lie in it.
+    Raises InUseError if another run holds the folder, InputError if units of another plan lie in it.
     """
     folder = Path(folder)
-    plan = full_plan(plan)
-    with _locked(folder):
+    with locked(folder):
         clear_leftovers(folder)
-        if any(folder.glob(finished)):
-            _check_plan(folder, plan)
-        process = {"pid": os.getpid(), "host": socket.gethostname()}
-        write_text(
-            folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True)
-        )
+        _take_up(folder, plan, finished)
         yield folder
+
+
+def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
+    """Like :func:`claim` for units that several runs make together, each under a lock of its own.
+
+    Nothing is held afterwards. Raises InputError if units of another plan lie in the folder.
+    """
+    with locked(Path(folder), wait=True):
+        _take_up(Path(folder), plan, finished)
+
+
+def _take_up(folder: Path, plan: Mapping[str, Any], finished: str) -> None:
+    plan = full_plan(plan)
+    if any(folder.glob(finished)):
+        _check_plan(folder, plan)
+    process = {"pid": os.getpid(), "host": socket.gethostname()}
+    write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
 
 
 def full_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,17 +100,21 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Generator[None]:
+    """Hold the lock beside a folder or file, which may be missing.
+
+    Raises InUseError if another run holds it, or waits until that run lets go.
+    """
     path = beside(folder, "lock")
     lock = FileLock(path, fallback_to_soft=False)
     with write_errors(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(blocking=wait)
         except Timeout as error:
             problem = f"another run is using it{_holder(folder)}"
             fix = "wait for that run to end, or use another output"
-            raise InputError("output", str(folder), problem, fix) from error
+            raise InUseError("output", str(folder), problem, fix) from error
     try:
         yield
     finally:

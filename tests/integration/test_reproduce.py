@@ -2,7 +2,12 @@
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,22 +15,37 @@ import tyro
 import yaml
 from command_helpers import run_failing
 
-from t3d.cli import main, reproduce_command
+from t3d.claim import locked
+from t3d.cli import main
 from t3d.cli.reproduce_command import ReproduceCell
-from t3d.errors import InputError
-from t3d.reproduce import runner, students
+from t3d.mini.tasks import TASKS
+from t3d.reproduce import recipes, runner, students, suite_choice
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import is_same
-from t3d.reproduce.suites import MINI, Budget
+from t3d.reproduce.suites import MINI, Budget, MiniData
 
 CELLS = Path(__file__).parents[2] / "docs" / "results" / "cells"
 TINY = Budget(num_prompts=6, num_optimizer_steps=2, train_batch_size=4, limit=2, validation_limit=2)
+
+
+class ChainData(MiniData):
+    """Problems of one task only: listing those of another takes seconds."""
+
+    def training_problems(self, count, seed, *, solved):
+        return TASKS["chain"].problems("train", count, seed)
+
+
 SUITE = dataclasses.replace(
     MINI,
     teachers={"mini-small": MINI.teachers["mini"]},
+    tasks=("chain",),
+    validation_tasks=("chain",),
+    settings={name: dataclasses.replace(params, max_new_tokens=16) for name, params in MINI.settings.items()},
+    rollout=dataclasses.replace(MINI.rollout, max_new_tokens=16),
     learning_rates=(1e-4, 1e-3),
     full=TINY,
     quick=dataclasses.replace(TINY, num_optimizer_steps=1),
+    data=ChainData(),
 )
 NUMBERS = ("setting", "task", "num_correct", "n", "tokens_per_step", "mean_denoising_steps", "finish_reasons")
 
@@ -33,14 +53,13 @@ NUMBERS = ("setting", "task", "num_correct", "n", "tokens_per_step", "mean_denoi
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_suite():
     """Every command of this file has the toy suite in place of ``mini``."""
-    real = runner.load_suite
+    real = suite_choice.load_suite
 
     def load(name, data=None):
         return SUITE if name == "mini" else real(name, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_suite", load)
-        patch.setattr(reproduce_command, "load_suite", load)
+        patch.setattr(suite_choice, "load_suite", load)
         yield
 
 
@@ -75,13 +94,16 @@ def test_a_finished_table_has_cells_markdown_and_json(whole):
     text = (whole / "tables.md").read_text()
     assert "## Table 4. " in text and "one for math and one for code" in text
     report = json.loads((whole / "tables.json").read_text())
-    assert len(report["entries"]) == 3 * 6 * 4
+    assert len(report["entries"]) == 3 * 6 * 2, "the task and the average"
     for entry in report["entries"]:
         assert entry["config_hashes"][0] in cells
         assert entry["commands"] == [cells[entry["config_hashes"][0]]["command"]]
-        assert entry["n"] == 2 * (3 if entry["task"] == "average" else 1)
+        assert entry["n"] == 2
     assert [item["learning_rate"] for item in report["learning_rates"]] == [1e-4, 1e-3]
+    assert "beyond which a better one may lie: T3D (DDO + path + random tokens)." in text
     assert not list((whole / "checkpoints").iterdir())
+    assert [path.name for path in whole.glob("*.png")] == ["table4-mini-small.png"]
+    assert not list(whole.rglob("*.lock"))
 
 
 def test_the_plan_comes_first_and_counts_what_is_there(whole, tmp_path, capsys):
@@ -119,7 +141,7 @@ def test_a_run_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, mo
         ("distil", 1),
         ("evaluate", 4),
         ("distil", 2),
-        ("evaluate", 40),
+        ("evaluate", 3),
     ):
         real, calls = getattr(students, name), []
 
@@ -146,7 +168,6 @@ def test_a_run_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, mo
 def test_the_command_of_a_cell_gives_its_numbers_again(whole, tmp_path):
     record = next(r for r in cells_of(whole).values() if r["method"] == "t3d path_weight=0.5")
     words = shlex.split(record["command"])
-    # The toy suite has one teacher, which the command names.
     assert main([*words[1:], "--output", str(tmp_path / "cell"), "--device", "cpu"]) == 0
     (again,) = cells_of(tmp_path / "cell").values()
     assert again["config_hash"] == record["config_hash"]
@@ -154,7 +175,8 @@ def test_the_command_of_a_cell_gives_its_numbers_again(whole, tmp_path):
     assert again["model"]["weights"] == record["model"]["weights"]
 
 
-def test_quick_takes_the_learning_rate_of_the_kept_grid(whole, tmp_path, capsys):
+def test_quick_takes_the_learning_rate_of_the_kept_grid(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "TABLE_6_METHODS", ("original", "ddo", "t3d"))
     folder = tmp_path / "quick"
     assert reproduce(folder, "--quick", table="table7", cells=whole / "cells") == 0
     rates = {record["method"]: record["learning_rate"] for record in cells_of(folder).values()}
@@ -165,20 +187,87 @@ def test_quick_takes_the_learning_rate_of_the_kept_grid(whole, tmp_path, capsys)
     assert rates["t3d"] == max(scores, key=lambda rate: (scores[rate], -rate))
     assert rates["original"] is None
     assert rates["ddo"] == SUITE.middle_learning_rate
-    assert len(rates) == 11
-    assert "No finished grid, so 0.001: SFT" in (folder / "tables.md").read_text()
+    assert len(rates) == 3
+    assert "No finished grid, so 0.001: DDO" in (folder / "tables.md").read_text()
 
 
-def test_two_runs_do_not_share_an_output(whole, monkeypatch):
-    def second(*args, **kwargs):
-        with pytest.raises(InputError, match="another run is using it"):
-            runner.Reproduction(config, (4,)).run()
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("held", ["student_folder", "records_file"])
+def test_what_another_process_makes_is_left_to_it_until_it_ends(held, tmp_path, monkeypatch):
+    config = runner.ReproduceConfig(output=str(tmp_path / "out"), cells=None, quick=True, device="cpu")
+    reproduction = runner.Reproduction(config, (4,))
+    reproduction.demands = [dataclasses.replace(item, settings=("B8-T8",)) for item in reproduction.demands]
+    student = reproduction.demands[0].student(0, SUITE.middle_learning_rate)
+    other = locked(getattr(reproduction.workshop, held)(student))
+    other.__enter__()
+    counts = []
 
-    config = runner.ReproduceConfig(output=str(whole), cells=None, device="cpu")
-    monkeypatch.setattr(runner, "missing_grid", second)
-    with pytest.raises(KeyboardInterrupt):
-        runner.Reproduction(config, (4,)).run()
+    def sleep(seconds):
+        counts.append(len(cells_of(tmp_path / "out")))
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(runner.time, "sleep", sleep)
+    reproduction.run()
+    assert counts == [2 if held == "student_folder" else 0], "two other students, or none, before the wait"
+    assert len(cells_of(tmp_path / "out")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_two_processes_share_a_table_and_one_may_be_killed(tmp_path):
+    budget = ["--num-prompts", "6", "--num-optimizer-steps", "2", "--limit", "2", "--max-new-tokens", "16"]
+    where = ["--output", str(tmp_path), "--cells", "none", "--device", "cpu", "--teachers", "mini-small"]
+    command = [sys.executable, "-m", "t3d", "reproduce", "table4", "--tasks", "chain", *budget, *where]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    first, second = (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        )
+        for _ in range(2)
+    )
+    printed = []
+    while not any(" % (" in line for line in printed):
+        printed.append(first.stdout.readline())
+    first.send_signal(signal.SIGKILL)
+    printed += [*first.communicate()[0].splitlines(), *second.communicate()[0].splitlines()]
+    assert second.returncode == 0
+    cells = cells_of(tmp_path)
+    assert len(cells) == 3 + 3 * 6, "the grid, then three lambdas in six settings"
+    made = Counter(line.split(": ")[0] for line in printed if " % (" in line)
+    assert set(made.values()) == {1}, "no cell was made twice"
+    assert (tmp_path / "tables.md").is_file() and (tmp_path / "table4-mini-small.png").is_file()
+
+
+def test_changes_of_the_suite_are_part_of_command_and_hash(tmp_path):
+    changes = ["--num-prompts", "4", "--num-optimizer-steps", "1", "--limit", "1", "--max-new-tokens", "8"]
+    words = [
+        "--method",
+        "t3d",
+        "--learning-rate",
+        "0.001",
+        "--settings",
+        "B8-T8",
+        "--tasks",
+        "chain",
+        *changes,
+    ]
+    assert main(["reproduce", "cell", *words, "--output", str(tmp_path), "--device", "cpu"]) == 0
+    (record,) = cells_of(tmp_path).values()
+    assert record["config"]["training"]["max_steps"] == 1
+    assert record["config"]["records"]["count"] == 4
+    assert record["config"]["evaluation"]["limit"] == 1
+    assert record["config"]["evaluation"]["settings"]["B8-T8"]["max_new_tokens"] == 8
+    command = tyro.cli(ReproduceCell, args=shlex.split(record["command"])[3:])
+    suite, cell = command.spec()
+    assert resolve_cell(suite, suite.budget(quick=False), cell).hash == record["config_hash"]
+
+
+def test_a_local_checkpoint_stands_for_the_main_teacher(checkpoint, tmp_path, capsys):
+    flags = ["--teachers", str(checkpoint), "--dry-run", "--output", str(tmp_path / "out")]
+    assert main(["reproduce", "table1", "--suite", "sdar", *flags]) == 0
+    documents = list(yaml.safe_load_all(capsys.readouterr().out.split("\n...\n")[0]))
+    assert {document["teacher"] for document in documents} == {str(checkpoint)}
+    teacher = documents[0]["config"]["teacher"]
+    assert teacher["name"] == "tiny-sdar" and len(teacher["weights"]) == 64
 
 
 def test_a_dry_run_of_sdar_resolves_every_student_without_data(tmp_path, capsys):
@@ -189,15 +278,16 @@ def test_a_dry_run_of_sdar_resolves_every_student_without_data(tmp_path, capsys)
     )
     printed = capsys.readouterr().out
     assert not output.exists()
-    documents = list(yaml.safe_load_all(printed.split("\n...\n")[0]))
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    documents = list(yaml.load_all(printed.split("\n...\n")[0], loader))
     assert {document["teacher"] for document in documents} == {"JetLM/SDAR-4B-Chat", "JetLM/SDAR-1.7B-Chat"}
-    assert len({document["hash"] for document in documents}) == len(documents) == 60
+    assert len({document["hash"] for document in documents}) == len(documents) == 50
     for document in documents:
         training = document["config"]["training"]
         batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
         assert (batch, training["max_steps"], training["bf16"]) == (256, 1770, True)
         assert all(command.startswith("t3d reproduce cell") for command in document["cells"].values())
-    assert "60 students, each 1770 optimizer steps" in printed
+    assert "50 students, each 1770 optimizer steps" in printed
     assert "hours of one H100" in printed
     assert "reads data/train.jsonl" in printed
 
@@ -219,6 +309,11 @@ ORIGINAL = ["cell", "--teacher", "mini-small", "--method", "original"]
         ([*ORIGINAL, "--settings", "B3-T1"], "settings='B3-T1'"),
         ([*ORIGINAL, "--settings"], "settings=()"),
         ([*ORIGINAL, "--settings", "B4-T1", "--teacher", "maxi"], "teacher='maxi'"),
+        ([*ORIGINAL, "--settings", "B4-T1", "--tasks", "maxi"], "tasks='maxi'"),
+        ([*ORIGINAL, "--settings", "B4-T1", "--suite", "sdar"], "teacher='mini-small'"),
+        (["cell", "--method", "original", "--settings", "B4-T1", "--suite", "sdar"], "data=None"),
+        (["table1", "--teachers", "mini-small", "mini-small"], "one twice"),
+        (["table1", "--limit", "0"], "limit=0"),
         ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--method", "best"], "preset='best'"),
         ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--override", "best=1"], "'best=1'"),
     ],
@@ -232,7 +327,7 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, tmp_path, capsys)
 @pytest.mark.parametrize("path", sorted(CELLS.glob("*.*.json")), ids=lambda path: path.name)
 def test_committed_cells_are_those_of_the_present_recipes(path, monkeypatch):
     """The command of each leads to its hash, and no default has changed since."""
-    monkeypatch.setattr(reproduce_command, "load_suite", lambda name, data=None: MINI)
+    monkeypatch.setattr(suite_choice, "load_suite", lambda name, data=None: MINI)
     record = json.loads(path.read_text())
     command = tyro.cli(ReproduceCell, args=shlex.split(record["command"])[3:])
     suite, cell = command.spec()

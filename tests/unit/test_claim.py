@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from t3d.claim import claim, differences, full_plan
+from t3d.claim import InUseError, claim, differences, full_plan, join, locked
 from t3d.errors import InputError
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
@@ -139,3 +139,28 @@ def test_a_lock_file_that_somebody_removed_does_not_fail_the_run(tmp_path):
 def test_a_folder_without_a_name_is_refused():
     with pytest.raises(InputError, match="has no name of its own"), claim(".", PLAN, "chunk-*"):
         pytest.fail("claimed")
+
+
+def test_runs_that_join_share_a_folder_of_one_plan(tmp_path):
+    folder = tmp_path / "work"
+    join(folder, PLAN, "chunk-*")
+    (folder / "chunk-0").write_text("done")
+    (folder / ".chunk-1.partial").write_text("another run is writing it")
+    join(folder, PLAN, "chunk-*")
+    assert names(folder) == [".chunk-1.partial", "chunk-0", "plan.json"]
+    assert names(tmp_path) == ["work"]
+    with pytest.raises(InputError, match=r"count was 4, now 5"):
+        join(folder, PLAN | {"count": 5}, "chunk-*")
+
+
+def test_a_lock_is_one_run_s_and_may_be_waited_for(tmp_path):
+    path = tmp_path / "unit"
+    with locked(path), pytest.raises(InUseError, match="another run is using it"), locked(path):
+        pytest.fail("locked twice")
+    script = "import sys, time; from pathlib import Path; from t3d.claim import locked\n"
+    script += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(0.2)"
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with locked(path, wait=True):
+            assert other.wait() == 0
+    assert names(tmp_path) == []

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from t3d.atomic import write_text
-from t3d.claim import claim
+from t3d.claim import join, locked
 from t3d.errors import InputError, require_positive
 from t3d.reproduce.dry_run import budget_lines, configurations
 from t3d.reproduce.eta import Plan, duration, speed
@@ -20,7 +20,8 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.runner import ReproduceConfig, Reproduction, tables_of
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
-from t3d.reproduce.suites import Suite, load_suite
+from t3d.reproduce.suite_choice import SuiteChoice
+from t3d.reproduce.suites import Suite
 from t3d.reproduce.tables import method_title
 from t3d.training.presets import parse_overrides
 
@@ -51,50 +52,42 @@ class Reproduce(ReproduceConfig):
             for line in budget_lines(reproduction):
                 console.print(line, soft_wrap=True)
             return
-        if self.suite != "mini" and self.data is None:
-            raise InputError(
-                "data", None, f"suite {self.suite!r} reads its data", "give the folder, or --dry-run"
-            )
+        self.require_data()
         reproduction.run(lambda text: console.print(text, soft_wrap=True))
-        for path in write_report(reproduction):
-            print(path)
+        with locked(reproduction.output / "report", wait=True):
+            for path in write_report(reproduction):
+                print(path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceCell:
+class ReproduceCell(SuiteChoice):
     """Make one cell again: train the student it names, evaluate it, print and keep the result."""
 
     method: str
     """A preset of training, or original."""
     settings: tuple[str, ...]
     """Decoding settings by name, for example B8-T2."""
-    suite: str = "mini"
-    teacher: str = "mini"
-    """One of the suite's."""
+    teacher: str | None = None
+    """One of the suite's, or a checkpoint folder; None: the suite's main one."""
     seed: int = 0
     learning_rate: float | None = None
     override: tuple[str, ...] = ()
     """T3DConfig fields over the preset's, as name=value."""
     split: Literal["validation", "test"] = "test"
     samples_per_prompt: int = 1
-    quick: bool = False
     output: str = "runs/cell"
-    data: str | None = None
-    """Of suite sdar: folder of train.jsonl, solutions.jsonl and the benchmarks."""
     device: str = "auto"
     batch_size: int = 256
 
     def spec(self) -> tuple[Suite, CellSpec]:
         """The suite and the cell. Raises InputError for what the suite does not have."""
         require_positive(self, "samples_per_prompt", "batch_size")
-        suite = load_suite(self.suite, self.data)
-        if self.teacher not in suite.teachers:
-            raise InputError("teacher", self.teacher, "not known", f"use one of {', '.join(suite.teachers)}")
+        suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
         if (self.learning_rate is None) != (self.method == ORIGINAL):
             fix = "give it for a method that is trained, and only then"
             raise InputError("learning_rate", self.learning_rate, f"method={self.method!r}", fix)
         student = StudentSpec(
-            teacher=self.teacher,
+            teacher=next(iter(suite.teachers)),
             method=self.method,
             seed=self.seed,
             learning_rate=self.learning_rate,
@@ -115,11 +108,13 @@ class ReproduceCell:
     def run(self) -> None:
         """Run the command."""
         suite, cell = self.spec()
+        self.require_data()
         output = Path(self.output)
         workshop = Workshop(
             suite=suite, quick=self.quick, output=output, device=self.device, batch_size=self.batch_size
         )
-        with claim(output / "cells", {"suite": suite.name}, FINISHED):
+        join(output / "cells", {"suite": suite.name}, FINISHED)
+        with locked(workshop.student_folder(cell.student)):
             record = workshop.make_cell(cell)
             path = CellStore(output / "cells").write(cell.label, record)
         write_text(output / "cell.json", json.dumps(record, indent=1) + "\n")
@@ -144,5 +139,6 @@ def plan_table(plan: Plan, title: str) -> Table:
         )
     if plan.rollouts:
         count = str(len(plan.rollouts))
-        table.add_row("", "rollouts of the teachers", "", count, "", duration(plan.rollout_seconds))
+        needed = duration(plan.rollout_seconds) if plan.rollout_seconds else "-"
+        table.add_row("", "rollouts of the teachers", "", count, "", needed)
     return table

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
@@ -18,21 +19,28 @@ def accuracy_cell(accuracy: float, interval: Sequence[float]) -> str:
     return f"{accuracy:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
-def results_table(summaries: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per evaluated setting, from EvalResult.summary(); 80 columns wide."""
-    table = Table(title=title)
-    for name in ("task", "block/steps", "accuracy % [95 %]", "TokPS", "TPF", "tokens/s", "length"):
-        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=name != "task")
-    for summary in summaries:
-        params = summary["decode_params"]
+def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """One row per task and setting, from the entries of ``results.json``; about 80 columns wide.
+
+    ``s``: seconds of wall time per response, all decoded together. ``end %``: responses with a stop token.
+    """
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for name in ("task", "setting"):
+        table.add_column(name)
+    for name in ("accuracy % [95 %]", "TokPS", "TPF", "tok/s", "s", "steps", "length", "end %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in entries:
         table.add_row(
-            summary["task"],
-            f"{params['block_size']}/{params['steps_per_block']}",
-            accuracy_cell(summary["accuracy"], summary["ci95"]),
-            f"{summary['tokens_per_step']:.2f}",
-            f"{summary['tokens_per_forward']:.2f}",
-            f"{summary['tokens_per_second']:.0f}",
-            f"{summary['mean_length']:.1f}",
+            entry["task"],
+            entry["setting"],
+            accuracy_cell(entry["accuracy"], entry["ci95"]),
+            f"{entry['tokens_per_step']:.2f}",
+            f"{entry['tokens_per_forward']:.2f}",
+            f"{entry['tokens_per_second']:.0f}",
+            f"{entry['latency']:.3g}",
+            f"{entry['mean_denoising_steps']:.1f}",
+            f"{entry['mean_length']:.1f}",
+            f"{100 * entry['stopped']:.0f}",
         )
     return table
 

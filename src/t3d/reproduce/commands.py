@@ -22,6 +22,4 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--samples-per-prompt", str(cell.samples_per_prompt)]
     if quick:
         words.append("--quick")
-    if suite.data.paths():
-        words += ["--data", "data"]
-    return shlex.join([*words, "--output", "runs/cell"])
+    return shlex.join([*words, *suite.flags, "--output", "runs/cell"])

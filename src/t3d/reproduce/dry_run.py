@@ -1,19 +1,24 @@
 """What a reproduction would do, without doing any of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from t3d.reproduce.commands import cell_command
-from t3d.reproduce.grid import owners
+from t3d.reproduce.grid import trained_methods
+from t3d.reproduce.paper import LARGE, SMALL
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, grid_cells
 from t3d.reproduce.resolve import resolve_cell, resolve_student
 from t3d.reproduce.runner import Reproduction
 
-PARAMETERS = {"JetLM/SDAR-4B-Chat": 4.4e9, "JetLM/SDAR-1.7B-Chat": 2.0e9}
+PARAMETERS = {LARGE: 4.4e9, SMALL: 2.0e9}
+TRAINING_BYTES = 20
+"""Per parameter: weights, gradients, Adam's two moments and the reference in float32."""
 GPU_FLOPS = 4e14
 """Per second: 40 % of an H100's bf16 peak. Arithmetic, not a measurement."""
+_DUMPER = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
 MEAN_TOKENS = 600
 """Of a prompt and its response."""
 TOKENS_PER_SECOND = 1500
@@ -49,15 +54,15 @@ def configurations(reproduction: Reproduction) -> Iterator[str]:
             "config": resolved.full,
             "cells": cells.get(student, {}),
         }
-        yield "---\n" + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+        yield "---\n" + yaml.dump(document, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=110)
     yield "...\n"
 
 
 def _all_cells(reproduction: Reproduction) -> list[CellSpec]:
     """Cells of the grid and of the tables, where the grid has not chosen yet, at its middle learning rate."""
     suite = reproduction.suite
-    grid = [] if reproduction.config.quick else owners(reproduction.demands)
-    cells = [cell for owner in grid for cell in grid_cells(suite, *owner)]
+    methods = [] if reproduction.config.quick else trained_methods(reproduction.demands)
+    cells = [cell for method in methods for cell in grid_cells(suite, method)]
     for demand in reproduction.demands:
         cells += demand.cells(reproduction.learning_rate(demand) or suite.middle_learning_rate)
     return list(dict.fromkeys(cells))
@@ -71,20 +76,27 @@ def budget_lines(reproduction: Reproduction) -> list[str]:
     lines = [
         f"{len(students)} students, each {budget.num_optimizer_steps} optimizer steps of "
         f"{budget.train_batch_size} trajectories from {budget.num_prompts} prompts: {steps} optimizer steps",
-        *(f"reads {path}" for path in suite.data.paths()),
     ]
-    gpu_seconds = 0.0
-    for student in students:
+    read = suite.data.paths((*suite.tasks, *suite.validation_tasks))
+    for path in dict.fromkeys(read):
+        lines.append(f"reads {path}" + ("" if path.exists() else ", which is missing"))
+    if not all(path.exists() for path in read):
+        lines.append("hashes and folders above are those without the missing files")
+    if read:  # a suite of real models, which stand for those of the paper
+        parameters = {teacher: PARAMETERS[model] for teacher, model in suite.teachers.items()}
         # Clean and noisy copy; 6 per parameter and token for the student, 2 for the reference.
         tokens = 2 * MEAN_TOKENS * budget.num_optimizer_steps * budget.train_batch_size
-        gpu_seconds += 8 * PARAMETERS.get(student.teacher, 0.0) * tokens / GPU_FLOPS
-    if gpu_seconds:
+        gpu_seconds = sum(8 * parameters[student.teacher] * tokens / GPU_FLOPS for student in students)
         cells = {cell for demand in reproduction.demands for cell in demand.cells(suite.middle_learning_rate)}
         responses = sum(
             cell.samples_per_prompt * len(suite.tasks) * (budget.limit or MEAN_TEST_PROBLEMS)
             for cell in cells
         )
         decoding = responses * MEAN_TOKENS / 2 / TOKENS_PER_SECOND
+        lines += [
+            f"{Path(teacher).name}: about {TRAINING_BYTES * count / 1e9:.0f} GB for training, and activations"
+            for teacher, count in parameters.items()
+        ]
         lines.append(
             f"about {gpu_seconds / 3600:.0f} hours of one H100 for training and {decoding / 3600:.0f} for "
             "evaluation (arithmetic at 40 % of its peak and 1,500 tokens/s, not measured)"

@@ -1,14 +1,16 @@
 """How long cells take: seconds measured on one thread, scaled to this machine's threads and to the budget.
 
-Measured on 2026-11-25 on one core of an AMD EPYC (AVX-512 bf16), float32, PyTorch 2.13.
+Measured on 2026-11-26 on one core of an AMD EPYC (AVX-512), float32, PyTorch 2.13, the other core busy:
+cross-entropy, rollouts, B4-T1, B8-T2 and B8-T4 of ``mini``. The others are scaled from an earlier run.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from t3d.reproduce.grid import chosen_rate, owners
+from t3d.reproduce.grid import chosen_rate, trained_methods
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, Demand, StudentSpec, grid_cells
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import CellStore
@@ -16,23 +18,23 @@ from t3d.reproduce.students import Workshop
 from t3d.training.presets import preset_fields
 
 STEP_SECONDS = {
-    "mini": {"cross_entropy": 1.0, "certainty_forcing": 2.0, "t3d": 1.3},
-    "mini-small": {"cross_entropy": 0.5, "certainty_forcing": 1.0, "t3d": 0.6},
+    "mini": {"cross_entropy": 1.4, "certainty_forcing": 2.8, "t3d": 1.9},
+    "mini-small": {"cross_entropy": 0.7, "certainty_forcing": 1.4, "t3d": 0.9},
 }
 """Per optimizer step of 64 trajectories, by teacher and objective."""
-ROLLOUT_SECONDS = {"mini": 28.0, "mini-small": 15.0}
+ROLLOUT_SECONDS = {"mini": 15.0, "mini-small": 8.0}
 """Per thousand prompts."""
 EVALUATION_SECONDS = {
-    "B4-T1": 28.0,
-    "B4-T2": 16.0,
-    "B4-T4": 9.0,
-    "B8-T1": 30.0,
-    "B8-T2": 16.0,
-    "B8-T4": 9.0,
-    "B8-T8": 5.0,
-    "B4-dynamic": 10.0,
-    "B4-dynamic-sampled": 10.0,
-    "B4-T1-temperature-1": 28.0,
+    "B4-T1": 15.0,
+    "B4-T2": 12.0,
+    "B4-T4": 8.0,
+    "B8-T1": 18.0,
+    "B8-T2": 13.0,
+    "B8-T4": 8.0,
+    "B8-T8": 6.0,
+    "B4-dynamic": 9.0,
+    "B4-dynamic-sampled": 9.0,
+    "B4-T1-temperature-1": 15.0,
 }
 """Per thousand responses of teacher ``mini``."""
 SMALL_FACTOR = 0.5
@@ -117,6 +119,7 @@ def make_plan(workshop: Workshop, store: CellStore, found: Sequence[Demand]) -> 
     """Count cells and estimate times. A learning rate that is still to be chosen is one of the grid's."""
     suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
     lines: dict[tuple[str, str], PlanLine] = {}
+    main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
     trained: set[StudentSpec] = set()
     rollouts: dict[str, StudentSpec] = {}
 
@@ -130,7 +133,7 @@ def make_plan(workshop: Workshop, store: CellStore, found: Sequence[Demand]) -> 
             return
         line.num_missing += 1
         line.seconds += cell_seconds(workshop, cell)
-        is_of_grid = not is_known and student.seed == 0 and not student.overrides
+        is_of_grid = not is_known and student == dataclasses.replace(main, method=student.method)
         if student in trained or is_of_grid or student.method == ORIGINAL:
             return
         trained.add(student)
@@ -140,17 +143,17 @@ def make_plan(workshop: Workshop, store: CellStore, found: Sequence[Demand]) -> 
             if not student.method.startswith("sft") and not workshop.records_file(student).is_file():
                 rollouts[workshop.records_file(student).name] = student
 
-    rates: dict[tuple[str, str], float | None] = {}
-    for owner in owners(found):
-        rates[owner] = chosen_rate(suite, store, owner)
-        if rates[owner] is None and workshop.quick:
-            rates[owner] = suite.middle_learning_rate
-        for cell in [] if workshop.quick else grid_cells(suite, *owner):
+    rates: dict[str, float | None] = {}
+    for method in trained_methods(found):
+        rates[method] = chosen_rate(suite, store, method)
+        if rates[method] is None and workshop.quick:
+            rates[method] = suite.middle_learning_rate
+        for cell in [] if workshop.quick else grid_cells(suite, method):
             add(cell, is_known=True)
     cells = {
-        cell: rates.get((demand.teacher, demand.method)) is not None or demand.method == ORIGINAL
+        cell: rates.get(demand.method) is not None or demand.method == ORIGINAL
         for demand in found
-        for cell in demand.cells(rates.get((demand.teacher, demand.method)))
+        for cell in demand.cells(rates.get(demand.method))
     }
     for cell, is_known in cells.items():
         add(cell, is_known=is_known)

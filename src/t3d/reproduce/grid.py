@@ -1,4 +1,4 @@
-"""The learning rate of each method: the best of the suite's three on validation problems, at seed 0."""
+"""The learning rate of each method: the best of the suite's on validation problems, main teacher, seed 0."""
 
 from collections.abc import Iterator, Sequence
 from statistics import mean
@@ -8,23 +8,19 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.suites import Suite
 
-Owner = tuple[str, str]
-"""A teacher and a method."""
 
-
-def owners(found: Sequence[Demand]) -> list[Owner]:
+def trained_methods(found: Sequence[Demand]) -> list[str]:
     """Whose learning rates these demands take."""
-    pairs = ((demand.teacher, demand.method) for demand in found if demand.method != ORIGINAL)
-    return list(dict.fromkeys(pairs))
+    return list(dict.fromkeys(demand.method for demand in found if demand.method != ORIGINAL))
 
 
-def grid_scores(suite: Suite, store: CellStore, owner: Owner) -> dict[float, float]:
+def grid_scores(suite: Suite, store: CellStore, method: str) -> dict[float, float]:
     """Mean accuracy (percent) over GRID_SETTINGS and the tasks, of the finished grid cells.
 
     Grid cells are always of the full budget.
     """
     scores = {}
-    for cell in grid_cells(suite, *owner):
+    for cell in grid_cells(suite, method):
         record = store.find(resolve_cell(suite, suite.full, cell))
         if record is not None:
             accuracies = [100 * row["num_correct"] / row["n"] for row in record["results"]]
@@ -32,9 +28,12 @@ def grid_scores(suite: Suite, store: CellStore, owner: Owner) -> dict[float, flo
     return scores
 
 
-def chosen_rate(suite: Suite, store: CellStore, owner: Owner) -> float | None:
-    """The best learning rate, of two equal ones the smaller; None until the whole grid is finished."""
-    scores = grid_scores(suite, store, owner)
+def chosen_rate(suite: Suite, store: CellStore, method: str) -> float | None:
+    """The best learning rate, of two equal ones the smaller; None until the whole grid is finished.
+
+    All teachers of the suite take that of the main one.
+    """
+    scores = grid_scores(suite, store, method)
     if len(scores) < len(suite.learning_rates):
         return None
     return max(scores, key=lambda rate: (scores[rate], -rate))
@@ -42,7 +41,7 @@ def chosen_rate(suite: Suite, store: CellStore, owner: Owner) -> float | None:
 
 def missing_grid(suite: Suite, store: CellStore, found: Sequence[Demand]) -> Iterator[CellSpec]:
     """The grid cells that are not finished."""
-    for owner in owners(found):
-        for cell in grid_cells(suite, *owner):
+    for method in trained_methods(found):
+        for cell in grid_cells(suite, method):
             if store.find(resolve_cell(suite, suite.full, cell)) is None:
                 yield cell

@@ -144,8 +144,9 @@ def _of_methods(
     ]
 
 
-def grid_cells(suite: Suite, teacher: str, method: str) -> list[CellSpec]:
-    """The validation cells, one per learning rate, that choose a method's learning rate (seed 0)."""
+def grid_cells(suite: Suite, method: str) -> list[CellSpec]:
+    """The validation cells, one per learning rate, that choose a method's (main teacher, seed 0)."""
+    teacher = next(iter(suite.teachers))
     return [
         CellSpec(
             student=StudentSpec(teacher=teacher, method=method, seed=0, learning_rate=rate),

@@ -2,17 +2,17 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from t3d.atomic import write_text
-from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
 from t3d.reproduce.paper import INCONSISTENCIES
-from t3d.reproduce.recipes import ORIGINAL
+from t3d.reproduce.plots import write_plots
 from t3d.reproduce.runner import Reproduction
-from t3d.reproduce.summaries import AVERAGE, CURVES, Entry, Records, Rows, table_entries
-from t3d.reproduce.tables import TITLES, grid_table, markdown_tables, method_title
+from t3d.reproduce.summaries import Entry, Records, table_entries
+from t3d.reproduce.tables import grid_table, markdown_tables, method_title
 from t3d.versions import versions
 
 
@@ -33,7 +33,8 @@ def write_report(reproduction: Reproduction) -> list[Path]:
     )
     write_text(output / "tables.md", text)
     write_text(output / "tables.json", json.dumps(_as_json(reproduction, entries, found), indent=1) + "\n")
-    return [output / "tables.md", output / "tables.json", *_plots(reproduction, found)]
+    plots = write_plots(reproduction.suite, found, entries, output)
+    return [output / "tables.md", output / "tables.json", *plots]
 
 
 def _as_json(
@@ -41,8 +42,8 @@ def _as_json(
 ) -> dict[str, Any]:
     """Entries, the learning-rate grid, and what they were made with."""
     grid = [
-        {"teacher": teacher, "method": method, "learning_rate": rate, "validation_accuracy": round(score, 4)}
-        for (teacher, method), scores in reproduction.scores().items()
+        {"method": method, "learning_rate": rate, "validation_accuracy": round(score, 4)}
+        for method, scores in reproduction.scores().items()
         for rate, score in scores.items()
     ]
     return {
@@ -70,14 +71,17 @@ def _versions(found: Sequence[tuple[Any, Records]]) -> dict[str, list[str]]:
 def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) -> str:
     suite, budget, config = reproduction.suite, reproduction.budget, reproduction.config
     table = f"table{found[0][0].table}" if len({demand.table for demand, _ in found}) == 1 else "all"
-    command = f"t3d reproduce {table} --suite {suite.name} --seeds {config.seeds}"
+    flags = ["--suite", suite.name, "--seeds", str(config.seeds), *suite.flags]
+    flags += ["--teachers", *config.teachers] if config.teachers else []
+    flags += ["--quick"] if config.quick else []
+    command = shlex.join(["t3d", "reproduce", table, *flags])
     made_with = ", ".join(f"{name} {'/'.join(values)}" for name, values in _versions(found).items())
     num_test = "all" if budget.limit is None else str(budget.limit)
     temperature = suite.rollout.temperature
     rollouts = "greedy (the paper: T = 0.1)" if temperature == 0 else f"at T = {temperature:g}"
     lines = [
         f"# Tables of the paper on suite `{suite.name}`",
-        f"```sh\n{command}{' --quick' if config.quick else ''}\n```",
+        f"```sh\n{command}\n```",
         f"Accuracy in percent on {num_test} test problems per task ({', '.join(suite.tasks)}), T = 0.1. "
         "`B8-T4`: blocks of 8, four tokens per denoising step (TokPS). Teachers, and the models of the paper "
         "they stand for: "
@@ -103,13 +107,14 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
 
 def _rates_note(reproduction: Reproduction) -> str:
     rates = ", ".join(f"{rate:g}" for rate in reproduction.suite.learning_rates)
+    main = next(iter(reproduction.suite.teachers))
     text = (
         f"of {rates} the one with the best mean accuracy over the settings of Tables 5 to 7 on validation "
-        "problems (seed 0, full budget), by method and teacher; last section."
+        f"problems (seed 0, full budget, teacher `{main}`), by method, for all teachers; last section."
     )
     unknown = [
-        f"{method_title(method)} ({teacher})"
-        for (teacher, method), scores in reproduction.scores().items()
+        method_title(method)
+        for method, scores in reproduction.scores().items()
         if len(scores) < len(reproduction.suite.learning_rates)
     ]
     if unknown:
@@ -120,41 +125,16 @@ def _rates_note(reproduction: Reproduction) -> str:
 
 def _afterword(reproduction: Reproduction) -> str:
     scores = reproduction.scores()
-    text = grid_table(reproduction.suite.learning_rates, scores)
-    return f"## Learning rates\n\nMean validation accuracy, percent; the best is bold and taken.\n\n{text}"
-
-
-def _plots(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) -> list[Path]:
-    """One accuracy-TPF plot per teacher and block size, of Table 1's methods."""
-    paths = []
-    rows = [
-        Rows(reproduction.suite, demand, records)
-        for demand, records in found
-        if demand.table == 1 and set(CURVES["B4"]) <= set(demand.settings)
+    rates = reproduction.suite.learning_rates
+    text = grid_table(rates, scores)
+    at_edge = [
+        method_title(method)
+        for method in scores
+        if reproduction.chosen_rate(method) in (min(rates), max(rates))
     ]
-    for teacher in dict.fromkeys(item.demand.teacher for item in rows):
-        for block, settings in CURVES.items():
-            curves = {
-                TITLES[item.demand.method]: [_curve_point(item, setting) for setting in settings]
-                for item in rows
-                if item.demand.teacher == teacher
-            }
-            path = reproduction.output / f"accuracy-tpf-{Path(teacher).name}-{block}.png"
-            tasks = ", ".join(reproduction.suite.tasks)
-            title = f"{Path(teacher).name}, block size {block[1:]}, mean over {tasks}"
-            plot_accuracy_per_forward(curves, path, title, annotated=(TITLES[ORIGINAL], TITLES["t3d"]))
-            paths.append(path)
-    return paths
-
-
-def _curve_point(rows: Rows, setting: str) -> CurvePoint:
-    entry = rows.accuracy_entry(setting, AVERAGE)
-    assert entry.ci95 is not None
-    forwards = rows.values(setting, AVERAGE, "tokens_per_forward")
-    return CurvePoint(
-        setting=setting,
-        tokens_per_forward=sum(forwards) / len(forwards),
-        accuracy=entry.mean,
-        low=entry.ci95[0],
-        high=entry.ci95[1],
+    note = (
+        f" At an end of the grid, beyond which a better one may lie: {', '.join(at_edge)}." if at_edge else ""
+    )
+    return (
+        f"## Learning rates\n\nMean validation accuracy, percent; the best is bold and taken.{note}\n\n{text}"
     )

@@ -125,7 +125,9 @@ def _record_parts(
     suite: Suite, budget: Budget, student: StudentSpec
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     start: dict[str, Any] = {"count": budget.num_prompts, "seed": student.seed, "suite": suite.name}
-    if student.method.startswith("sft"):
+    is_solved = student.method.startswith("sft")
+    start |= suite.data.identity(solved=is_solved)
+    if is_solved:
         source = {**start, "source": "solutions"}
         return source, source
     start |= {"source": "rollouts", "teacher": _identity(student.teacher)}
@@ -137,7 +139,10 @@ def _record_parts(
 def _identity(teacher: str) -> dict[str, str]:
     """Name, and for a local checkpoint the SHA-256 of its weights."""
     files = sorted(Path(checkpoint_of(teacher)).glob("*.safetensors"))
-    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    hashes = []
+    for file in files:
+        with file.open("rb") as stream:
+            hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return {"name": Path(teacher).name if hashes else teacher, "weights": "".join(hashes)}
 
 

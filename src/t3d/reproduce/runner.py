@@ -8,38 +8,40 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from t3d.claim import claim
+from t3d.claim import InUseError, join, locked
 from t3d.errors import InputError, require_positive
-from t3d.reproduce.eta import Plan, cell_seconds, duration, make_plan, records_seconds, student_seconds
-from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, owners
-from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, Demand, demands
+from t3d.reproduce.eta import Plan, duration, make_plan
+from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, trained_methods
+from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, Demand, StudentSpec, demands
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
-from t3d.reproduce.suites import Suite, load_suite
+from t3d.reproduce.suite_choice import SuiteChoice
+
+WAIT_SECONDS = 10.0
+"""Between two looks at what other processes have made."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceConfig:
+class ReproduceConfig(SuiteChoice):
     """Settings of a reproduction."""
 
-    suite: str = "mini"
-    """mini (built in), or sdar: SDAR-4B-Chat and SDAR-1.7B-Chat on the real benchmarks, on a GPU."""
+    teachers: tuple[str, ...] = ()
+    """Checkpoint folders in place of the suite's teachers, the main one first; with one, tables have no
+    second."""
     seeds: int = 1
     """Seeds with the main teacher; of ``all``, for Tables 1 and 2. The other teacher has one."""
     output: str = "runs/reproduce"
-    """Folder for cells, students, tables.md, tables.json and plots."""
+    """Folder for cells, students, tables.md, tables.json and plots. Processes with the same output share
+    the work."""
     cells: str | None = "docs/results/cells"
     """Folder of finished cells of earlier runs that may be reused; it may be missing."""
-    quick: bool = False
-    """Half the prompts and optimizer steps, one seed, learning rates of the kept grid."""
-    data: str | None = None
-    """Of suite sdar: folder of train.jsonl, solutions.jsonl and the benchmarks."""
     device: str = "auto"
     batch_size: int = 256
     """Requests decoded together."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "seeds", "batch_size")
         if self.quick and self.seeds != 1:
             raise InputError("seeds", self.seeds, "quick has one", "leave out one of the two")
@@ -56,10 +58,9 @@ def tables_of(name: str) -> tuple[int, ...]:
 class Reproduction:
     """The cells of some tables: which there are, which are missing, and how to make them."""
 
-    def __init__(self, config: ReproduceConfig, tables: Sequence[int], suite: Suite | None = None) -> None:
-        """``suite`` replaces the one that ``config`` names."""
+    def __init__(self, config: ReproduceConfig, tables: Sequence[int]) -> None:
         self.config = config
-        self.suite = load_suite(config.suite, config.data) if suite is None else suite
+        self.suite = config.chosen_suite(config.teachers)
         self.budget = self.suite.budget(quick=config.quick)
         self.demands = demands(self.suite, tables, config.seeds, self.budget)
         earlier = None if config.cells is None else Path(config.cells)
@@ -80,23 +81,31 @@ class Reproduction:
     def run(self, say: Callable[[str], None] = print) -> None:
         """Make every missing cell; the same call continues after a kill.
 
-        Raises InputError if another run is using the output.
+        Several processes may run at the same output. Each takes a student that no other is making, and
+        returns when all cells are there. Raises InputError for an output of another suite or version.
         """
+        join(self.output / "cells", {"suite": self.suite.name}, FINISHED)
         clock = _Clock(total=self.plan().seconds, say=say)
-        with claim(self.output / "cells", {"suite": self.suite.name}, FINISHED):
-            if not self.config.quick:
-                for cell in list(missing_grid(self.suite, self.store, self.demands)):
-                    self._make(cell, clock)
-            for cell in self._ordered_cells():
-                if self.find(cell) is None:
-                    self._make(cell, clock)
+        num_waited_for = 0
+        while students := self._unfinished():
+            if sum(self._make_cells(cells, clock) for cells in students):
+                num_waited_for = 0
+                continue
+            if len(students) != num_waited_for:
+                say(f"waiting for other processes, which are making cells of {len(students)} students")
+            num_waited_for = len(students)
+            time.sleep(WAIT_SECONDS)
 
     def learning_rate(self, demand: Demand) -> float | None:
         """Of the grid; with ``quick`` and no finished grid its middle. None: original, or no choice yet."""
         if demand.method == ORIGINAL:
             return None
-        rate = chosen_rate(self.suite, self.store, (demand.teacher, demand.method))
+        rate = self.chosen_rate(demand.method)
         return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
+
+    def chosen_rate(self, method: str) -> float | None:
+        """The choice of a finished grid."""
+        return chosen_rate(self.suite, self.store, method)
 
     def find(self, cell: CellSpec) -> dict[str, Any] | None:
         """The record of a finished cell."""
@@ -113,40 +122,56 @@ class Reproduction:
             result.append((demand, complete))
         return result
 
-    def scores(self) -> dict[tuple[str, str], dict[float, float]]:
-        """Validation accuracy by teacher and method, and learning rate."""
-        return {owner: grid_scores(self.suite, self.store, owner) for owner in owners(self.demands)}
+    def scores(self) -> dict[str, dict[float, float]]:
+        """Validation accuracy by method and learning rate."""
+        methods = trained_methods(self.demands)
+        return {method: grid_scores(self.suite, self.store, method) for method in methods}
 
-    def _ordered_cells(self) -> list[CellSpec]:
-        """All cells, those of one student side by side, so that it is loaded once."""
-        cells = [cell for demand in self.demands for cell in demand.cells(self.learning_rate(demand))]
-        students = list(dict.fromkeys(cell.student for cell in cells))
-        return sorted(dict.fromkeys(cells), key=lambda cell: students.index(cell.student))
+    def _unfinished(self) -> list[list[CellSpec]]:
+        """Cells to be made by student, the grid's first; none of a method whose learning rate is open."""
+        cells = [] if self.config.quick else list(missing_grid(self.suite, self.store, self.demands))
+        for demand in self.demands:
+            rate = self.learning_rate(demand)
+            if rate is not None or demand.method == ORIGINAL:
+                cells += [cell for cell in demand.cells(rate) if self.find(cell) is None]
+        by_student: dict[StudentSpec, list[CellSpec]] = {}
+        for cell in dict.fromkeys(cells):
+            by_student.setdefault(cell.student, []).append(cell)
+        return list(by_student.values())
 
-    def _make(self, cell: CellSpec, clock: "_Clock") -> None:
-        training = student_seconds(self.workshop, cell.student)
-        rollouts = records_seconds(self.workshop, cell.student) if training else 0.0
-        estimate = rollouts + training + cell_seconds(self.workshop, cell)
-        record = self.workshop.make_cell(cell)
-        self.store.write(cell.label, record)
-        accuracy = mean(100 * row["num_correct"] / row["n"] for row in record["results"])
-        clock.advance(f"{cell.label}: {accuracy:.1f} %", estimate)
+    def _make_cells(self, cells: Sequence[CellSpec], clock: "_Clock") -> int:
+        """Make what is missing of one student's cells, unless another process is at that student or at the
+        rollouts it needs; returns how many were made."""
+        num_made = 0
+        try:
+            with locked(self.workshop.student_folder(cells[0].student)):
+                for cell in cells:
+                    if self.find(cell) is None:
+                        record = self.workshop.make_cell(cell)
+                        self.store.write(cell.label, record)
+                        num_made += 1
+                        accuracy = mean(100 * row["num_correct"] / row["n"] for row in record["results"])
+                        clock.say_finished(f"{cell.label}: {accuracy:.1f} %")
+        except InUseError:
+            return num_made
+        if num_made:
+            clock.say_left(self.plan().seconds)
+        return num_made
 
 
 @dataclass
 class _Clock:
-    """Says what is finished and, from the estimates' errors so far, how long the rest takes."""
+    """Says what is finished and, from how fast the estimate of the rest has shrunk, how long that takes."""
 
     total: float
     say: Callable[[str], None]
-    done: float = 0.0
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
-    def advance(self, text: str, estimate: float) -> None:
-        self.done += estimate
+    def say_finished(self, text: str) -> None:
+        self.say(f"{text} ({duration(time.perf_counter() - self.started)})")
+
+    def say_left(self, left: float) -> None:
+        """``left``: seconds by the estimate; what other processes have made is no part of it."""
         elapsed = time.perf_counter() - self.started
-        rest = ""
-        if self.done > 0:
-            left = max(0.0, self.total - self.done) * elapsed / self.done
-            rest = f", about {duration(left)} left"
-        self.say(f"{text} ({duration(elapsed)}{rest})")
+        if 0 < left < self.total:
+            self.say(f"about {duration(left * elapsed / (self.total - left))} left")

@@ -7,6 +7,7 @@ the students' weights, by the hash of their configuration.
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 
 from t3d.atomic import discard, write_text
+from t3d.claim import locked
+from t3d.data.prompts import Problem
 from t3d.data.solutions import solution_trajectory
 from t3d.evaluation.evaluate import EvalResult, evaluate
 from t3d.models.loading import LoadedModel, load_model, load_tokenizer
@@ -126,14 +129,18 @@ class Workshop:
             tokenizer = load_tokenizer(spec.teacher)
             return [solution_trajectory(problem, tokenizer, T3DConfig.block_size) for problem in problems]
         path = self.records_file(spec)
-        if path.is_file():
-            return read_trajectories(path)
+        if not path.is_file():
+            with locked(path):
+                if not path.is_file():  # another process may just have made it
+                    self._roll_out(spec, problems, path)
+        return read_trajectories(path)
+
+    def _roll_out(self, spec: StudentSpec, problems: Sequence[Problem], path: Path) -> None:
         started = time.perf_counter()
         teacher = load_model(spec.teacher, device=self.device, dtype=self.suite.dtype)
         params = rollout_params(self.suite, spec.seed)
-        trajectories = roll_out_to_file(teacher, problems, params, path, batch_size=self.batch_size)
+        roll_out_to_file(teacher, problems, params, path, batch_size=self.batch_size)
         _write_seconds(path, started)
-        return trajectories
 
     def _train(self, spec: StudentSpec, folder: Path) -> None:
         records = self._records(spec)

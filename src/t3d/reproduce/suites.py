@@ -4,8 +4,10 @@ One student per method learns all tasks of its suite together; the paper trains 
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,7 +47,7 @@ class Budget:
     """Test problems per task; None: all."""
     validation_limit: int
     """Validation problems per task, of the learning-rate grid."""
-    samples_per_prompt: int = 4
+    samples_per_prompt: int = 2
     """Answers to a prompt where distinct answers are counted."""
 
 
@@ -65,8 +67,12 @@ class SuiteData(Protocol):
         """Training prompts of all tasks; ``solved``: with the real solutions that SFT learns."""
         ...
 
-    def paths(self) -> list[str]:
-        """Files and folders that are read, for the user to check."""
+    def identity(self, *, solved: bool) -> dict[str, str]:
+        """What tells the training problems from others of the same count and seed; part of the hash."""
+        ...
+
+    def paths(self, tasks: Sequence[str]) -> list[Path]:
+        """Files and folders that are read for training and these tasks, for the user to check."""
         ...
 
 
@@ -89,6 +95,8 @@ class Suite:
     dtype: str
     """Of decoding. Training keeps float32 weights; bf16 autocast is a field of ``training``."""
     data: SuiteData
+    flags: tuple[str, ...] = ()
+    """Of a command that takes this suite, besides its name."""
 
     def budget(self, *, quick: bool) -> Budget:
         """The budget of one student."""
@@ -129,8 +137,14 @@ class MiniData:
         share = -(-count // len(TASKS))
         return [problem for task in TASKS.values() for problem in task.problems("train", share, seed)]
 
-    def paths(self) -> list[str]:
+    def identity(self, *, solved: bool) -> dict[str, str]:
+        """The seed says it all."""
+        del solved
+        return {}
+
+    def paths(self, tasks: Sequence[str]) -> list[Path]:
         """Nothing is read."""
+        del tasks
         return []
 
 
@@ -152,20 +166,39 @@ class SdarData:
         return [_with_prompt(problem, PROMPT_KINDS[task]) for problem in problems]
 
     def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
-        """The first ``count`` lines of the file; the seed draws nothing."""
+        """The first ``count`` lines of the file; the seed draws nothing.
+
+        Raises InputError for a file with fewer, since every method is to learn from as many.
+        """
         del seed
         kinds: dict[str, PromptKind] = {"math": "math", "function": "function", "stdio": "stdio"}
-        problems = read_prompt_file(self.folder / ("solutions.jsonl" if solved else "train.jsonl"))[:count]
+        problems = read_prompt_file(self._training_file(solved=solved))[:count]
+        if len(problems) < count:
+            problem = f"{self._training_file(solved=solved)} has only {len(problems)} lines"
+            raise InputError("num_prompts", count, problem, "add some, or give --num-prompts")
         for problem in problems:
             if problem.task not in kinds:
                 fix = f"use one of {', '.join(kinds)}"
                 raise InputError("task", problem.task, f"problem {problem.id!r}: not a kind of prompt", fix)
         return [_with_prompt(problem, kinds[problem.task]) for problem in problems]
 
-    def paths(self) -> list[str]:
+    def identity(self, *, solved: bool) -> dict[str, str]:
+        """SHA-256 of the file, once it is there."""
+        file = self._training_file(solved=solved)
+        return {"sha256": _sha256(file) if file.is_file() else "missing"}
+
+    def paths(self, tasks: Sequence[str]) -> list[Path]:
         """What has to be in the folder."""
-        names = ("train.jsonl", "solutions.jsonl", *(f"{name}/" for name in BENCHMARKS))
-        return [str(self.folder / name) for name in names]
+        return [self.folder / name for name in ("train.jsonl", "solutions.jsonl", *tasks)]
+
+    def _training_file(self, *, solved: bool) -> Path:
+        return self.folder / ("solutions.jsonl" if solved else "train.jsonl")
+
+
+@cache
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _with_prompt(problem: Problem, kind: PromptKind) -> Problem:
@@ -219,6 +252,7 @@ def sdar_suite(folder: str | Path) -> Suite:
         quick=dataclasses.replace(full, num_prompts=3000, num_optimizer_steps=354),
         dtype="bfloat16",
         data=SdarData(Path(folder)),
+        flags=("--data", str(folder)),
     )
 
 

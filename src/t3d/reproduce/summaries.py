@@ -8,7 +8,7 @@ from typing import Any
 
 from t3d.evaluation.aup import accuracy_under_parallelism
 from t3d.evaluation.metrics import mean_interval
-from t3d.reproduce.paper import METRICS, benchmark_mean, printed
+from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
 from t3d.reproduce.suites import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC, Suite
 
@@ -135,12 +135,23 @@ class Rows:
 
     def _paper(self, setting: str, task: str, metric: str) -> tuple[float | None, bool]:
         """The paper's number, and whether the paper prints it."""
-        model = self.suite.teachers[self.demand.teacher]
-        where = (self.demand.table, model, self.demand.student(0, None).name, setting)
-        value = printed(*where, task, metric)
+        model, method = self.suite.teachers[self.demand.teacher], self.demand.student(0, None).name
+        value = printed(self.demand.table, model, method, setting, task, metric)
         if value is not None or task != AVERAGE:
             return value, value is not None
-        return benchmark_mean(*where, metric), False
+        if metric != "retention":
+            return self._paper_mean(method, setting, metric), False
+        own, base = (self._paper_mean(name, setting, "accuracy") for name in (method, ORIGINAL))
+        return (100 * own / base if own is not None and base else None), False
+
+    def _paper_mean(self, method: str, setting: str, metric: str) -> float | None:
+        """The mean of the paper's cells. None where our tasks are benchmarks that it does not all print, as
+        means over different benchmarks say nothing side by side."""
+        where = (self.demand.table, self.suite.teachers[self.demand.teacher], method, setting)
+        tasks = [task for task in self.suite.tasks if task in BENCHMARKS]
+        if any(printed(*where, task, metric) is None for task in tasks):
+            return None
+        return benchmark_mean(*where, metric)
 
 
 def table_entries(suite: Suite, found: Sequence[tuple[Demand, Records]]) -> list[Entry]:
@@ -169,14 +180,14 @@ def _entries(rows: Rows) -> Iterator[Entry]:
 
 
 def _relative_entries(all_rows: Sequence[Rows], entries: Sequence[Entry]) -> list[Entry]:
-    """Table 1's improvement over the original model, and how much of its accuracy Table 2 keeps."""
-    kinds = {1: "improvement", 2: "retention"}
+    """Table 1's improvement over the original model, and how much of its accuracy is kept at full steps."""
+    kinds = {1: "improvement", 2: "retention", 5: "retention"}
     wanted = [
         entry
         for entry in entries
         if entry.metric == "accuracy"
         and entry.task == AVERAGE
-        and (entry.table == 2 or (entry.table == 1 and entry.setting in GROUPS))
+        and (entry.table in (2, 5) or (entry.table == 1 and entry.setting in GROUPS))
     ]
     original = {(e.teacher, e.setting): e.mean for e in wanted if e.method == ORIGINAL}
     result = []

@@ -62,17 +62,17 @@ def markdown_tables(suite: Suite, entries: Sequence[Entry], foreword: str, after
     return "\n\n".join([*parts, afterword.rstrip()]) + "\n"
 
 
-def grid_table(rates: Sequence[float], scores: Mapping[tuple[str, str], Mapping[float, float]]) -> str:
+def grid_table(rates: Sequence[float], scores: Mapping[str, Mapping[float, float]]) -> str:
     """Validation accuracy by learning rate; the chosen one is bold."""
     body = []
-    for (teacher, method), found in scores.items():
+    for method, found in scores.items():
         best = max(found, key=lambda rate: (found[rate], -rate), default=None) if found else None
         cells = [
             "-" if rate not in found else f"**{found[rate]:.1f}**" if rate == best else f"{found[rate]:.1f}"
             for rate in rates
         ]
-        body.append([teacher, method_title(method), *cells])
-    return _grid(["teacher", "method", *(f"{rate:g}" for rate in rates)], body)
+        body.append([method_title(method), *cells])
+    return _grid(["method", *(f"{rate:g}" for rate in rates)], body)
 
 
 def _grid(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -135,7 +135,8 @@ def _table_1(suite: Suite, index: Index) -> Iterator[str]:
         ends = ["Average", "Improvement %", "paper: Average", "paper: Improvement %"]
         yield heading
         yield _grid(["TokPS", "method", *columns, *ends], body)
-        yield "Accuracy under parallelism, and distinct answers to one prompt (4 at full steps and T = 1):"
+        draws = suite.full.samples_per_prompt
+        yield f"Accuracy under parallelism, and distinct answers ({draws} to a prompt, full steps, T = 1):"
         yield _grid(
             ["method", "AUP, block size 4", "AUP, block size 8", "distinct answers"],
             [[method_title(method), *_extras(index, teacher, method)] for method in _methods(index, teacher)],
@@ -155,10 +156,16 @@ def _table_2(suite: Suite, index: Index) -> Iterator[str]:
             cells = [index.get((teacher, method, "B4-T1", task, "accuracy")) for task in suite.tasks]
             whole = index.get((teacher, method, "B4-T1", AVERAGE, "accuracy"))
             kept = index.get((teacher, method, "B4-T1", AVERAGE, "retention"))
-            ends = [_ours(whole, with_paper=False), "-" if kept is None else f"{kept.mean:.1f}"]
-            body.append([method_title(method), *map(_ours, cells), *ends, _printed(whole)])
+            ends = [_ours(whole, with_paper=False), _kept(kept), _printed(whole), _printed(kept, ".1f")]
+            body.append([method_title(method), *map(_ours, cells), *ends])
         yield heading
-        yield _grid(["method", *suite.tasks, "Average", "kept, %", "paper: mean of its four"], body)
+        ends = ["Average", "kept, %", "paper: mean of its four", "paper: kept, %"]
+        yield _grid(["method", *suite.tasks, *ends], body)
+
+
+def _kept(retention: Entry | None) -> str:
+    """How much of the original's average accuracy is left."""
+    return "-" if retention is None else f"{retention.mean:.1f}"
 
 
 def _table_3(suite: Suite, index: Index) -> Iterator[str]:
@@ -170,7 +177,8 @@ def _table_3(suite: Suite, index: Index) -> Iterator[str]:
                 for method in _methods(index, teacher):
                     cells = [index.get((teacher, method, setting, task, metric)) for metric in METRICS]
                     body.append([task, method_title(method), *(_cost(entry) for entry in cells)])
-            yield f"{heading} confidence {names[setting]}"
+            where = f"{heading} confidence {names[setting]}"
+            yield f"{where}; of {AVERAGE}, the paper's number is the mean of its four benchmarks."
             yield _grid(["task", "method", *(_METRIC_TITLES[metric] for metric in METRICS)], body)
 
 
@@ -184,30 +192,34 @@ def _cost(entry: Entry | None) -> str:
 
 
 def _table_4(suite: Suite, index: Index) -> Iterator[str]:
-    del suite
+    task = "math500" if "math500" in suite.tasks else AVERAGE
     for teacher, heading in _teachers(index):
         methods = _methods(index, teacher)
         body = []
         for setting in LAMBDA_SETTINGS:
-            found = [index.get((teacher, method, setting, AVERAGE, "accuracy")) for method in methods]
+            found = [index.get((teacher, method, setting, task, "accuracy")) for method in methods]
             body.append([setting, *(_ours(e, with_paper=False) for e in found), *map(_printed, found)])
         header = [f"lambda = {value:g}" for value in LAMBDAS]
-        yield f"{heading} mean over the tasks; the paper's numbers are of MATH500."
+        ours = "mean over the tasks" if task == AVERAGE else "MATH500"
+        yield f"{heading} {ours}; the paper's numbers are of MATH500."
         yield _grid(["setting", *header, *(f"paper: {value:g}" for value in LAMBDAS)], body)
 
 
 def _ablation(suite: Suite, index: Index) -> Iterator[str]:
     for teacher, heading in _teachers(index):
         (setting,) = {setting for owner, _, setting, _, _ in index if owner == teacher}
+        is_full = setting == "B4-T1"
         body = []
         for method in _methods(index, teacher):
             cells = [index.get((teacher, method, setting, task, "accuracy")) for task in suite.tasks]
             whole = index.get((teacher, method, setting, AVERAGE, "accuracy"))
-            body.append(
-                [method_title(method), *map(_ours, cells), _ours(whole, with_paper=False), _printed(whole)]
-            )
+            printed = index.get((teacher, method, setting, "math500", "accuracy"), whole)
+            kept = index.get((teacher, method, setting, AVERAGE, "retention"))
+            ends = [_ours(whole, with_paper=False), *([_kept(kept)] if is_full else []), _printed(printed)]
+            body.append([method_title(method), *map(_ours, cells), *ends])
         yield heading
-        yield _grid(["method", *suite.tasks, "Average", "paper: MATH500"], body)
+        ends = ["Average", *(["kept, %"] if is_full else []), "paper: MATH500"]
+        yield _grid(["method", *suite.tasks, *ends], body)
 
 
 _RENDERERS: dict[int, Callable[[Suite, Index], Iterator[str]]] = {

@@ -6,13 +6,13 @@ from reproduce_helpers import N, records
 from t3d.evaluation.metrics import mean_interval, wilson_interval
 from t3d.reproduce.paper import printed
 from t3d.reproduce.recipes import demands
-from t3d.reproduce.suites import MINI
+from t3d.reproduce.suites import MINI, load_suite
 from t3d.reproduce.summaries import seeds_interval, table_entries
 
 
-def entries(table, rule, seeds=3):
-    found = [(demand, records(demand, rule)) for demand in demands(MINI, [table], seeds, MINI.full)]
-    return {(e.teacher, e.method, e.setting, e.task, e.metric): e for e in table_entries(MINI, found)}
+def entries(table, rule, seeds=3, suite=MINI):
+    found = [(demand, records(demand, rule, suite)) for demand in demands(suite, [table], seeds, suite.full)]
+    return {(e.teacher, e.method, e.setting, e.task, e.metric): e for e in table_entries(suite, found)}
 
 
 def test_one_seed_and_one_task_is_wilson_s_interval():
@@ -83,13 +83,16 @@ def test_table_1_has_aup_and_distinct_answers():
     assert found["mini", "original", "B4", "chain", "aup"].mean == pytest.approx(
         50 + 3 * 50 * 0.22313, abs=0.01
     )
-    assert found["mini", "t3d", "B4-T1-temperature-1", "make", "distinct_answers_per_prompt"].mean == 4.0
+    assert found["mini", "t3d", "B4-T1-temperature-1", "make", "distinct_answers_per_prompt"].mean == 2.0
 
 
 def test_table_2_tells_how_much_is_kept():
     found = entries(2, rule, seeds=1)
     kept = found["mini", "sft", "B4-T1", "average", "retention"]
-    assert kept.mean == 200.0 and kept.paper is None
+    assert kept.mean == 200.0 and not kept.paper_is_printed
+    assert kept.paper == pytest.approx(
+        100 * (60.2 + 86.05 + 50.2 + 69.51) / (68 + 89.84 + 58.6 + 71.95), abs=1e-4
+    )
     average = found["mini", "original", "B4-T1", "average", "accuracy"]
     assert average.paper == pytest.approx((68 + 89.84 + 58.6 + 71.95) / 4) and not average.paper_is_printed
 
@@ -106,7 +109,24 @@ def test_table_3_has_every_measure_beside_the_papers_tempered_confidence():
 def test_ablations_stand_beside_math500(table):
     found = entries(table, rule, seeds=1)
     for (_, method, setting, task, metric), entry in found.items():
+        if metric == "retention":
+            expected = 100 * printed(5, entry.paper_model, method, setting, "math500") / 68.0
+            assert (table, entry.mean) == (5, 200.0) and entry.paper == pytest.approx(expected, abs=1e-4)
+            continue
         assert metric == "accuracy"
         expected = printed(table, entry.paper_model, method, setting, "math500")
         assert entry.paper == (expected if task == "average" else None)
         assert not entry.paper_is_printed
+
+
+def test_real_benchmarks_stand_beside_their_own_numbers():
+    suite = load_suite("sdar", "data")
+    teacher = next(iter(suite.teachers))
+    found = entries(7, rule, seeds=1, suite=suite)
+    own = found[teacher, "t3d", "B8-T4", "math500", "accuracy"]
+    assert (own.paper, own.paper_is_printed) == (45.0, True)
+    assert found[teacher, "t3d", "B8-T4", "gsm8k", "accuracy"].paper is None
+    assert found[teacher, "t3d", "B8-T4", "average", "accuracy"].paper is None, "it is no mean of four"
+    found = entries(2, rule, seeds=1, suite=suite)
+    average = found[teacher, "t3d", "B4-T1", "average", "accuracy"]
+    assert average.paper == pytest.approx((70 + 89.31 + 54.2 + 73.78) / 4, abs=1e-4)

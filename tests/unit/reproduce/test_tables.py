@@ -3,23 +3,24 @@
 import pytest
 from reproduce_helpers import N, record, records
 
-from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, owners
+from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, trained_methods
 from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.recipes import TABLES, demands, grid_cells
 from t3d.reproduce.store import CellStore
-from t3d.reproduce.suites import MINI
+from t3d.reproduce.suites import MINI, load_suite
 from t3d.reproduce.summaries import table_entries
 from t3d.reproduce.tables import grid_table, markdown_tables, method_title
 
 
-def text_of(tables):
+def text_of(tables, suite=MINI):
     entries = []
     for table in tables:
         found = [
-            (demand, records(demand, lambda *_: N // 2)) for demand in demands(MINI, [table], 1, MINI.full)
+            (demand, records(demand, lambda *_: N // 2, suite))
+            for demand in demands(suite, [table], 1, suite.full)
         ]
-        entries += table_entries(MINI, found)
-    return markdown_tables(MINI, entries, "# Title\n", "## End\n")
+        entries += table_entries(suite, found)
+    return markdown_tables(suite, entries, "# Title\n", "## End\n")
 
 
 def rows_of(text, heading):
@@ -63,6 +64,25 @@ def test_table_4_is_settings_by_lambda(text):
     assert rows[2][-3:] == ["67.80", "69.00", "69.20"]
 
 
+def test_full_steps_tell_what_is_kept_by_every_method(text):
+    rows = rows_of(text, "## Table 2. ")
+    assert rows[0][-3:] == ["kept, %", "paper: mean of its four", "paper: kept, %"]
+    t3d = next(row for row in rows if row[0] == method_title("t3d"))
+    assert t3d[-3:] == ["100.0", "71.82", "99.6"]
+    ablations = rows_of(text, "## Table 5. ")
+    assert ablations[0][-2:] == ["kept, %", "paper: MATH500"]
+    assert [row[-2] for row in ablations[2:]] == ["-", *["100.0"] * 9]
+    assert "kept, %" not in rows_of(text, "## Table 6. ")[0]
+
+
+def test_math500_stands_beside_math500_where_a_suite_has_it():
+    text = text_of((4, 7), load_suite("sdar", "data"))
+    assert "(the paper's SDAR-4B-Chat), 1 seed: MATH500; the paper's" in text
+    assert rows_of(text, "## Table 4. ")[2][-3:] == ["67.80", "69.00", "69.20"]
+    original = next(row for row in rows_of(text, "## Table 7. ") if row[0] == "Original Model")
+    assert original[1].endswith("(paper 16.80)") and original[-1] == "16.80"
+
+
 def test_table_3_names_both_confidences(text):
     part = text.split("## Table 3. ")[1].split("\n## ")[0]
     assert part.count("confidence the model's own") == part.count("confidence as sampled") == 1
@@ -75,11 +95,8 @@ def test_overrides_are_named():
     assert method_title("t3d refresh_every=5") == "t3d refresh_every=5"
 
 
-OWNER = ("mini", "t3d")
-
-
 def write_grid(store, right_by_rate):
-    for cell in grid_cells(MINI, *OWNER):
+    for cell in grid_cells(MINI, "t3d"):
         if cell.student.learning_rate in right_by_rate:
             store.write(cell.label, record(cell, lambda *_, c=cell: right_by_rate[c.student.learning_rate]))
 
@@ -88,22 +105,22 @@ def test_the_best_learning_rate_is_chosen_once_the_grid_is_complete(tmp_path):
     store = CellStore(tmp_path)
     rates = MINI.learning_rates
     write_grid(store, {rates[0]: 100, rates[1]: 300})
-    assert chosen_rate(MINI, store, OWNER) is None
+    assert chosen_rate(MINI, store, "t3d") is None
     wanted = demands(MINI, [4], 1, MINI.full)
-    assert owners(wanted) == [OWNER]
+    assert trained_methods(wanted) == ["t3d"]
     assert [cell.student.learning_rate for cell in missing_grid(MINI, store, wanted)] == [rates[2]]
     write_grid(store, {rates[2]: 200})
-    assert chosen_rate(MINI, store, OWNER) == rates[1]
-    assert grid_scores(MINI, store, OWNER)[rates[1]] == pytest.approx(100 * 300 / N)
+    assert chosen_rate(MINI, store, "t3d") == rates[1]
+    assert grid_scores(MINI, store, "t3d")[rates[1]] == pytest.approx(100 * 300 / N)
 
 
 def test_of_two_equal_learning_rates_the_smaller_is_chosen(tmp_path):
     store = CellStore(tmp_path)
     write_grid(store, dict.fromkeys(MINI.learning_rates, 100))
-    assert chosen_rate(MINI, store, OWNER) == min(MINI.learning_rates)
+    assert chosen_rate(MINI, store, "t3d") == min(MINI.learning_rates)
 
 
 def test_the_grid_table_marks_the_best():
-    text = grid_table((0.1, 0.2), {OWNER: {0.1: 50.0, 0.2: 60.0}, ("mini", "ddo"): {}})
+    text = grid_table((0.1, 0.2), {"t3d": {0.1: 50.0, 0.2: 60.0}, "ddo": {}})
     assert "| 50.0 | **60.0** |" in text
     assert "| DDO | - | - |" in text

@@ -1,0 +1,103 @@
+"""The plots of a reproduction: per teacher, what each table shows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from t3d.report.bars import Bar, plot_bars, plot_lines
+from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
+from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, Demand
+from t3d.reproduce.suites import DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, Suite
+from t3d.reproduce.summaries import AVERAGE, CURVES, Entry, Records, Rows
+from t3d.reproduce.tables import TITLES, method_title
+
+_FULL = "full steps (block size 4)"
+_BARS: dict[int, dict[str, str]] = {
+    1: {_FULL: "B4-T1", "2 tokens per step": "T2", "4 tokens per step": "T4"},
+    2: {_FULL: "B4-T1"},
+    3: {"confidence of the model's own": DYNAMIC[0], "confidence as sampled": DYNAMIC[1]},
+    5: {_FULL: GRID_SETTINGS[0]},
+    6: {"block size 8, 2 tokens per step": GRID_SETTINGS[1]},
+    7: {"block size 8, 4 tokens per step": GRID_SETTINGS[2]},
+}
+"""Groups of bars of a table, and the setting that each shows."""
+
+
+def write_plots(
+    suite: Suite, found: Sequence[tuple[Demand, Records]], entries: Sequence[Entry], output: Path
+) -> list[Path]:
+    """A plot per table and teacher, and Table 1's accuracy-TPF curves; returns their paths."""
+    paths = []
+    tasks = f"mean over {', '.join(suite.tasks)}"
+    for teacher in dict.fromkeys(entry.teacher for entry in entries):
+        name = Path(teacher).name
+        for table in sorted({entry.table for entry in entries if entry.teacher == teacher}):
+            accuracies = {
+                (entry.setting, entry.method): _bar(entry)
+                for entry in entries
+                if (entry.table, entry.teacher, entry.task) == (table, teacher, AVERAGE)
+                and entry.metric == "accuracy"
+            }
+            path = output / f"table{table}-{name}.png"
+            draw = _lambda_plot if table == 4 else _bar_plot(table)
+            draw(accuracies, path, f"Table {table}: {name}, {tasks}")
+            paths.append(path)
+        rows = [
+            Rows(suite, demand, records)
+            for demand, records in found
+            if (demand.table, demand.teacher) == (1, teacher) and set(CURVES["B4"]) <= set(demand.settings)
+        ]
+        for block, settings in CURVES.items() if rows else ():
+            curves = {
+                TITLES[item.demand.method]: [_curve_point(item, setting) for setting in settings]
+                for item in rows
+            }
+            path = output / f"accuracy-tpf-{name}-{block}.png"
+            title = f"{name}, block size {block[1:]}, {tasks}"
+            plot_accuracy_per_forward(curves, path, title, annotated=(TITLES[ORIGINAL], TITLES["t3d"]))
+            paths.append(path)
+    return paths
+
+
+Accuracies = Mapping[tuple[str, str], Bar]
+"""By setting and method."""
+
+
+def _bar_plot(table: int) -> Callable[[Accuracies, Path, str], None]:
+    def draw(accuracies: Accuracies, path: Path, title: str) -> None:
+        groups = {
+            group: {method_title(m): bar for (s, m), bar in accuracies.items() if s == setting}
+            for group, setting in _BARS[table].items()
+        }
+        if len(groups) == 1:
+            title += f"\n{next(iter(groups))}"
+        plot_bars(groups, path, title, baseline=TITLES[ORIGINAL])
+
+    return draw
+
+
+def _lambda_plot(accuracies: Accuracies, path: Path, title: str) -> None:
+    methods = list(dict.fromkeys(method for _, method in accuracies))  # in the order of LAMBDAS
+    lines = {
+        setting: [
+            (value, accuracies[setting, method]) for value, method in zip(LAMBDAS, methods, strict=True)
+        ]
+        for setting in LAMBDA_SETTINGS
+    }
+    plot_lines(lines, path, title, xlabel="lambda (weight of the path term)")
+
+
+def _bar(entry: Entry) -> Bar:
+    assert entry.ci95 is not None
+    return Bar(value=entry.mean, low=entry.ci95[0], high=entry.ci95[1])
+
+
+def _curve_point(rows: Rows, setting: str) -> CurvePoint:
+    bar = _bar(rows.accuracy_entry(setting, AVERAGE))
+    forwards = rows.values(setting, AVERAGE, "tokens_per_forward")
+    return CurvePoint(
+        setting=setting,
+        tokens_per_forward=sum(forwards) / len(forwards),
+        accuracy=bar.value,
+        low=bar.low,
+        high=bar.high,
+    )

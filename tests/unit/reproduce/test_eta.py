@@ -1,0 +1,71 @@
+"""Estimates before the work: what is missing counts, what is there does not."""
+
+import dataclasses
+
+import pytest
+from reproduce_helpers import record
+
+from t3d.reproduce import eta
+from t3d.reproduce.recipes import demands
+from t3d.reproduce.store import CellStore
+from t3d.reproduce.students import Workshop
+from t3d.reproduce.suites import MINI
+
+TWO_CORES = 2**eta.PARALLEL_POWER
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch):
+    monkeypatch.setattr(eta, "speed", lambda: TWO_CORES)
+
+
+def plan(folder, table, *, quick, seeds=1):
+    workshop = Workshop(suite=MINI, quick=quick, output=folder)
+    found = demands(MINI, [table], seeds, MINI.budget(quick=quick))
+    return eta.make_plan(workshop, CellStore(folder / "cells"), found)
+
+
+def test_a_quick_table_5_is_promised_in_a_quarter_of_an_hour_on_two_cores(tmp_path):
+    quick = plan(tmp_path, 5, quick=True)
+    assert sum(line.num_students for line in quick.lines.values()) == 9
+    assert sum(line.num_missing for line in quick.lines.values()) == 10
+    assert 60 < quick.seconds <= 15 * 60
+
+
+def test_by_hand_for_one_method(tmp_path):
+    """Table 4 without a grid: three T3D students and the rollouts of 3072 prompts.
+
+    Grid: 3 rates, each a student and 450 responses in three settings. Table: two further students (lambda 0.2
+    is the grid's) and six settings of 3 x 512 responses for each of three.
+    """
+    training = 1.9 / 2 * 150
+    grid = 3 * (training + 0.45 * (15 + 13 + 8))
+    table = 2 * training + 3 * 1.536 * (15 + 18 + 13 + 8 + 8 + 6)
+    expected = (15.0 * 3.072 + grid + table) / TWO_CORES
+    assert plan(tmp_path, 4, quick=False).seconds == pytest.approx(expected)
+
+
+def test_finished_cells_take_no_time(tmp_path):
+    store = CellStore(tmp_path / "cells")
+    before = plan(tmp_path, 2, quick=False)
+    (original, *_) = demands(MINI, [2], 1, MINI.full)
+    (cell,) = original.cells(None)
+    store.write(cell.label, record(cell, lambda *_: 1))
+    after = plan(tmp_path, 2, quick=False)
+    line = after.lines["mini", "original"]
+    assert (line.num_done, line.num_missing, line.seconds) == (1, 0, 0.0)
+    assert before.seconds - after.seconds == pytest.approx(15 * 1.536 / TWO_CORES)
+
+
+def test_a_suite_without_measurements_has_no_estimate(tmp_path):
+    suite = dataclasses.replace(MINI, teachers={"org/model": MINI.teachers["mini"]})
+    workshop = Workshop(suite=suite, quick=True, output=tmp_path)
+    found = demands(suite, [5], 1, suite.quick)
+    assert eta.make_plan(workshop, CellStore(tmp_path / "cells"), found).seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (119, "2 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min")]
+)
+def test_durations_are_short_texts(seconds, text):
+    assert eta.duration(seconds) == text

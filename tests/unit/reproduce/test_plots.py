@@ -1,0 +1,46 @@
+"""Which numbers each table's plot shows."""
+
+from reproduce_helpers import N, records
+
+from t3d.reproduce import plots
+from t3d.reproduce.recipes import ORIGINAL, TABLES, demands
+from t3d.reproduce.suites import LAMBDA_SETTINGS, MINI
+from t3d.reproduce.summaries import table_entries
+from t3d.reproduce.tables import TITLES
+
+
+def rule(cell, setting, task):
+    return N // 2 if cell.student.method == ORIGINAL else N // 4
+
+
+def test_every_table_and_teacher_has_its_plot(tmp_path, monkeypatch):
+    drawn = {}
+    for name in ("plot_bars", "plot_lines", "plot_accuracy_per_forward"):
+        monkeypatch.setattr(
+            plots, name, lambda data, path, title, **options: drawn.update({path.name: (data, options)})
+        )
+    found, entries = [], []
+    for table in TABLES:
+        of_table = [(demand, records(demand, rule)) for demand in demands(MINI, [table], 1, MINI.full)]
+        found += of_table
+        entries += table_entries(MINI, of_table)
+    paths = plots.write_plots(MINI, found, entries, tmp_path)
+    assert {path.name for path in paths} == drawn.keys()
+    expected = {f"table{table}-mini.png" for table in TABLES} | {"table1-mini-small.png"}
+    expected |= {"table2-mini-small.png"}
+    expected |= {
+        f"accuracy-tpf-{name}-{block}.png" for name in ("mini", "mini-small") for block in ("B4", "B8")
+    }
+    assert drawn.keys() == expected
+
+    bars, options = drawn["table1-mini.png"]
+    assert list(bars) == ["full steps (block size 4)", "2 tokens per step", "4 tokens per step"]
+    assert options == {"baseline": TITLES[ORIGINAL]}
+    for group in bars.values():
+        assert len(group) == 6
+        assert group[TITLES[ORIGINAL]].value == 50.0
+        assert 22 < group[TITLES["t3d"]].low < 25.0 < group[TITLES["t3d"]].high < 28
+    assert [len(group) for group in drawn["table7-mini.png"][0].values()] == [11]
+    lines, _ = drawn["table4-mini.png"]
+    assert tuple(lines) == LAMBDA_SETTINGS
+    assert [place for place, _ in lines["B8-T8"]] == [0.05, 0.2, 0.5]
