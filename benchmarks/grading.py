@@ -1,20 +1,20 @@
 """What the sandbox costs: graded programs per second beside bare interpreter starts, in one run.
 
-    python benchmarks/grading.py --json | tail -n 1 > docs/results/grading.json
+    python benchmarks/grading.py
 
 ``bare``: ``python -I -S -c pass``, the least that starting this interpreter can cost. The others start,
-isolate, run and judge a program of one function and one test each. Rounds alternate between the sides.
-``times_bare`` is the cost of a program in bare starts; the goal is at most 3.
+isolate, run and judge a program of one function and one test each. Rounds alternate between the sides, and
+``x bare``, the cost of a program in bare starts, compares rounds that follow each other: its median, and in
+brackets its quartiles. The goal is a median of at most 3. Prints a table in Markdown.
 """
 
 import argparse
-import json
 import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
-from typing import Any, get_args
+from statistics import median, quantiles
+from typing import get_args
 
 from t3d.evaluation.code_tests import FunctionTests, grade_programs
 from t3d.evaluation.math_worker import usable_cores
@@ -49,8 +49,8 @@ def graded_programs(isolation: Isolation) -> Callable[[int, int], None]:
     return grade
 
 
-def measure(sides: dict[str, Callable[[int, int], None]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Median programs per second of every side, and its cost in bare starts."""
+def measure(sides: dict[str, Callable[[int, int], None]], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds per program of every side in every round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for run in sides.values():
         run(5, 1)
@@ -59,20 +59,19 @@ def measure(sides: dict[str, Callable[[int, int], None]], args: argparse.Namespa
             started = time.perf_counter()
             run(args.count, args.concurrency)
             seconds[name].append((time.perf_counter() - started) / args.count)
-    ratios = {
-        name: median(own / bare for own, bare in zip(times, seconds["bare"], strict=True))
-        for name, times in seconds.items()
-    }
-    return [
-        {
-            "side": name,
-            "programs_per_second": 1 / median(times),
-            "milliseconds": 1000 * median(times),
-            "times_bare": ratios[name],
-            "goal_met": ratios[name] <= GOAL,
-        }
-        for name, times in seconds.items()
-    ]
+    return seconds
+
+
+def table(seconds: dict[str, list[float]]) -> str:
+    """Programs per second, and the cost in bare starts."""
+    lines = ["| side | programs/s | ms | x bare | goal met |", "|---|---|---|---|---|"]
+    for name, times in seconds.items():
+        ratios = [own / bare for own, bare in zip(times, seconds["bare"], strict=True)]
+        low, middle, high = quantiles(ratios, n=4)
+        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        rate = f"{1 / median(times):.1f} | {1000 * median(times):.1f}"
+        lines.append(f"| {name} | {rate} | {ratio} | {'yes' if middle <= GOAL else 'no'} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -80,10 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=100, help="programs per round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=20, help="programs per round")
+    parser.add_argument("--rounds", type=int, default=25, help="2 or more")
     parser.add_argument("--concurrency", type=int, default=usable_cores(), help="programs at the same time")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
     args = parser.parse_args()
     sides: dict[str, Callable[[int, int], None]] = {"bare": bare_starts}
     for isolation in get_args(Isolation):
@@ -91,17 +89,11 @@ def main() -> None:
         if problem is None:
             sides[isolation] = graded_programs(isolation)
         else:
-            print(f"{isolation}: not measured, {problem}")
-    rows = measure(sides, args)
-    print(f"{'side':12} {'programs/s':>11} {'ms':>7} {'x bare':>7}")
-    for row in rows:
-        print(
-            f"{row['side']:12} {row['programs_per_second']:11.1f} {row['milliseconds']:7.1f} "
-            f"{row['times_bare']:7.2f}"
-        )
-    if args.json:
-        settings = {"count": args.count, "rounds": args.rounds, "concurrency": args.concurrency}
-        print(json.dumps({"rows": rows, **settings, "goal": GOAL, "versions": versions()}))
+            print(f"{isolation}: not measured, {problem}\n")
+    print(table(measure(sides, args)))
+    print(
+        f"\n{args.rounds} rounds of {args.count} programs, {args.concurrency} at the same time; {versions()}"
+    )
 
 
 if __name__ == "__main__":

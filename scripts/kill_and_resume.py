@@ -27,16 +27,16 @@ from torch import equal
 from t3d.checkpoints import checkpoints
 from t3d.trajectory import read_trajectories
 
-DECODE = ["--model", "mini", "--task", "chain", "--max-new-tokens", "56", "--device", "cpu"]
+DECODE = ["--model", "mini", "--max-new-tokens", "56", "--device", "cpu"]
 TRAIN = ["--model", "mini", "--device", "cpu", "--batch-size", "16", "--learning-rate", "3e-4"]
 NUM_UNITS = 16
 UNITS = {
     "rollout": "out.chunks/chunk-*",
-    "eval": "out/chunks/chunk-*",
+    "eval": "out/cells/*.jsonl",
     "train": "out/checkpoints/checkpoint-*",
 }
 """Finished units of work, of which the table shows the newest."""
-WALL_CLOCK = ("seconds", "tokens_per_second")
+WALL_CLOCK = ("seconds", "tokens_per_second", "latency")
 MEASURED = ("speed/", "memory/")
 """Starts of names in the trainer's log that no two runs share."""
 
@@ -49,7 +49,10 @@ def arguments_of(command: str, output: Path, trajectories: Path, size: float) ->
         inputs = [*TRAIN, "--trajectories", str(trajectories), *steps]
     else:
         chunk = max(1, round(128 * size))
-        inputs = [*DECODE, "--limit", str(NUM_UNITS * chunk), "--chunk-size", str(chunk)]
+        tasks, num_chunks = ["--task", "chain"], NUM_UNITS
+        if command == "eval":  # two tasks under two settings, four chunks each
+            tasks, num_chunks = ["--tasks", "chain,make", "--tokens-per-step", "1,4"], NUM_UNITS // 4
+        inputs = [*DECODE, *tasks, "--limit", str(num_chunks * chunk), "--chunk-size", str(chunk)]
     return [command, *inputs, "--output", str(output)]
 
 
@@ -112,8 +115,9 @@ def different_eval(whole: Path, cut: Path) -> list[str]:
     for folder in (cut, whole):
         report = json.loads((folder / "out" / "results.json").read_text())
         del report["config"]["output"], report["config_hash"]
-        for name in WALL_CLOCK:
-            del report["results"][0][name]
+        for entry in report["results"]:
+            for name in WALL_CLOCK:
+                del entry[name]
         reports.append(report)
     found = [name for name in reports[0] if reports[0][name] != reports[1][name]]
     samples = [(folder / "out" / "samples.jsonl").read_bytes() for folder in (cut, whole)]
@@ -126,6 +130,8 @@ DIFFERENCES = {"rollout": different_rollout, "train": different_train, "eval": d
 def newest_unit(command: str, folder: Path) -> str:
     """Name of the newest finished unit of work."""
     found = sorted(folder.glob(UNITS[command]), key=lambda path: path.stat().st_mtime_ns)
+    if command == "eval" and found:
+        return f"{found[-1].stem}, line {len(found[-1].read_bytes().splitlines())}"
     return found[-1].name.split(".")[0] if found else "-"
 
 
@@ -174,7 +180,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="t3d-kill-") as name:
         folder, trajectories = Path(name), Path(name) / "trajectories.parquet"
         if "train" in commands:
-            run(["rollout", *DECODE, "--limit", "256", "--output", str(trajectories)], folder / "log.txt")
+            rollout = ["rollout", *DECODE, "--task", "chain", "--limit", "256"]
+            run([*rollout, "--output", str(trajectories)], folder / "log.txt")
         results = [
             kill_and_compare(command, options.kills, rng, folder / command, trajectories, options.size)
             for command in commands

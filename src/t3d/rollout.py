@@ -6,6 +6,7 @@ from pathlib import Path
 
 from t3d.atomic import check_output_file, discard
 from t3d.claim import CHUNK_SIZE, claim, fingerprint
+from t3d.data.prompt_styles import PromptKind, PromptStyle
 from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
@@ -21,12 +22,14 @@ def roll_out(
     problems: Sequence[Problem],
     params: DecodeParams,
     *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> list[Trajectory]:
     """Decode every problem once and return the trajectories in order."""
     completions = LLM(loaded, max_batch_size=batch_size).decode(
-        decode_requests(loaded.tokenizer, problems),
+        decode_requests(loaded.tokenizer, problems, style=style, kind=kind),
         params,
         on_finish=None if progress is None else lambda _: progress.advance(),
     )
@@ -47,6 +50,8 @@ def roll_out_to_file(
     params: DecodeParams,
     output: str | Path,
     *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
     batch_size: int = 256,
     chunk_size: int = CHUNK_SIZE,
 ) -> list[Trajectory]:
@@ -60,12 +65,17 @@ def roll_out_to_file(
     if not problems:
         raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
     require_unique_ids((problem.id for problem in problems), "prompts")
-    requests = decode_requests(loaded.tokenizer, problems)
+    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
     check_requests(requests, params, loaded.model.config.max_position_embeddings)
     output = Path(output)
-    questions = [(problem.id, problem.question, problem.task) for problem in problems]
+    questions = [(problem.id, problem.question, problem.task, problem.prefix) for problem in problems]
     plan = {
-        "prompts": {"count": len(problems), "sha256": fingerprint(questions)},
+        "prompts": {
+            "count": len(problems),
+            "sha256": fingerprint(questions),
+            "style": style,
+            "kind": kind,
+        },
         "decode": dataclasses.asdict(params),
         "model": {"source": loaded.source, **loaded.identity()},
         "batch_size": batch_size,
@@ -81,7 +91,9 @@ def roll_out_to_file(
                     trajectories += _read_chunk(file)
                     progress.advance(len(part))
                     continue
-                rolled = roll_out(loaded, part, params, batch_size=batch_size, progress=progress)
+                rolled = roll_out(
+                    loaded, part, params, style=style, kind=kind, batch_size=batch_size, progress=progress
+                )
                 write_trajectories(file, rolled)
                 trajectories += rolled
         write_trajectories(output, trajectories)

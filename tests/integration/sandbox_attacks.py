@@ -8,6 +8,31 @@ from pathlib import Path
 
 SECRET = "the secret of the parent"
 CTYPES = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nL = ctypes.c_long"
+SEARCH = """
+import re, sys, types
+def tokens_in(objects):
+    seen, tokens, waiting = set(), [], list(objects)
+    while waiting and len(seen) < 100_000:
+        value = waiting.pop()
+        if id(value) in seen: continue
+        seen.add(id(value))
+        if isinstance(value, (str, bytes, bytearray)):
+            text = value.encode(errors='replace') if isinstance(value, str) else value
+            tokens += re.findall(rb'(?<!-)[0-9a-f]{32}\\n', text)
+        elif isinstance(value, dict): waiting += [*value, *value.values()]
+        elif isinstance(value, (list, tuple, set, frozenset)): waiting += value
+        elif isinstance(value, types.FunctionType):
+            waiting += [*(value.__closure__ or ()), value.__defaults__, value.__code__]
+        elif isinstance(value, types.CodeType): waiting += value.co_consts
+        elif isinstance(value, types.CellType):
+            try: waiting.append(value.cell_contents)
+            except ValueError: pass
+        elif type(value).__name__.endswith('iterator') or type(value) in (map, zip):
+            waiting.append(value.__reduce__())
+        elif isinstance(value, types.FrameType):
+            waiting += [value.f_back, *value.f_locals.values(), value.f_globals, value.f_builtins]
+    return tokens
+"""
 
 
 @dataclass(frozen=True)
@@ -21,7 +46,8 @@ class Attack:
 
 def read_attacks() -> dict[str, Attack]:
     """The attacks by name."""
-    text = Path(__file__).with_name("sandbox_attacks.txt").read_text(encoding="utf-8")
+    files = sorted(Path(__file__).with_name("attacks").glob("*.txt"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     attacks = {}
     for block in re.split(r"^=== ", text, flags=re.MULTILINE)[1:]:
         head, _, body = block.partition("\n")
@@ -57,7 +83,8 @@ class Surroundings:
     def fill(self, text: str) -> str:
         """Text with the names replaced."""
         names = {name: self.folder / name for name in ("secret", "victim", "home", "outside")}
-        values = {**names, "port": self.server.getsockname()[1], "text": repr(SECRET), "ctypes": CTYPES}
+        codes = {"ctypes": CTYPES, "search": SEARCH}
+        values = {**names, **codes, "port": self.server.getsockname()[1], "text": repr(SECRET)}
         for name, value in values.items():
             text = text.replace("{{" + name + "}}", str(value))
         return text

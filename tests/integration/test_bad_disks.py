@@ -13,7 +13,8 @@ from command_helpers import run_failing
 from t3d import rollout
 from t3d.checkpoints import check_checkpoint, checkpoints
 from t3d.cli import main
-from t3d.evaluation import chunks as evaluation_chunks
+from t3d.evaluation import grid
+from t3d.evaluation.cell import CellFile
 from t3d.trajectory import read_trajectories, write_trajectories
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
@@ -106,17 +107,23 @@ def test_rollout_on_a_disk_that_fills_up_keeps_its_chunks(
     assert read_trajectories(small_disk / "out.parquet") == whole
 
 
-@pytest.mark.parametrize("call", [2, 4])
-def test_eval_on_a_disk_that_fills_up_keeps_its_chunks(commands, small_disk, monkeypatch, capsys, call):
+@pytest.mark.parametrize("owner", [CellFile, grid])
+def test_eval_on_a_disk_that_fills_up_keeps_its_responses(commands, small_disk, monkeypatch, capsys, owner):
+    """It fills up before a response that needs a new page of the file, or before the results."""
     command = [*commands["eval"], "--output", str(small_disk / "e")]
-    name = "write_results" if call == 4 else "decode_and_grade"
+    if owner is CellFile:
+        real = CellFile.append
+        monkeypatch.setattr(CellFile, "append", lambda self, row: real(self, row | {"note": "n" * 5000}))
     with monkeypatch.context() as patch:
-        fills_at(patch, evaluation_chunks, name, 1 if call == 4 else call, small_disk)
+        name, call = ("append", 4) if owner is CellFile else ("write_samples", 1)
+        fills_at(patch, owner, name, call, small_disk)
         text = run_failing(command, capsys)
     assert "No space left on device" in text
-    kept = sorted(path.name for path in (small_disk / "e" / "chunks").iterdir())
-    assert kept == [f"chunk-{index:05d}.json" for index in range(call - 1)] + ["plan.json"]
-    assert [path.name for path in (small_disk / "e").iterdir()] == ["chunks"]
+    assert [path.name for path in (small_disk / "e").iterdir()] == ["cells"]
+    names = sorted(path.name for path in (small_disk / "e" / "cells").iterdir())
+    assert names == ["plan.json", "prompts.B4-T1.jsonl"]
+    kept = (small_disk / "e" / "cells" / "prompts.B4-T1.jsonl").read_bytes()
+    assert kept.count(b"\n") == (3 if owner is CellFile else 12)
     (small_disk / "ballast").unlink()
     assert main(command) == 0
     assert len((small_disk / "e" / "samples.jsonl").read_text().splitlines()) == 6

@@ -134,7 +134,7 @@ def test_checkpoint_of_another_architecture(checkpoint, tmp_path, prompts, capsy
 @pytest.mark.parametrize(
     ("flags", "field", "fix"),
     [
-        (["--block-size", "4", "--steps-per-block", "5"], "steps_per_block", "at most steps_per_block=4"),
+        (["--block-size", "4", "--tokens-per-step", "5"], "tokens_per_step", "use divisors of 4"),
         (["--block-size", "0"], "block_size", "positive"),
         (["--block-size", "-4"], "block_size", "positive"),
         (["--temperature", "-1"], "temperature", "0 or more"),
@@ -159,19 +159,19 @@ def test_bad_decoding_settings(checkpoint, prompts, tmp_path, capsys, flags, fie
 
 def test_unknown_config_key_names_the_nearest_one(checkpoint, tmp_path, prompts, capsys):
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({"model": str(checkpoint), "steps_per_blok": 2}))
+    file.write_text(yaml.safe_dump({"model": str(checkpoint), "tokens_per_stp": 2}))
     text = run_failing(["eval", "--config", str(file), "--output", str(tmp_path / "e")], capsys)
-    assert "steps_per_blok" in text
-    assert "did you mean 'steps_per_block'" in text
+    assert "tokens_per_stp" in text
+    assert "did you mean 'tokens_per_step'" in text
 
 
 def test_flags_win_over_the_config_file(checkpoint, tmp_path, prompts):
     file = tmp_path / "config.yaml"
-    settings = {"model": str(checkpoint), "prompts": str(prompts), "max_new_tokens": 12, "steps_per_block": 2}
+    settings = {"model": str(checkpoint), "prompts": str(prompts), "max_new_tokens": 12, "tokens_per_step": 2}
     file.write_text(yaml.safe_dump(settings))
     output = tmp_path / "e"
-    assert main(["eval", "--config", str(file), "--output", str(output), "--steps-per-block", "4"]) == 0
-    assert yaml.safe_load((output / "config.yaml").read_text())["steps_per_block"] == 4
+    assert main(["eval", "--config", str(file), "--output", str(output), "--tokens-per-step", "4"]) == 0
+    assert yaml.safe_load((output / "config.yaml").read_text())["tokens_per_step"] == "4"
 
 
 def test_corrupt_trajectories(checkpoint, rolled, tmp_path, capsys):
@@ -226,7 +226,7 @@ def test_bfloat16_training_moves_the_float32_weights_and_exports_bfloat16(checkp
 
 
 def test_unknown_split_is_named(checkpoint, tmp_path, capsys):
-    arguments = ["eval", "--model", str(checkpoint), "--task", "chain", "--output", str(tmp_path / "e")]
+    arguments = ["eval", "--model", str(checkpoint), "--tasks", "chain", "--output", str(tmp_path / "e")]
     assert "use train" in run_failing([*arguments, "--split", "valid"], capsys)
 
 

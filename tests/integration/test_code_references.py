@@ -12,7 +12,7 @@ from t3d.errors import InputError
 from t3d.evaluation.code_tests import grade_programs
 from t3d.evaluation.humaneval import HumanEvalTask
 from t3d.evaluation.mbpp import MbppTask
-from t3d.evaluation.sandbox import Sandbox
+from t3d.evaluation.sandbox import Limits, Sandbox
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
 pytestmark = [
@@ -22,6 +22,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
 ]
+LIMITS = Limits(time_limit_s=120.0)  # mbpp/123 computes for 5 s, and longer where others compute too
 CASES = [
     ("humaneval", None, 164),
     pytest.param("mbpp", "t3d", 974, marks=pytest.mark.slow),
@@ -32,7 +33,7 @@ CASES = [
 @pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
 def walls(request):
     try:
-        return Sandbox(isolation=request.param)
+        return Sandbox(isolation=request.param, limits=LIMITS)
     except InputError as error:
         pytest.skip(error.problem)
 

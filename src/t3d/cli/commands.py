@@ -9,16 +9,15 @@ import torch
 from rich.console import Console
 
 from t3d.claim import CHUNK_SIZE
-from t3d.cli.choices import Flat, ModelChoice, ProblemChoice
-from t3d.cli.config_file import resolved_config, write_config
+from t3d.cli.choices import Flat, ModelChoice, ProblemChoice, PromptChoice
+from t3d.cli.config_file import write_config
 from t3d.data.prompts import Problem, decode_requests, read_prompt_file
 from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
 from t3d.demo import DemoConfig, run_demo
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.chunks import evaluate_to_folder
 from t3d.llm import LLM
-from t3d.report.console import coloured_steps, results_table
+from t3d.report.console import coloured_steps
 from t3d.report.demo_table import summary_table
 from t3d.rollout import roll_out_to_file
 from t3d.versions import versions
@@ -40,48 +39,23 @@ class Rollout(ModelChoice, ProblemChoice):
     def run(self) -> None:
         """Run the command."""
         require_positive(self, "batch_size", "chunk_size")
-        _, problems = self.resolve(self.split)
-        sizes = {"batch_size": self.batch_size, "chunk_size": self.chunk_size}
-        trajectories = roll_out_to_file(self.load(), problems, self.decode, self.output, **sizes)
+        posed = self.resolve(self.split)
+        trajectories = roll_out_to_file(
+            self.load(),
+            posed.problems,
+            self.decode,
+            self.output,
+            style=posed.style,
+            kind=posed.kind,
+            batch_size=self.batch_size,
+            chunk_size=self.chunk_size,
+        )
         write_config(self, f"{self.output}.yaml")
         print(f"{len(trajectories)} trajectories in {self.output}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(ModelChoice, ProblemChoice):
-    """Accuracy with its 95 % interval, and what decoding cost."""
-
-    output: str
-    """Folder for results.json, samples.jsonl and config.yaml."""
-    split: str = "test"
-    batch_size: int = 256
-    samples_per_prompt: int = 1
-    """Answers drawn for each prompt."""
-    chunk_size: int = CHUNK_SIZE
-    """Answers decoded between two saves; a killed evaluation continues after the last."""
-    decode: Flat = field(default_factory=DecodeParams)
-
-    def run(self) -> None:
-        """Run the command."""
-        require_positive(self, "samples_per_prompt", "batch_size", "chunk_size")
-        task, problems = self.resolve(self.split)
-        result = evaluate_to_folder(
-            self.load(),
-            task,
-            problems,
-            self.decode,
-            self.output,
-            config=resolved_config(self),
-            batch_size=self.batch_size,
-            samples_per_prompt=self.samples_per_prompt,
-            chunk_size=self.chunk_size,
-        )
-        write_config(self, Path(self.output) / "config.yaml")
-        Console().print(results_table([result.summary()], title=self.model))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generate(ModelChoice):
+class Generate(ModelChoice, PromptChoice):
     """Answer prompts on the terminal."""
 
     model: str = "mini"
@@ -100,7 +74,8 @@ class Generate(ModelChoice):
         """Run the command."""
         problems = self._problems()
         loaded = self.load()
-        requests = decode_requests(loaded.tokenizer, problems)
+        style, kind = self.prompt_style or "plain", self.prompt_kind or "math"
+        requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
         check_requests(requests, self.decode, loaded.model.config.max_position_embeddings)
         completions = LLM(loaded, max_batch_size=self.batch_size).decode(requests, self.decode)
         console = Console(highlight=False)

@@ -98,9 +98,12 @@ class DataSolutions(ProblemChoice):
         """Run the command."""
         require_positive(self, "block_size")
         check_output_file(self.output)
-        _, problems = self.resolve(self.split)
+        posed = self.resolve(self.split)
         loaded = load_tokenizer(self.model)
-        records = [solution_trajectory(problem, loaded, self.block_size) for problem in problems]
+        records = [
+            solution_trajectory(problem, loaded, self.block_size, style=posed.style, kind=posed.kind)
+            for problem in posed.problems
+        ]
         write_trajectories(self.output, records)
         print(f"{len(records)} records in {self.output}")
 

@@ -11,10 +11,14 @@ from transformers.utils import logging as transformers_logging
 
 from t3d.cli import (
     commands,
+    compare_command,
     data_commands,
+    eval_command,
     grade_command,
+    lm_eval_command,
     mini_commands,
     reproduce_command,
+    source_command,
     train_command,
 )
 from t3d.cli.config_file import flags_from_file
@@ -24,12 +28,15 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("demo",): commands.Demo,
     ("rollout",): commands.Rollout,
     ("train",): train_command.Train,
-    ("eval",): commands.Eval,
+    ("eval",): eval_command.Eval,
     ("grade",): grade_command.Grade,
+    ("lm-eval",): lm_eval_command.LmEval,
+    ("compare",): compare_command.Compare,
     ("generate",): commands.Generate,
     ("data", "stats"): data_commands.DataStats,
     ("data", "validate"): data_commands.DataValidate,
     ("data", "convert"): data_commands.DataConvert,
+    ("data", "prompts"): source_command.DataPrompts,
     ("data", "solutions"): data_commands.DataSolutions,
     ("mini", "pretrain"): mini_commands.MiniPretrain,
     ("mini", "oracle"): mini_commands.MiniOracle,
@@ -53,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()
     try:
         name, flags = _split_name(arguments)
+        if name == ("lm-eval",):
+            lm_eval_command.forward(flags)  # flags of another program, its --config included
+            return 0
         if name in COMMANDS:
             flags = _expand_config(flags, COMMANDS[name])
             command: Any = tyro.cli(COMMANDS[name], prog=f"t3d {' '.join(name)}", args=flags)

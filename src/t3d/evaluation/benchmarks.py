@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from t3d.data.prompt_styles import PromptKind
+from t3d.data.prompt_styles import PromptKind, PromptStyle
 from t3d.errors import InputError
 from t3d.evaluation.task import Task
 
@@ -23,6 +23,16 @@ PROMPT_KINDS: dict[str, PromptKind] = {
     "mbpp": "function",
     "humaneval": "completion",
 }
+
+
+def default_prompt_style(name: str) -> PromptStyle:
+    """How questions of a task are put where nothing else is said: sdar for benchmarks, else plain."""
+    return "sdar" if name in PROMPT_KINDS else "plain"
+
+
+def prompt_kind(name: str) -> PromptKind:
+    """Kind of the problems of a benchmark or mini task; math where nothing tells."""
+    return PROMPT_KINDS.get(name, "function" if name == "code" else "math")
 
 
 def load_benchmark(name: str, folder: str | Path | None = None, **options: Any) -> Task:

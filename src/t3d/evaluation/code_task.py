@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from t3d.data.local_files import DataFile, find_file, read_data_file
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.evaluation.code_tests import (
@@ -20,7 +21,6 @@ from t3d.evaluation.code_tests import (
     grade_programs,
 )
 from t3d.evaluation.math_answer import Verdict
-from t3d.evaluation.math_data import DataFile, find_file, read_data_file
 from t3d.evaluation.sandbox import Limits, Sandbox
 
 

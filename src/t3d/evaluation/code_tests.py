@@ -28,15 +28,20 @@ Reason = Literal[
 ]
 """Why a test counts as it does. ``wrong``: an assertion or the output; ``error``: another exception;
 ``memory``: a MemoryError; ``exit``: the program ended before the test did; ``forged report``: it wrote to the
-grader's pipe; ``not run``: the program was gone or killed before, or there are no tests."""
+grader's pipe; ``not run``: an earlier test failed, or there are no tests."""
 
 _BLOCK = re.compile(r"```python(.*?)```", re.DOTALL)
 _CPU_TIME_IS_UP = -24  # SIGXCPU
+NUM_PREPARING_STAGES = 2
+"""Of a run of function tests: the program and its setup come before the tests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionTests:
-    """Statements that raise nothing if the program is right. ``setup`` runs between program and tests."""
+    """Statements that raise nothing if the program is right; the first that does ends the run.
+
+    ``setup`` runs between program and tests.
+    """
 
     tests: tuple[str, ...]
     setup: str = ""
@@ -137,12 +142,14 @@ def grade_programs(
 
 
 def _function_results(outcome: Outcome, num_tests: int) -> tuple[CaseResult, ...]:
-    program, *tests = outcome.reports or (None,)
-    if program is not None and program.status != "ok":
-        return (_result_of(program),) * num_tests
-    results = [_result_of(report) for report in tests]
-    if len(results) < num_tests:  # the first of these was running at the end, or the program was
-        results.append(_end_of(outcome))
+    for report in outcome.reports[:NUM_PREPARING_STAGES]:
+        if report.status != "ok":
+            # An assertion of the program's own is no test.
+            status = "error" if report.status == "wrong" else report.status
+            return (_result_of(Report(status=status, detail=report.detail)),) * num_tests
+    results = [_result_of(report) for report in outcome.reports[NUM_PREPARING_STAGES:]]
+    if len(results) < num_tests and all(result.passed for result in results):
+        results.append(_end_of(outcome))  # what was running at the end was this test, or the program
     results += [CaseResult(reason="not run")] * (num_tests - len(results))
     return tuple(results)
 
@@ -155,7 +162,7 @@ def _stdio_results(sandbox: Sandbox, program: str, tests: StdioTests) -> Iterato
             yield CaseResult(reason="not run")
             continue
         outcome = sandbox.run_script(program, stdin, time_limit_s=tests.time_limit_s)
-        killed = outcome.end != "exit"
+        killed = outcome.end not in ("exit", "failed")
         yield _stdio_result(outcome, expected)
 
 
@@ -173,14 +180,15 @@ def _stdio_result(outcome: Outcome, expected: str) -> CaseResult:
 def _result_of(report: Report) -> CaseResult:
     if report.status == "ok":
         return CaseResult(reason="passed")
-    reason = next((reason for reason in get_args(Reason) if reason == report.status), "error")
+    reason = next(reason for reason in get_args(Reason) if reason == report.status)
     return CaseResult(reason=reason, detail=report.detail)
 
 
 def _end_of(outcome: Outcome) -> CaseResult:
     """The result of the test during which the process ended."""
-    if outcome.end == "exit" and outcome.exit_status == _CPU_TIME_IS_UP:
+    assert outcome.end != "done" and outcome.end != "failed", "then every test that ran has a report"
+    if outcome.end != "exit":
+        return CaseResult(reason=outcome.end)
+    if outcome.exit_status == _CPU_TIME_IS_UP:
         return CaseResult(reason="timeout", detail="CPU time")
-    if outcome.end in ("exit", "done"):
-        return CaseResult(reason="exit", detail=f"status {outcome.exit_status}")
-    return CaseResult(reason=outcome.end)
+    return CaseResult(reason="exit", detail=f"status {outcome.exit_status}")

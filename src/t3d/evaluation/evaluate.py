@@ -1,40 +1,55 @@
-"""Decode a task's problems, grade them, measure the cost; results and samples as files."""
+"""Decode a task's problems, grade them, measure the cost."""
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from t3d.atomic import write_text
+from t3d.data.prompt_styles import PromptKind, PromptStyle
 from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_unique_ids
+from t3d.evaluation.math_answer import Verdict
+from t3d.evaluation.math_worker import usable_cores
 from t3d.evaluation.metrics import CostCounts, count_cost, wilson_interval
-from t3d.evaluation.task import Task
+from t3d.evaluation.task import ExplainingTask, Task, verdict_of
 from t3d.llm import LLM
 from t3d.models.loading import LoadedModel
 from t3d.progress import Progress
-from t3d.versions import versions
+
+Asked = tuple[Problem, DecodeRequest]
+"""A problem and one request for an answer to it."""
+RESPONSE_FIELDS = ("id", "response", "num_tokens", "num_denoising_steps", "num_forwards", "finish_reason")
+"""What a sample keeps of a completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One graded response."""
+    """One graded response; ``others`` holds verdicts by other rules, by name."""
 
-    id: str
     task: str
+    id: str
     question: str
     answer: str | None
     response: str
     correct: bool
+    extracted: str | None
+    reason: str
+    others: Mapping[str, bool]
     num_tokens: int
     num_denoising_steps: int
     num_forwards: int
     finish_reason: str
+
+    def row(self) -> dict[str, Any]:
+        """The sample as a line of ``samples.jsonl``, verdicts by other rules beside the first."""
+        row: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            row |= value if name == "others" else {name: value}
+        return row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +72,34 @@ class EvalResult:
         return self.num_correct / self.num_samples
 
     def summary(self) -> dict[str, Any]:
-        """The result without its samples, JSON-ready; accuracies in percent."""
+        """The result without its samples, JSON-ready; accuracies in percent.
+
+        ``latency``: seconds of wall time per response, all decoded together. ``num_timeouts`` and
+        ``num_unparsed`` are those of grading.
+        """
         # Answers to one prompt are not independent: the interval counts prompts, not samples.
         low, high = wilson_interval(self.accuracy * self.num_prompts, self.num_prompts)
+        reasons = Counter(sample.reason for sample in self.samples)
+        others = self.samples[0].others
         return {
             "task": self.task,
             "accuracy": 100 * self.accuracy,
             "ci95": [100 * low, 100 * high],
             "n": self.num_samples,
+            "num_prompts": self.num_prompts,
+            **{
+                name: 100 * sum(sample.others[name] for sample in self.samples) / self.num_samples
+                for name in others
+            },
             "distinct_answers_per_prompt": self.distinct_answers_per_prompt,
             **self.cost,
+            "latency": self.cost["seconds"] / self.num_samples,
+            "finish_reasons": dict(Counter(sample.finish_reason for sample in self.samples).most_common()),
+            "reasons": dict(reasons.most_common()),
+            "num_timeouts": reasons["time limit"] + reasons["timeout"],
+            "num_unparsed": reasons["unparsed"],
             "decode_params": asdict(self.params),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradedChunk:
-    """Some requests of an evaluation, decoded and graded, and what that took."""
-
-    samples: tuple[Sample, ...]
-    counts: CostCounts
 
 
 def evaluate(
@@ -91,27 +114,46 @@ def evaluate(
 ) -> EvalResult:
     """Decode and grade. With ``samples_per_prompt`` > 1 every problem is answered that often.
 
-    :func:`~t3d.evaluation.chunks.evaluate_to_folder` does the same and survives a kill. Raises
-    InputError if there is no problem, if one cannot be graded, or if two share an id.
+    Questions are put as they are. :func:`~t3d.evaluation.grid.evaluate_grid` evaluates several tasks and
+    settings, in any prompt style, and survives a kill. Raises InputError if there is no problem, if one
+    cannot be graded, or if two share an id.
     """
     requests = evaluation_requests(loaded, task, problems, samples_per_prompt)
     with Progress(label, len(requests)) as progress:
-        graded = decode_and_grade(loaded, task, requests, params, batch_size=batch_size, progress=progress)
-    return combine(task, params, requests, [graded])
+        started = time.perf_counter()
+        completions = LLM(loaded, max_batch_size=batch_size).decode(
+            [request for _, request in requests], params, on_finish=lambda _: progress.advance()
+        )
+        counts = count_cost(completions, time.perf_counter() - started)
+    problems_asked = [problem for problem, _ in requests]
+    verdicts = grade_responses(task, list(zip(problems_asked, (c.text for c in completions), strict=True)))
+    samples = [
+        graded(task, problem, response_fields(completion), verdict)
+        for problem, completion, verdict in zip(problems_asked, completions, verdicts, strict=True)
+    ]
+    return combine(task, params, requests, samples, counts)
 
 
 def evaluation_requests(
-    loaded: LoadedModel, task: Task, problems: Sequence[Problem], samples_per_prompt: int
-) -> list[tuple[Problem, DecodeRequest]]:
+    loaded: LoadedModel,
+    task: Task,
+    problems: Sequence[Problem],
+    samples_per_prompt: int,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> list[Asked]:
     """Every problem as often as it is to be answered, each time with its request.
 
-    Raises InputError if there is no problem, if one cannot be graded, or if two share an id.
+    Raises InputError if there is no problem, if one cannot be graded, if two share an id, or where the style
+    has no prompt of that kind.
     """
     if not problems:
         raise InputError("limit", 0, f"no problem of {task.name!r} to evaluate", "use a limit of 1 or more")
     require_unique_ids((problem.id for problem in problems), "problems")
     for problem in problems:
         task.check(problem)
+    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
     return [
         (
             problem,
@@ -119,43 +161,57 @@ def evaluation_requests(
             if samples_per_prompt == 1
             else DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids),
         )
-        for problem, request in zip(problems, decode_requests(loaded.tokenizer, problems), strict=True)
+        for problem, request in zip(problems, requests, strict=True)
         for draw in range(samples_per_prompt)
     ]
 
 
-def decode_and_grade(
-    loaded: LoadedModel,
-    task: Task,
-    requests: Sequence[tuple[Problem, DecodeRequest]],
-    params: DecodeParams,
-    *,
-    batch_size: int,
-    progress: Progress,
-) -> GradedChunk:
-    """Decode these requests and grade the responses."""
-    started = time.perf_counter()
-    completions = LLM(loaded, max_batch_size=batch_size).decode(
-        [request for _, request in requests], params, on_finish=lambda _: progress.advance()
+def grade_responses(task: Task, responses: Sequence[tuple[Problem, str]]) -> Iterator[Verdict]:
+    """Verdicts in order; of a task that threads may share, several are made at the same time."""
+    if not isinstance(task, ExplainingTask):
+        yield from (verdict_of(task, problem, response) for problem, response in responses)
+        return
+    with ThreadPoolExecutor(min(4, usable_cores())) as pool:
+        yield from pool.map(lambda pair: verdict_of(task, *pair), responses)
+
+
+def response_fields(completion: Completion) -> dict[str, Any]:
+    """The fields of RESPONSE_FIELDS."""
+    return {
+        "id": completion.id,
+        "response": completion.text,
+        "num_tokens": completion.visible_length,
+        "num_denoising_steps": completion.num_denoising_steps,
+        "num_forwards": completion.num_forwards,
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def graded(task: Task, problem: Problem, response: Mapping[str, Any], verdict: Verdict) -> Sample:
+    """The sample of a response, which has the fields of RESPONSE_FIELDS and maybe others."""
+    return Sample(
+        task=task.name,
+        question=problem.question,
+        answer=problem.answer,
+        correct=verdict.correct,
+        extracted=verdict.extracted,
+        reason=verdict.reason,
+        others=verdict.others,
+        **{name: response[name] for name in RESPONSE_FIELDS},
     )
-    counts = count_cost(completions, time.perf_counter() - started)
-    pairs = zip(requests, completions, strict=True)
-    samples = tuple(_grade(task, problem, completion) for (problem, _), completion in pairs)
-    return GradedChunk(samples=samples, counts=counts)
 
 
 def combine(
     task: Task,
     params: DecodeParams,
-    requests: Sequence[tuple[Problem, DecodeRequest]],
-    chunks: Sequence[GradedChunk],
+    requests: Sequence[Asked],
+    samples: Sequence[Sample],
+    counts: CostCounts,
 ) -> EvalResult:
-    """The result of an evaluation from all its chunks, in the order of its requests."""
-    samples = tuple(sample for chunk in chunks for sample in chunk.samples)
+    """The result of an evaluation from its samples, which are in the order of its requests."""
     ids = [problem.id for problem, _ in requests]
     num_prompts = len(set(ids))
     answers = {(identity, sample.response) for identity, sample in zip(ids, samples, strict=True)}
-    counts = [chunk.counts for chunk in chunks]
     return EvalResult(
         task=task.name,
         params=params,
@@ -163,41 +219,6 @@ def combine(
         num_samples=len(samples),
         num_prompts=num_prompts,
         distinct_answers_per_prompt=len(answers) / num_prompts,
-        cost=sum(counts[1:], start=counts[0]).cost(),
-        samples=samples,
+        cost=counts.cost(),
+        samples=tuple(samples),
     )
-
-
-def _grade(task: Task, problem: Problem, completion: Completion) -> Sample:
-    return Sample(
-        id=completion.id,
-        task=task.name,
-        question=problem.question,
-        answer=problem.answer,
-        response=completion.text,
-        correct=task.grade(problem, completion.text),
-        num_tokens=completion.visible_length,
-        num_denoising_steps=completion.num_denoising_steps,
-        num_forwards=completion.num_forwards,
-        finish_reason=completion.finish_reason,
-    )
-
-
-def write_results(folder: str | Path, results: Sequence[EvalResult], config: Mapping[str, Any]) -> None:
-    """Write ``samples.jsonl`` and then ``results.json`` (with config, versions and a config hash)."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"setting": index, **asdict(sample)}, ensure_ascii=False)
-        for index, result in enumerate(results)
-        for sample in result.samples
-    ]
-    write_text(folder / "samples.jsonl", "\n".join(lines) + "\n")
-    resolved = json.dumps(dict(config), sort_keys=True, default=str)
-    report = {
-        "results": [result.summary() for result in results],
-        "config": dict(config),
-        "config_hash": hashlib.sha256(resolved.encode()).hexdigest(),
-        "versions": versions(),
-    }
-    write_text(folder / "results.json", json.dumps(report, indent=2, default=str) + "\n")

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from t3d.data.local_files import text_of
 from t3d.data.prompts import Problem
 from t3d.evaluation.code_task import CodeProblem, CodeTask
 from t3d.evaluation.code_tests import FunctionTests
-from t3d.evaluation.math_data import text_of
 
 
 class HumanEvalTask(CodeTask):

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from t3d.data.local_files import Row, find_file, read_data_file, text_of
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.evaluation.math_answer import MathGrader, Verdict
-from t3d.evaluation.math_data import Row, find_file, read_data_file, text_of
 from t3d.evaluation.math_worker import TIME_LIMIT_S, GraderName
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from t3d.data.local_files import text_of
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.evaluation.code_task import CodeProblem, CodeTask
 from t3d.evaluation.code_tests import FunctionTests
-from t3d.evaluation.math_data import text_of
 
 MbppProtocol = Literal["t3d", "sanitized", "all_tests"]
 """``t3d``: the 500 problems of the test split, one test in the question, as in the released code.

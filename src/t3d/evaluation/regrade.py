@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from t3d.atomic import check_output_file, discard, write_text
 from t3d.claim import claim
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
-from t3d.evaluation.math_answer import Verdict
 from t3d.evaluation.math_task import MathTask
 from t3d.evaluation.math_worker import usable_cores
 from t3d.evaluation.metrics import wilson_interval
-from t3d.evaluation.task import Task
+from t3d.evaluation.task import ExplainingTask, Task, verdict_of
 from t3d.progress import Progress
 from t3d.versions import versions
 
@@ -27,19 +26,6 @@ GRADE_CHUNK_SIZE = 64
 
 Row = dict[str, Any]
 _DRAW = re.compile(r"#\d+$")
-
-
-@runtime_checkable
-class ExplainingTask(Task, Protocol):
-    """A task that says why, and what its verdicts depend on."""
-
-    def assess(self, problem: Problem, response: str) -> Verdict:
-        """The verdict on a response."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What verdicts depend on, JSON-ready."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,22 +42,25 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
 
     ``response`` and ``answer``, as ``t3d eval`` writes them, do for ``output`` and ``reference``. Without a
     reference the ``id`` is that of a problem of the task, or its last part. ``#1`` behind an id numbers
-    several answers to one problem. Raises InputError for a file, line or id that is not so.
+    several answers to one problem. Where lines name this task, lines of others are left out. Raises
+    InputError for a file, line or id that is not so.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError("samples", str(path), "no such file", "give a JSONL file of outputs")
-    problems: dict[str, Problem] | None = None
-    outputs: list[SavedOutput] = []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise InputError("samples", str(path), "not UTF-8 text", "give a JSONL file of outputs") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"line {number} of {path}"
-        row = _parse_row(line, where)
+    rows = [
+        (where, _parse_row(line, where))
+        for where, line in ((f"line {number} of {path}", line) for number, line in enumerate(lines, start=1))
+        if line.strip()
+    ]
+    own = [(where, row) for where, row in rows if _benchmark(row.get("task")) == _benchmark(task.name)]
+    problems: dict[str, Problem] | None = None
+    outputs: list[SavedOutput] = []
+    for where, row in own or rows:
         identity = str(row["id"])
         reference = row.get("reference", row.get("answer"))
         if isinstance(task, MathTask) and reference is not None:
@@ -87,6 +76,11 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
     if not outputs:
         raise InputError("samples", str(path), "the file holds no output", 'write one {"id": ...} per line')
     return outputs
+
+
+def _benchmark(task: object) -> str:
+    """``mbpp`` of ``mbpp-sanitized``, whose problems have the same ids."""
+    return str(task).partition("-")[0]
 
 
 def _parse_row(line: str, where: str) -> Row:
@@ -157,7 +151,8 @@ def grade_to_file(
                     rows = list(pool.map(graded_row, part))
                     write_text(file, _lines(rows))
                 graded += rows
-        summary = {**summarise(outputs, graded), **settings, "versions": versions()}
+        summary = {**summarise(outputs, graded), **_by_setting(outputs, graded), **settings}
+        summary["versions"] = versions()
         write_text(output, _lines(graded))
         write_text(output.with_name(output.name + ".summary.json"), json.dumps(summary, indent=2) + "\n")
         discard(chunks)
@@ -165,11 +160,7 @@ def grade_to_file(
 
 
 def _verdict_row(task: Task, saved: SavedOutput) -> Row:
-    if isinstance(task, ExplainingTask):
-        verdict = task.assess(saved.problem, saved.output)
-    else:
-        correct = task.grade(saved.problem, saved.output)
-        verdict = Verdict(correct=correct, extracted=None, reason="passed" if correct else "failed")
+    verdict = verdict_of(task, saved.problem, saved.output)
     row = {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
     return {**row, **verdict.others, **({"grader": verdict.grader} if verdict.grader else {})}
 
@@ -193,6 +184,16 @@ def summarise(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str
         **{name: 100 * sum(row[name] for row in graded) / count for name in others},
         "reasons": dict(Counter(row["reason"] for row in graded).most_common()),
     }
+
+
+def _by_setting(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str, Any]:
+    """The same for each decoding setting, where the lines name several."""
+    parts: dict[Any, list[tuple[SavedOutput, Row]]] = {}
+    for saved, row in zip(outputs, graded, strict=True):
+        parts.setdefault(row.get("setting"), []).append((saved, row))
+    if len(parts) == 1:
+        return {}
+    return {"settings": {str(label): summarise(*zip(*part, strict=True)) for label, part in parts.items()}}
 
 
 def _lines(rows: Sequence[Row]) -> str:

@@ -2,9 +2,12 @@
 
 What a program is kept from: files outside its private folder (it may read the interpreter and the installed
 packages), the network, other processes, more memory, time, threads, files and output than its limits, and new
-processes of its own. Success is a report that carries a nonce (``sandbox_process.py``), never an exit status
-or a printed line. Not prevented: inside its own process a program written against this grader can read the
-runner's frames and find the nonce, or return objects that are equal to everything.
+processes of its own. Success is a token for every test, sent from inside the interpreter by code that the
+program can neither reach nor imitate (``sandbox_runner.py``), never an exit status or a printed line.
+
+Not prevented, since tests and program share an interpreter, as in every grader that runs assertions: a
+program can return objects that are equal to everything, read what a test expects from the test's frame,
+replace functions that a test calls, and change its own process below Python (by ctypes, say).
 """
 
 import itertools
@@ -41,8 +44,9 @@ _user_numbers = itertools.count(os.getpid())
 class Limits:
     """What one program may use.
 
-    ``time_limit_s``: wall-clock seconds for the program, and again for each of its tests, from the moment it
-    starts; CPU time is limited by their sum. ``folder_bytes``: all files together, under bubblewrap only.
+    ``time_limit_s``: wall-clock seconds for the program, and again for its setup and each of its tests, from
+    the moment it starts; CPU time is limited by their sum. ``folder_bytes``: all files together, under
+    bubblewrap only.
     """
 
     time_limit_s: float = 10.0
@@ -82,17 +86,17 @@ class Sandbox:
     def run_tests(
         self, source: str, tests: Sequence[str], *, setup: str = "", time_limit_s: float | None = None
     ) -> Outcome:
-        """Run a program, then the setup code, then each test as a statement, all in one namespace.
+        """Run a program, then the setup code, then each test, all in one namespace, until one fails.
 
-        The first report is that of program and setup, the others are of the tests, in order.
+        The reports are of these, in this order.
         """
-        request = Request(source=source, setup=setup, tests=tuple(tests))
+        request = Request(stages=(source, setup, *tests))
         return run_isolated(self.isolation, request, self._limits(time_limit_s))
 
     def run_script(self, source: str, stdin: str, *, time_limit_s: float | None = None) -> Outcome:
         """Run a program as a script and keep what it prints. An exception is its only report."""
         data = stdin.encode("utf-8", "surrogateescape")
-        request = Request(source=source, tests=None, stdin=data)
+        request = Request(source=source, stages=None, stdin=data)
         return run_isolated(self.isolation, request, self._limits(time_limit_s))
 
     def _limits(self, time_limit_s: float | None) -> Limits:
@@ -154,7 +158,7 @@ def run_isolated(isolation: Isolation, request: Request, limits: Limits) -> Outc
             time_limit_s=limits.time_limit_s,
             output_limit=limits.output_bytes,
             folder=folder,
-            keep_output=request.tests is None,
+            keep_output=request.stages is None,
         )
 
 
@@ -171,7 +175,7 @@ def _private_folder(isolation: Isolation, uid: int | None) -> Generator[str | No
 
 
 def _resource_limits(isolation: Isolation, request: Request, limits: Limits) -> dict[str, int]:
-    num_stages = 1 if request.tests is None else 1 + len(request.tests)
+    num_stages = 1 if request.stages is None else len(request.stages)
     values = {
         "AS": limits.memory_bytes,
         "CPU": math.ceil(limits.time_limit_s * num_stages) + 1,
@@ -224,7 +228,7 @@ def isolation_problem(isolation: Isolation) -> str | None:
             "open('inside', 'w').write('x')",
         ]
         try:
-            outcome = run_isolated(isolation, Request(source=PROBE, tests=tuple(tests)), DEFAULT_LIMITS)
+            outcome = run_isolated(isolation, Request(stages=(PROBE, *tests)), DEFAULT_LIMITS)
         except SandboxError as error:
             return " ".join(str(error).split())[:300]
     for step, report in zip(["the probe", *tests], outcome.reports, strict=False):

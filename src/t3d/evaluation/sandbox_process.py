@@ -1,8 +1,9 @@
 """The parent's side of a tested program: start it, feed it, hear its reports, and end it in time.
 
-A report is a line that begins with a nonce: random text that the runner (``sandbox_runner.py``) got with the
-request and that the program is never told. So what a program prints, or writes to descriptors it finds, is
-no report. A line without the nonce ends the run.
+Every stage has a token of its own: random text that the runner (``sandbox_runner.py``) got with the request,
+that the program is never told, and that the runner sends when the stage has ended well. Tokens count in their
+order and once. Other reports begin with a mark, so that what a program writes to descriptors it finds is no
+report; a program that finds the mark can report that it failed. Any other line ends the run.
 """
 
 import marshal
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +26,7 @@ START_LIMIT_S = 60.0
 """Seconds until the runner must be ready, however busy the machine is; they count against no program."""
 END_LIMIT_S = 5.0
 MAX_REPORT_LENGTH = 1000
+FAILURES = ("wrong", "memory", "exit", "error")
 CHUNK_BYTES = 2**16
 # The runner gets its own copy of the builtins, out of the program's reach.
 BOOT = (
@@ -41,7 +43,7 @@ ENVIRONMENT = {
 }
 INTERPRETER_FLAGS = ("-P", "-s", "-S", "-B", "-c", BOOT)
 
-End = Literal["done", "exit", "timeout", "output limit", "forged report"]
+End = Literal["done", "failed", "exit", "timeout", "output limit", "forged report"]
 
 
 class SandboxError(RuntimeError):
@@ -50,27 +52,24 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What the runner is to do. ``tests`` None runs the source as a script with ``stdin``.
+    """What the runner is to do.
+
+    ``stages``: statements to run in one namespace, the first exception ends the run; None runs ``source`` as
+    a script with ``stdin``.
 
     ``uid``: user id to change to; ``landlock``: arguments of the runner's ``make_ruleset``; ``seccomp``:
     filter; ``limits``: resource limits by name; ``parent``: process id that must still be the parent.
     """
 
-    source: str
-    setup: str = ""
-    tests: tuple[str, ...] | None
+    source: str = ""
+    stages: tuple[str, ...] | None
     stdin: bytes | None = None
     packages: tuple[str, ...] = ()
     uid: int | None = None
-    landlock: Mapping[str, Any] | None = None
+    landlock: dict[str, Any] | None = None
     seccomp: bytes | None = None
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
     parent: int | None = None
-
-    @property
-    def num_reports(self) -> int | None:
-        """Reports after which function tests are done: one for the program, one for each test."""
-        return None if self.tests is None else 1 + len(self.tests)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +87,9 @@ class Report:
 class Outcome:
     """What became of a program.
 
-    ``reports``: of the stages, in order. ``end``: ``done`` after all of them, ``exit`` if the process ended
-    by itself, otherwise why it was killed. ``exit_status``: negative for a signal; None if it was killed.
+    ``reports``: of the stages, in order, up to the first that failed. ``end``: ``done`` if none did,
+    ``failed`` if one did, ``exit`` if the process ended by itself, otherwise why it was killed.
+    ``exit_status``: negative for a signal; None if it was killed.
     """
 
     reports: tuple[Report, ...]
@@ -162,7 +162,9 @@ def end_process(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
         process.kill()
         process.wait()
     deadline = time.monotonic() + END_LIMIT_S
-    while select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    poll = select.poll()
+    poll.register(reports, select.POLLIN)
+    while poll.poll(1000 * max(0.0, deadline - time.monotonic())):
         if not os.read(reports.fileno(), CHUNK_BYTES):
             return
 
@@ -184,31 +186,29 @@ class Conversation:
         keep_output: bool,
     ) -> None:
         assert process.stdin is not None and process.stdout is not None
-        self._process, self._request = process, request
-        self._output_limit, self._keep_output = output_limit, keep_output
-        self._nonce = secrets.token_hex(16).encode()
+        self._process, self._output_limit, self._keep_output = process, output_limit, keep_output
+        self._mark, *self._tokens = (
+            secrets.token_hex(16).encode() for _ in range(1 + len(request.stages or ()))
+        )
         fields = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-        fields |= {"nonce": self._nonce, "report_to": reports_to}
-        fields["limits"] = dict(request.limits)
-        fields["landlock"] = None if request.landlock is None else dict(request.landlock)
+        tokens = [token + b"\n" for token in self._tokens]
+        fields |= {"mark": self._mark, "tokens": tokens, "report_to": reports_to}
         self._to_send = memoryview(runner_code() + marshal.dumps(fields))
-        self._is_ready = False
-        self._partial_line = b""
+        self._is_ready, self._partial_line = False, b""
         self._reports: list[Report] = []
         self._output: list[bytes] = []
         self._output_bytes = 0
         self._selector = selectors.PollSelector()
         os.set_blocking(process.stdin.fileno(), False)
-        self._listen(process.stdin, selectors.EVENT_WRITE, self._send)
-        self._listen(process.stdout, selectors.EVENT_READ, self._receive_output)
-        self._listen(reports, selectors.EVENT_READ, self._receive_reports)
+        self._selector.register(process.stdin, selectors.EVENT_WRITE, self._send)
+        self._selector.register(process.stdout, selectors.EVENT_READ, self._receive_output)
+        self._selector.register(reports, selectors.EVENT_READ, self._receive_reports)
 
     def run(self, time_limit_s: float) -> Outcome:
         """Until the stages are done, the process has ended, or a limit is reached."""
         deadline = time.monotonic() + START_LIMIT_S
-        started = None
+        started, num_reports = None, 0
         end: End | None = None
-        num_reports = 0
         while end is None:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -233,9 +233,6 @@ class Conversation:
             output=b"".join(self._output),
             seconds=time.monotonic() - started,
         )
-
-    def _listen(self, file: IO[bytes], event: int, handler: Callable[[IO[bytes]], End | None]) -> None:
-        self._selector.register(file, event, handler)
 
     def _serve(self, seconds: float) -> End | None:
         for key, _ in self._selector.select(seconds):
@@ -277,16 +274,26 @@ class Conversation:
             return None
         *lines, self._partial_line = (self._partial_line + chunk).split(b"\n")
         for line in lines:
-            nonce, status, detail = [*line.split(b" ", 2), b"", b""][:3]
-            if not secrets.compare_digest(nonce, self._nonce):
-                return "forged report"
-            if not self._is_ready:
-                self._is_ready = True
-                continue
-            self._reports.append(Report(status=status.decode(), detail=detail.decode()))
-            if len(self._reports) == self._request.num_reports:
-                return "done"
+            if end := self._hear(line):
+                return end
         return "forged report" if len(self._partial_line) > MAX_REPORT_LENGTH else None
+
+    def _hear(self, line: bytes) -> End | None:
+        """Take one line of the runner's, and say whether that is the end."""
+        mark, status, detail = [*line.split(b" ", 2), b"", b""][:3]
+        is_marked = secrets.compare_digest(mark, self._mark)
+        name = status.decode("ascii", "replace")
+        if not self._is_ready:
+            self._is_ready = is_marked and name == "ready"
+            return None if self._is_ready else "forged report"
+        if is_marked and name in FAILURES:
+            self._reports.append(Report(status=name, detail=detail.decode("ascii", "replace")))
+            return "failed"
+        if not self._tokens or not secrets.compare_digest(line, self._tokens[0]):
+            return "forged report"
+        del self._tokens[0]
+        self._reports.append(Report(status="ok", detail=""))
+        return None if self._tokens else "done"
 
 
 def _signed(return_code: int | None) -> int | None:

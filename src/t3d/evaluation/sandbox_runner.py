@@ -2,17 +2,21 @@
 
 :mod:`t3d.evaluation.sandbox_process` sends this file's code and then a request (see ``Request`` there) to a
 bare interpreter, both by ``marshal`` through standard input. Before the program has its first word, this
-code says ``ready``; after each stage it says how the stage went. Every line starts with the nonce of the
-request. This file uses as little of the standard library as it can, since it starts for every program.
+code says ``ready``. Then every stage that ends well sends a token of its own, and the first that fails says
+why. This file uses as little of the standard library as it can, since it starts for every program.
 
-It has its own copy of the builtins and keeps what it calls in globals of its own, so that a program that
-replaces ``exec`` or ``os.write`` changes nothing here.
+A program could look for the tokens of later stages. They are held, with the source of those stages, by a
+chain of C iterators that no variable names, and while a stage runs no Python code of this file does either:
+frames, closures and module contents lead nowhere, and :func:`refuse_inspection` keeps the garbage collector
+from telling. A token that has been sent is worth nothing more.
 """
 
 import _sitebuiltins
 import builtins
 import ctypes
+import itertools
 import marshal
+import operator
 import os
 import resource
 import struct
@@ -29,25 +33,25 @@ write, leave = os.write, os._exit
 
 def main(request):
     """Confine this process, then run the program of the request; does not return after function tests."""
-    report = make_report(request["report_to"], request["nonce"])
+    report = make_report(request["report_to"], request["mark"])
     use_input(request["stdin"])
     for path in request["packages"]:
         sys.path.append(path)
     add_site_builtins()
     confine(request)
     sys.argv = ["program.py"]
-    if request["tests"] is None:
+    if request["stages"] is None:
         run_script(request["source"], report)
     else:
-        run_tests(request["source"], request["setup"], request["tests"], report)
+        run_stages(request, report)
 
 
-def make_report(descriptor, nonce):
-    """The function that sends one line to the parent; the nonce is in no global."""
+def make_report(descriptor, mark):
+    """The function that tells the parent that the runner is ready, or why a stage failed."""
 
     def report(status, detail=""):
         text = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_LENGTH].replace(b"\n", b" ")
-        write(descriptor, b"%s %s %s\n" % (nonce, status.encode(), text))
+        write(descriptor, b"%s %s %s\n" % (mark, status.encode(), text))
 
     return report
 
@@ -170,34 +174,52 @@ def install_filter(libc, steps):
 # ---- programs ----
 
 
-def run_tests(source, setup, tests, report):
-    """Stage 0 is the program and then the setup code, the others are one test each, all in one namespace.
-
-    The stages end at a program that fails; tests are independent of each other's outcome.
-    """
+def run_stages(request, report):
+    """Run stage after stage in one namespace, until one raises an exception."""
     namespace = new_module("program")
-    prepared = [prepare(test, "<test>") for test in tests]
+    refuse_inspection()
     report("ready")
-    for part, name in ((source, "<program>"), (setup, "<setup>")):
-        status, detail = attempt(prepare(part, name), namespace)
-        if status != "ok":
-            report("error" if status == "wrong" else status, detail)
-            leave(0)
-    report("ok")
-    for step in prepared:
-        report(*attempt(step, namespace))
+    try:
+        # Popped, so that only the iterator holds them; and a loop keeps its iterator to itself.
+        for _ in tokens_of(request.pop("stages"), namespace, request.pop("tokens"), request["report_to"]):
+            pass
+        report("error", "StopIteration")  # which only ends a loop; after the last token nobody listens
+    except BaseException as error:
+        report(*describe(error))
     leave(0)
+
+
+def tokens_of(sources, namespace, tokens, descriptor):
+    """An iterator that runs the next stage and then sends its token, both in C."""
+    outcomes = map(exec, iter(sources), itertools.repeat(namespace))
+    # compress takes a token, then an outcome, and lets the token pass if exec returned (None).
+    passed = itertools.compress(iter(tokens), map(operator.not_, outcomes))
+    return map(write, itertools.repeat(descriptor), passed)
+
+
+def refuse_inspection():
+    """Refuse lists of all objects, and tracing, which can jump over lines of a test; for good."""
+
+    def refuse(event, _):
+        # The names stand here because a program cannot replace a constant.
+        if event in {
+            "gc.get_objects",
+            "gc.get_referents",
+            "gc.get_referrers",
+            "sys.monitoring.register_callback",
+            "sys.settrace",
+        }:
+            raise RuntimeError(f"{event} is refused to tested programs")
+
+    sys.addaudithook(refuse)  # which alone has the function
 
 
 def run_script(source, report):
     """Run a program as a script. Its exit status and output are the result; only an error is reported."""
     namespace = new_module("__main__")
     report("ready")
-    step = prepare(source, "<program>")
     try:
-        if isinstance(step, BaseException):
-            raise step
-        exec(step, namespace)
+        exec(source, namespace)
     except SystemExit:
         raise
     except BaseException as error:
@@ -211,25 +233,6 @@ def new_module(name):
     module.__dict__["__builtins__"] = builtins  # else it would get this file's own copy
     sys.modules[name] = sys.modules["__main__"] = module
     return module.__dict__
-
-
-def prepare(source, name):
-    """The compiled source, or the exception that compiling raises."""
-    try:
-        return compile(source, name, "exec", dont_inherit=True)
-    except BaseException as error:
-        return error
-
-
-def attempt(step, namespace):
-    """Run prepared code: how it went, and which exception there was."""
-    try:
-        if isinstance(step, BaseException):
-            raise step
-        exec(step, namespace)
-    except BaseException as error:
-        return describe(error)
-    return "ok", ""
 
 
 def describe(error):

@@ -106,6 +106,8 @@ REFUSED = PROCESSES | NETWORK | OTHER_PROCESSES | UNCOUNTED_MEMORY | FILE_METADA
 CLONE = {"x86_64": 56, "aarch64": 220}
 CLONE3 = 435
 PRLIMIT = {"x86_64": 302, "aarch64": 261}
+PRCTL = {"x86_64": 157, "aarch64": 167}
+SET_DEATH_SIGNAL = 1  # by which a program would outlive a killed grader
 # Calls of which only some commands (the second argument) are refused.
 FCNTL = {"x86_64": 72, "aarch64": 25}
 SIGNAL_COMMANDS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel then signals another process
@@ -143,6 +145,7 @@ def seccomp_filter(machine: str | None = None) -> bytes | None:
     refuse, allow = (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)
     program += _when(CLONE[machine], 0, [(JUMP_IF_ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse])
     program += _when(PRLIMIT[machine], 0, [(JUMP_IF_EQUAL, 0, 1, 0), allow, refuse])  # 0 is the caller
+    program += _when(PRCTL[machine], 0, [(JUMP_IF_EQUAL, 0, 1, SET_DEATH_SIGNAL), refuse, allow])
     for number, commands in ((FCNTL[machine], SIGNAL_COMMANDS), (IOCTL[machine], IOCTL_COMMANDS)):
         checks = [step for command in commands for step in ((JUMP_IF_EQUAL, 0, 1, command), refuse)]
         program += _when(number, 1, [*checks, allow])

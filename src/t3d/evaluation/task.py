@@ -1,11 +1,14 @@
 """What evaluation and rollouts need to know of a task, and tasks read from files."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from t3d.data.boxed import last_boxed
+from t3d.data.prompt_styles import PromptKind, PromptStyle
 from t3d.data.prompts import Problem, read_prompt_file
 from t3d.errors import InputError
-from t3d.mini.boxed import last_boxed
+from t3d.evaluation.math_answer import Verdict
 
 
 @runtime_checkable
@@ -30,6 +33,37 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class ExplainingTask(Task, Protocol):
+    """A task that says why, and what its verdicts depend on. Threads may share it."""
+
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What verdicts depend on, JSON-ready."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosedTask:
+    """Some problems of a task, and how they are put to a model."""
+
+    task: Task
+    problems: list[Problem]
+    style: PromptStyle = "plain"
+    kind: PromptKind = "math"
+
+
+def verdict_of(task: Task, problem: Problem, response: str) -> Verdict:
+    """The verdict on a response; of a task that gives no reasons, ``passed`` or ``failed``."""
+    if isinstance(task, ExplainingTask):
+        return task.assess(problem, response)
+    correct = task.grade(problem, response)
+    return Verdict(correct=correct, extracted=None, reason="passed" if correct else "failed")
+
+
 class PromptFileTask:
     """Problems of a JSONL file, graded by the last ``\\boxed{}`` against ``answer``."""
 
@@ -50,6 +84,17 @@ class PromptFileTask:
                 "answer", None, f"problem {problem.id!r} has no gold answer to grade against", fix
             )
 
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response: its boxed answer has to equal the gold answer as text."""
+        extracted = last_boxed(response)
+        correct = problem.answer is not None and extracted == problem.answer.strip()
+        reason = "equal" if correct else "no answer" if extracted is None else "different"
+        return Verdict(correct=correct, extracted=extracted, reason=reason, grader="boxed_text")
+
     def grade(self, problem: Problem, response: str) -> bool:
-        """True if the boxed answer equals the gold answer as text."""
-        return problem.answer is not None and last_boxed(response) == problem.answer.strip()
+        """Whether the response is right."""
+        return self.assess(problem, response).correct
+
+    def settings(self) -> dict[str, Any]:
+        """What verdicts depend on, JSON-ready."""
+        return {"grader": {"name": "boxed_text"}}

@@ -1,0 +1,190 @@
+"""The grid: labels, refusals, and files that hold every cell."""
+
+import dataclasses
+import json
+
+import pytest
+
+from t3d import demo
+from t3d.data.prompts import Problem
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.evaluation import grid
+from t3d.evaluation.cell import CellFile
+from t3d.evaluation.grid import EvalConfig, Grid, evaluate_grid
+from t3d.evaluation.task import PosedTask
+from t3d.models.loading import load_model
+from t3d.reproduce.suites import MINI
+
+SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
+SETTINGS = Grid(tokens_per_step=(2, 4), dynamic=(0.9,)).settings(SHARED)
+
+
+class NamedTask:
+    """Right if the response has an even number of characters."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def problems(self, split, limit, seed):
+        return [Problem(id=f"{self.name}/{index}", question=f"how many {index}") for index in range(limit)]
+
+    def check(self, problem):
+        assert problem.question
+
+    def grade(self, problem, response):
+        return len(response) % 2 == 0
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint):
+    return load_model(checkpoint, device="cpu", dtype="float64")
+
+
+def posed(name="a", limit=3, **fields):
+    task = NamedTask(name)
+    return PosedTask(task=task, problems=task.problems("", limit, 0), **fields)
+
+
+def run(loaded, folder, tasks, settings=SETTINGS, **config):
+    return evaluate_grid(loaded, tasks, settings, folder, EvalConfig(**config), report={"seed": 7})
+
+
+def samples(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_labels_are_those_of_the_demo_and_of_the_reproduction():
+    shared = DecodeParams(max_new_tokens=demo.MAX_NEW_TOKENS)
+    found = Grid(tokens_per_step=(1, 2, 4), dynamic=(0.9,)).settings(shared)
+    found |= Grid(block_sizes=(8,), tokens_per_step=(1, 2, 4, 8)).settings(shared)
+    assert found == demo.SETTINGS
+    assert all(found[label] == MINI.settings[label] for label in found)
+
+
+def test_every_block_size_meets_every_other_axis():
+    found = Grid(
+        block_sizes=(4, 8), tokens_per_step=(2,), dynamic=(0.9, 0.95), entropy_bounds=(0.2,)
+    ).settings(dataclasses.replace(SHARED, remasking="sequential", seed=3))
+    endings = ("T2", "dynamic", "dynamic-0.95", "entropy-0.2")
+    assert list(found) == [f"B{size}-{ending}" for size in (4, 8) for ending in endings]
+    assert {params.seed for params in found.values()} == {3}
+    assert found["B8-T2"].steps_per_block == 4 and found["B8-T2"].remasking == "sequential"
+    dynamic = found["B8-dynamic-0.95"]
+    assert (dynamic.remasking, dynamic.confidence_threshold) == ("low_confidence_dynamic", 0.95)
+    assert dynamic.steps_per_block == 8
+    assert (found["B4-entropy-0.2"].remasking, found["B4-entropy-0.2"].entropy_bound) == (
+        "entropy_bounded",
+        0.2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"block_sizes": (4, 6), "tokens_per_step": (4,)}, "tokens_per_step=4: does not divide block_size=6"),
+        ({"tokens_per_step": (8,)}, "tokens_per_step=8: does not divide block_size=4"),
+        ({"tokens_per_step": (0,)}, "tokens_per_step=0: not positive"),
+        ({"block_sizes": (0,)}, "block_size=0: not positive"),
+        ({"dynamic": (1.5,)}, "confidence_threshold=1.5: not in"),
+        ({"dynamic": (float("nan"),)}, "confidence_threshold=nan: not in"),
+        ({"entropy_bounds": (-0.1,)}, "entropy_bound=-0.1: not a number of 0 or more"),
+        ({"block_sizes": ()}, "no setting to evaluate"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(fields, message):
+    with pytest.raises(InputError, match=message):
+        Grid(**fields).settings(SHARED)
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence_dynamic", "entropy_bounded", "random"])
+def test_a_strategy_that_no_setting_would_use_is_refused(remasking):
+    shared = dataclasses.replace(SHARED, remasking=remasking)
+    with pytest.raises(InputError, match=f"remasking='{remasking}'"):
+        Grid(tokens_per_step=(), dynamic=(0.9,)).settings(shared)
+
+
+def test_files_hold_every_cell(loaded, tmp_path):
+    tasks = [posed("a"), posed("b", 2, style="sdar")]
+    entries = run(loaded, tmp_path, tasks, samples_per_prompt=2, latency_samples=1)
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert report["results"] == json.loads(json.dumps(entries))
+    assert report["config"] == {"seed": 7} and len(report["config_hash"]) == 64
+    assert "torch" in report["versions"] and report["model"] == loaded.identity()
+    cells = [(entry["task"], entry["setting"]) for entry in entries]
+    assert cells == [(name, label) for name in "ab" for label in ("B4-T2", "B4-T4", "B4-dynamic")]
+    rows = samples(tmp_path)
+    assert [(row["task"], row["setting"]) for row in rows] == [
+        cell for cell in cells for _ in range(6 if cell[0] == "a" else 4)
+    ]
+    for entry in entries:
+        mine = [row for row in rows if (row["task"], row["setting"]) == (entry["task"], entry["setting"])]
+        assert entry["n"] == len(mine) and entry["num_prompts"] == len(mine) / 2
+        assert entry["accuracy"] == pytest.approx(100 * sum(row["correct"] for row in mine) / len(mine))
+        assert entry["mean_length"] == pytest.approx(sum(row["num_tokens"] for row in mine) / len(mine))
+        steps = sum(row["num_denoising_steps"] for row in mine) / len(mine)
+        assert entry["mean_denoising_steps"] == pytest.approx(steps)
+        assert entry["decode_params"] == dataclasses.asdict(SETTINGS[entry["setting"]])
+        assert entry["batch1_latency"]["n"] == 1
+    assert entries[-1]["prompt"] == {"style": "sdar", "kind": "math"}
+    assert list(rows[0])[:6] == ["setting", "task", "id", "question", "answer", "response"]
+    assert names(tmp_path) == ["results.json", "samples.jsonl"]
+
+
+def test_a_cut_grid_ends_like_one_that_was_not(loaded, tmp_path, monkeypatch):
+    tasks = [posed("a", 2), posed("b", 1)]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(loaded, whole, tasks)
+    real, calls = CellFile.append, []
+
+    def append(self, row):
+        calls.append(row)
+        if len(calls) in (3, 9, 10, 15):
+            raise KeyboardInterrupt
+        real(self, row)
+
+    monkeypatch.setattr(CellFile, "append", append)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run(loaded, cut, tasks)
+        assert names(cut) == ["cells"]
+    run(loaded, cut, tasks)
+    assert len(calls) == 3 * (4 + 2) + 4  # each response and verdict once
+    assert (cut / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+    assert names(cut) == names(whole)
+
+
+def test_cells_of_another_evaluation_are_refused(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "discard", lambda folder: None)
+    run(loaded, tmp_path, [posed()])
+    other = {label: dataclasses.replace(params, seed=1) for label, params in SETTINGS.items()}
+    for changes, difference in [
+        ({"tasks": [posed(limit=2)]}, r"tasks\.a\.problems\.count was 3, now 2"),
+        ({"tasks": [posed(style="sdar")]}, r"tasks\.a\.prompt\.style was plain, now sdar"),
+        ({"tasks": [posed(), posed("b")]}, r"tasks\.b\.problems\.count was None, now 3"),
+        ({"settings": other}, r"settings\.B4-T2\.seed was 0, now 1"),
+        ({"samples_per_prompt": 2}, r"samples_per_prompt was 1, now 2"),
+        ({"chunk_size": 5}, r"chunk_size was 512, now 5"),
+    ]:
+        with pytest.raises(InputError, match=difference):
+            run(loaded, tmp_path, **({"tasks": [posed()]} | changes))
+
+
+def test_what_cannot_be_evaluated_is_named_before_anything_is_written(loaded, tmp_path):
+    twice = dataclasses.replace(posed(), problems=[*posed().problems, posed().problems[0]])
+    for tasks, message in [
+        ([twice], "id='a/0': used by two problems"),
+        ([posed(), posed()], "tasks='a': given twice"),
+        ([posed(limit=0)], "limit=0: no problem of 'a'"),
+        ([posed(style="sdar", kind="stdio")], "prompt_style='sdar'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            run(loaded, tmp_path / "out", tasks)
+    long = Grid().settings(DecodeParams(max_new_tokens=500))
+    with pytest.raises(InputError, match="max_new_tokens=500"):
+        run(loaded, tmp_path / "out", [posed()], long)
+    assert not (tmp_path / "out").exists()
