@@ -116,8 +116,8 @@ def test_ids_are_looked_up_in_the_data(tmp_path, capsys):
     [
         ("", "holds no output"),
         ("{", "line 1 of .* not JSON"),
-        ('{"output": "a"}', "id='line 1 of .*missing"),
-        ('{"id": "a", "output": 5}', "output='line 1 of .*missing or no text"),
+        ('{"output": "a"}', 'line 1 of .*has no "id"'),
+        ('{"id": "a", "output": 5}', "line 1 of .*has no text as"),
         ('{"id": "a", "reference": " ", "output": "b"}', "no gold answer"),
         (b"\xff", "not UTF-8"),
     ],

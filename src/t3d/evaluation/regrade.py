@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from t3d.atomic import check_output_file, discard, write_text
 from t3d.claim import claim
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
+from t3d.evaluation.graded_samples import without_draw
 from t3d.evaluation.math_task import MathTask
 from t3d.evaluation.math_worker import usable_cores
 from t3d.evaluation.metrics import wilson_interval
@@ -25,7 +25,6 @@ GRADE_CHUNK_SIZE = 64
 """Default of outputs graded between two saves."""
 
 Row = dict[str, Any]
-_DRAW = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +64,11 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
         reference = row.get("reference", row.get("answer"))
         if isinstance(task, MathTask) and reference is not None:
             question = str(row.get("question", ""))
-            name = _DRAW.sub("", identity)
+            name = without_draw(identity)
             problem = Problem(id=name, question=question, task=task.name, answer=str(reference))
         else:
             if problems is None:
-                problems = {problem.id: problem for problem in task.problems(split, None, 0)}
+                problems = _problems_by_name(task.problems(split, None, 0))
             problem = _problem_of(identity, problems, where)
         task.check(problem)
         outputs.append(SavedOutput(row=row, problem=problem, output=row.get("output", row.get("response"))))
@@ -89,19 +88,25 @@ def _parse_row(line: str, where: str) -> Row:
     except json.JSONDecodeError as error:
         raise InputError("samples", where, f"not JSON ({error})", "write one JSON object per line") from error
     if not isinstance(row, dict) or not isinstance(row.get("id"), (str, int)):
-        raise InputError("id", where, "missing", 'give each line an "id"')
+        raise InputError("samples", where, 'has no "id"', "name the problem that the line answers")
     if not isinstance(row.get("output", row.get("response")), str):
-        raise InputError("output", where, "missing or no text", 'give each line an "output"')
+        raise InputError("samples", where, 'has no text as "output"', "give each line the text to grade")
     return row
 
 
+def _problems_by_name(problems: Sequence[Problem]) -> dict[str, Problem]:
+    """By id, and by its last part where that is no id."""
+    return {
+        **{problem.id.rpartition("/")[2]: problem for problem in problems},
+        **{problem.id: problem for problem in problems},
+    }
+
+
 def _problem_of(identity: str, problems: dict[str, Problem], where: str) -> Problem:
-    short = {name.rpartition("/")[2]: problem for name, problem in problems.items()}
-    for name in (identity, _DRAW.sub("", identity)):
-        for known in (problems, short):
-            if name in known:
-                return known[name]
-    some = ", ".join(list(problems)[:2])
+    for name in (identity, without_draw(identity)):
+        if name in problems:
+            return problems[name]
+    some = ", ".join([problem.id for problem in problems.values()][:2])
     raise InputError("id", identity, f"{where}: no problem has it", f"use the data's ids, such as {some}")
 
 
