@@ -1,4 +1,9 @@
-"""What the programs of ``sandbox_attacks.txt`` are after, and whether they got it."""
+"""What the programs in the folder ``attacks`` are after, and whether they got it. Never run them outside.
+
+After "=== name: reasons" comes a program; lines that begin with "# test: " are its tests. Reasons are those
+that the first test may fail for, and "any" is any. Names in double braces are replaced. The tests fail unless
+the attack gets through: then what the program found or did lets them pass.
+"""
 
 import os
 import re
@@ -10,15 +15,15 @@ SECRET = "the secret of the parent"
 CTYPES = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nL = ctypes.c_long"
 SEARCH = """
 import re, sys, types
-def tokens_in(objects):
-    seen, tokens, waiting = set(), [], list(objects)
+def receipts_in(objects):
+    seen, receipts, waiting = set(), [], list(objects)
     while waiting and len(seen) < 100_000:
         value = waiting.pop()
         if id(value) in seen: continue
         seen.add(id(value))
         if isinstance(value, (str, bytes, bytearray)):
             text = value.encode(errors='replace') if isinstance(value, str) else value
-            tokens += re.findall(rb'(?<!-)[0-9a-f]{32}\\n', text)
+            receipts += re.findall(rb'(?<!-)[0-9a-f]{32}\\n', text)
         elif isinstance(value, dict): waiting += [*value, *value.values()]
         elif isinstance(value, (list, tuple, set, frozenset)): waiting += value
         elif isinstance(value, types.FunctionType):
@@ -31,13 +36,13 @@ def tokens_in(objects):
             waiting.append(value.__reduce__())
         elif isinstance(value, types.FrameType):
             waiting += [value.f_back, *value.f_locals.values(), value.f_globals, value.f_builtins]
-    return tokens
+    return receipts
 """
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A program, tests that it can pass only by getting out, and the reasons that their failure may have."""
+    """A program, tests that it can pass only by getting out, and the reasons that the first may fail for."""
 
     source: str
     tests: tuple[str, ...]

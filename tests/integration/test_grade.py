@@ -204,11 +204,12 @@ def test_code_is_run(tmp_path, task):
     ]
     output = tmp_path / "out.jsonl"
     arguments = grade(write(tmp_path / "in.jsonl", rows), output, "--data", str(DATA), task=task)
-    assert main([*arguments, "--unsafe-no-sandbox"]) == 0
+    assert main([*arguments, "--unsafe-no-sandbox", "--time-limit-s", "30"]) == 0
     graded = read(output)
     assert [row["correct"] for row in graded] == [True, False, False]
     assert graded[0]["reason"] == "passed" and graded[2]["reason"] == "no code"
-    assert json.loads(output.with_name("out.jsonl.summary.json").read_text())["num_prompts"] == 2
+    summary = json.loads(output.with_name("out.jsonl.summary.json").read_text())
+    assert (summary["num_prompts"], summary["grader"]["limits"]["time_limit_s"]) == (2, 30.0)
 
 
 @pytest.mark.slow

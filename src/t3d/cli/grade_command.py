@@ -6,9 +6,10 @@ from typing import Any
 from t3d.cli.config_file import write_config
 from t3d.errors import require_positive
 from t3d.evaluation.benchmarks import BenchmarkName, load_benchmark
-from t3d.evaluation.math_worker import TIME_LIMIT_S, GraderName
+from t3d.evaluation.math_worker import GraderName
 from t3d.evaluation.mbpp import MbppProtocol
 from t3d.evaluation.regrade import GRADE_CHUNK_SIZE, grade_to_file
+from t3d.evaluation.sandbox import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class Grade:
     """Split of the data in which to look up ids."""
     grader: GraderName = "math_verify"
     """Of math answers: math_verify, or legacy, the grader of T3D's released code."""
-    time_limit_s: float = TIME_LIMIT_S
-    """Seconds that comparing one math answer may take; a late one is wrong, and counted."""
+    time_limit_s: float | None = None
+    """Seconds for a math answer (default 3), or for a program and again for each of its tests (10)."""
     protocol: MbppProtocol = "t3d"
     """Of mbpp: t3d, all_tests or sanitized."""
     unsafe_no_sandbox: bool = False
@@ -53,11 +54,15 @@ class Grade:
 
     def _options(self) -> dict[str, Any]:
         """The task's own settings."""
-        if self.task in ("gsm8k", "math500"):
-            names = ("grader", "time_limit_s", "num_workers")
-        else:
-            names = ("unsafe_no_sandbox", *(["protocol"] if self.task == "mbpp" else []))
-        return {name: getattr(self, name) for name in names}
+        is_math = self.task in ("gsm8k", "math500")
+        names = ["grader", "num_workers"] if is_math else ["unsafe_no_sandbox"]
+        if self.task == "mbpp":
+            names.append("protocol")
+        options = {name: getattr(self, name) for name in names}
+        if self.time_limit_s is None:
+            return options
+        limit = self.time_limit_s if is_math else Limits(time_limit_s=self.time_limit_s)
+        return {**options, "time_limit_s" if is_math else "limits": limit}
 
 
 def summary_line(summary: dict[str, Any]) -> str:

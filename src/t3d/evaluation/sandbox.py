@@ -2,7 +2,7 @@
 
 What a program is kept from: files outside its private folder (it may read the interpreter and the installed
 packages), the network, other processes, more memory, time, threads, files and output than its limits, and new
-processes of its own. Success is a token for every test, sent from inside the interpreter by code that the
+processes of its own. Success is a receipt for every test, sent from inside the interpreter by code that the
 program can neither reach nor imitate (``sandbox_runner.py``), never an exit status or a printed line.
 
 Not prevented, since tests and program share an interpreter, as in every grader that runs assertions: a

@@ -1,9 +1,9 @@
 """The parent's side of a tested program: start it, feed it, hear its reports, and end it in time.
 
-Every stage has a token of its own: random text that the runner (``sandbox_runner.py``) got with the request,
-that the program is never told, and that the runner sends when the stage has ended well. Tokens count in their
-order and once. Other reports begin with a mark, so that what a program writes to descriptors it finds is no
-report; a program that finds the mark can report that it failed. Any other line ends the run.
+Every stage has a receipt of its own: random text that the runner (``sandbox_runner.py``) got with the
+request, that the program is never told, and that the runner sends when the stage has ended well. Receipts
+count once and in their order. Other reports begin with a mark, so that what a program writes to descriptors
+it finds is no report; a program that finds the mark can report that it failed. Any other line ends the run.
 """
 
 import marshal
@@ -187,17 +187,15 @@ class Conversation:
     ) -> None:
         assert process.stdin is not None and process.stdout is not None
         self._process, self._output_limit, self._keep_output = process, output_limit, keep_output
-        self._mark, *self._tokens = (
-            secrets.token_hex(16).encode() for _ in range(1 + len(request.stages or ()))
-        )
+        num_texts = 1 + len(request.stages or ())
+        self._mark, *self._receipts = (secrets.token_hex(16).encode() for _ in range(num_texts))
         fields = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-        tokens = [token + b"\n" for token in self._tokens]
-        fields |= {"mark": self._mark, "tokens": tokens, "report_to": reports_to}
+        receipts = [receipt + b"\n" for receipt in self._receipts]
+        fields |= {"mark": self._mark, "receipts": receipts, "report_to": reports_to}
         self._to_send = memoryview(runner_code() + marshal.dumps(fields))
         self._is_ready, self._partial_line = False, b""
         self._reports: list[Report] = []
-        self._output: list[bytes] = []
-        self._output_bytes = 0
+        self._output, self._output_bytes = bytearray(), 0
         self._selector = selectors.PollSelector()
         os.set_blocking(process.stdin.fileno(), False)
         self._selector.register(process.stdin, selectors.EVENT_WRITE, self._send)
@@ -230,7 +228,7 @@ class Conversation:
             reports=tuple(self._reports),
             end=end,
             exit_status=_signed(self._process.returncode) if end == "exit" else None,
-            output=b"".join(self._output),
+            output=bytes(self._output),
             seconds=time.monotonic() - started,
         )
 
@@ -264,7 +262,7 @@ class Conversation:
             return None
         self._output_bytes += len(chunk)
         if self._keep_output:
-            self._output.append(chunk)
+            self._output += chunk
         return "output limit" if self._output_bytes > self._output_limit else None
 
     def _receive_reports(self, file: IO[bytes]) -> End | None:
@@ -289,11 +287,11 @@ class Conversation:
         if is_marked and name in FAILURES:
             self._reports.append(Report(status=name, detail=detail.decode("ascii", "replace")))
             return "failed"
-        if not self._tokens or not secrets.compare_digest(line, self._tokens[0]):
+        if not self._receipts or not secrets.compare_digest(line, self._receipts[0]):
             return "forged report"
-        del self._tokens[0]
+        del self._receipts[0]
         self._reports.append(Report(status="ok", detail=""))
-        return None if self._tokens else "done"
+        return None if self._receipts else "done"
 
 
 def _signed(return_code: int | None) -> int | None:

@@ -2,13 +2,13 @@
 
 :mod:`t3d.evaluation.sandbox_process` sends this file's code and then a request (see ``Request`` there) to a
 bare interpreter, both by ``marshal`` through standard input. Before the program has its first word, this
-code says ``ready``. Then every stage that ends well sends a token of its own, and the first that fails says
+code says ``ready``. Then every stage that ends well sends a receipt of its own, and the first that fails says
 why. This file uses as little of the standard library as it can, since it starts for every program.
 
-A program could look for the tokens of later stages. They are held, with the source of those stages, by a
+A program could look for the receipts of later stages. They are held, with the source of those stages, by a
 chain of C iterators that no variable names, and while a stage runs no Python code of this file does either:
 frames, closures and module contents lead nowhere, and :func:`refuse_inspection` keeps the garbage collector
-from telling. A token that has been sent is worth nothing more.
+from telling. A receipt that has been sent is worth nothing more.
 """
 
 import _sitebuiltins
@@ -181,19 +181,19 @@ def run_stages(request, report):
     report("ready")
     try:
         # Popped, so that only the iterator holds them; and a loop keeps its iterator to itself.
-        for _ in tokens_of(request.pop("stages"), namespace, request.pop("tokens"), request["report_to"]):
+        for _ in receipts_of(request.pop("stages"), namespace, request.pop("receipts"), request["report_to"]):
             pass
-        report("error", "StopIteration")  # which only ends a loop; after the last token nobody listens
+        report("error", "StopIteration")  # which only ends a loop; after the last receipt nobody listens
     except BaseException as error:
         report(*describe(error))
     leave(0)
 
 
-def tokens_of(sources, namespace, tokens, descriptor):
-    """An iterator that runs the next stage and then sends its token, both in C."""
+def receipts_of(sources, namespace, receipts, descriptor):
+    """An iterator that runs the next stage and then sends its receipt, both in C."""
     outcomes = map(exec, iter(sources), itertools.repeat(namespace))
-    # compress takes a token, then an outcome, and lets the token pass if exec returned (None).
-    passed = itertools.compress(iter(tokens), map(operator.not_, outcomes))
+    # compress takes a receipt, then an outcome, and lets the receipt pass if exec returned (None).
+    passed = itertools.compress(iter(receipts), map(operator.not_, outcomes))
     return map(write, itertools.repeat(descriptor), passed)
 
 
