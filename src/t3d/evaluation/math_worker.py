@@ -14,13 +14,13 @@ import select
 import signal
 import subprocess
 import sys
-import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from t3d.errors import InputError
+from t3d.worker_pipe import read_line, write_all
 
 GraderName = Literal["math_verify", "legacy"]
 Reason = Literal["equal", "different", "unparsed", "time limit", "worker died"]
@@ -120,25 +120,13 @@ class MathWorker:
         self._is_ready = True
 
     def _write(self, request: dict[str, object]) -> None:
-        """Send a request. The worker has said that it reads, so a full pipe is emptied at once."""
         assert self._process is not None and self._process.stdin is not None
-        line = json.dumps(request).encode() + b"\n"
-        while line:
-            line = line[os.write(self._process.stdin.fileno(), line) :]
+        write_all(self._process.stdin.fileno(), json.dumps(request).encode() + b"\n")
 
     def _read_line(self, seconds: float) -> bytes:
         assert self._process is not None and self._process.stdout is not None
-        deadline = time.monotonic() + seconds
-        received = bytearray()
-        while not received.endswith(b"\n") and len(received) <= MAX_REPLY_BYTES:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not self._poll.poll(remaining * 1000):
-                raise TimeoutError
-            chunk = os.read(self._process.stdout.fileno(), 2**16)
-            if not chunk:
-                raise EOFError
-            received += chunk
-        return bytes(received)
+        descriptor = self._process.stdout.fileno()
+        return read_line(descriptor, seconds=seconds, max_bytes=MAX_REPLY_BYTES)
 
 
 def _end(process: subprocess.Popen[bytes], owner: int) -> None:

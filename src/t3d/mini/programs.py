@@ -20,11 +20,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from t3d.worker_pipe import read_line, write_all
 
 MAX_SOURCE_LENGTH = 2000
 MAX_CONSTANT = 10**6
@@ -216,26 +217,13 @@ class ProgramWorker:
         process.stdout.close()
 
     def _write(self, request: bytes) -> None:
-        """Send a request. The worker has said that it reads, so a full pipe is emptied at once."""
         assert self._process is not None and self._process.stdin is not None
-        sent = 0
-        while sent < len(request):
-            sent += os.write(self._process.stdin.fileno(), request[sent:])
+        write_all(self._process.stdin.fileno(), request)
 
     def _read_line(self, seconds: float, *, max_bytes: int) -> bytes:
-        """What the worker writes, up to a final line break or ``max_bytes``."""
         assert self._process is not None and self._process.stdout is not None
-        deadline = time.monotonic() + seconds
-        received = bytearray()
-        while not received.endswith(b"\n") and len(received) <= max_bytes:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not self._poll.poll(remaining * 1000):
-                raise TimeoutError
-            chunk = os.read(self._process.stdout.fileno(), 2**16)
-            if not chunk:
-                raise EOFError
-            received += chunk
-        return bytes(received)
+        descriptor = self._process.stdout.fileno()
+        return read_line(descriptor, seconds=seconds, max_bytes=max_bytes)
 
 
 def _parse_reply(reply: bytes, nonce: str, num_outputs: int) -> ProgramResult | None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from task_helpers import EvenTask
 
 from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
@@ -17,21 +18,6 @@ from t3d.progress import Progress
 PARAMS = DecodeParams(max_new_tokens=4, temperature=1.0)
 PROBLEMS = [Problem(id=str(index), question=f"how many {index}") for index in range(5)]
 WALL_CLOCK = ("seconds", "tokens_per_second", "latency")
-
-
-class EvenTask:
-    """Right if the response has an even number of characters."""
-
-    name = "even"
-
-    def problems(self, split, limit, seed):
-        return PROBLEMS
-
-    def check(self, problem):
-        assert problem.question
-
-    def grade(self, problem, response):
-        return len(response) % 2 == 0
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import pytest
+from task_helpers import EvenTask
 
 from t3d import demo
-from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation import grid
@@ -20,29 +20,13 @@ SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
 SETTINGS = Grid(tokens_per_step=(2, 4), dynamic=(0.9,)).settings(SHARED)
 
 
-class NamedTask:
-    """Right if the response has an even number of characters."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def problems(self, split, limit, seed):
-        return [Problem(id=f"{self.name}/{index}", question=f"how many {index}") for index in range(limit)]
-
-    def check(self, problem):
-        assert problem.question
-
-    def grade(self, problem, response):
-        return len(response) % 2 == 0
-
-
 @pytest.fixture(scope="module")
 def loaded(checkpoint):
     return load_model(checkpoint, device="cpu", dtype="float64")
 
 
 def posed(name="a", limit=3, **fields):
-    task = NamedTask(name)
+    task = EvenTask(name)
     return PosedTask(task=task, problems=task.problems("", limit, 0), **fields)
 
 
