@@ -28,7 +28,7 @@ Reason = Literal[
 ]
 """Why a test counts as it does. ``wrong``: an assertion or the output; ``error``: another exception;
 ``memory``: a MemoryError; ``exit``: the program ended before the test did; ``forged report``: it wrote to the
-grader's pipe; ``not run``: an earlier test failed, or there are no tests."""
+grader's socket; ``not run``: an earlier test failed, or there are no tests."""
 
 _BLOCK = re.compile(r"```python(.*?)```", re.DOTALL)
 _CPU_TIME_IS_UP = -24  # SIGXCPU

@@ -4,6 +4,9 @@ Every stage has a receipt of its own: random text that the runner (``sandbox_run
 request, that the program is never told, and that the runner sends when the stage has ended well. Receipts
 count once and in their order. Other reports begin with a mark, so that what a program writes to descriptors
 it finds is no report; a program that finds the mark can report that it failed. Any other line ends the run.
+
+Reports come through a socket, since a program can open its end of a pipe again by name (``/proc/self/fd``),
+for reading, and take reports out of it: then the parent would not hear that the runner was ready.
 """
 
 import marshal
@@ -12,6 +15,7 @@ import secrets
 import select
 import selectors
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -120,8 +124,10 @@ def execute(
     ``time_limit_s`` is wall-clock time for every stage, counted from the report before it. When this returns,
     the process and its group have ended. Raises SandboxError if the runner never becomes ready.
     """
-    reports_from, reports_to = os.pipe()
-    with tempfile.TemporaryFile() as errors, os.fdopen(reports_from, "rb", buffering=0) as reports:
+    reports, reports_to = socket.socketpair()
+    with tempfile.TemporaryFile() as errors, reports, reports_to:
+        reports_to.shutdown(socket.SHUT_RD)
+        report_to = reports_to.fileno()
         try:
             process = subprocess.Popen(
                 [*command],
@@ -131,16 +137,16 @@ def execute(
                 bufsize=0,
                 cwd=folder,
                 env=ENVIRONMENT,
-                pass_fds=(reports_to,),
+                pass_fds=(report_to,),
                 start_new_session=True,
             )
         except OSError as error:
             raise SandboxError(f"{command[0]} does not start: {error}") from error
         finally:
-            os.close(reports_to)
+            reports_to.close()
         with process:
             try:
-                conversation = Conversation(process, reports, request, reports_to, output_limit, keep_output)
+                conversation = Conversation(process, reports, request, report_to, output_limit, keep_output)
                 return conversation.run(time_limit_s)
             except NeverReadyError as error:
                 process.kill()
@@ -151,10 +157,10 @@ def execute(
                 end_process(process, reports)
 
 
-def end_process(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes], reports: socket.socket) -> None:
     """Kill the process with its group, unless it has been waited for, and wait.
 
-    Below bubblewrap the kernel ends the tested process a moment later: that closes the pipe of reports.
+    Below bubblewrap the kernel ends the tested process a moment later: that closes the socket of reports.
     """
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
@@ -179,9 +185,9 @@ class Conversation:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        reports: IO[bytes],
+        reports: socket.socket,
         request: Request,
-        reports_to: int,
+        report_to: int,
         output_limit: int,
         keep_output: bool,
     ) -> None:
@@ -191,7 +197,7 @@ class Conversation:
         self._mark, *self._receipts = (secrets.token_hex(16).encode() for _ in range(num_texts))
         fields = {name: getattr(request, name) for name in Request.__dataclass_fields__}
         receipts = [receipt + b"\n" for receipt in self._receipts]
-        fields |= {"mark": self._mark, "receipts": receipts, "report_to": reports_to}
+        fields |= {"mark": self._mark, "receipts": receipts, "report_to": report_to}
         self._to_send = memoryview(runner_code() + marshal.dumps(fields))
         self._is_ready, self._partial_line = False, b""
         self._reports: list[Report] = []
@@ -239,7 +245,7 @@ class Conversation:
         return None
 
     def _wait(self, seconds: float) -> End:
-        """Both pipes are closed: the process has ended, or has closed them and goes on."""
+        """Output and reports are closed: the process has ended, or has closed them and goes on."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -265,7 +271,7 @@ class Conversation:
             self._output += chunk
         return "output limit" if self._output_bytes > self._output_limit else None
 
-    def _receive_reports(self, file: IO[bytes]) -> End | None:
+    def _receive_reports(self, file: socket.socket) -> End | None:
         chunk = os.read(file.fileno(), CHUNK_BYTES)
         if not chunk:
             self._selector.unregister(file)
