@@ -248,12 +248,15 @@ def test_changes_of_the_suite_are_part_of_command_and_hash(tmp_path):
         "B8-T8",
         "--tasks",
         "chain",
+        "--rollout-temperature",
+        "0.1",
         *changes,
     ]
     assert main(["reproduce", "cell", *words, "--output", str(tmp_path), "--device", "cpu"]) == 0
     (record,) = cells_of(tmp_path).values()
     assert record["config"]["training"]["max_steps"] == 1
     assert record["config"]["records"]["count"] == 4
+    assert record["config"]["records"]["decode"]["temperature"] == 0.1
     assert record["config"]["evaluation"]["limit"] == 1
     assert record["config"]["evaluation"]["settings"]["B8-T8"]["max_new_tokens"] == 8
     command = tyro.cli(ReproduceCell, args=shlex.split(record["command"])[3:])

@@ -1,4 +1,4 @@
-"""The flags that choose a suite, and those that change its teachers, its budget and the length of answers.
+"""The flags that choose a suite, and those that change its teachers, rollouts, budget and length of answers.
 
 What they change is part of the hash of every cell, like the suite itself.
 """
@@ -34,6 +34,8 @@ class SuiteChoice:
     """Problems per task, in place of the suite's; at most so many validation problems too."""
     max_new_tokens: int | None = None
     """Length limit of a response, in rollouts and evaluation, in place of the suite's."""
+    rollout_temperature: float | None = None
+    """Of the rollouts that students learn from, in place of the suite's; 0 is greedy, the paper's is 0.1."""
     tasks: tuple[str, ...] = ()
     """Of the suite's, those that are evaluated; none: all. Training stays that of all."""
 
@@ -46,7 +48,7 @@ class SuiteChoice:
         A teacher is one of the suite's or a checkpoint folder. Raises InputError for anything else.
         """
         suite = load_suite(self.suite, self.data)
-        given = [(name, getattr(self, name)) for name in _CHANGES]
+        given = [(name, getattr(self, name)) for name in (*_CHANGES, "rollout_temperature")]
         flags: list[tuple[str, ...]] = [
             (f"--{name.replace('_', '-')}", str(value)) for name, value in given if value is not None
         ]
@@ -61,7 +63,7 @@ class SuiteChoice:
             full=self._budget(suite.full),
             quick=self._budget(suite.quick),
             settings={name: self._shortened(params) for name, params in suite.settings.items()},
-            rollout=self._shortened(suite.rollout),
+            rollout=self._chosen_rollout(suite.rollout),
             flags=(*suite.flags, *(word for flag in flags for word in flag)),
         )
 
@@ -90,6 +92,14 @@ class SuiteChoice:
         if self.max_new_tokens is None:
             return params
         return dataclasses.replace(params, max_new_tokens=self.max_new_tokens)
+
+    def _chosen_rollout(self, params: DecodeParams) -> DecodeParams:
+        if self.rollout_temperature is None:
+            return self._shortened(params)
+        try:
+            return dataclasses.replace(self._shortened(params), temperature=self.rollout_temperature)
+        except InputError as error:
+            raise InputError("rollout_temperature", error.value, error.problem, error.fix) from None
 
 
 def _models_by_teacher(suite: Suite, teachers: Sequence[str]) -> dict[str, str]:
