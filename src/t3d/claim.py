@@ -7,6 +7,7 @@ lie there must be those of the same plan.
 
 import hashlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Generator, Mapping
@@ -24,6 +25,8 @@ CHUNK_SIZE = 512
 """Default of prompts per unit of decoding. A resumed run redoes whole chunks, so a cut leaves no trace."""
 PLAN_FILE = "plan.json"
 _VERSIONS_OF_NUMBERS = ("t3d", "torch", "transformers")
+
+_logger = logging.getLogger(__name__)
 
 
 class InUseError(InputError):
@@ -97,6 +100,20 @@ def _leaves(plan: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def take_finished(output: Path, before: Mapping[str, Any] | None, plan: Mapping[str, Any]) -> None:
+    """Say that a finished output is taken as it is; ``before`` is the full plan it holds, None without one.
+
+    Raises InputError if it was made by another plan than ``plan``: nothing finished is overwritten.
+    """
+    fix = "delete it to make it again, or use another output"
+    if before is None:
+        raise InputError("output", str(output), "exists, and nothing in it tells how it was made", fix)
+    if found := differences(before, full_plan(plan)):
+        problem = f"is the finished work of another run: {'; '.join(found[:4])}"
+        raise InputError("output", str(output), problem, fix)
+    _logger.warning("%s was finished before by the same command; delete it to make it again", output)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t3d.atomic import check_output_file, discard
-from t3d.claim import CHUNK_SIZE, claim, fingerprint
+from t3d.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finished
 from t3d.data.prompt_styles import PromptKind, PromptStyle
 from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.completion import check_requests
@@ -14,7 +14,7 @@ from t3d.errors import InputError, require_unique_ids
 from t3d.llm import LLM
 from t3d.models.loading import LoadedModel
 from t3d.progress import Progress
-from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
+from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
 
 
 def roll_out(
@@ -58,8 +58,9 @@ def roll_out_to_file(
     """Roll out chunk by chunk into a Parquet file; finished chunks survive a kill.
 
     Chunks lie in ``OUTPUT.chunks`` until all are there. Raises InputError if another run is using
-    that folder or left chunks of other prompts, settings or weights in it, for an id used twice, a
-    prompt that cannot fit, no prompt at all, or an output that is a folder.
+    that folder or left chunks of other prompts, settings or weights in it, if the output was made from such,
+    for an id used twice, a prompt that cannot fit, no prompt at all, or an output that is a folder. A file
+    that the same call finished before is read.
     """
     check_output_file(output)
     if not problems:
@@ -81,6 +82,9 @@ def roll_out_to_file(
         "batch_size": batch_size,
         "chunk_size": chunk_size,
     }
+    if output.is_file():
+        take_finished(output, read_plan(output), plan)
+        return read_trajectories(output)
     trajectories: list[Trajectory] = []
     with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.parquet") as chunks:
         with Progress("rollout", len(problems)) as progress:
@@ -96,7 +100,7 @@ def roll_out_to_file(
                 )
                 write_trajectories(file, rolled)
                 trajectories += rolled
-        write_trajectories(output, trajectories)
+        write_trajectories(output, trajectories, plan=full_plan(plan))
         discard(chunks)
     return trajectories
 

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -140,15 +140,30 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> None:
-    """Write a Parquet file; it appears under ``path`` only when complete."""
+def write_trajectories(
+    path: str | Path, trajectories: Iterable[Trajectory], *, plan: Mapping[str, Any] | None = None
+) -> None:
+    """Write a Parquet file; it appears under ``path`` only when complete.
+
+    ``plan`` tells how it was made (JSON-ready) and is kept in the file, for :func:`read_plan`.
+    """
+    metadata = {b"t3d_schema_version": str(SCHEMA_VERSION).encode(), b"t3d_plan": json.dumps(plan).encode()}
+    schema = _SCHEMA if plan is None else _SCHEMA.with_metadata(metadata)
     rows = []
     for trajectory in trajectories:
         row = asdict(trajectory)
         row["decode_params"] = json.dumps(row["decode_params"], sort_keys=True)
         rows.append(row)
     with atomic_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
+
+
+def read_plan(path: str | Path) -> dict[str, Any] | None:
+    """The plan that :func:`write_trajectories` was given; None without one or for a damaged file."""
+    try:
+        return json.loads(pq.read_metadata(path).metadata[b"t3d_plan"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
 
 
 def read_trajectories(path: str | Path) -> list[Trajectory]:

@@ -12,7 +12,7 @@ from command_helpers import run_failing
 from t3d import rollout
 from t3d.cli import main
 from t3d.models.loading import load_model
-from t3d.trajectory import read_trajectories
+from t3d.trajectory import read_trajectories, write_trajectories
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 
@@ -88,6 +88,29 @@ def test_killed_rollout_continues_from_its_finished_chunks(
     assert not cut.with_name("cut.parquet.chunks").exists()
 
 
+def test_a_finished_rollout_is_kept(checkpoint, prompts, rolled, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rollout, "roll_out", None)
+    content = rolled.read_bytes()
+    command = [
+        "rollout",
+        "--model",
+        str(checkpoint),
+        "--prompts",
+        str(prompts),
+        "--output",
+        str(rolled),
+        *SHORT,
+    ]
+    assert main(command) == 0
+    text = run_failing([*command, "--temperature", "0.2"], capsys)
+    assert "the finished work of another run: decode.temperature was 0.1, now 0.2" in text
+    other = tmp_path / "other.parquet"
+    write_trajectories(other, read_trajectories(rolled))
+    command[command.index(str(rolled))] = str(other)
+    assert "nothing in it tells how it was made" in run_failing(command, capsys)
+    assert rolled.read_bytes() == content
+
+
 def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys, monkeypatch):
     arguments = [
         "rollout",
@@ -102,6 +125,7 @@ def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys
     arguments += ["--output", str(tmp_path / "out.parquet")]
     monkeypatch.setattr(rollout, "discard", lambda folder: None)  # as if killed just before the end
     assert main(arguments) == 0
+    (tmp_path / "out.parquet").unlink()
     text = run_failing([*arguments, "--temperature", "0.2", "--chunk-size", "3"], capsys)
     assert "decode.temperature was 0.1, now 0.2" in text
     assert "chunk_size was 2, now 3" in text

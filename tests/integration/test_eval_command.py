@@ -131,6 +131,8 @@ def test_a_grid_over_a_benchmark_and_a_mini_task_and_again_from_its_config(
         ({"grader": "legacy"}, "grader='legacy': no task of gsm8k, math500"),
         ({"mbpp_protocol": "sanitized"}, "mbpp_protocol='sanitized': no task of mbpp"),
         ({"unsafe_no_sandbox": True}, "unsafe_no_sandbox=True: no task of mbpp, humaneval"),
+        ({"tasks": "gsm8k", "problem_seed": 1}, "problem_seed=1: no task of chain, make, code"),
+        ({"tasks": None, "prompts": "p.jsonl", "split": "train"}, "split='train': a file of prompts has no"),
         ({"prompt_kind": "math"}, "prompt_kind='math': chain has its own kind"),
         ({"split": "valid"}, "split='valid': not known"),
     ],

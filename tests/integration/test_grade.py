@@ -129,8 +129,41 @@ def test_a_bad_file_of_samples_is_named(tmp_path, capsys, content, problem):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-def test_what_must_not_be_written_over_is_refused(tmp_path, capsys):
-    samples = write(tmp_path / "in.jsonl", ROWS[:2])
+def test_an_earlier_verdict_does_not_stay(tmp_path):
+    stale = {"correct": True, "reason": "equal", "strict-match": True, "grader": "another"}
+    rows = [
+        {"id": "a", "reference": "1", "output": "2"},
+        {"id": "b", "reference": "1", "output": "\\boxed{1}"},
+    ]
+    output = tmp_path / "out.jsonl"
+    assert main(grade(write(tmp_path / "in.jsonl", [rows[0] | stale, rows[1]]), output, task="math500")) == 0
+    first, second = read(output)
+    assert (first["correct"], first["reason"], second["correct"]) == (False, "no answer", True)
+    assert "strict-match" not in first and first["grader"] == second["grader"] == "math_verify"
+
+
+def test_lines_of_other_tasks_are_left_out_and_lines_of_none_are_not(tmp_path, capsys):
+    rows = [{"id": str(index), "reference": "1", "output": "\\boxed{1}"} for index in range(3)]
+    rows[1]["task"], rows[2]["task"] = "gsm8k", "math500"
+    samples, output = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(grade(samples, output)) == 0
+    assert [row["id"] for row in read(output)] == ["0", "1"]
+    write(samples, rows[2:])
+    error = run_failing(grade(samples, tmp_path / "other.jsonl"), capsys)
+    assert "task='gsm8k'" in error and "is of math500" in error
+
+
+def test_what_must_not_be_written_over_is_refused(tmp_path, capsys, monkeypatch):
+    samples, output = write(tmp_path / "in.jsonl", ROWS[:2]), tmp_path / "out.jsonl"
+    assert main(grade(samples, output)) == 0
+    content = output.read_bytes()
+    error = run_failing(grade(samples, output, "--grader", "legacy"), capsys)
+    assert "grader.name was math_verify, now legacy" in error
+    monkeypatch.setattr(MathTask, "assess", None)
+    assert main(grade(samples, output)) == 0, "finished before, and read"
+    (tmp_path / "mine.jsonl").write_text("{}")
+    assert "nothing in it tells" in run_failing(grade(samples, tmp_path / "mine.jsonl"), capsys)
+    assert output.read_bytes() == content and (tmp_path / "mine.jsonl").read_text() == "{}"
     assert "is the file of samples" in run_failing(grade(samples, samples), capsys)
     assert "no such file" in run_failing(grade(tmp_path / "none", tmp_path / "out"), capsys)
 

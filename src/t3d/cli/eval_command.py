@@ -23,14 +23,16 @@ from t3d.evaluation.grid import EvalConfig, Grid, evaluate_grid
 from t3d.evaluation.math_worker import GraderName
 from t3d.evaluation.mbpp import MbppProtocol
 from t3d.evaluation.task import PosedTask, PromptFileTask
+from t3d.mini.tasks import TASKS
 from t3d.report.console import results_table
 
 _NEEDED_BY = {
     "grader": ("gsm8k", "math500"),
     "mbpp_protocol": ("mbpp",),
     "unsafe_no_sandbox": ("mbpp", "humaneval"),
+    "problem_seed": tuple(TASKS),
 }
-"""Benchmarks that a flag is for."""
+"""Tasks that a flag is for."""
 LOG_WIDTH = 110
 """Columns of the table where there is no terminal."""
 
@@ -145,6 +147,8 @@ class Eval(ModelChoice, PromptChoice):
                 problem = f"no task of {', '.join(users)} is evaluated"
                 raise InputError(flag, value, problem, "leave it out")
         if self.prompts is not None:
+            if self.split != "test":
+                raise InputError("split", self.split, "a file of prompts has no splits", "leave it out")
             task = PromptFileTask(self.prompts)
             problems = task.problems(self.split, self.limit, self.problem_seed)
             return [self.pose(task, "", problems)]
@@ -155,6 +159,6 @@ class Eval(ModelChoice, PromptChoice):
         ]
 
     def _options(self, name: str) -> dict[str, Any]:
-        """The benchmark's own settings."""
+        """Settings of the task itself."""
         found = {flag: getattr(self, flag) for flag, users in _NEEDED_BY.items() if name in users}
         return {"protocol" if flag == "mbpp_protocol" else flag: value for flag, value in found.items()}

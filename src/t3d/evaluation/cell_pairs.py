@@ -105,7 +105,8 @@ def _check_same_data(pair: Pair, *paths: str) -> None:
 
 def natural_order(text: str) -> list[str | int]:
     """Sort key by which ``p/9`` comes before ``p/10``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]{1,18})", text)]
+    parts = re.split(r"([0-9]{1,18})", text)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,5 +1,6 @@
 """What the code benchmarks share: problems from local files, programs run in the sandbox."""
 
+import ast
 import platform
 import threading
 from abc import ABC, abstractmethod
@@ -15,10 +16,8 @@ from t3d.errors import InputError
 from t3d.evaluation.code_tests import (
     CodeResult,
     FunctionTests,
-    StdioTests,
     extract_code,
     grade_program,
-    grade_programs,
 )
 from t3d.evaluation.math_answer import Verdict
 from t3d.evaluation.sandbox import Limits, Sandbox
@@ -142,7 +141,7 @@ class CodeTask(ABC):
         """Raise InputError if the problem has no tests, or if programs cannot be run safely here."""
         if not self.entry(problem).tests.tests:
             raise InputError("id", problem.id, "the problem has no tests", "leave it out")
-        assert self.sandbox
+        _ = self.sandbox  # raises
 
     def program(self, problem: Problem, response: str) -> str | None:
         """The program of a response, or None if there is none in it."""
@@ -150,7 +149,7 @@ class CodeTask(ABC):
         code = extract_code(response)
         if code is None:
             code = extract_code(entry.prefix + response)
-        return None if code is None else entry.preamble + code
+        return None if code is None else with_preamble(entry.preamble, code)
 
     def result(self, problem: Problem, response: str) -> CodeResult:
         """How the tests of a response's program go; without a program there are none."""
@@ -173,19 +172,6 @@ class CodeTask(ABC):
         """Whether the program of the response passes all tests."""
         return self.result(problem, response).passed
 
-    def grade_all(
-        self, responses: Sequence[tuple[Problem, str]], *, concurrency: int | None = None
-    ) -> list[bool]:
-        """:meth:`grade` for many responses, several at the same time; None is one a core."""
-        programs = [self.program(problem, response) for problem, response in responses]
-        runnable: list[tuple[str, FunctionTests | StdioTests]] = [
-            (program, self.entry(problem).tests)
-            for program, (problem, _) in zip(programs, responses, strict=True)
-            if program is not None
-        ]
-        results = grade_programs(self.sandbox, runnable, concurrency=concurrency)
-        return [program is not None and next(results).passed for program in programs]
-
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""
         return {
@@ -196,3 +182,21 @@ class CodeTask(ABC):
             },
             "data": self.data,
         }
+
+
+def with_preamble(preamble: str, code: str) -> str:
+    """``code`` behind ``preamble``, but for its imports from ``__future__``, which Python wants first."""
+    if not preamble or "__future__" not in code:
+        return preamble + code
+    try:
+        statements = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return preamble + code  # the sandbox reports it
+    lines = code.splitlines(keepends=True)
+    first: list[str] = []
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            first.append(ast.unparse(statement) + "\n")
+            for index in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
+                lines[index] = "\n"
+    return "".join(first) + preamble + "".join(lines)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.atomic import discard, write_text
-from t3d.claim import CHUNK_SIZE, claim, fingerprint
+from t3d.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finished
 from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
@@ -103,9 +103,10 @@ def evaluate_grid(
 
     Returns the entries of ``results.json``, whose ``config`` is ``report``. Responses and verdicts lie in
     ``OUTPUT/cells`` until all are there; the same call continues after a kill and ends with the numbers of an
-    uninterrupted one. Its seconds are the sum over the parts. The weights must be as they were loaded. Raises
-    InputError if another run is using the folder or left cells of another evaluation in it, for a task or id
-    used twice, a prompt that cannot fit, no problem at all, or one that cannot be graded.
+    uninterrupted one. Its seconds are the sum over the parts. Entries that the same call finished before are
+    read. The weights must be as they were loaded. Raises InputError if another run is using the folder or it
+    holds cells or results of another evaluation, for a task or id used twice, a prompt that cannot fit, no
+    problem at all, or one that cannot be graded.
     """
     requests = _requests(loaded, tasks, settings, config.samples_per_prompt)
     plan = {
@@ -114,6 +115,11 @@ def evaluate_grid(
         "model": loaded.identity(),
         **asdict(config),
     }
+    results = Path(output) / "results.json"
+    if results.is_file():
+        before = _read_results(results)
+        take_finished(results, before.get("plan"), plan)
+        return before["results"]
     llm = LLM(loaded, max_batch_size=config.batch_size)
     num_alone = sum(min(len(posed.problems), config.latency_samples) for posed in tasks)
     num_responses = len(settings) * (sum(map(len, requests.values())) + num_alone)
@@ -137,7 +143,7 @@ def evaluate_grid(
         named = list(zip(itertools.product(tasks, settings), cells, strict=True))
         entries = [_entry(posed, label, cell) for (posed, label), cell in named]
         write_samples(output, [(label, cell.result) for (_, label), cell in named])
-        write_text(Path(output) / "results.json", _results(entries, report, loaded))
+        write_text(results, _results(entries, report, loaded, plan))
         discard(folder)
     return entries
 
@@ -206,7 +212,22 @@ def _entry(posed: PosedTask, label: str, cell: CellResult) -> dict[str, Any]:
     }
 
 
-def _results(entries: Sequence[Mapping[str, Any]], config: Mapping[str, Any], loaded: LoadedModel) -> str:
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        match json.loads(path.read_text(encoding="utf-8")):
+            case {"plan": dict(), "results": list()} as found:
+                return found
+    except ValueError:
+        pass
+    return {}
+
+
+def _results(
+    entries: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    loaded: LoadedModel,
+    plan: Mapping[str, Any],
+) -> str:
     resolved = json.dumps(dict(config), sort_keys=True, default=str)
     report = {
         "results": list(entries),
@@ -214,5 +235,6 @@ def _results(entries: Sequence[Mapping[str, Any]], config: Mapping[str, Any], lo
         "config_hash": hashlib.sha256(resolved.encode()).hexdigest(),
         "versions": versions(),
         "model": loaded.identity(),
+        "plan": full_plan(plan),
     }
     return json.dumps(report, indent=2, default=str) + "\n"

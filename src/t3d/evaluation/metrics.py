@@ -49,7 +49,12 @@ class CostCounts:
         return CostCounts(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
     def cost(self) -> dict[str, float]:
-        """The measures of :func:`decoding_cost`."""
+        """What decoding took.
+
+        ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``: committed
+        tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens include the
+        filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible tokens only.
+        """
         return {
             "tokens_per_step": self.committed_tokens / self.denoising_steps,
             "tokens_per_forward": self.committed_tokens / self.forwards,
@@ -72,17 +77,6 @@ def count_cost(completions: Sequence[Completion], seconds: float) -> CostCounts:
         stopped=sum(completion.finish_reason == "stop" for completion in completions),
         seconds=seconds,
     )
-
-
-def decoding_cost(completions: Sequence[Completion], seconds: float) -> dict[str, float]:
-    """What decoding took.
-
-    ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``:
-    committed tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens
-    include the filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible
-    tokens only.
-    """
-    return count_cost(completions, seconds).cost()
 
 
 def token_agreement(completions: Sequence[Completion], targets: Sequence[Completion]) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.atomic import check_output_file, discard, write_text
-from t3d.claim import claim
+from t3d.claim import claim, full_plan, take_finished
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.evaluation.graded_samples import without_draw
@@ -25,6 +25,10 @@ GRADE_CHUNK_SIZE = 64
 """Default of outputs graded between two saves."""
 
 Row = dict[str, Any]
+
+_OTHER_RULES = ("strict-match", "flexible-extract")
+_OF_VERDICTS = ("correct", "extracted", "reason", "grader", *_OTHER_RULES)
+"""Fields of an earlier verdict, which do not stay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +45,8 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
 
     ``response`` and ``answer``, as ``t3d eval`` writes them, do for ``output`` and ``reference``. Without a
     reference the ``id`` is that of a problem of the task, or its last part. ``#1`` behind an id numbers
-    several answers to one problem. Where lines name this task, lines of others are left out. Raises
-    InputError for a file, line or id that is not so.
+    several answers to one problem. Lines that name another task are left out. Raises InputError for a file,
+    line or id that is not so, or if every line names another task.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,10 +60,18 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
         for where, line in ((f"line {number} of {path}", line) for number, line in enumerate(lines, start=1))
         if line.strip()
     ]
-    own = [(where, row) for where, row in rows if _benchmark(row.get("task")) == _benchmark(task.name)]
+    if not rows:
+        raise InputError("samples", str(path), "the file holds no output", 'write one {"id": ...} per line')
+    wanted = (None, _benchmark(task.name))
+    own = [(where, row) for where, row in rows if _benchmark(row.get("task")) in wanted]
+    if not own:
+        others = ", ".join(sorted({str(row["task"]) for _, row in rows}))
+        raise InputError(
+            "task", task.name, f"every line of {path} is of {others}", "give the lines' own task"
+        )
     problems: dict[str, Problem] | None = None
     outputs: list[SavedOutput] = []
-    for where, row in own or rows:
+    for where, row in own:
         identity = str(row["id"])
         reference = row.get("reference", row.get("answer"))
         if isinstance(task, MathTask) and reference is not None:
@@ -72,14 +84,12 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
             problem = _problem_of(identity, problems, where)
         task.check(problem)
         outputs.append(SavedOutput(row=row, problem=problem, output=row.get("output", row.get("response"))))
-    if not outputs:
-        raise InputError("samples", str(path), "the file holds no output", 'write one {"id": ...} per line')
     return outputs
 
 
-def _benchmark(task: object) -> str:
-    """``mbpp`` of ``mbpp-sanitized``, whose problems have the same ids."""
-    return str(task).partition("-")[0]
+def _benchmark(task: object) -> str | None:
+    """``mbpp`` of ``mbpp-sanitized``, whose problems have the same ids; None where no task is named."""
+    return None if task is None else str(task).partition("-")[0]
 
 
 def _parse_row(line: str, where: str) -> Row:
@@ -122,8 +132,9 @@ def grade_to_file(
     """Grade every line of ``samples`` into ``output`` and return the summary, ``OUTPUT.summary.json``.
 
     A line gains ``correct``, ``extracted``, ``reason`` and whatever else the verdict says. Chunks lie in
-    ``OUTPUT.chunks`` until all are there; the same call continues after a kill. Raises InputError as
-    :func:`read_outputs` does, or if another run is using that folder or left other chunks in it.
+    ``OUTPUT.chunks`` until all are there; the same call continues after a kill, and reads what it finished
+    before. Raises InputError as :func:`read_outputs` does, or if another run is using that folder, left other
+    chunks in it or made ``output``.
     """
     check_output_file(output)
     samples, output = Path(samples), Path(output)
@@ -138,11 +149,17 @@ def grade_to_file(
     threads = min(4, usable_cores()) if num_workers is None else num_workers
     graded: list[Row] = []
     plan = {**settings, "chunk_size": chunk_size}
+    summary_file = output.with_name(output.name + ".summary.json")
+    if output.is_file():
+        finished = _read_summary(summary_file)
+        take_finished(output, finished.get("plan"), plan)
+        return finished
     with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.jsonl") as chunks:
         with Progress("grade", len(outputs)) as progress, ThreadPoolExecutor(threads) as pool:
 
             def graded_row(saved: SavedOutput) -> Row:
-                row = {**saved.row, **_verdict_row(task, saved)}
+                kept = {name: value for name, value in saved.row.items() if name not in _OF_VERDICTS}
+                row = {**kept, **_verdict_row(task, saved)}
                 progress.advance()
                 return row
 
@@ -157,11 +174,21 @@ def grade_to_file(
                     write_text(file, _lines(rows))
                 graded += rows
         summary = {**summarise(outputs, graded), **_by_setting(outputs, graded), **settings}
-        summary["versions"] = versions()
-        write_text(output, _lines(graded))
-        write_text(output.with_name(output.name + ".summary.json"), json.dumps(summary, indent=2) + "\n")
+        summary |= {"versions": versions(), "plan": full_plan(plan)}
+        write_text(summary_file, json.dumps(summary, indent=2) + "\n")
+        write_text(output, _lines(graded))  # after the summary, by which a finished output is known
         discard(chunks)
     return summary
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        match json.loads(path.read_text(encoding="utf-8")):
+            case {"plan": dict()} as found:
+                return found
+    except (OSError, ValueError):
+        pass
+    return {}
 
 
 def _verdict_row(task: Task, saved: SavedOutput) -> Row:
@@ -180,7 +207,7 @@ def summarise(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str
     count = len(graded)
     accuracy = sum(row["correct"] for row in graded) / count
     low, high = wilson_interval(accuracy * num_prompts, num_prompts)
-    others = [name for name in ("strict-match", "flexible-extract") if name in graded[0]]
+    others = [name for name in _OTHER_RULES if name in graded[0]]
     return {
         "accuracy": 100 * accuracy,
         "ci95": [100 * low, 100 * high],

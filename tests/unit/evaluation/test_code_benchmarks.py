@@ -195,6 +195,11 @@ def test_problems_are_not_accepted_where_programs_cannot_be_isolated(humaneval, 
 RESPONSES = [
     ("Here:\n```python\nimport math\ndef half(x):\n    return math.floor(x / 2)\n```", True, "passed"),
     ("```python\ndef half(x):\n    return math.floor(x / 2)\n```", True, "passed"),  # leaves out the import
+    (
+        "```python\nfrom __future__ import (\n    annotations,\n)\ndef half(x: y):\n    return x // 2\n```",
+        True,
+        "passed",
+    ),
     ("    return x // 2\n```\nThat is all.", True, "passed"),  # goes on where the prefix ends
     (
         "```python\ndef half(x):\n    return x\n```\nNo:\n```python\ndef half(x):\n    return x // 2\n```",
@@ -223,13 +228,6 @@ def test_responses_are_graded_by_their_program(humaneval, response, correct, rea
     verdict = humaneval.assess(problem, response)
     assert (verdict.correct, verdict.reason) == (correct, reason)
     assert verdict.grader in ("bubblewrap", "landlock")
-
-
-def test_many_responses_are_graded_as_one_by_one(humaneval):
-    needs_sandbox()
-    (problem,) = humaneval.problems("test", None, 0)
-    answers = humaneval.grade_all([(problem, response) for response, _, _ in RESPONSES], concurrency=3)
-    assert answers == [correct for _, correct, _ in RESPONSES]
 
 
 def test_setup_code_sees_the_program(tmp_path):

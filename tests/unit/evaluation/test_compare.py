@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3d.errors import InputError
-from t3d.evaluation.cell_pairs import shorten
+from t3d.evaluation.cell_pairs import natural_order, shorten
 from t3d.evaluation.compare import CompareConfig, compare
 from t3d.evaluation.graded_samples import GradedSamples, Key
 
@@ -218,6 +218,11 @@ def test_evaluations_without_a_common_task_are_refused():
 def test_the_summary_is_json():
     summary = compare([verdicts("a", "10"), verdicts("b", "01")])
     assert json.loads(json.dumps(summary)) == summary
+
+
+@given(text=st.text(alphabet="a/²٣09"))
+def test_every_id_has_its_place(text):
+    assert natural_order(text) <= natural_order(text + "/1") and natural_order("p/9") < natural_order("p/10")
 
 
 @given(text=st.text(), length=st.integers(10, 40))

@@ -142,9 +142,29 @@ def test_a_cut_grid_ends_like_one_that_was_not(loaded, tmp_path, monkeypatch):
     assert names(cut) == names(whole)
 
 
-def test_cells_of_another_evaluation_are_refused(loaded, tmp_path, monkeypatch):
+def test_a_finished_evaluation_is_read_and_not_made_again(loaded, tmp_path, monkeypatch, caplog):
+    entries = run(loaded, tmp_path, [posed()])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(grid, "evaluate_cell", None)
+    assert run(loaded, tmp_path, [posed()]) == json.loads(json.dumps(entries))
+    assert "results.json was finished before by the same command" in caplog.text
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"results": []}'])
+def test_results_that_tell_no_plan_are_not_written_over(loaded, tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=r"results\.json': exists, and nothing in it tells"):
+        run(loaded, tmp_path, [posed()])
+    assert (tmp_path / "results.json").read_text() == content
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_an_output_of_another_evaluation_is_refused(loaded, tmp_path, monkeypatch, is_finished):
     monkeypatch.setattr(grid, "discard", lambda folder: None)
     run(loaded, tmp_path, [posed()])
+    if not is_finished:
+        (tmp_path / "results.json").unlink()
     other = {label: dataclasses.replace(params, seed=1) for label, params in SETTINGS.items()}
     for changes, difference in [
         ({"tasks": [posed(limit=2)]}, r"tasks\.a\.problems\.count was 3, now 2"),

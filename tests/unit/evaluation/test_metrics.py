@@ -2,7 +2,7 @@ import pytest
 
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation.metrics import decoding_cost, mean_interval, token_agreement, wilson_interval
+from t3d.evaluation.metrics import count_cost, mean_interval, token_agreement, wilson_interval
 
 
 def completion(ids, steps, commits, visible, num_steps):
@@ -46,7 +46,7 @@ def test_mean_interval_is_not_empty_where_all_answers_agree(share):
 
 def test_cost_counts_commit_forwards_in_tokens_per_forward():
     """8 committed tokens in 4 steps and 1 commit: TokPS 2, TPF 8 / 5; 6 visible in 2 s: 3 tokens/s."""
-    cost = decoding_cost([completion((1,) * 8, (1, 1, 2, 2, 3, 3, 4, 4), 1, 6, 4)], seconds=2.0)
+    cost = count_cost([completion((1,) * 8, (1, 1, 2, 2, 3, 3, 4, 4), 1, 6, 4)], seconds=2.0).cost()
     assert cost["tokens_per_step"] == 2.0
     assert cost["tokens_per_forward"] == pytest.approx(1.6)
     assert cost["tokens_per_second"] == 3.0
