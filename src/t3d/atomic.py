@@ -58,11 +58,15 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{ending}")
 
 
-def check_output_file(path: str | Path) -> None:
-    """Find out before the work: raise InputError if a folder stands where a file is to be written."""
+def check_output_file(path: str | Path, *inputs: str | Path | None) -> None:
+    """Find out before the work: raise InputError if a folder, or an input, stands where a file is to be."""
     with write_errors(path):
         if Path(path).is_dir():
             raise InputError("output", str(path), "is a folder", "give the name of a file")
+        is_there = Path(path).exists()
+    for given in inputs:
+        if is_there and given is not None and Path(given).exists() and Path(path).samefile(given):
+            raise InputError("output", str(path), "is a file to read", "use another output")
 
 
 @contextmanager

@@ -123,6 +123,8 @@ def test_what_cannot_be_compared_is_named(tmp_path, capsys):
     assert "no none" in run_failing(["compare", a, str(tmp_path / "none")], capsys)
     assert "not two to 26" in run_failing(["compare", a], capsys)
     assert "neither .json nor .md" in run_failing(["compare", a, b, "--output", "out.txt"], capsys)
+    for name in (f"{a}/results.json", "graded.jsonl.summary.json"):
+        assert "is called so" in run_failing(["compare", a, b, "--output", name], capsys)
     assert "setting_b=" in run_failing(["compare", a, b, "--setting-a", "B4-T2"], capsys)
 
 

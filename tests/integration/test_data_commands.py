@@ -171,6 +171,7 @@ def test_states_of_token_ids_need_no_model(tmp_path, capsys):
         (["--from-format", "dllm_rl", "--block-size", "4", "--steps-per-block", "5"], "steps_per_block"),
         (["--from-format", "authors", "--block-size", "4"], "full_output"),
         (["--from-format", "jetengine"], "jetengine"),
+        (["--from-format", "authors", "--block-size", "4", "--mask-token-id", "999"], "mask_token_id=999"),
         (["--from-format", "t3d"], "not a readable Parquet file"),
         (["--from-format", "t3d", "--block-size", "4"], "say this themselves"),
     ],
@@ -207,6 +208,22 @@ def test_a_folder_is_no_output_file(parquet, tmp_path, capsys):
 
 
 # --- documentation -------------------------------------------------------------------------------
+
+
+def test_no_command_writes_over_what_it_reads(parquet, prompts, capsys):
+    read = {path: path.read_bytes() for path in (Path(parquet), prompts)}
+    for command in (
+        ["data", "solutions", "--prompts", str(prompts), "--model", "mini", "--output", str(prompts)],
+        ["data", "prompts", "--source", str(prompts), "--output", str(prompts)],
+        ["data", "convert", "--input", str(parquet), "--output", str(parquet)],
+    ):
+        assert "is a file to read" in run_failing(command, capsys)
+    assert {path: path.read_bytes() for path in read} == read
+
+
+def test_benchmarks_have_no_solutions_to_learn_from(tmp_path, capsys):
+    command = ["data", "solutions", "--task", "gsm8k", "--model", "mini", "--output", str(tmp_path / "x")]
+    assert "--source gsm8k_train" in run_failing(command, capsys)
 
 
 def test_every_command_of_the_data_page_parses():

@@ -161,10 +161,12 @@ def test_what_must_not_be_written_over_is_refused(tmp_path, capsys, monkeypatch)
     assert "grader.name was math_verify, now legacy" in error
     monkeypatch.setattr(MathTask, "assess", None)
     assert main(grade(samples, output)) == 0, "finished before, and read"
+    for flags in (["--protocol", "sanitized"], ["--unsafe-no-sandbox"], ["--time-limit-s", "nan"]):
+        assert flags[0][2:].replace("-", "_") in run_failing(grade(samples, tmp_path / "x", *flags), capsys)
     (tmp_path / "mine.jsonl").write_text("{}")
     assert "nothing in it tells" in run_failing(grade(samples, tmp_path / "mine.jsonl"), capsys)
     assert output.read_bytes() == content and (tmp_path / "mine.jsonl").read_text() == "{}"
-    assert "is the file of samples" in run_failing(grade(samples, samples), capsys)
+    assert "is a file to read" in run_failing(grade(samples, samples), capsys)
     assert "no such file" in run_failing(grade(tmp_path / "none", tmp_path / "out"), capsys)
 
 

@@ -152,6 +152,16 @@ def test_a_file_new_or_old_is_an_output_file(tmp_path):
     check_output_file(tmp_path / "old.txt")
 
 
+def test_an_input_is_no_output_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("kept")
+    (tmp_path / "link").symlink_to(path)
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match=f"{name}': is a file to read"):
+            check_output_file(tmp_path / name, None, tmp_path / "none", path)
+    check_output_file(path, tmp_path / "none")
+
+
 def test_a_name_that_no_disk_takes_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="a shorter name"):
         write_text(tmp_path / ("a" * 300), "text")

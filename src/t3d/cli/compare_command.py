@@ -43,6 +43,9 @@ class Compare:
             check_output_file(self.output)
             if Path(self.output).suffix not in (".json", ".md"):
                 raise InputError("output", self.output, "neither .json nor .md", "use one of these endings")
+            if self.output.endswith(("results.json", ".summary.json")):
+                fix = "use a name of its own, such as compare.json"
+                raise InputError("output", self.output, "what t3d eval or t3d grade writes is called so", fix)
         config = CompareConfig(
             setting_a=parse_list("setting_a", self.setting_a, str, "B4-T1,B4-T2"),
             setting_b=parse_list("setting_b", self.setting_b, str, "B4-T1,B4-T2"),

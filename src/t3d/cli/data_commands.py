@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from t3d.atomic import check_output_file
-from t3d.cli.choices import ProblemChoice
+from t3d.cli.choices import BENCHMARKS, ProblemChoice
 from t3d.data.formats.assemble import Drop, DropReason, ImportSettings
 from t3d.data.formats.registry import FormatName, export_file, import_file, split_for_export
 from t3d.data.solutions import solution_trajectory
@@ -97,7 +97,10 @@ class DataSolutions(ProblemChoice):
     def run(self) -> None:
         """Run the command."""
         require_positive(self, "block_size")
-        check_output_file(self.output)
+        check_output_file(self.output, self.prompts)
+        if self.task in BENCHMARKS:
+            fix = "take the training problems of t3d data prompts, such as --source gsm8k_train"
+            raise InputError("task", self.task, "its problems come without solutions to learn from", fix)
         posed = self.resolve(self.split)
         loaded = load_tokenizer(self.model)
         records = [
@@ -183,6 +186,9 @@ class DataConvert:
         if loaded is not None:
             mask_token_id = loaded.mask_token_id if mask_token_id is None else mask_token_id
             stop_token_ids = loaded.stop_token_ids if stop_token_ids is None else stop_token_ids
+            if not 0 <= mask_token_id < len(loaded.tokenizer):
+                problem = f"{self.model} has {len(loaded.tokenizer)} tokens"
+                raise InputError("mask_token_id", mask_token_id, problem, "leave it out, or use its id there")
         if mask_token_id is None or stop_token_ids is None:
             fix = "set model, or mask_token_id and stop_token_ids for a format of token ids (d3llm)"
             raise InputError("model", None, f"{self.from_format} records neither mask nor stop tokens", fix)
@@ -200,7 +206,7 @@ class DataConvert:
 
     def _check_output(self) -> None:
         if self.to_format != "d3llm" or self.output.endswith(".jsonl"):
-            check_output_file(self.output)
+            check_output_file(self.output, self.input)
 
 
 def _print_drops(dropped: Sequence[Drop]) -> None:

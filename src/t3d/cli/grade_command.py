@@ -1,15 +1,23 @@
 """The command ``t3d grade``: score saved outputs of a benchmark, without a model."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from t3d.cli.config_file import write_config
-from t3d.errors import require_positive
+from t3d.errors import InputError, require_positive
 from t3d.evaluation.benchmarks import BenchmarkName, load_benchmark
 from t3d.evaluation.math_worker import GraderName
 from t3d.evaluation.mbpp import MbppProtocol
 from t3d.evaluation.regrade import GRADE_CHUNK_SIZE, grade_to_file
 from t3d.evaluation.sandbox import Limits
+
+_NEEDED_BY = {
+    "grader": ("gsm8k", "math500"),
+    "protocol": ("mbpp",),
+    "unsafe_no_sandbox": ("mbpp", "humaneval"),
+}
+"""Tasks that a flag is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,12 @@ class Grade:
     def run(self) -> None:
         """Run the command."""
         require_positive(self, "num_workers", "chunk_size")
+        if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
+            raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
+        for flag, tasks in _NEEDED_BY.items():
+            value = getattr(self, flag)
+            if value != type(self).__dataclass_fields__[flag].default and self.task not in tasks:
+                raise InputError(flag, value, f"only for {', '.join(tasks)}", "leave it out")
         summary = grade_to_file(
             load_benchmark(self.task, self.data, **self._options()),
             self.samples,
@@ -51,6 +65,8 @@ class Grade:
         )
         write_config(self, f"{self.output}.yaml")
         print(summary_line(summary))
+        for label, part in summary.get("settings", {}).items():
+            print(summary_line({"task": f"  {label}", **part}))
 
     def _options(self) -> dict[str, Any]:
         """The task's own settings."""

@@ -53,7 +53,7 @@ class DataPrompts:
         if (self.max_solution_tokens is None) != (self.tokenizer is None):
             problem = f"max_solution_tokens={self.max_solution_tokens}: one needs the other"
             raise InputError("tokenizer", self.tokenizer, problem, "give both or neither")
-        check_output_file(self.output)
+        check_output_file(self.output, self.data, *self.source)
         loaded = None if self.tokenizer is None else load_tokenizer(self.tokenizer)
         questions, excluded = self._test_questions()
         selected = select_problems(

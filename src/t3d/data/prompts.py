@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from t3d.data.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
+from t3d.data.text_files import read_lines
 from t3d.decoding.completion import DecodeRequest
 from t3d.errors import InputError
 
@@ -99,16 +100,11 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     ``task`` and ``solution``.
 
     Raises InputError for a missing or empty file, a line that is not such an object, an unknown
-    key, or an id used twice.
+    key, text that is not Unicode, or an id used twice.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("prompts", str(path), "no such file", 'give a JSONL file with a "question" per line')
     problems: dict[str, Problem] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        problem = _parse_problem(path, number, line)
+    for where, line in read_lines(path, "prompts", 'a JSONL file with a "question" per line'):
+        problem = _parse_problem(Path(path), where, line)
         if problem.id in problems:
             raise InputError("id", problem.id, f"used twice in {path}", "give every line its own id")
         problems[problem.id] = problem
@@ -119,8 +115,7 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     return list(problems.values())
 
 
-def _parse_problem(path: Path, number: int, line: str) -> Problem:
-    where = f"line {number} of {path}"
+def _parse_problem(path: Path, where: str, line: str) -> Problem:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -132,6 +127,9 @@ def _parse_problem(path: Path, number: int, line: str) -> Problem:
         fix = f"use {', '.join(PROMPT_FIELDS)}"
         raise InputError("prompts", where, f"unknown key {unknown[0]!r}", fix)
     answer, solution = (None if row.get(name) is None else str(row[name]) for name in ("answer", "solution"))
-    identity = str(row.get("id", f"{path.stem}/{number}"))
+    for name, text in (("question", row["question"]), ("solution", solution or "")):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(name, where, "half of a surrogate pair, no text", "write the character whole")
+    identity = str(row.get("id", f"{path.stem}/{where.split()[1]}"))
     task = str(row.get("task", path.stem))
     return Problem(id=identity, question=row["question"], answer=answer, task=task, solution=solution)

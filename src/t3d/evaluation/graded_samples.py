@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from t3d.data.text_files import read_lines
 from t3d.errors import InputError
 
 Row = Mapping[str, Any]
@@ -61,14 +62,7 @@ def read_graded(path: str | Path) -> GradedSamples:
         raise InputError("evaluations", str(path), f"there is no {file.name}", fix)
     named_task = _task_of_summary(file)
     cells: dict[Key, dict[str, Row]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("evaluations", str(file), "not UTF-8 text", "give a JSONL file") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"line {number} of {file}"
+    for where, line in read_lines(file, "evaluations", "a JSONL file"):
         row = _parse(line, where)
         task, setting = row.get("task", named_task), row.get("setting")
         key = Key(task=None if task is None else str(task), setting=None if setting is None else str(setting))

@@ -12,6 +12,7 @@ from typing import Any
 from t3d.atomic import check_output_file, discard, write_text
 from t3d.claim import claim, full_plan, take_finished
 from t3d.data.prompts import Problem
+from t3d.data.text_files import read_lines
 from t3d.errors import InputError
 from t3d.evaluation.graded_samples import without_draw
 from t3d.evaluation.math_task import MathTask
@@ -48,18 +49,8 @@ def read_outputs(path: str | Path, task: Task, split: str = "test") -> list[Save
     several answers to one problem. Lines that name another task are left out. Raises InputError for a file,
     line or id that is not so, or if every line names another task.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("samples", str(path), "no such file", "give a JSONL file of outputs")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("samples", str(path), "not UTF-8 text", "give a JSONL file of outputs") from error
-    rows = [
-        (where, _parse_row(line, where))
-        for where, line in ((f"line {number} of {path}", line) for number, line in enumerate(lines, start=1))
-        if line.strip()
-    ]
+    lines = read_lines(path, "samples", "a JSONL file of outputs")
+    rows = [(where, _parse_row(line, where)) for where, line in lines]
     if not rows:
         raise InputError("samples", str(path), "the file holds no output", 'write one {"id": ...} per line')
     wanted = (None, _benchmark(task.name))
@@ -136,11 +127,9 @@ def grade_to_file(
     before. Raises InputError as :func:`read_outputs` does, or if another run is using that folder, left other
     chunks in it or made ``output``.
     """
-    check_output_file(output)
+    check_output_file(output, samples)
     samples, output = Path(samples), Path(output)
     outputs = read_outputs(samples, task, split)
-    if output.exists() and output.samefile(samples):
-        raise InputError("output", str(output), "is the file of samples", "use another output")
     settings = {
         "task": task.name,
         "samples": {"count": len(outputs), "sha256": hashlib.sha256(samples.read_bytes()).hexdigest()},

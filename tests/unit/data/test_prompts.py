@@ -48,6 +48,8 @@ def test_a_prompt_file_is_read_in_order(tmp_path):
         ('{"question": 5}', "line 2 of .*missing or empty"),
         ('{"question": "a", "anwser": "b"}', "line 2 of .*unknown key 'anwser'"),
         ('{"question": "a", "id": "first"}', "id='first': used twice"),
+        ('{"question": "a \\ud800"}', "question='line 2 of .*half of a surrogate pair"),
+        ('{"question": "a", "solution": "\\udfff"}', "solution='line 2 of .*half of a surrogate pair"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, problem):

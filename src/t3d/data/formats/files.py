@@ -6,6 +6,7 @@ from pathlib import Path
 
 from t3d.atomic import atomic_file
 from t3d.data.formats.fields import Record
+from t3d.data.text_files import read_lines
 from t3d.errors import InputError
 
 
@@ -46,25 +47,18 @@ def read_json_lines(path: Path) -> Iterator[Record]:
 
     Raises InputError for a missing file or another line.
     """
-    if not path.is_file():
-        raise _refuse(path, "no such file", "give a file with one JSON object per line")
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _object_of_line(path, number, line)
-    except UnicodeDecodeError as error:
-        raise _refuse(path, f"not a text ({error})", "give one JSON object per line") from error
+    for where, line in read_lines(path, "input", "a file with one JSON object per line"):
+        yield _object_of_line(where, line)
 
 
-def _object_of_line(path: Path, number: int, line: str) -> Record:
+def _object_of_line(where: str, line: str) -> Record:
     fix = "write one JSON object per line"
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise _refuse(path, f"line {number} is not JSON ({error})", fix) from error
+        raise InputError("input", where, f"not JSON ({error})", fix) from error
     if not isinstance(record, dict):
-        raise _refuse(path, f"line {number} is not an object", fix)
+        raise InputError("input", where, "not an object", fix)
     return record
 
 

@@ -95,8 +95,8 @@ def test_a_folder_without_the_extra_names_it_and_jsonl_works(tmp_path, monkeypat
         ("authors", '[{"prompt": "x", "answer": "y", "step_map": [1]}, 3]', "record 1 is not an object"),
         ("dllm_rl", "[]", "holds no record"),
         ("dllm_rl", '[{"question": "x"}]', "missing"),
-        ("d3llm", "[1]", "line 1 is not an object"),
-        ("d3llm", "\n{", "line 2 is not JSON"),
+        ("d3llm", "[1]", "line 1 of .*: not an object"),
+        ("d3llm", "\n{", "line 2 of .*: not JSON"),
         ("d3llm", "\n\n", "holds no record"),
     ],
 )
@@ -112,7 +112,7 @@ def test_missing_and_binary_files_are_named(tmp_path, name):
     with pytest.raises(InputError, match="no such file"):
         import_file(tmp_path / "none", name, settings())
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"not a text|not JSON"):
+    with pytest.raises(InputError, match=r"not UTF-8 text|not JSON"):
         import_file(tmp_path / "binary", name, settings())
 
 
