@@ -24,6 +24,7 @@ from t3d.evaluation.evaluate import evaluate
 from t3d.evaluation.metrics import mean_interval, wilson_interval
 from t3d.mini.tasks import TASKS
 from t3d.models.loading import LoadedModel, load_model
+from t3d.models.placement import require_training_device
 from t3d.report.demo_table import plot_summary
 from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
@@ -132,10 +133,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     or left stages of other settings there.
     """
     output = Path(config.output)
-    if config.device not in ("auto", "cpu", "cuda", "cuda:0"):
-        raise InputError(
-            "device", config.device, "training uses the first visible GPU", "use auto, cpu or cuda"
-        )
+    require_training_device(config.device)
     _check_counts(config)
     teacher = load_model("mini", device=config.device, dtype=config.dtype)
     with claim(output / "stages", _plan(config, teacher), "stage-*.json") as folder:

@@ -49,6 +49,15 @@ def test_unusable_trajectories(checkpoint, rolled, tmp_path, capsys, change, mes
     assert not output.exists()
 
 
+def test_training_on_a_gpu_other_than_the_first_is_refused_before_the_model_is_loaded(tmp_path, capsys):
+    train = ["train", "--model", "nowhere", "--trajectories", "nowhere", "--output", str(tmp_path / "run")]
+    for command in (train, ["demo", "--output", str(tmp_path / "run")]):
+        text = run_failing([*command, "--device", "cuda:1"], capsys)
+        assert "device='cuda:1': training uses the first visible GPU" in text
+        assert "CUDA_VISIBLE_DEVICES=1" in text
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_block_size_that_does_not_nest_with_the_rollouts(checkpoint, rolled, tmp_path, capsys):
     output = tmp_path / "run"
     arguments = ["train", "--model", str(checkpoint), "--trajectories", str(rolled), "--output", str(output)]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import yaml
 from command_helpers import run_failing
 
 from t3d.claim import locked
-from t3d.cli import main
+from t3d.cli import main, reproduce_command
 from t3d.cli.reproduce_command import ReproduceCell
+from t3d.errors import InputError
 from t3d.mini.tasks import TASKS
 from t3d.reproduce import recipes, runner, students, suite_choice
+from t3d.reproduce.commands import cell_command
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import is_same
 from t3d.reproduce.suites import MINI, Budget, MiniData
@@ -191,13 +194,136 @@ def test_quick_takes_the_learning_rate_of_the_kept_grid(whole, tmp_path, monkeyp
     assert "No finished grid, so 0.001: DDO" in (folder / "tables.md").read_text()
 
 
-@pytest.mark.parametrize("held", ["student_folder", "records_file"])
+def test_quick_keeps_the_rates_that_it_began_with(whole, tmp_path):
+    """Another process may finish the grid in the same output meanwhile."""
+    config = runner.ReproduceConfig(output=str(tmp_path), cells=None, quick=True, device="cpu")
+    reproduction = runner.Reproduction(config, (4,))
+    reproduction.plan()
+    shutil.copytree(whole / "cells", tmp_path / "cells")
+    assert runner.Reproduction(config, (4,)).chosen_rate("t3d") is not None, "the grid is finished"
+    assert reproduction.chosen_rate("t3d") is None and reproduction.scores() == {"t3d": {}}
+    for demand in reproduction.demands:
+        assert reproduction.learning_rate(demand) == SUITE.middle_learning_rate
+
+
+def cell(output, *flags) -> int:
+    where = ["--output", str(output), "--device", "cpu"]
+    return main(["reproduce", *TRAINED, "--settings", "B8-T8", "--learning-rate", "0.001", *where, *flags])
+
+
+def test_what_was_made_under_another_default_is_made_again(tmp_path, monkeypatch):
+    assert cell(tmp_path) == 0
+    (first,) = cells_of(tmp_path).values()
+    made = []
+    for name in ("roll_out_to_file", "distil"):
+        real = getattr(students, name)
+        monkeypatch.setattr(
+            students,
+            name,
+            lambda *args, _name=name, _real=real, **kwargs: made.append(_name) or _real(*args, **kwargs),
+        )
+    assert cell(tmp_path) == 0
+    assert made == [], "all of it is there"
+    (student,) = (tmp_path / "students").glob("*.config.json")
+    change(student, ["training", "refresh_every"], 9)
+    assert cell(tmp_path) == 0
+    assert made == ["distil"]
+    (records,) = (tmp_path / "records").glob("*.config.json")
+    change(records, ["decode", "confidence_threshold"], 0.8)
+    change(student, ["records", "decode", "confidence_threshold"], 0.8)
+    assert cell(tmp_path) == 0
+    assert made == ["distil", "roll_out_to_file", "distil"]
+    (again,) = cells_of(tmp_path).values()
+    assert again["model"]["weights"] == first["model"]["weights"]
+
+
+def change(path, names, value) -> None:
+    """Set a field of a JSON file."""
+    content = json.loads(path.read_text())
+    inner = content
+    for name in names[:-1]:
+        inner = inner[name]
+    assert inner[names[-1]] != value
+    inner[names[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+def test_checkpoints_that_a_kill_left_beside_a_finished_student_are_removed(tmp_path):
+    assert cell(tmp_path) == 0
+    (student,) = (path for path in (tmp_path / "students").iterdir() if path.is_dir())
+    left = tmp_path / "checkpoints" / student.name
+    left.mkdir()
+    (left / "optimizer.pt").write_text("large")
+    assert cell(tmp_path) == 0
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_last_cell_is_written_while_no_other_process_writes_it(tmp_path, monkeypatch):
+    held = []
+
+    def write(path, text):
+        held.extend(
+            path.name for folder in (tmp_path, tmp_path / "students") for path in folder.glob(".*.lock")
+        )
+
+    monkeypatch.setattr(reproduce_command, "write_text", write)
+    assert cell(tmp_path) == 0
+    assert held[0] == ".cell.json.lock" and len(held) == 2, "and while the student is this process's"
+
+
+@pytest.mark.parametrize("command", ["table4", "cell"])
+@pytest.mark.parametrize("fault", ["problems", "check", "training_problems"])
+def test_what_cannot_be_evaluated_or_trained_on_is_said_before_any_work(
+    command, fault, tmp_path, monkeypatch, capsys
+):
+    def refuse(*args, **kwargs):
+        raise InputError("limit", 600, "too few problems", "use at most 512")
+
+    monkeypatch.setattr(type(TASKS["chain"]) if fault == "check" else ChainData, fault, refuse)
+    where = ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    flags = [*TRAINED, "--settings", "B8-T8", "--learning-rate", "1"] if command == "cell" else [command]
+    assert "use at most 512" in run_failing(["reproduce", *flags, *where], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_problems_of_every_split_and_seed_are_posed_once(tmp_path, monkeypatch):
+    posed = []
+    real = MiniData.problems
+
+    def problems(self, task, split, limit, seed):
+        posed.append((task, split, seed))
+        return real(self, task, split, limit, seed)
+
+    monkeypatch.setattr(MiniData, "problems", problems)
+    monkeypatch.setattr(recipes, "MAIN_METHODS", ("original",))
+    assert reproduce(tmp_path, "--seeds", "2", table="table2") == 0
+    assert sorted(posed) == [("chain", "test", 0), ("chain", "test", 1)]
+
+
+def test_the_help_of_the_tables_names_the_command_for_one_cell(capsys):
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    assert "t3d reproduce cell" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["reproduce", "cell", "--help"])
+    assert "grid" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", ["path_weight=0.00001", "mask_ratios=[1.0, 0.5]", "log_ratio=sum"])
+def test_the_command_of_a_cell_repeats_its_overrides(override):
+    flags = [*TRAINED[1:], "--settings", "B8-T8", "--learning-rate", "1e-5", "--override", override]
+    suite, first = tyro.cli(ReproduceCell, args=flags).spec()
+    command = cell_command(suite, first, quick=False)
+    assert tyro.cli(ReproduceCell, args=shlex.split(command)[3:]).spec()[1] == first
+
+
+@pytest.mark.parametrize("held", ["student", "records"])
 def test_what_another_process_makes_is_left_to_it_until_it_ends(held, tmp_path, monkeypatch):
     config = runner.ReproduceConfig(output=str(tmp_path / "out"), cells=None, quick=True, device="cpu")
     reproduction = runner.Reproduction(config, (4,))
     reproduction.demands = [dataclasses.replace(item, settings=("B8-T8",)) for item in reproduction.demands]
     student = reproduction.demands[0].student(0, SUITE.middle_learning_rate)
-    other = locked(getattr(reproduction.workshop, held)(student))
+    other = locked(getattr(reproduction.workshop, held)(student).path)
     other.__enter__()
     counts = []
 
@@ -207,7 +333,7 @@ def test_what_another_process_makes_is_left_to_it_until_it_ends(held, tmp_path, 
 
     monkeypatch.setattr(runner.time, "sleep", sleep)
     reproduction.run()
-    assert counts == [2 if held == "student_folder" else 0], "two other students, or none, before the wait"
+    assert counts == [2 if held == "student" else 0], "two other students, or none, before the wait"
     assert len(cells_of(tmp_path / "out")) == 3
 
 
@@ -297,6 +423,7 @@ def test_a_dry_run_of_sdar_resolves_every_student_without_data(tmp_path, capsys)
 
 TRAINED = ["cell", "--teacher", "mini-small", "--method", "t3d"]
 ORIGINAL = ["cell", "--teacher", "mini-small", "--method", "original"]
+WITH_RATE = [*TRAINED, "--settings", "B4-T1", "--learning-rate", "1e-3"]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +446,22 @@ ORIGINAL = ["cell", "--teacher", "mini-small", "--method", "original"]
         (["table1", "--limit", "0"], "limit=0"),
         ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--method", "best"], "preset='best'"),
         ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--override", "best=1"], "'best=1'"),
+        ([*WITH_RATE, "--override", "path_weight=abc"], "path_weight takes a number"),
+        ([*WITH_RATE, "--override", "path_weight=-1"], "path_weight=-1.0"),
+        ([*WITH_RATE, "--override", "lr_scheduler_type=best"], "override=['lr_scheduler_type=best']"),
+        ([*WITH_RATE, "--override", "output_dir=here"], "override=['output_dir=here']"),
+        (
+            [*TRAINED, "--settings", "B4-T1", "--learning-rate", "-1"],
+            "learning_rate=-1.0: not a positive number",
+        ),
+        ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "nan"], "learning_rate=nan"),
+        ([*WITH_RATE, "--override", "learning_rate=0"], "learning_rate=0.0"),
+        (
+            [*ORIGINAL, "--settings", "B4-T1", "--override", "path_weight=1"],
+            "method='original' is not trained",
+        ),
+        ([*WITH_RATE, "--device", "cuda:1"], "CUDA_VISIBLE_DEVICES=1"),
+        (["table1", "--device", "cuda:1"], "CUDA_VISIBLE_DEVICES=1"),
     ],
 )
 def test_bad_input_names_the_field_and_the_fix(flags, message, tmp_path, capsys):

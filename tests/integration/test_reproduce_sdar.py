@@ -104,6 +104,23 @@ def test_fewer_prompts_than_the_budget_are_refused(data, teacher, tmp_path, caps
     assert "num_prompts=6" in error and "has only 5 lines" in error and "--num-prompts" in error
 
 
+def test_a_missing_benchmark_is_said_before_anything_is_trained(data, teacher, tmp_path, capsys):
+    words = cell(data, teacher, tmp_path / "out", "--method", "t3d", "--learning-rate", "0.001")
+    words[words.index("gsm8k") : words.index("gsm8k") + 1] = ["gsm8k", "humaneval"]
+    assert "holds no file with the problems of humaneval" in run_failing(words, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_repeats_device_and_batch_which_are_part_of_the_hash(data, teacher, tmp_path):
+    flags = ["--method", "original", "--batch-size", "3"]
+    assert main(cell(data, teacher, tmp_path, *flags)) == 0
+    record = json.loads((tmp_path / "cell.json").read_text())
+    assert "--device cpu --batch-size 3" in record["command"]
+    assert record["config"]["device"] == "cpu" and record["config"]["evaluation"]["batch_size"] == 3
+    identity = record["config"]["evaluation"]["data_and_graders"]["gsm8k"]
+    assert len(identity["data"]["test"]) == 64 and identity["grader"]["name"] == "math_verify"
+
+
 def test_other_prompts_are_another_cell(data, teacher, tmp_path, capsys):
     dry = ["reproduce", "table2", "--suite", "sdar", "--teachers", str(teacher), "--dry-run", "--data"]
     outputs = []

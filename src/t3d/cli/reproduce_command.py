@@ -19,7 +19,7 @@ from t3d.reproduce.report import write_report
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.runner import ReproduceConfig, Reproduction, tables_of
 from t3d.reproduce.store import FINISHED, CellStore
-from t3d.reproduce.students import Workshop
+from t3d.reproduce.students import Workshop, training_config
 from t3d.reproduce.suite_choice import SuiteChoice
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.tables import method_title
@@ -28,7 +28,10 @@ from t3d.training.presets import parse_overrides
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(ReproduceConfig):
-    """Make a table of the paper, or all: train and evaluate what is missing, reuse what is there."""
+    """Make a table of the paper, or all: train and evaluate what is missing, reuse what is there.
+
+    One cell is made again by a command of its own, t3d reproduce cell.
+    """
 
     table: tyro.conf.Positional[str]
     """table1 to table7, or all."""
@@ -76,16 +79,20 @@ class ReproduceCell(SuiteChoice):
     split: Literal["validation", "test"] = "test"
     samples_per_prompt: int = 1
     output: str = "runs/cell"
-    device: str = "auto"
-    batch_size: int = 256
+    """Folder for cell.json, cells, the student and the records it learns from."""
+    quick: bool = False
+    """Half the prompts and optimizer steps (sdar: a fifth)."""
 
     def spec(self) -> tuple[Suite, CellSpec]:
-        """The suite and the cell. Raises InputError for what the suite does not have."""
-        require_positive(self, "samples_per_prompt", "batch_size")
+        """The suite and the cell. Raises InputError for what suite or training do not have."""
+        require_positive(self, "samples_per_prompt")
         suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
         if (self.learning_rate is None) != (self.method == ORIGINAL):
             fix = "give it for a method that is trained, and only then"
             raise InputError("learning_rate", self.learning_rate, f"method={self.method!r}", fix)
+        if self.override and self.method == ORIGINAL:
+            problem = f"method={self.method!r} is not trained"
+            raise InputError("override", list(self.override), problem, "leave it out")
         student = StudentSpec(
             teacher=next(iter(suite.teachers)),
             method=self.method,
@@ -102,7 +109,10 @@ class ReproduceCell(SuiteChoice):
         if not self.settings:
             fix = f"use some of {', '.join(suite.settings)}"
             raise InputError("settings", self.settings, "empty", fix)
-        resolve_cell(suite, suite.budget(quick=self.quick), cell)
+        budget = suite.budget(quick=self.quick)
+        resolve_cell(suite, budget, cell)
+        if self.method != ORIGINAL:
+            training_config(suite, budget, student, Path(self.output))
         return suite, cell
 
     def run(self) -> None:
@@ -110,14 +120,14 @@ class ReproduceCell(SuiteChoice):
         suite, cell = self.spec()
         self.require_data()
         output = Path(self.output)
-        workshop = Workshop(
-            suite=suite, quick=self.quick, output=output, device=self.device, batch_size=self.batch_size
-        )
+        workshop = Workshop(suite=suite, quick=self.quick, output=output)
+        workshop.check([cell])
         join(output / "cells", {"suite": suite.name}, FINISHED)
-        with locked(workshop.student_folder(cell.student)):
+        with locked(workshop.student(cell.student).path):
             record = workshop.make_cell(cell)
             path = CellStore(output / "cells").write(cell.label, record)
-        write_text(output / "cell.json", json.dumps(record, indent=1) + "\n")
+            with locked(output / "cell.json", wait=True):  # cells of other students may be made there too
+                write_text(output / "cell.json", json.dumps(record, indent=1) + "\n")
         for row in record["results"]:
             print(f"{row['setting']} {row['task']}: {row['num_correct']} of {row['n']}")
         print(path)

@@ -11,7 +11,7 @@ from t3d.errors import InputError, require_positive
 from t3d.evaluation.task import PromptFileTask
 from t3d.mini.tasks import mini_task
 from t3d.models.loading import LoadedModel, load_model
-from t3d.models.placement import DTYPES
+from t3d.models.placement import DTYPES, require_training_device
 from t3d.monitor import student_evaluator
 from t3d.training.config import T3DConfig
 from t3d.training.presets import parse_overrides, preset_fields
@@ -76,6 +76,7 @@ class Train(ModelChoice):
         """Run the command."""
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
         require_positive(self, *counts, "eval_every", "eval_limit", "eval_tokens_per_step")
+        require_training_device(self.device)
         if self.batch_size % self.gradient_accumulation_steps:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             raise InputError("batch_size", self.batch_size, problem, "use a multiple")
@@ -89,9 +90,6 @@ class Train(ModelChoice):
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
         loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
-        if loaded.model.device.type == "cuda" and loaded.model.device.index not in (None, 0):
-            fix = f"use device=cuda with CUDA_VISIBLE_DEVICES={loaded.model.device.index}"
-            raise InputError("device", self.device, "training uses the first visible GPU", fix)
         config = self._trainer_config(loaded, fields)
         output = Path(self.output)
         student = distil(

@@ -22,6 +22,14 @@ def resolve_device(device: str) -> torch.device:
         raise InputError("device", device, problem, "use auto, cpu or cuda") from error
 
 
+def require_training_device(device: str) -> None:
+    """Raise InputError for a GPU by a number but 0: transformers' Trainer takes the first visible one."""
+    kind, _, number = device.partition(":")
+    if number not in ("", "0"):
+        fix = f"use device={kind} with CUDA_VISIBLE_DEVICES={number}"
+        raise InputError("device", device, "training uses the first visible GPU", fix)
+
+
 def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
     """The dtype of a name; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
 

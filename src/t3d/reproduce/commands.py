@@ -4,6 +4,7 @@ import shlex
 
 from t3d.reproduce.recipes import ORIGINAL, CellSpec
 from t3d.reproduce.suites import Suite
+from t3d.training.presets import override_text
 
 
 def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
@@ -14,7 +15,7 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
     if student.method != ORIGINAL:
         words += ["--learning-rate", f"{student.learning_rate!r}"]
     if student.overrides:
-        words += ["--override", *(f"{name}={value}" for name, value in student.overrides)]
+        words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
     words += ["--settings", *cell.settings]
     if cell.split != "test":
         words += ["--split", cell.split]

@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 
 from t3d.reproduce.commands import cell_command
-from t3d.reproduce.grid import trained_methods
 from t3d.reproduce.paper import LARGE, SMALL
-from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, grid_cells
-from t3d.reproduce.resolve import resolve_cell, resolve_student
+from t3d.reproduce.recipes import ORIGINAL, StudentSpec, learns_solutions
+from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.runner import Reproduction
+from t3d.reproduce.suite_data import MISSING
 
 PARAMETERS = {LARGE: 4.4e9, SMALL: 2.0e9}
 TRAINING_BYTES = 20
@@ -29,7 +29,7 @@ MEAN_TEST_PROBLEMS = 620
 
 def all_students(reproduction: Reproduction) -> list[StudentSpec]:
     """Every student that is trained."""
-    students = dict.fromkeys(cell.student for cell in _all_cells(reproduction))
+    students = dict.fromkeys(cell.student for cell in reproduction.all_cells())
     return [student for student in students if student.method != ORIGINAL]
 
 
@@ -37,35 +37,25 @@ def configurations(reproduction: Reproduction) -> Iterator[str]:
     """One YAML document per student: its hash, its paths, its whole configuration, its cells' commands."""
     suite, budget, workshop = reproduction.suite, reproduction.budget, reproduction.workshop
     cells: dict[StudentSpec, dict[str, str]] = {}
-    for cell in _all_cells(reproduction):
+    for cell in reproduction.all_cells():
         command = cell_command(suite, cell, quick=reproduction.config.quick)
         cells.setdefault(cell.student, {})[resolve_cell(suite, budget, cell).hash] = command
     for student in all_students(reproduction):
-        resolved = resolve_student(suite, budget, student)
-        is_solved = student.method.startswith("sft")
+        product = workshop.student(student)
+        is_solved = learns_solutions(student.method)
         document: dict[str, Any] = {
             "student": student.name,
             "teacher": student.teacher,
             "seed": student.seed,
             "learning_rate": student.learning_rate,
-            "hash": resolved.hash,
-            "weights": str(workshop.student_folder(student)),
-            "records": "real solutions" if is_solved else str(workshop.records_file(student)),
-            "config": resolved.full,
+            "hash": product.resolved.hash,
+            "weights": str(product.path),
+            "records": "real solutions" if is_solved else str(workshop.records(student).path),
+            "config": product.resolved.full,
             "cells": cells.get(student, {}),
         }
         yield "---\n" + yaml.dump(document, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=110)
     yield "...\n"
-
-
-def _all_cells(reproduction: Reproduction) -> list[CellSpec]:
-    """Cells of the grid and of the tables, where the grid has not chosen yet, at its middle learning rate."""
-    suite = reproduction.suite
-    methods = [] if reproduction.config.quick else trained_methods(reproduction.demands)
-    cells = [cell for method in methods for cell in grid_cells(suite, method)]
-    for demand in reproduction.demands:
-        cells += demand.cells(reproduction.learning_rate(demand) or suite.middle_learning_rate)
-    return list(dict.fromkeys(cells))
 
 
 def budget_lines(reproduction: Reproduction) -> list[str]:
@@ -80,8 +70,14 @@ def budget_lines(reproduction: Reproduction) -> list[str]:
     read = suite.data.paths((*suite.tasks, *suite.validation_tasks))
     for path in dict.fromkeys(read):
         lines.append(f"reads {path}" + ("" if path.exists() else ", which is missing"))
-    if not all(path.exists() for path in read):
-        lines.append("hashes and folders above are those without the missing files")
+    unusable = [task for task in suite.tasks if suite.data.evaluation_identity(task, "test") == MISSING]
+    if unusable:
+        lines.append(f"cannot be evaluated here: {', '.join(unusable)}")
+    if unusable or not all(path.exists() for path in read):
+        lines.append("hashes and folders above are those without what is missing")
+    if suite.is_below_float32:
+        place = f"{suite.dtype} on {suite.device_kind}, in batches of {suite.batch_size}"
+        lines.append(f"hashes and folders above are those of {place}")
     if read:  # a suite of real models, which stand for those of the paper
         parameters = {teacher: PARAMETERS[model] for teacher, model in suite.teachers.items()}
         # Clean and noisy copy; 6 per parameter and token for the student, 2 for the reference.

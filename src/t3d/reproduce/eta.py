@@ -10,18 +10,27 @@ from dataclasses import dataclass
 
 import torch
 
-from t3d.reproduce.grid import chosen_rate, trained_methods
-from t3d.reproduce.recipes import ORIGINAL, CellSpec, Demand, StudentSpec, grid_cells
+from t3d.reproduce.grid import trained_methods
+from t3d.reproduce.recipes import (
+    ORIGINAL,
+    CellSpec,
+    Demand,
+    StudentSpec,
+    grid_cells,
+    learns_solutions,
+)
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop
+from t3d.reproduce.suites import split_problems
 from t3d.training.presets import preset_fields
 
 STEP_SECONDS = {
     "mini": {"cross_entropy": 1.4, "certainty_forcing": 2.8, "t3d": 1.9},
     "mini-small": {"cross_entropy": 0.7, "certainty_forcing": 1.4, "t3d": 0.9},
 }
-"""Per optimizer step of 64 trajectories, by teacher and objective."""
+"""Per optimizer step of 64 trajectories, by teacher and objective; another one is taken to be as slow as the
+slowest of them."""
 ROLLOUT_SECONDS = {"mini": 15.0, "mini-small": 8.0}
 """Per thousand prompts."""
 EVALUATION_SECONDS = {
@@ -68,19 +77,20 @@ def student_seconds(workshop: Workshop, spec: StudentSpec) -> float:
     """Estimate of a training; 0 if the student is there, or for a suite without measurements."""
     if spec.method == ORIGINAL or spec.teacher not in STEP_SECONDS:
         return 0.0
-    if spec.learning_rate is not None and workshop.student_folder(spec).is_dir():
+    if spec.learning_rate is not None and workshop.student(spec).is_made:
         return 0.0
     budget = workshop.suite.budget(quick=workshop.quick)
+    measured = STEP_SECONDS[spec.teacher]
     objective = str(preset_fields(spec.method).get("objective", "t3d"))
-    step = STEP_SECONDS[spec.teacher][objective] * budget.train_batch_size / 64
+    step = measured.get(objective, max(measured.values())) * budget.train_batch_size / 64
     return step * budget.num_optimizer_steps / speed()
 
 
 def records_seconds(workshop: Workshop, spec: StudentSpec) -> float:
     """Estimate of the rollouts that a student learns from."""
-    if spec.teacher not in ROLLOUT_SECONDS or spec.method.startswith("sft") or spec.method == ORIGINAL:
+    if spec.teacher not in ROLLOUT_SECONDS or learns_solutions(spec.method) or spec.method == ORIGINAL:
         return 0.0
-    if workshop.records_file(spec).is_file():
+    if workshop.records(spec).is_made:
         return 0.0
     num_prompts = workshop.suite.budget(quick=workshop.quick).num_prompts
     return ROLLOUT_SECONDS[spec.teacher] * num_prompts / 1000 / speed()
@@ -92,8 +102,7 @@ def cell_seconds(workshop: Workshop, cell: CellSpec) -> float:
     if teacher not in STEP_SECONDS:
         return 0.0
     suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
-    limit = budget.limit if cell.split == "test" else budget.validation_limit
-    tasks = suite.tasks if cell.split == "test" else suite.validation_tasks
+    tasks, limit = split_problems(suite, budget, cell.split)
     responses = (limit or 0) * len(tasks) * cell.samples_per_prompt
     per_thousand = sum(EVALUATION_SECONDS[setting] for setting in cell.settings)
     factor = 1.0 if teacher == "mini" else SMALL_FACTOR
@@ -115,8 +124,13 @@ class Plan:
         return self.rollout_seconds + sum(line.seconds for line in self.lines.values())
 
 
-def make_plan(workshop: Workshop, store: CellStore, found: Sequence[Demand]) -> Plan:
-    """Count cells and estimate times. A learning rate that is still to be chosen is one of the grid's."""
+def make_plan(
+    workshop: Workshop, store: CellStore, found: Sequence[Demand], rates: Mapping[str, float | None]
+) -> Plan:
+    """Count cells and estimate times.
+
+    ``rates``: learning rates of the trained methods. None is one of the grid's, still to be chosen.
+    """
     suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
     lines: dict[tuple[str, str], PlanLine] = {}
     main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
@@ -137,17 +151,14 @@ def make_plan(workshop: Workshop, store: CellStore, found: Sequence[Demand]) -> 
         if student in trained or is_of_grid or student.method == ORIGINAL:
             return
         trained.add(student)
-        if student.learning_rate is None or not workshop.student_folder(student).is_dir():
+        if student.learning_rate is None or not workshop.student(student).is_made:
             line.num_students += 1
             line.seconds += student_seconds(workshop, student)
-            if not student.method.startswith("sft") and not workshop.records_file(student).is_file():
-                rollouts[workshop.records_file(student).name] = student
+            records = workshop.records(student)
+            if not learns_solutions(student.method) and not records.is_made:
+                rollouts[records.path.name] = student
 
-    rates: dict[str, float | None] = {}
     for method in trained_methods(found):
-        rates[method] = chosen_rate(suite, store, method)
-        if rates[method] is None and workshop.quick:
-            rates[method] = suite.middle_learning_rate
         for cell in [] if workshop.quick else grid_cells(suite, method):
             add(cell, is_known=True)
     cells = {

@@ -1,6 +1,6 @@
 """The learning rate of each method: the best of the suite's on validation problems, main teacher, seed 0."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, Demand, grid_cells
@@ -29,11 +29,15 @@ def grid_scores(suite: Suite, store: CellStore, method: str) -> dict[float, floa
 
 
 def chosen_rate(suite: Suite, store: CellStore, method: str) -> float | None:
+    """:func:`best_rate` of the cells that are there."""
+    return best_rate(suite, grid_scores(suite, store, method))
+
+
+def best_rate(suite: Suite, scores: Mapping[float, float]) -> float | None:
     """The best learning rate, of two equal ones the smaller; None until the whole grid is finished.
 
     All teachers of the suite take that of the main one.
     """
-    scores = grid_scores(suite, store, method)
     if len(scores) < len(suite.learning_rates):
         return None
     return max(scores, key=lambda rate: (scores[rate], -rate))

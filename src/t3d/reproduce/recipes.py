@@ -4,6 +4,7 @@ A *cell* is one student under one decoding setting on all tasks.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ TABLE_6_METHODS = (ORIGINAL, "sft", "redi", "naive_td", *ABLATIONS, "ddo_path", 
 LAMBDAS = (0.05, 0.2, 0.5)
 """0.2 is the preset's."""
 TABLES = tuple(range(1, 8))
+
+
+def learns_solutions(method: str) -> bool:
+    """Whether a method learns real solutions; any other learns its teacher's rollouts."""
+    return method.startswith("sft")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class CellSpec:
         student = self.student
         where = self.settings[0] if len(self.settings) == 1 else "grid"
         rate = f".lr{student.learning_rate:g}" if self.split == "validation" else ""
-        name = student.name.replace(" ", "-").replace("=", "-")
+        name = re.sub(r"[ =/]", "-", student.name)
         return f"{Path(student.teacher).name}.{name}.seed{student.seed}{rate}.{where}"
 
 

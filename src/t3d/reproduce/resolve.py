@@ -5,21 +5,22 @@ leaves it as it is. The record of a cell has them all, so that a changed default
 """
 
 import dataclasses
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
 
 from t3d.claim import fingerprint
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.models.loading import checkpoint_of
-from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
-from t3d.reproduce.suites import Budget, Suite
+from t3d.models.loading import BUNDLED_MODELS, checkpoint_of
+from t3d.reproduce.file_hash import file_sha256
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
+from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 
@@ -34,6 +35,16 @@ _FREE = {
     "attention",
 }
 """T3DConfig fields that change no number."""
+_OTHER_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*token*.json",
+    "*token*.model",
+    "vocab.*",
+    "merges.txt",
+    "chat_template.*",
+)
+"""Patterns of the files of a checkpoint, besides its weights, that change what a model says."""
 _DEFAULTS = {
     item.name: item.default
     for item in dataclasses.fields(T3DConfig)
@@ -76,14 +87,17 @@ def resolve_records(suite: Suite, budget: Budget, student: StudentSpec) -> Resol
 def resolve_cell(suite: Suite, budget: Budget, cell: CellSpec) -> Resolved:
     """The cell's configuration: its student's, and how it is evaluated."""
     full, sparse = _student_parts(suite, budget, cell.student)
-    is_test = cell.split == "test"
-    how = {
+    tasks, limit = split_problems(suite, budget, cell.split)
+    how: dict[str, Any] = {
         "split": cell.split,
-        "limit": budget.limit if is_test else budget.validation_limit,
+        "limit": limit,
         "seed": cell.student.seed,
-        "tasks": list(suite.tasks if is_test else suite.validation_tasks),
+        "tasks": list(tasks),
         "samples_per_prompt": cell.samples_per_prompt,
     }
+    identities = {task: suite.data.evaluation_identity(task, cell.split) for task in tasks}
+    how |= {"data_and_graders": identities} if any(identities.values()) else {}
+    how |= {"batch_size": suite.batch_size} if suite.is_below_float32 else {}
     params = {name: evaluation_params(suite, cell, name) for name in cell.settings}
     all_params = {name: dataclasses.asdict(value) for name, value in params.items()}
     own_params = {name: _not_default(DecodeParams, fields) for name, fields in all_params.items()}
@@ -108,8 +122,9 @@ def rollout_params(suite: Suite, seed: int) -> DecodeParams:
 def _student_parts(
     suite: Suite, budget: Budget, student: StudentSpec
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    start = {"suite": suite.name, "teacher": _identity(student.teacher), "dtype": suite.dtype}
+    start: dict[str, Any] = {"suite": suite.name, "teacher": _identity(student.teacher), "dtype": suite.dtype}
     start["method"] = student.name
+    start |= {"device": suite.device_kind} if suite.is_below_float32 else {}
     if student.method == ORIGINAL:
         return start, start
     fields = training_fields(suite, budget, student)
@@ -125,25 +140,38 @@ def _record_parts(
     suite: Suite, budget: Budget, student: StudentSpec
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     start: dict[str, Any] = {"count": budget.num_prompts, "seed": student.seed, "suite": suite.name}
-    is_solved = student.method.startswith("sft")
+    is_solved = learns_solutions(student.method)
     start |= suite.data.identity(solved=is_solved)
     if is_solved:
         source = {**start, "source": "solutions"}
         return source, source
     start |= {"source": "rollouts", "teacher": _identity(student.teacher)}
+    if suite.is_below_float32:
+        start |= {"device": suite.device_kind, "batch_size": suite.batch_size}
     params = dataclasses.asdict(rollout_params(suite, student.seed))
     return {**start, "decode": params}, {**start, "decode": _not_default(DecodeParams, params)}
 
 
-@cache
 def _identity(teacher: str) -> dict[str, str]:
-    """Name, and for a local checkpoint the SHA-256 of its weights."""
-    files = sorted(Path(checkpoint_of(teacher)).glob("*.safetensors"))
-    hashes = []
-    for file in files:
-        with file.open("rb") as stream:
-            hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return {"name": Path(teacher).name if hashes else teacher, "weights": "".join(hashes)}
+    """Name, and the SHA-256 of a local checkpoint's weights or, once it is on this disk, a hub id's commit.
+
+    Of a checkpoint that is not bundled ``files`` is the SHA-256 of configuration and tokenizer.
+    """
+    folder = Path(checkpoint_of(teacher))
+    if not folder.is_dir():
+        return {"name": teacher, "weights": _commit(teacher)}
+    weights = "".join(file_sha256(file) for file in sorted(folder.glob("*.safetensors")))
+    identity = {"name": Path(teacher).name, "weights": weights}
+    if teacher not in BUNDLED_MODELS:
+        files = {file.name: file_sha256(file) for pattern in _OTHER_FILES for file in folder.glob(pattern)}
+        identity["files"] = fingerprint(files)
+    return identity
+
+
+def _commit(hub_id: str) -> str:
+    """The commit of the hub's checkpoint on this disk, which loading would take; empty without one."""
+    path = try_to_load_from_cache(hub_id, "config.json")
+    return Path(path).parent.name if isinstance(path, str) else ""
 
 
 def _not_default(owner: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

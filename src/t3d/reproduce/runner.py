@@ -11,8 +11,8 @@ from typing import Any
 from t3d.claim import InUseError, join, locked
 from t3d.errors import InputError, require_positive
 from t3d.reproduce.eta import Plan, duration, make_plan
-from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, trained_methods
-from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, Demand, StudentSpec, demands
+from t3d.reproduce.grid import best_rate, grid_scores, missing_grid, trained_methods
+from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, Demand, StudentSpec, demands, grid_cells
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
@@ -36,13 +36,10 @@ class ReproduceConfig(SuiteChoice):
     the work."""
     cells: str | None = "docs/results/cells"
     """Folder of finished cells of earlier runs that may be reused; it may be missing."""
-    device: str = "auto"
-    batch_size: int = 256
-    """Requests decoded together."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "seeds", "batch_size")
+        require_positive(self, "seeds")
         if self.quick and self.seeds != 1:
             raise InputError("seeds", self.seeds, "quick has one", "leave out one of the two")
 
@@ -66,24 +63,31 @@ class Reproduction:
         earlier = None if config.cells is None else Path(config.cells)
         self.output = Path(config.output)
         self.store = CellStore(self.output / "cells", earlier)
-        self.workshop = Workshop(
-            suite=self.suite,
-            quick=config.quick,
-            output=self.output,
-            device=config.device,
-            batch_size=config.batch_size,
-        )
+        self.workshop = Workshop(suite=self.suite, quick=config.quick, output=self.output)
+        self._kept_scores: dict[str, dict[float, float]] = {}
 
     def plan(self) -> Plan:
         """What is there and what is missing."""
-        return make_plan(self.workshop, self.store, self.demands)
+        rates = {method: self._rate(method) for method in trained_methods(self.demands)}
+        return make_plan(self.workshop, self.store, self.demands, rates)
+
+    def all_cells(self) -> list[CellSpec]:
+        """Cells of the grid and of the tables; where the grid has not chosen yet, at its middle rate."""
+        methods = [] if self.config.quick else trained_methods(self.demands)
+        cells = [cell for method in methods for cell in grid_cells(self.suite, method)]
+        for demand in self.demands:
+            cells += demand.cells(self.learning_rate(demand) or self.suite.middle_learning_rate)
+        return list(dict.fromkeys(cells))
 
     def run(self, say: Callable[[str], None] = print) -> None:
         """Make every missing cell; the same call continues after a kill.
 
         Several processes may run at the same output. Each takes a student that no other is making, and
-        returns when all cells are there. Raises InputError for an output of another suite or version.
+        returns when all cells are there. Raises InputError for an output of another suite or version and,
+        before anything is trained, for data, graders and teachers that are missing or do not do.
         """
+        if self._unfinished():
+            self.workshop.check(self.all_cells())
         join(self.output / "cells", {"suite": self.suite.name}, FINISHED)
         clock = _Clock(total=self.plan().seconds, say=say)
         num_waited_for = 0
@@ -98,14 +102,11 @@ class Reproduction:
 
     def learning_rate(self, demand: Demand) -> float | None:
         """Of the grid; with ``quick`` and no finished grid its middle. None: original, or no choice yet."""
-        if demand.method == ORIGINAL:
-            return None
-        rate = self.chosen_rate(demand.method)
-        return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
+        return None if demand.method == ORIGINAL else self._rate(demand.method)
 
     def chosen_rate(self, method: str) -> float | None:
         """The choice of a finished grid."""
-        return chosen_rate(self.suite, self.store, method)
+        return best_rate(self.suite, self._scores(method))
 
     def find(self, cell: CellSpec) -> dict[str, Any] | None:
         """The record of a finished cell."""
@@ -124,8 +125,21 @@ class Reproduction:
 
     def scores(self) -> dict[str, dict[float, float]]:
         """Validation accuracy by method and learning rate."""
-        methods = trained_methods(self.demands)
-        return {method: grid_scores(self.suite, self.store, method) for method in methods}
+        return {method: self._scores(method) for method in trained_methods(self.demands)}
+
+    def _rate(self, method: str) -> float | None:
+        rate = self.chosen_rate(method)
+        return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
+
+    def _scores(self, method: str) -> dict[float, float]:
+        """Scores of the grid. Those of a finished grid stay what they are, and with ``quick`` those of any:
+        another process may finish it meanwhile, but this run has begun with the middle rate."""
+        if method in self._kept_scores:
+            return self._kept_scores[method]
+        scores = grid_scores(self.suite, self.store, method)
+        if self.config.quick or len(scores) == len(self.suite.learning_rates):
+            self._kept_scores[method] = scores
+        return scores
 
     def _unfinished(self) -> list[list[CellSpec]]:
         """Cells to be made by student, the grid's first; none of a method whose learning rate is open."""
@@ -144,7 +158,7 @@ class Reproduction:
         rollouts it needs; returns how many were made."""
         num_made = 0
         try:
-            with locked(self.workshop.student_folder(cells[0].student)):
+            with locked(self.workshop.student(cells[0].student).path):
                 for cell in cells:
                     if self.find(cell) is None:
                         record = self.workshop.make_cell(cell)

@@ -1,10 +1,10 @@
 """The work behind a cell: trajectories, a student, its evaluation; each is kept and made only once.
 
 ``OUTPUT/records`` has the trajectories of a teacher and seed, which all methods share; ``OUTPUT/students``
-the students' weights, by the hash of their configuration.
+the students' weights. Each goes by the hash of its configuration, and is made again where that was another.
 """
 
-import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 
-from t3d.atomic import discard, write_text
+from t3d.atomic import discard
 from t3d.claim import locked
 from t3d.data.prompts import Problem
 from t3d.data.solutions import solution_trajectory
+from t3d.errors import InputError
 from t3d.evaluation.evaluate import EvalResult, evaluate
 from t3d.models.loading import LoadedModel, load_model, load_tokenizer
-from t3d.models.placement import DTYPES
+from t3d.models.placement import DTYPES, resolve_device
 from t3d.reproduce.commands import cell_command
-from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
+from t3d.reproduce.product import Product
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.resolve import (
     evaluation_params,
     resolve_cell,
@@ -31,9 +33,10 @@ from t3d.reproduce.resolve import (
     rollout_params,
     training_fields,
 )
-from t3d.reproduce.suites import Suite
+from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
+from t3d.training.presets import override_text
 from t3d.training.run import STUDENT_PLAN, distil
 from t3d.trajectory import Trajectory, read_trajectories
 from t3d.versions import versions
@@ -46,16 +49,33 @@ class Workshop:
     suite: Suite
     quick: bool
     output: Path
-    device: str = "auto"
-    batch_size: int = 256
     _loaded: tuple[StudentSpec, LoadedModel] | None = field(default=None, init=False)
+    _posed: dict[tuple[str, str, int], list[Problem]] = field(default_factory=dict, init=False)
+
+    def check(self, cells: Sequence[CellSpec]) -> None:
+        """Find out before the work whether all that these cells read is there and can be used.
+
+        Raises InputError for a device that is not here, a teacher without tokenizer, problems that are
+        missing or too few, and a grader that does not work.
+        """
+        resolve_device(self.suite.device)
+        for teacher in dict.fromkeys(cell.student.teacher for cell in cells):
+            load_tokenizer(teacher)
+        for split, seed in dict.fromkeys((cell.split, cell.student.seed) for cell in cells):
+            for task in split_problems(self.suite, self._budget, split)[0]:
+                self._problems(task, split, seed)
+        trained = [cell.student for cell in cells if cell.student.method != ORIGINAL]
+        sources = [
+            (spec.seed, learns_solutions(spec.method)) for spec in trained if not self.student(spec).is_made
+        ]
+        for seed, is_solved in dict.fromkeys(sources):
+            self._training_problems(seed, is_solved)
 
     def make_cell(self, cell: CellSpec) -> dict[str, Any]:
         """Train the student if its weights are missing, evaluate it, and return the record of the cell."""
-        loaded, training_seconds = self.student(cell.student)
+        loaded, training_seconds = self.load_student(cell.student)
         started = time.perf_counter()
-        is_test = cell.split == "test"
-        tasks = self.suite.tasks if is_test else self.suite.validation_tasks
+        tasks, _ = split_problems(self.suite, self._budget, cell.split)
         results = [
             _row(self._evaluate(loaded, cell, setting, task), setting)
             for setting in cell.settings
@@ -79,86 +99,120 @@ class Workshop:
             "config": resolved.full,
         }
 
-    def student(self, spec: StudentSpec) -> tuple[LoadedModel, float]:
+    def load_student(self, spec: StudentSpec) -> tuple[LoadedModel, float]:
         """The student, trained now if need be, and the seconds of its training (0 for the original).
 
         The last one stays loaded. A training that was cut goes on from its last checkpoint, and its seconds
         count from there.
         """
-        if spec.method == ORIGINAL:
-            folder, seconds = Path(), 0.0
-        else:
-            folder = self.student_folder(spec)
-            if not (folder / STUDENT_PLAN).is_file():
-                self._train(spec, folder)
-            seconds = _read_seconds(folder)
+        student = self.student(spec)
+        if spec.method != ORIGINAL:
+            if not student.is_made:
+                self._train(spec, student)
+            discard(student.unfinished)  # a kill may have left it beside the finished student
         if self._loaded is None or self._loaded[0] != spec:
-            source = spec.teacher if spec.method == ORIGINAL else folder
-            self._loaded = (spec, load_model(source, device=self.device, dtype=self.suite.dtype))
-        return self._loaded[1], seconds
+            source = spec.teacher if spec.method == ORIGINAL else student.path
+            self._loaded = (spec, load_model(source, device=self.suite.device, dtype=self.suite.dtype))
+        return self._loaded[1], student.seconds
 
-    def student_folder(self, spec: StudentSpec) -> Path:
-        """Where a student's weights are."""
-        return self.output / "students" / resolve_student(self.suite, self._budget, spec).hash
+    def student(self, spec: StudentSpec) -> Product:
+        """A student's weights, to be made or made; those of the original never are."""
+        resolved = resolve_student(self.suite, self._budget, spec)
+        path = self.output / "students" / resolved.hash
+        return Product(
+            path=path,
+            resolved=resolved,
+            complete=path / STUDENT_PLAN,
+            unfinished=self.output / "checkpoints" / resolved.hash,
+        )
 
-    def records_file(self, spec: StudentSpec) -> Path:
-        """Where the trajectories that a student learns from are."""
-        return self.output / "records" / f"{resolve_records(self.suite, self._budget, spec).hash}.parquet"
+    def records(self, spec: StudentSpec) -> Product:
+        """The trajectories that a student learns from; real solutions are not kept."""
+        resolved = resolve_records(self.suite, self._budget, spec)
+        path = self.output / "records" / f"{resolved.hash}.parquet"
+        return Product(
+            path=path, resolved=resolved, complete=path, unfinished=path.with_name(f"{path.name}.chunks")
+        )
 
     @property
-    def _budget(self) -> Any:
+    def _budget(self) -> Budget:
         return self.suite.budget(quick=self.quick)
 
+    def _problems(self, task: str, split: str, seed: int) -> list[Problem]:
+        """The problems of a task, posed and checked once."""
+        key = (task, split, seed)
+        if key not in self._posed:
+            _, limit = split_problems(self.suite, self._budget, split)
+            problems = self.suite.data.problems(task, split, limit, seed)
+            if not problems:
+                problem, fix = f"no {split} problem of {task}", "put some into its data"
+                raise InputError("data", str(self.suite.data), problem, fix)
+            for problem in problems:
+                self.suite.data.task(task).check(problem)
+            self._posed[key] = problems
+        return self._posed[key]
+
+    def _training_problems(self, seed: int, is_solved: bool) -> list[Problem]:
+        return self.suite.data.training_problems(self._budget.num_prompts, seed, solved=is_solved)
+
     def _evaluate(self, loaded: LoadedModel, cell: CellSpec, setting: str, task: str) -> EvalResult:
-        is_test = cell.split == "test"
-        limit = self._budget.limit if is_test else self._budget.validation_limit
         return evaluate(
             loaded,
             self.suite.data.task(task),
-            self.suite.data.problems(task, cell.split, limit, cell.student.seed),
+            self._problems(task, cell.split, cell.student.seed),
             evaluation_params(self.suite, cell, setting),
-            batch_size=self.batch_size,
+            batch_size=self.suite.batch_size,
             samples_per_prompt=cell.samples_per_prompt,
             label=f"{cell.student.name} seed {cell.student.seed} {setting} {task}",
         )
 
     def _records(self, spec: StudentSpec) -> list[Trajectory]:
-        is_solved = spec.method.startswith("sft")
-        problems = self.suite.data.training_problems(self._budget.num_prompts, spec.seed, solved=is_solved)
+        is_solved = learns_solutions(spec.method)
+        problems = self._training_problems(spec.seed, is_solved)
         if is_solved:
             tokenizer = load_tokenizer(spec.teacher)
             return [solution_trajectory(problem, tokenizer, T3DConfig.block_size) for problem in problems]
-        path = self.records_file(spec)
-        if not path.is_file():
-            with locked(path):
-                if not path.is_file():  # another process may just have made it
-                    self._roll_out(spec, problems, path)
-        return read_trajectories(path)
+        records = self.records(spec)
+        if not records.is_made:
+            with locked(records.path):
+                if not records.is_made:  # another process may just have made it
+                    self._roll_out(spec, problems, records)
+        return read_trajectories(records.path)
 
-    def _roll_out(self, spec: StudentSpec, problems: Sequence[Problem], path: Path) -> None:
+    def _roll_out(self, spec: StudentSpec, problems: Sequence[Problem], records: Product) -> None:
         started = time.perf_counter()
-        teacher = load_model(spec.teacher, device=self.device, dtype=self.suite.dtype)
+        records.begin()
+        teacher = load_model(spec.teacher, device=self.suite.device, dtype=self.suite.dtype)
         params = rollout_params(self.suite, spec.seed)
-        roll_out_to_file(teacher, problems, params, path, batch_size=self.batch_size)
-        _write_seconds(path, started)
+        roll_out_to_file(teacher, problems, params, records.path, batch_size=self.suite.batch_size)
+        records.end(started)
 
-    def _train(self, spec: StudentSpec, folder: Path) -> None:
+    def _train(self, spec: StudentSpec, student: Product) -> None:
         records = self._records(spec)
         started = time.perf_counter()
+        student.begin()
         self._loaded = None  # memory
-        teacher = load_model(spec.teacher, device=self.device, dtype="float32")
-        checkpoints = self.output / "checkpoints" / folder.name
-        args = T3DConfig(
-            output_dir=str(checkpoints),
-            save_steps=50,
-            save_total_limit=1,
-            use_cpu=teacher.model.device.type == "cpu",
-            dataloader_pin_memory=False,
-            **training_fields(self.suite, self._budget, spec),
-        )
-        distil(teacher, records, args, folder, export_dtype=DTYPES[self.suite.dtype])
-        _write_seconds(folder, started)
-        discard(checkpoints)
+        teacher = load_model(spec.teacher, device=self.suite.device, dtype="float32")
+        config = training_config(self.suite, self._budget, spec, student.unfinished)
+        distil(teacher, records, config, student.path, export_dtype=DTYPES[self.suite.dtype])
+        student.end(started)
+
+
+def training_config(suite: Suite, budget: Budget, spec: StudentSpec, checkpoints: Path) -> T3DConfig:
+    """The training of a student. Raises InputError for a learning rate or overrides that cannot be used."""
+    fields: dict[str, Any] = {"save_steps": 50, "save_total_limit": 1, "dataloader_pin_memory": False}
+    fields |= training_fields(suite, budget, spec)
+    rate = fields["learning_rate"]
+    if not 0 < rate < math.inf:
+        raise InputError("learning_rate", rate, "not a positive number", "use for example 5e-4")
+    try:
+        return T3DConfig(output_dir=str(checkpoints), use_cpu=suite.device_kind == "cpu", **fields)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # of TrainingArguments
+        problem = f"no setting of this training ({str(error).splitlines()[0]})"
+        overrides = [override_text(*item) for item in spec.overrides]
+        raise InputError("override", overrides, problem, "leave it out, or use another value") from error
 
 
 def _row(result: EvalResult, setting: str) -> dict[str, Any]:
@@ -174,16 +228,3 @@ def _row(result: EvalResult, setting: str) -> dict[str, Any]:
         "finish_reasons": dict(Counter(sample.finish_reason for sample in result.samples)),
         **cost,
     }
-
-
-def _seconds_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.seconds.json")
-
-
-def _write_seconds(path: Path, started: float) -> None:
-    write_text(_seconds_file(path), json.dumps({"seconds": round(time.perf_counter() - started, 1)}) + "\n")
-
-
-def _read_seconds(path: Path) -> float:
-    file = _seconds_file(path)
-    return json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else 0.0

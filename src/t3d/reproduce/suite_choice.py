@@ -1,6 +1,7 @@
 """The flags that choose a suite, and those that change its teachers, rollouts, budget and length of answers.
 
-What they change is part of the hash of every cell, like the suite itself.
+What they change is part of the hash of every cell, like the suite itself. Device and size of batches are so
+below float32, where the rounding of every number depends on them.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
+from t3d.models.placement import require_training_device
 from t3d.reproduce.suites import Budget, Suite, load_suite
 
 _CHANGES = ("num_prompts", "num_optimizer_steps", "limit", "max_new_tokens")
@@ -38,9 +40,14 @@ class SuiteChoice:
     """Of the rollouts that students learn from, in place of the suite's; 0 is greedy, the paper's is 0.1."""
     tasks: tuple[str, ...] = ()
     """Of the suite's, those that are evaluated; none: all. Training stays that of all."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    batch_size: int = Suite.batch_size
+    """Requests decoded together."""
 
     def __post_init__(self) -> None:
-        require_positive(self, *_CHANGES)
+        require_positive(self, *_CHANGES, "batch_size")
+        require_training_device(self.device)
 
     def chosen_suite(self, teachers: Sequence[str] = ()) -> Suite:
         """The suite; ``teachers``, if any, in place of its own, the main one first.
@@ -48,11 +55,14 @@ class SuiteChoice:
         A teacher is one of the suite's or a checkpoint folder. Raises InputError for anything else.
         """
         suite = load_suite(self.suite, self.data)
+        suite = dataclasses.replace(suite, device=self.device, batch_size=self.batch_size)
         given = [(name, getattr(self, name)) for name in (*_CHANGES, "rollout_temperature")]
         flags: list[tuple[str, ...]] = [
             (f"--{name.replace('_', '-')}", str(value)) for name, value in given if value is not None
         ]
         flags += [("--tasks", *self.tasks)] if self.tasks else []
+        if suite.is_below_float32:
+            flags += [("--device", suite.device_kind), ("--batch-size", str(self.batch_size))]
         tasks = self._chosen_tasks(suite)
         return dataclasses.replace(
             suite,

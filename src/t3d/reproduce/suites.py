@@ -4,22 +4,18 @@ One student per method learns all tasks of its suite together; the paper trains 
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from t3d.data.prompt_styles import PromptKind, user_turn
-from t3d.data.prompts import Problem, read_prompt_file
 from t3d.decoding.params import DecodeParams
 from t3d.demo import MAX_NEW_TOKENS, SETTINGS
 from t3d.errors import InputError
-from t3d.evaluation.benchmarks import PROMPT_KINDS, load_benchmark
-from t3d.evaluation.task import Task
 from t3d.mini.tasks import TASKS
+from t3d.models.placement import DTYPES, resolve_device
 from t3d.reproduce.paper import BENCHMARKS, LARGE, SMALL
+from t3d.reproduce.suite_data import MiniData, SdarData, SuiteData
 
 STATIC = ("B4-T1", "B4-T2", "B4-T4", "B8-T1", "B8-T2", "B8-T4", "B8-T8")
 FEW_STEPS = ("B4-T2", "B8-T2", "B4-T4", "B8-T4")
@@ -51,31 +47,6 @@ class Budget:
     """Answers to a prompt where distinct answers are counted."""
 
 
-@runtime_checkable
-class SuiteData(Protocol):
-    """The suite's problems."""
-
-    def task(self, name: str) -> Task:
-        """The verifier of a task."""
-        ...
-
-    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """Held-out problems (``validation`` or ``test``)."""
-        ...
-
-    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
-        """Training prompts of all tasks; ``solved``: with the real solutions that SFT learns."""
-        ...
-
-    def identity(self, *, solved: bool) -> dict[str, str]:
-        """What tells the training problems from others of the same count and seed; part of the hash."""
-        ...
-
-    def paths(self, tasks: Sequence[str]) -> list[Path]:
-        """Files and folders that are read for training and these tasks, for the user to check."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """Everything that the recipes need to know."""
@@ -97,15 +68,36 @@ class Suite:
     data: SuiteData
     flags: tuple[str, ...] = ()
     """Of a command that takes this suite, besides its name."""
+    device: str = "auto"
+    """Where its models run."""
+    batch_size: int = 256
+    """Requests decoded together."""
 
     def budget(self, *, quick: bool) -> Budget:
         """The budget of one student."""
         return self.quick if quick else self.full
 
     @property
+    def device_kind(self) -> str:
+        """``cpu`` or ``cuda``, which need not be here."""
+        return resolve_device("auto").type if self.device == "auto" else self.device.partition(":")[0]
+
+    @property
+    def is_below_float32(self) -> bool:
+        """Whether rounding, and so every number, depends on the kind of device and the size of a batch."""
+        return DTYPES[self.dtype].itemsize < DTYPES["float32"].itemsize
+
+    @property
     def middle_learning_rate(self) -> float:
         """Where nothing is known of the grid."""
         return sorted(self.learning_rates)[len(self.learning_rates) // 2]
+
+
+def split_problems(suite: Suite, budget: Budget, split: str) -> tuple[tuple[str, ...], int | None]:
+    """Which tasks are evaluated on a split (``validation`` or ``test``), and on how many problems of each."""
+    if split == "test":
+        return suite.tasks, budget.limit
+    return suite.validation_tasks, budget.validation_limit
 
 
 def _settings(max_new_tokens: int) -> dict[str, DecodeParams]:
@@ -118,91 +110,6 @@ def _settings(max_new_tokens: int) -> dict[str, DecodeParams]:
     return {
         name: dataclasses.replace(params, max_new_tokens=max_new_tokens) for name, params in settings.items()
     }
-
-
-class MiniData:
-    """Problems of the built-in tasks."""
-
-    def task(self, name: str) -> Task:
-        """The verifier of a task."""
-        return TASKS[name]
-
-    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """Held-out problems, drawn with this seed."""
-        return TASKS[task].problems(split, limit, seed)
-
-    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
-        """The same number of every task; each comes with a solution anyway."""
-        del solved
-        share = -(-count // len(TASKS))
-        return [problem for task in TASKS.values() for problem in task.problems("train", share, seed)]
-
-    def identity(self, *, solved: bool) -> dict[str, str]:
-        """The seed says it all."""
-        del solved
-        return {}
-
-    def paths(self, tasks: Sequence[str]) -> list[Path]:
-        """Nothing is read."""
-        del tasks
-        return []
-
-
-@dataclass(frozen=True)
-class SdarData:
-    """Real data in one folder: ``train.jsonl`` (question, task math, function or stdio), ``solutions.jsonl``
-    (with a solution each, for SFT), and a folder per benchmark. Prompts are the paper's (C.3)."""
-
-    folder: Path
-
-    def task(self, name: str) -> Task:
-        """The benchmark's verifier."""
-        return load_benchmark(name, self.folder)
-
-    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """A benchmark's problems; GSM8K's validation problems are of its training split."""
-        split = "train" if (task, split) == ("gsm8k", "validation") else split
-        problems = load_benchmark(task, self.folder).problems(split, limit, seed)
-        return [_with_prompt(problem, PROMPT_KINDS[task]) for problem in problems]
-
-    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
-        """The first ``count`` lines of the file; the seed draws nothing.
-
-        Raises InputError for a file with fewer, since every method is to learn from as many.
-        """
-        del seed
-        kinds: dict[str, PromptKind] = {"math": "math", "function": "function", "stdio": "stdio"}
-        problems = read_prompt_file(self._training_file(solved=solved))[:count]
-        if len(problems) < count:
-            problem = f"{self._training_file(solved=solved)} has only {len(problems)} lines"
-            raise InputError("num_prompts", count, problem, "add some, or give --num-prompts")
-        for problem in problems:
-            if problem.task not in kinds:
-                fix = f"use one of {', '.join(kinds)}"
-                raise InputError("task", problem.task, f"problem {problem.id!r}: not a kind of prompt", fix)
-        return [_with_prompt(problem, kinds[problem.task]) for problem in problems]
-
-    def identity(self, *, solved: bool) -> dict[str, str]:
-        """SHA-256 of the file, once it is there."""
-        file = self._training_file(solved=solved)
-        return {"sha256": _sha256(file) if file.is_file() else "missing"}
-
-    def paths(self, tasks: Sequence[str]) -> list[Path]:
-        """What has to be in the folder."""
-        return [self.folder / name for name in ("train.jsonl", "solutions.jsonl", *tasks)]
-
-    def _training_file(self, *, solved: bool) -> Path:
-        return self.folder / ("solutions.jsonl" if solved else "train.jsonl")
-
-
-@cache
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _with_prompt(problem: Problem, kind: PromptKind) -> Problem:
-    return dataclasses.replace(problem, question=user_turn(problem.question, "paper", kind))
 
 
 MINI = Suite(

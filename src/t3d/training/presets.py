@@ -6,13 +6,16 @@ differ from ``t3d`` in what defines the method, and in nothing else: same grid, 
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 import yaml
 
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
+from t3d.training.field_types import fit, type_text
 
 _EIGHTHS = tuple(count / 8 for count in range(8, 0, -1))
 _PLAIN = {"path_weight": 0.0, "random_token_prob": 0.0}
@@ -84,7 +87,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """T3DConfig fields from texts of the form ``name=value``, the value in YAML.
 
-    Raises InputError for a text of another form or an unknown name.
+    Raises InputError for a text of another form, an unknown name, or a value of another type than the
+    field's.
     """
     known = [item.name for item in dataclasses.fields(T3DConfig)]
     fields: dict[str, Any] = {}
@@ -94,8 +98,23 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             close = difflib.get_close_matches(name, known, n=1)
             fix = f"did you mean {close[0]!r}" if close else "write name=value with a field of T3DConfig"
             raise InputError("override", override, "not a setting of T3DConfig", fix)
-        fields[name] = yaml.safe_load(value)
+        kind = _field_types()[name]
+        try:
+            fields[name] = fit(yaml.safe_load(value), kind)
+        except (ValueError, yaml.YAMLError) as error:
+            fix = f"write {name}= with {type_text(kind)}"
+            raise InputError("override", override, f"{name} takes {type_text(kind)}", fix) from error
     return fields
+
+
+def override_text(name: str, value: Any) -> str:
+    """A field as :func:`parse_overrides` reads it."""
+    return f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+@cache
+def _field_types() -> dict[str, Any]:
+    return get_type_hints(T3DConfig)
 
 
 def preset_fields(name: str) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import pytest
 from reproduce_helpers import record
 
 from t3d.reproduce import eta
-from t3d.reproduce.recipes import demands
+from t3d.reproduce.grid import trained_methods
+from t3d.reproduce.recipes import StudentSpec, demands
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MINI
+from t3d.training.presets import PRESETS
 
 TWO_CORES = 2**eta.PARALLEL_POWER
 
@@ -19,10 +21,11 @@ def _two_cores(monkeypatch):
     monkeypatch.setattr(eta, "speed", lambda: TWO_CORES)
 
 
-def plan(folder, table, *, quick, seeds=1):
-    workshop = Workshop(suite=MINI, quick=quick, output=folder)
-    found = demands(MINI, [table], seeds, MINI.budget(quick=quick))
-    return eta.make_plan(workshop, CellStore(folder / "cells"), found)
+def plan(folder, table, *, quick, seeds=1, suite=MINI):
+    workshop = Workshop(suite=suite, quick=quick, output=folder)
+    found = demands(suite, [table], seeds, suite.budget(quick=quick))
+    rates = dict.fromkeys(trained_methods(found), suite.middle_learning_rate if quick else None)
+    return eta.make_plan(workshop, CellStore(folder / "cells"), found, rates)
 
 
 def test_a_quick_table_5_is_promised_in_a_quarter_of_an_hour_on_two_cores(tmp_path):
@@ -59,9 +62,16 @@ def test_finished_cells_take_no_time(tmp_path):
 
 def test_a_suite_without_measurements_has_no_estimate(tmp_path):
     suite = dataclasses.replace(MINI, teachers={"org/model": MINI.teachers["mini"]})
-    workshop = Workshop(suite=suite, quick=True, output=tmp_path)
-    found = demands(suite, [5], 1, suite.quick)
-    assert eta.make_plan(workshop, CellStore(tmp_path / "cells"), found).seconds == 0.0
+    assert plan(tmp_path, 5, quick=True, suite=suite).seconds == 0.0
+
+
+def test_an_objective_without_measurements_is_taken_to_be_as_slow_as_the_slowest(tmp_path, monkeypatch):
+    workshop = Workshop(suite=MINI, quick=False, output=tmp_path)
+    slowest = StudentSpec(teacher="mini", method="dparallel", seed=0, learning_rate=5e-4)
+    expected = eta.student_seconds(workshop, slowest)
+    monkeypatch.setitem(PRESETS, "newest", {"objective": "newest"})
+    newest = dataclasses.replace(slowest, method="newest")
+    assert eta.student_seconds(workshop, newest) == expected > 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from t3d.cli.train_command import Train
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
-from t3d.training.presets import PRESETS, parse_overrides, preset_fields
+from t3d.training.presets import PRESETS, override_text, parse_overrides, preset_fields
 
 
 def build(name, tmp_path, **fields):
@@ -88,11 +88,62 @@ def test_every_preset_stands_in_the_help_of_train():
 
 def test_overrides_are_parsed_and_unknown_ones_named():
     parsed = parse_overrides(["log_ratio=sum", "path_weight=0.5", "mask_ratios=[1.0, 0.5]"])
-    assert parsed == {"log_ratio": "sum", "path_weight": 0.5, "mask_ratios": [1.0, 0.5]}
+    assert parsed == {"log_ratio": "sum", "path_weight": 0.5, "mask_ratios": (1.0, 0.5)}
     with pytest.raises(InputError, match="did you mean 'log_ratio'"):
         parse_overrides(["log_ration=sum"])
     with pytest.raises(InputError, match="not a setting"):
         parse_overrides(["log_ratio"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("path_weight=0.00001", 1e-5),
+        ("path_weight=1e-05", 1e-5),  # a text to YAML 1.1
+        ("path_weight=1", 1.0),
+        ("max_steps=3", 3),
+        ("complementary_states=true", True),
+        ("max_length=null", None),
+        ("max_length=64", 64),
+        ("mask_ratios=[1, 1e-1]", (1.0, 0.1)),
+        ("mask_prob_range=[0.1, 0.9]", (0.1, 0.9)),
+        ("lora_target_modules=[q_proj]", ("q_proj",)),
+        ("report_to=[tensorboard]", ["tensorboard"]),
+        ("lr_scheduler_kwargs={min_lr_rate: 0.2}", {"min_lr_rate": 0.2}),
+        ("state_scope=token", "token"),
+    ],
+)
+def test_an_override_has_its_fields_type_and_reads_the_same_when_written(text, value):
+    name = text.split("=")[0]
+    (found,) = parse_overrides([text]).values()
+    assert (found, type(found)) == (value, type(value))
+    assert parse_overrides([override_text(name, found)]) == {name: found}
+
+
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("path_weight=abc", "a number"),
+        ("path_weight=", "a number"),
+        ("path_weight=true", "a number"),
+        ("path_weight=nan", "a number"),
+        ("path_weight=.inf", "a number"),
+        ("max_steps=1.5", "a whole number"),
+        ("max_steps=true", "a whole number"),
+        ("complementary_states=1", "true or false"),
+        ("max_length=long", "a whole number or null"),
+        ("mask_ratios=1.0", "a list, each item a number"),
+        ("mask_ratios=[a]", "a list, each item a number"),
+        ("mask_ratios=[1", "a list, each item a number"),
+        ("mask_prob_range=[0.1]", "a list, each item a number"),
+        ("log_ratio=median", "one of mean, sum"),
+    ],
+)
+def test_an_override_of_another_type_is_refused_with_what_the_field_takes(text, takes):
+    with pytest.raises(InputError) as refused:
+        parse_overrides([text])
+    name = text.split("=")[0]
+    assert str(refused.value) == f"override={text!r}: {name} takes {takes}. Fix: write {name}= with {takes}."
 
 
 @pytest.mark.parametrize("fields", [{"path_positions": "all"}, {"path_weighting": "nested_prefix"}])

@@ -1,0 +1,167 @@
+"""The problems of a suite: those trained on, those evaluated on, and what tells them from others."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from t3d.data.prompt_styles import PromptKind, user_turn
+from t3d.data.prompts import Problem, read_prompt_file
+from t3d.errors import InputError
+from t3d.evaluation.benchmarks import PROMPT_KINDS, load_benchmark
+from t3d.evaluation.task import ExplainingTask, Task
+from t3d.mini.tasks import TASKS
+from t3d.reproduce.file_hash import file_sha256
+
+MISSING: dict[str, Any] = {"data": "missing"}
+"""Identity of an evaluation that is not possible here."""
+
+
+@runtime_checkable
+class SuiteData(Protocol):
+    """The suite's problems."""
+
+    def task(self, name: str) -> Task:
+        """The verifier of a task."""
+        ...
+
+    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """Held-out problems (``validation`` or ``test``)."""
+        ...
+
+    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
+        """Training prompts of all tasks; ``solved``: with the real solutions that SFT learns."""
+        ...
+
+    def identity(self, *, solved: bool) -> dict[str, str]:
+        """What tells the training problems from others of the same count and seed; part of the hash."""
+        ...
+
+    def evaluation_identity(self, task: str, split: str) -> dict[str, Any]:
+        """What tells a task's problems and verdicts from those of other files and another grader; part of the
+        hash. Empty where neither can differ."""
+        ...
+
+    def paths(self, tasks: Sequence[str]) -> list[Path]:
+        """Files and folders that are read for training and these tasks, for the user to check."""
+        ...
+
+
+class MiniData:
+    """Problems of the built-in tasks."""
+
+    def task(self, name: str) -> Task:
+        """The verifier of a task."""
+        return TASKS[name]
+
+    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """Held-out problems, drawn with this seed."""
+        return TASKS[task].problems(split, limit, seed)
+
+    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
+        """As many of every task, the rest one more of each of the first; all come with a solution anyway."""
+        del solved
+        share, rest = divmod(count, len(TASKS))
+        counts = [share + (index < rest) for index in range(len(TASKS))]
+        return [
+            problem
+            for task, number in zip(TASKS.values(), counts, strict=True)
+            if number
+            for problem in task.problems("train", number, seed)
+        ]
+
+    def identity(self, *, solved: bool) -> dict[str, str]:
+        """The seed says it all."""
+        del solved
+        return {}
+
+    def evaluation_identity(self, task: str, split: str) -> dict[str, Any]:
+        """Problems and verdicts are those of this package."""
+        del task, split
+        return {}
+
+    def paths(self, tasks: Sequence[str]) -> list[Path]:
+        """Nothing is read."""
+        del tasks
+        return []
+
+
+@dataclass(frozen=True)
+class SdarData:
+    """Real data in one folder: ``train.jsonl`` (question, task math, function or stdio), ``solutions.jsonl``
+    (with a solution each, for SFT), and a folder per benchmark. Prompts are the paper's (C.3)."""
+
+    folder: Path
+    _tasks: dict[str, Task] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _identities: dict[tuple[str, str], dict[str, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def task(self, name: str) -> Task:
+        """The benchmark's verifier, always the same one, which keeps its workers."""
+        if name not in self._tasks:
+            self._tasks[name] = load_benchmark(name, self.folder)
+        return self._tasks[name]
+
+    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """A benchmark's problems; GSM8K's validation problems are of its training split."""
+        problems = self.task(task).problems(_split_of_data(task, split), limit, seed)
+        return [_with_prompt(problem, PROMPT_KINDS[task]) for problem in problems]
+
+    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
+        """The first ``count`` lines of the file; the seed draws nothing.
+
+        Raises InputError for a file with fewer, since every method is to learn from as many.
+        """
+        del seed
+        kinds: dict[str, PromptKind] = {"math": "math", "function": "function", "stdio": "stdio"}
+        problems = read_prompt_file(self._training_file(solved=solved))[:count]
+        if len(problems) < count:
+            problem = f"{self._training_file(solved=solved)} has only {len(problems)} lines"
+            raise InputError("num_prompts", count, problem, "add some, or give --num-prompts")
+        for problem in problems:
+            if problem.task not in kinds:
+                fix = f"use one of {', '.join(kinds)}"
+                raise InputError("task", problem.task, f"problem {problem.id!r}: not a kind of prompt", fix)
+        return [_with_prompt(problem, kinds[problem.task]) for problem in problems]
+
+    def identity(self, *, solved: bool) -> dict[str, str]:
+        """SHA-256 of the file, once it is there."""
+        file = self._training_file(solved=solved)
+        return {"sha256": file_sha256(file) if file.is_file() else "missing"}
+
+    def evaluation_identity(self, task: str, split: str) -> dict[str, Any]:
+        """SHA-256 of the split's files, and the grader's settings.
+
+        MISSING also where the grader does not work; a run says which of the two before its work.
+        """
+        if (task, split) not in self._identities:
+            part = _split_of_data(task, split)
+            try:
+                benchmark = self.task(task)
+                benchmark.problems(part, 1, 0)
+                assert isinstance(benchmark, ExplainingTask)
+                settings = benchmark.settings()
+            except InputError:
+                return MISSING
+            files = settings["data"]
+            files = {part: files[part]} if part in files else files
+            hashes = {name: file["sha256"] for name, file in files.items()}
+            self._identities[task, split] = settings | {"data": hashes}
+        return self._identities[task, split]
+
+    def paths(self, tasks: Sequence[str]) -> list[Path]:
+        """What has to be in the folder."""
+        return [self.folder / name for name in ("train.jsonl", "solutions.jsonl", *tasks)]
+
+    def _training_file(self, *, solved: bool) -> Path:
+        return self.folder / ("solutions.jsonl" if solved else "train.jsonl")
+
+
+def _split_of_data(task: str, split: str) -> str:
+    return "train" if (task, split) == ("gsm8k", "validation") else split
+
+
+def _with_prompt(problem: Problem, kind: PromptKind) -> Problem:
+    return dataclasses.replace(problem, question=user_turn(problem.question, "paper", kind))

@@ -1,0 +1,37 @@
+"""The suites' problems: exactly as many as the budget says, and one verifier per task."""
+
+from collections import Counter
+
+import pytest
+
+from t3d.data.prompts import Problem
+from t3d.reproduce import suite_data
+from t3d.reproduce.suite_data import MiniData, SdarData
+
+
+class Named:
+    """A task whose problems say nothing but its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def problems(self, split, limit, seed) -> list[Problem]:
+        assert limit, "the tasks refuse to draw none"
+        return [Problem(id=str(index), question="?", task=self.name) for index in range(limit)]
+
+
+@pytest.mark.parametrize(
+    ("count", "by_task"),
+    [(3072, (1024, 1024, 1024)), (1536, (512, 512, 512)), (100, (34, 33, 33)), (2, (1, 1, 0))],
+)
+def test_training_problems_are_exactly_as_many_as_asked_for(count, by_task, monkeypatch):
+    monkeypatch.setattr(suite_data, "TASKS", {name: Named(name) for name in "abc"})
+    problems = MiniData().training_problems(count, 0, solved=False)
+    assert len(problems) == count
+    counts = Counter(problem.task for problem in problems)
+    assert tuple(counts[name] for name in "abc") == by_task
+
+
+def test_a_benchmark_is_one_task_however_often_it_is_asked_for(tmp_path):
+    data = SdarData(tmp_path)
+    assert data.task("humaneval") is data.task("humaneval") is not data.task("mbpp")
