@@ -5,7 +5,7 @@ decoding steps" is ``B8-T2``. Averages of Table 1 are over both block sizes: the
 Methods go by the names of the presets, ``original`` is the model before training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -184,12 +184,23 @@ def printed(
 
 
 def benchmark_mean(
-    table: int, model: str, method: str, setting: str, metric: str = "accuracy"
+    table: int,
+    model: str,
+    method: str,
+    setting: str,
+    metric: str = "accuracy",
+    *,
+    tasks: Sequence[str] | None = None,
 ) -> float | None:
-    """The mean of a row's printed cells in one setting, over the benchmarks that the table has."""
-    found = [printed(table, model, method, setting, task, metric) for task in BENCHMARKS]
+    """The mean of a row's printed cells in one setting, over these benchmarks; None if one is not printed.
+
+    Without ``tasks``, over the benchmarks that the table has.
+    """
+    found = [printed(table, model, method, setting, task, metric) for task in tasks or BENCHMARKS]
     values = [value for value in found if value is not None]
-    return sum(values) / len(values) if values else None
+    if not values or (tasks is not None and len(values) < len(found)):
+        return None
+    return sum(values) / len(values)
 
 
 def _table_1() -> Iterator[PaperValue]:

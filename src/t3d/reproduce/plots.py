@@ -28,8 +28,7 @@ def write_plots(
     """A plot per table and teacher, and Table 1's accuracy-TPF curves; returns their paths."""
     paths = []
     tasks = f"mean over {', '.join(suite.tasks)}"
-    for teacher in dict.fromkeys(entry.teacher for entry in entries):
-        name = Path(teacher).name
+    for teacher, name in _names(list(dict.fromkeys(entry.teacher for entry in entries))).items():
         for table in sorted({entry.table for entry in entries if entry.teacher == teacher}):
             accuracies = {
                 (entry.setting, entry.method): _bar(entry)
@@ -56,6 +55,16 @@ def write_plots(
             plot_accuracy_per_forward(curves, path, title, annotated=(TITLES[ORIGINAL], TITLES["t3d"]))
             paths.append(path)
     return paths
+
+
+def _names(teachers: Sequence[str]) -> dict[str, str]:
+    """By teacher the name of its folder; a second one with the same name gets ``-2`` behind it."""
+    names: dict[str, str] = {}
+    for teacher in teachers:
+        name = Path(teacher).name
+        earlier = sum(Path(other).name == name for other in names)
+        names[teacher] = f"{name}-{earlier + 1}" if earlier else name
+    return names
 
 
 Accuracies = Mapping[tuple[str, str], Bar]

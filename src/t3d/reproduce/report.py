@@ -11,6 +11,8 @@ from t3d.atomic import write_text
 from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.plots import write_plots
 from t3d.reproduce.runner import Reproduction
+from t3d.reproduce.shared_problems import draws_training_prompts, shared_share
+from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
 from t3d.reproduce.tables import grid_table, markdown_tables, method_title
 from t3d.versions import versions
@@ -93,16 +95,30 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
         f"{budget.train_batch_size} trajectories from the same {budget.num_prompts} rollouts (block size 4, "
         f"full steps, {rollouts}; not filtered), student blocks of 8. SFT learns as many real solutions, "
         "dParallel sees each trajectory in two states.",
-        "- A seed draws the training prompts, the test problems, the sampling noise and the training noise.",
-        "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds wider by "
-        "Birge's ratio where the seeds differ more than prompts explain, with one seed over prompts only. "
-        "Settings of one average share prompts, which count once.",
+        f"- {seeds_note(suite, budget.limit, config.seeds)}",
+        "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds at least "
+        "the t interval of the seeds' own averages, with one seed over prompts only. Prompts that settings "
+        "or seeds of one average share count once.",
         f"- Learning rate: {_rates_note(reproduction)}",
         "- Tokens/s and latency are those of the machine that made the cell; latency: wall time by samples.",
         "- AUP: accuracy under parallelism (d3LLM), points of one block size over tokens per forward.",
         f"- Cells made with: {made_with}.",
     ]
     return "\n\n".join(lines[:3]) + "\n\n" + "\n".join(lines[3:])
+
+
+def seeds_note(suite: Suite, limit: int | None, num_seeds: int) -> str:
+    """What the seeds of a suite draw, and what they share; ``limit``: test problems per task."""
+    drawn, same = [], []
+    (drawn if draws_training_prompts(suite.data) else same).append("training prompts")
+    seeds = range(max(2, num_seeds))  # what a second seed would share is a fact of the suite
+    shared = [task for task in suite.tasks if shared_share(suite.data, task, limit, seeds) == 1]
+    own = [task for task in suite.tasks if task not in shared]
+    for place, tasks in ((drawn, own), (same, shared)):
+        if tasks:
+            place.append(f"test problems of {' and '.join(tasks)}")
+    text = f"A seed draws {', '.join([*drawn, 'sampling noise'])} and training noise"
+    return f"{text}; all seeds share the {' and the '.join(same)}." if same else f"{text}."
 
 
 def _rates_note(reproduction: Reproduction) -> str:
@@ -135,6 +151,5 @@ def _afterword(reproduction: Reproduction) -> str:
     note = (
         f" At an end of the grid, beyond which a better one may lie: {', '.join(at_edge)}." if at_edge else ""
     )
-    return (
-        f"## Learning rates\n\nMean validation accuracy, percent; the best is bold and taken.{note}\n\n{text}"
-    )
+    note = f"Mean validation accuracy, percent; the best of a complete grid is bold and taken.{note}"
+    return f"## Learning rates\n\n{note}\n\n{text}"

@@ -1,20 +1,19 @@
 """From finished cells to the numbers of the tables: means and intervals over prompts and seeds."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
 from t3d.evaluation.aup import accuracy_under_parallelism
-from t3d.evaluation.metrics import mean_interval
+from t3d.reproduce.intervals import seeds_interval
 from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
+from t3d.reproduce.shared_problems import shared_share
 from t3d.reproduce.suites import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC, Suite
 
 AVERAGE = "average"
 """The mean over the suite's tasks."""
-Z = 1.959964
 GROUPS = {"T2": FEW_STEPS[:2], "T4": FEW_STEPS[2:]}
 """Settings that Table 1 averages over."""
 CURVES = {block: tuple(name for name in STATIC if name.startswith(block)) for block in ("B4", "B8")}
@@ -46,29 +45,6 @@ class Entry:
     """False: the mean of printed cells, which the paper itself does not print."""
     config_hashes: tuple[str, ...]
     commands: tuple[str, ...]
-
-
-def seeds_interval(
-    per_seed: Sequence[tuple[Sequence[float], Sequence[int]]],
-) -> tuple[float, float, float]:
-    """Mean and 95 % interval of accuracies (fractions) of independent prompts, over tasks and seeds.
-
-    ``per_seed`` has for each seed the accuracies of the tasks and their numbers of prompts. Wilson's
-    intervals over prompts are combined by :func:`mean_interval`. If the seeds' means differ more than prompts
-    explain, the interval is wider by the square root of their chi-square per degree of freedom (Birge's
-    ratio), so that it covers what training adds. With one seed it covers prompts only.
-    """
-    means = [mean(accuracies) for accuracies, _ in per_seed]
-    ends = [mean_interval(accuracies, counts) for accuracies, counts in per_seed]
-    centre = mean(means)
-    below = math.hypot(*(value - low for value, (low, _) in zip(means, ends, strict=True))) / len(means)
-    above = math.hypot(*(high - value for value, (_, high) in zip(means, ends, strict=True))) / len(means)
-    if len(means) > 1:
-        errors = [(high - low) / (2 * Z) for low, high in ends]
-        squares = [((value - centre) / error) ** 2 for value, error in zip(means, errors, strict=True)]
-        ratio = max(1.0, math.sqrt(sum(squares) / (len(means) - 1)))
-        below, above = below * ratio, above * ratio
-    return centre, max(0.0, centre - below), min(1.0, centre + above)
 
 
 class Rows:
@@ -123,35 +99,43 @@ class Rows:
         """Accuracy with its interval. Settings of a group share their prompts, which count once."""
         names = GROUPS.get(setting) or (setting,)
         tasks = self.suite.tasks if task == AVERAGE else (task,)
+        seeds = self.demand.seeds
+        counts = {name: self.rows[seeds[0], names[0], name]["num_prompts"] for name in tasks}
         per_seed = [
-            (
-                [self.accuracy(seed, names, name) for name in tasks],
-                [self.rows[seed, names[0], name]["num_prompts"] for name in tasks],
-            )
-            for seed in self.demand.seeds
+            ([self.accuracy(seed, names, name) for name in tasks], list(counts.values())) for seed in seeds
         ]
-        centre, low, high = (100 * value for value in seeds_interval(per_seed))
+        shared = [shared_share(self.suite.data, name, count, seeds) for name, count in counts.items()]
+        centre, low, high = (100 * value for value in seeds_interval(per_seed, shared))
         return self.entry(setting, task, "accuracy", centre, (low, high))
 
     def _paper(self, setting: str, task: str, metric: str) -> tuple[float | None, bool]:
         """The paper's number, and whether the paper prints it."""
         model, method = self.suite.teachers[self.demand.teacher], self.demand.student(0, None).name
-        value = printed(self.demand.table, model, method, setting, task, metric)
-        if value is not None or task != AVERAGE:
-            return value, value is not None
-        if metric != "retention":
+        if task != AVERAGE or not is_part_of_the_benchmarks(self.suite):
+            value = printed(self.demand.table, model, method, setting, task, metric)
+            if value is not None or task != AVERAGE:
+                return value, value is not None
+        if metric not in ("improvement", "retention"):
             return self._paper_mean(method, setting, metric), False
         own, base = (self._paper_mean(name, setting, "accuracy") for name in (method, ORIGINAL))
-        return (100 * own / base if own is not None and base else None), False
+        if own is None or not base:
+            return None, False
+        return 100 * own / base - (100 if metric == "improvement" else 0), False
 
     def _paper_mean(self, method: str, setting: str, metric: str) -> float | None:
         """The mean of the paper's cells. None where our tasks are benchmarks that it does not all print, as
         means over different benchmarks say nothing side by side."""
-        where = (self.demand.table, self.suite.teachers[self.demand.teacher], method, setting)
-        tasks = [task for task in self.suite.tasks if task in BENCHMARKS]
-        if any(printed(*where, task, metric) is None for task in tasks):
-            return None
-        return benchmark_mean(*where, metric)
+        where = (self.demand.table, self.suite.teachers[self.demand.teacher], method)
+        tasks = self.suite.tasks if set(self.suite.tasks) <= set(BENCHMARKS) else None
+        names = GROUPS.get(setting) or (setting,)
+        means = [benchmark_mean(*where, name, metric, tasks=tasks) for name in names]
+        values = [value for value in means if value is not None]
+        return mean(values) if len(values) == len(names) else None
+
+
+def is_part_of_the_benchmarks(suite: Suite) -> bool:
+    """Whether our tasks are some, but not all, of the paper's; its averages are then no match for ours."""
+    return set(suite.tasks) < set(BENCHMARKS)
 
 
 def table_entries(suite: Suite, found: Sequence[tuple[Demand, Records]]) -> list[Entry]:

@@ -81,3 +81,7 @@ def test_means_are_over_the_benchmarks_that_a_table_has():
     assert benchmark_mean(3, LARGE, "t3d", "B4-dynamic-sampled", "latency") == pytest.approx(0.37)
     assert benchmark_mean(3, LARGE, "sft", "B4-dynamic-sampled") is None
     assert printed(2, LARGE, "t3d", "B8-T1", "gsm8k") is None
+    assert benchmark_mean(2, LARGE, "t3d", "B4-T1", tasks=("gsm8k", "mbpp")) == pytest.approx(
+        (89.31 + 54.2) / 2
+    )
+    assert benchmark_mean(4, LARGE, "t3d", "B8-T8", tasks=("math500", "gsm8k")) is None

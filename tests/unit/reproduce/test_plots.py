@@ -1,5 +1,8 @@
 """Which numbers each table's plot shows."""
 
+import dataclasses
+
+import pytest
 from reproduce_helpers import N, records
 
 from t3d.reproduce import plots
@@ -9,16 +12,39 @@ from t3d.reproduce.summaries import table_entries
 from t3d.reproduce.tables import TITLES
 
 
+def synthetic(demand, suite):
+    """Cells of the suite's main teacher, who can be read, in place of this one's."""
+    readable = dataclasses.replace(demand, teacher=next(iter(suite.teachers)))
+    return records(readable, rule)
+
+
 def rule(cell, setting, task):
     return N // 2 if cell.student.method == ORIGINAL else N // 4
 
 
-def test_every_table_and_teacher_has_its_plot(tmp_path, monkeypatch):
-    drawn = {}
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn, by file name."""
+    found = {}
     for name in ("plot_bars", "plot_lines", "plot_accuracy_per_forward"):
         monkeypatch.setattr(
-            plots, name, lambda data, path, title, **options: drawn.update({path.name: (data, options)})
+            plots, name, lambda data, path, title, **options: found.update({path.name: (data, options)})
         )
+    return found
+
+
+def test_teachers_of_the_same_folder_name_have_their_own_plots(tmp_path, drawn):
+    names = ("runs/a/student", "runs/b/student")
+    suite = dataclasses.replace(MINI, teachers=dict(zip(names, MINI.teachers.values(), strict=True)))
+    found = [(demand, synthetic(demand, MINI)) for demand in demands(suite, [1], 1, suite.full)]
+    paths = plots.write_plots(suite, found, table_entries(suite, found), tmp_path)
+    plain = ["table1-student.png", "accuracy-tpf-student-B4.png", "accuracy-tpf-student-B8.png"]
+    second = [name.replace("student", "student-2") for name in plain]
+    assert [path.name for path in paths] == [*plain, *second]
+    assert drawn.keys() == {*plain, *second}
+
+
+def test_every_table_and_teacher_has_its_plot(tmp_path, drawn):
     found, entries = [], []
     for table in TABLES:
         of_table = [(demand, records(demand, rule)) for demand in demands(MINI, [table], 1, MINI.full)]

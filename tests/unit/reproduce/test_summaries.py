@@ -1,48 +1,21 @@
-"""From cells to numbers: intervals by hand, averages, improvement, retention, AUP."""
+"""From cells to numbers: averages with their intervals, improvement, retention, AUP."""
+
+import dataclasses
+import math
 
 import pytest
 from reproduce_helpers import N, records
 
-from t3d.evaluation.metrics import mean_interval, wilson_interval
+from t3d.evaluation.metrics import wilson_interval
 from t3d.reproduce.paper import printed
 from t3d.reproduce.recipes import demands
 from t3d.reproduce.suites import MINI, load_suite
-from t3d.reproduce.summaries import seeds_interval, table_entries
+from t3d.reproduce.summaries import table_entries
 
 
 def entries(table, rule, seeds=3, suite=MINI):
     found = [(demand, records(demand, rule, suite)) for demand in demands(suite, [table], seeds, suite.full)]
     return {(e.teacher, e.method, e.setting, e.task, e.metric): e for e in table_entries(suite, found)}
-
-
-def test_one_seed_and_one_task_is_wilson_s_interval():
-    assert seeds_interval([([0.37], [100])]) == pytest.approx((0.37, *wilson_interval(37, 100)))
-
-
-def test_seeds_that_agree_count_as_more_prompts():
-    """Two seeds at 0.5 of 100: mean_interval's 0.068002, as no chi-square is above 1."""
-    centre, low, high = seeds_interval([([0.5], [100]), ([0.5], [100])])
-    assert (centre, low, high) == pytest.approx((0.5, 0.431998, 0.568002), abs=1e-5)
-    assert (low, high) == pytest.approx(mean_interval([0.5, 0.5], [100, 100]))
-
-
-def test_seeds_that_differ_widen_the_interval_by_birges_ratio():
-    """0.3 and 0.7 of 100: Wilson 0.3 gives [0.218949, 0.395848], 0.7 its mirror image.
-
-    Standard errors (0.395848 - 0.218949) / 3.919928 = 0.045128 each; chi-square 2 (0.2 / 0.045128)^2 = 39.28
-    over one degree of freedom, so a ratio of 6.2676. Below and above alike: hypot(0.081051, 0.095848) / 2 =
-    0.062762, times the ratio 0.39337.
-    """
-    centre, low, high = seeds_interval([([0.3], [100]), ([0.7], [100])])
-    assert centre == pytest.approx(0.5)
-    assert high - centre == pytest.approx(0.39337, abs=2e-4)
-    assert centre - low == pytest.approx(0.39337, abs=2e-4)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_intervals_stay_between_0_and_1(share):
-    _, low, high = seeds_interval([([share], [10])] * 3)
-    assert 0 <= low < high <= 1
 
 
 def rule(cell, setting, task):
@@ -60,13 +33,33 @@ def test_table_1_averages_over_tasks_and_both_block_sizes():
     assert average.n == 3 * 2 * 3 * N
     assert average.paper == 39.66 and average.paper_is_printed
     assert len(average.config_hashes) == len(average.commands) == 6
-    # Both settings have the same prompts, so the interval is that of three seeds of three tasks.
-    low, high = mean_interval([0.75] * 9, [N] * 9)
-    assert average.ci95 == pytest.approx((100 * low, 100 * high), abs=1e-3)
+    # Both settings have the same prompts, so they count once. So do those of the three seeds of make; of
+    # those of code, two seeds share 22 / 3 / N on average.
+    low, high = wilson_interval(0.75 * N, N)
+    width = math.sqrt(1 / 3 + 1 + (1 + 2 * 22 / 3 / N) / 3) / 3
+    expected = (75 - 100 * (0.75 - low) * width, 75 + 100 * (high - 0.75) * width)
+    assert average.ci95 == pytest.approx(expected, abs=1e-3)
     improvement = found["mini", "t3d", "T4", "average", "improvement"]
     assert (improvement.mean, improvement.paper) == (50.0, 85.02)
     assert ("mini", "original", "T4", "average", "improvement") not in found
     assert found["mini-small", "t3d", "T4", "average", "accuracy"].seeds == (0,)
+
+
+def test_seeds_that_differ_in_one_task_widen_its_interval_and_the_averages():
+    """128, 256 and 384 of 512: 25 points of standard deviation, 62.1 of half-width, a third of it over three
+    tasks."""
+
+    def differing(cell, setting, task):
+        return N // 4 * (cell.student.seed + 1) if task == "code" else N // 2
+
+    found = entries(2, differing)
+    code = found["mini", "t3d", "B4-T1", "code", "accuracy"]
+    assert (code.mean, code.ci95) == (50.0, (0.0, 100.0))
+    average = found["mini", "t3d", "B4-T1", "average", "accuracy"]
+    assert average.ci95 == pytest.approx((50 - 20.70, 50 + 20.70), abs=0.01)
+    chain = found["mini", "t3d", "B4-T1", "chain", "accuracy"].ci95
+    make = found["mini", "t3d", "B4-T1", "make", "accuracy"].ci95
+    assert chain[1] - 50 == pytest.approx((make[1] - 50) / math.sqrt(3), abs=0.01)
 
 
 def test_a_model_with_nothing_right_has_no_improvement():
@@ -130,3 +123,35 @@ def test_real_benchmarks_stand_beside_their_own_numbers():
     found = entries(2, rule, seeds=1, suite=suite)
     average = found[teacher, "t3d", "B4-T1", "average", "accuracy"]
     assert average.paper == pytest.approx((70 + 89.31 + 54.2 + 73.78) / 4, abs=1e-4)
+
+
+def sdar(*tasks):
+    return dataclasses.replace(load_suite("sdar", "data"), tasks=tasks)
+
+
+def test_averages_over_some_benchmarks_stand_beside_the_papers_over_the_same():
+    suite = sdar("gsm8k")
+    teacher = next(iter(suite.teachers))
+    found = entries(1, rule, seeds=1, suite=suite)
+    average = found[teacher, "t3d", "T2", "average", "accuracy"]
+    assert average.paper == pytest.approx((83.85 + 81.96) / 2), "not 58.89, which is over four benchmarks"
+    assert not average.paper_is_printed
+    gain = found[teacher, "t3d", "T2", "average", "improvement"]
+    assert gain.paper == pytest.approx(100 * (83.85 + 81.96) / (78.77 + 72.33) - 100, abs=1e-4)
+    assert not gain.paper_is_printed
+    found = entries(2, rule, seeds=1, suite=suite)
+    assert found[teacher, "t3d", "B4-T1", "average", "accuracy"].paper == 89.31
+    kept = found[teacher, "t3d", "B4-T1", "average", "retention"]
+    assert kept.paper == pytest.approx(100 * 89.31 / 89.84, abs=1e-4)
+    found = entries(3, rule, seeds=1, suite=suite)
+    assert found[teacher, "t3d", "B4-dynamic-sampled", "average", "latency"].paper == 0.37
+    assert found[teacher, "t3d", "B4-dynamic-sampled", "average", "accuracy"].paper == 72.4
+
+
+def test_averages_over_all_benchmarks_stand_beside_the_printed_ones_in_any_order():
+    suite = sdar("humaneval", "gsm8k", "mbpp", "math500")
+    teacher = next(iter(suite.teachers))
+    found = entries(1, rule, seeds=1, suite=suite)
+    for metric, paper in (("accuracy", 58.89), ("improvement", 12.43)):
+        entry = found[teacher, "t3d", "T2", "average", metric]
+        assert (entry.paper, entry.paper_is_printed) == (paper, True)

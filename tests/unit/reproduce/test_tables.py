@@ -1,5 +1,7 @@
 """Markdown and learning-rate choice from synthetic cells."""
 
+import dataclasses
+
 import pytest
 from reproduce_helpers import N, record, records
 
@@ -83,6 +85,15 @@ def test_math500_stands_beside_math500_where_a_suite_has_it():
     assert original[1].endswith("(paper 16.80)") and original[-1] == "16.80"
 
 
+def test_the_papers_averages_over_some_benchmarks_are_named():
+    tasks = ("math500", "gsm8k")
+    text = text_of((1, 2, 3), dataclasses.replace(load_suite("sdar", "data"), tasks=tasks))
+    assert rows_of(text, "## Table 1. ")[0][-2:] == ["paper: mean of math500, gsm8k", "paper: Improvement %"]
+    assert rows_of(text, "## Table 2. ")[0][-2:] == ["paper: mean of math500, gsm8k", "paper: kept, %"]
+    assert "of average, the paper's number is the mean of math500, gsm8k." in text
+    assert "its four" not in text
+
+
 def test_table_3_names_both_confidences(text):
     part = text.split("## Table 3. ")[1].split("\n## ")[0]
     assert part.count("confidence the model's own") == part.count("confidence as sampled") == 1
@@ -120,7 +131,8 @@ def test_of_two_equal_learning_rates_the_smaller_is_chosen(tmp_path):
     assert chosen_rate(MINI, store, "t3d") == min(MINI.learning_rates)
 
 
-def test_the_grid_table_marks_the_best():
-    text = grid_table((0.1, 0.2), {"t3d": {0.1: 50.0, 0.2: 60.0}, "ddo": {}})
+def test_the_grid_table_marks_the_best_of_a_complete_grid():
+    text = grid_table((0.1, 0.2), {"t3d": {0.1: 50.0, 0.2: 60.0}, "ddo": {}, "sft": {0.2: 60.0}})
     assert "| 50.0 | **60.0** |" in text
     assert "| DDO | - | - |" in text
+    assert "| SFT | - | 60.0 |" in text, "nothing is chosen yet"
