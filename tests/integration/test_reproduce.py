@@ -286,7 +286,9 @@ def test_what_cannot_be_evaluated_or_trained_on_is_said_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_problems_of_every_split_and_seed_are_posed_once(tmp_path, monkeypatch):
+def test_the_problems_of_every_split_and_seed_are_posed_once_and_listed_once_for_the_report(
+    tmp_path, monkeypatch
+):
     posed = []
     real = MiniData.problems
 
@@ -297,7 +299,7 @@ def test_the_problems_of_every_split_and_seed_are_posed_once(tmp_path, monkeypat
     monkeypatch.setattr(MiniData, "problems", problems)
     monkeypatch.setattr(recipes, "MAIN_METHODS", ("original",))
     assert reproduce(tmp_path, "--seeds", "2", table="table2") == 0
-    assert sorted(posed) == [("chain", "test", 0), ("chain", "test", 1)]
+    assert Counter(posed) == {("chain", "test", 0): 2, ("chain", "test", 1): 2}
 
 
 def test_the_help_of_the_tables_names_the_command_for_one_cell(capsys):
