@@ -125,6 +125,7 @@ def test_what_cannot_be_compared_is_named(tmp_path, capsys):
     assert "neither .json nor .md" in run_failing(["compare", a, b, "--output", "out.txt"], capsys)
     for name in (f"{a}/results.json", "graded.jsonl.summary.json"):
         assert "is called so" in run_failing(["compare", a, b, "--output", name], capsys)
+    assert main(["compare", a, b, "--common-only", "--output", str(tmp_path / "ab-results.json")]) == 0
     assert "setting_b=" in run_failing(["compare", a, b, "--setting-a", "B4-T2"], capsys)
 
 

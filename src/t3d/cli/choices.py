@@ -1,6 +1,7 @@
 """Flags that several commands share: which model, which problems, how they are put, how to decode."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -37,6 +38,15 @@ def parse_list(field: str, text: str | None, convert: Callable[[str], T], exampl
             raise InputError(field, part.strip(), f"twice in {text!r}", "give it once")
         items.append(item)
     return tuple(items)
+
+
+def check_flags_are_used(command: Any, users: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> None:
+    """Raise InputError for a flag of ``command`` that is set with none of its ``users`` among the tasks."""
+    defaults = {item.name: item.default for item in dataclasses.fields(command)}
+    for flag, names in users.items():
+        value = getattr(command, flag)
+        if value != defaults[flag] and not set(names) & set(tasks):
+            raise InputError(flag, value, f"no task of {', '.join(names)} is evaluated", "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

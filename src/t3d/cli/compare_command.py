@@ -43,7 +43,8 @@ class Compare:
             check_output_file(self.output)
             if Path(self.output).suffix not in (".json", ".md"):
                 raise InputError("output", self.output, "neither .json nor .md", "use one of these endings")
-            if self.output.endswith(("results.json", ".summary.json")):
+            name = Path(self.output).name
+            if name == "results.json" or name.endswith(".summary.json"):
                 fix = "use a name of its own, such as compare.json"
                 raise InputError("output", self.output, "what t3d eval or t3d grade writes is called so", fix)
         config = CompareConfig(

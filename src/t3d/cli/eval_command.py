@@ -12,6 +12,7 @@ from t3d.cli.choices import (
     ModelChoice,
     PromptChoice,
     check_data_is_used,
+    check_flags_are_used,
     check_one_source,
     named_task,
     parse_list,
@@ -141,11 +142,7 @@ class Eval(ModelChoice, PromptChoice):
         check_one_source("tasks", self.tasks, self.prompts)
         names = parse_list("tasks", self.tasks, str, "gsm8k,math500")
         check_data_is_used(self.data, names)
-        for flag, users in _NEEDED_BY.items():
-            value = getattr(self, flag)
-            if value != type(self).__dataclass_fields__[flag].default and not set(names) & set(users):
-                problem = f"no task of {', '.join(users)} is evaluated"
-                raise InputError(flag, value, problem, "leave it out")
+        check_flags_are_used(self, _NEEDED_BY, names)
         if self.prompts is not None:
             if self.split != "test":
                 raise InputError("split", self.split, "a file of prompts has no splits", "leave it out")

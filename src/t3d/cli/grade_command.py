@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from t3d.cli.choices import check_flags_are_used
 from t3d.cli.config_file import write_config
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.benchmarks import BenchmarkName, load_benchmark
@@ -51,10 +52,7 @@ class Grade:
         require_positive(self, "num_workers", "chunk_size")
         if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
             raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
-        for flag, tasks in _NEEDED_BY.items():
-            value = getattr(self, flag)
-            if value != type(self).__dataclass_fields__[flag].default and self.task not in tasks:
-                raise InputError(flag, value, f"only for {', '.join(tasks)}", "leave it out")
+        check_flags_are_used(self, _NEEDED_BY, [self.task])
         summary = grade_to_file(
             load_benchmark(self.task, self.data, **self._options()),
             self.samples,

@@ -28,11 +28,6 @@ def grid_scores(suite: Suite, store: CellStore, method: str) -> dict[float, floa
     return scores
 
 
-def chosen_rate(suite: Suite, store: CellStore, method: str) -> float | None:
-    """:func:`best_rate` of the cells that are there."""
-    return best_rate(suite, grid_scores(suite, store, method))
-
-
 def best_rate(suite: Suite, scores: Mapping[float, float]) -> float | None:
     """The best learning rate, of two equal ones the smaller; None until the whole grid is finished.
 

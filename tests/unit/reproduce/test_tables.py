@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from reproduce_helpers import N, record, records
 
-from t3d.reproduce.grid import chosen_rate, grid_scores, missing_grid, trained_methods
+from t3d.reproduce.grid import best_rate, grid_scores, missing_grid, trained_methods
 from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.recipes import TABLES, demands, grid_cells
 from t3d.reproduce.store import CellStore
@@ -116,19 +116,19 @@ def test_the_best_learning_rate_is_chosen_once_the_grid_is_complete(tmp_path):
     store = CellStore(tmp_path)
     rates = MINI.learning_rates
     write_grid(store, {rates[0]: 100, rates[1]: 300})
-    assert chosen_rate(MINI, store, "t3d") is None
+    assert best_rate(MINI, grid_scores(MINI, store, "t3d")) is None
     wanted = demands(MINI, [4], 1, MINI.full)
     assert trained_methods(wanted) == ["t3d"]
     assert [cell.student.learning_rate for cell in missing_grid(MINI, store, wanted)] == [rates[2]]
     write_grid(store, {rates[2]: 200})
-    assert chosen_rate(MINI, store, "t3d") == rates[1]
+    assert best_rate(MINI, grid_scores(MINI, store, "t3d")) == rates[1]
     assert grid_scores(MINI, store, "t3d")[rates[1]] == pytest.approx(100 * 300 / N)
 
 
 def test_of_two_equal_learning_rates_the_smaller_is_chosen(tmp_path):
     store = CellStore(tmp_path)
     write_grid(store, dict.fromkeys(MINI.learning_rates, 100))
-    assert chosen_rate(MINI, store, "t3d") == min(MINI.learning_rates)
+    assert best_rate(MINI, grid_scores(MINI, store, "t3d")) == min(MINI.learning_rates)
 
 
 def test_the_grid_table_marks_the_best_of_a_complete_grid():
