@@ -29,6 +29,7 @@ from t3d.trajectory import read_trajectories
 
 DECODE = ["--model", "mini", "--max-new-tokens", "56", "--device", "cpu"]
 TRAIN = ["--model", "mini", "--device", "cpu", "--batch-size", "16", "--learning-rate", "3e-4"]
+TRAIN += ["--warmup-steps", "10"]
 NUM_UNITS = 16
 UNITS = {
     "rollout": "out.chunks/chunk-*",

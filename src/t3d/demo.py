@@ -19,7 +19,14 @@ from t3d.atomic import discard, write_text
 from t3d.claim import claim
 from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
-from t3d.errors import InputError, require_positive
+from t3d.errors import (
+    InputError,
+    require_above_zero,
+    require_at_least_zero,
+    require_below_one,
+    require_positive,
+    require_seed,
+)
 from t3d.evaluation.evaluate import evaluate
 from t3d.evaluation.metrics import mean_interval, wilson_interval
 from t3d.mini.tasks import TASKS
@@ -88,6 +95,10 @@ class DemoConfig:
             "limit",
             "batch_size",
         )
+        require_seed(self)
+        require_above_zero(self, "learning_rate")
+        require_at_least_zero(self, "rollout_temperature")
+        require_below_one(self, "random_token_prob")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,11 @@
 """The error for input that a user can correct, and checks that many share."""
 
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
+
+MAX_SEED = 2**32 - 1
+"""Of the generators that training seeds (numpy's takes 32 bits)."""
 
 
 class InputError(ValueError):
@@ -21,6 +26,41 @@ def require_positive(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(name, value, "not positive", "use 1 or more")
+
+
+def require_above_zero(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is no finite number above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (_is_finite(value) and value > 0):
+            raise InputError(name, value, "not a number above 0", "use a finite number above 0")
+
+
+def require_at_least_zero(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is no finite number of 0 or more."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (_is_finite(value) and value >= 0):
+            raise InputError(name, value, "not a number of 0 or more", "use 0 or more")
+
+
+def require_below_one(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is no number in [0, 1)."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (_is_finite(value) and 0 <= value < 1):
+            raise InputError(name, value, "not in [0, 1)", "use 0 or more, and less than 1")
+
+
+def require_seed(settings: object, name: str = "seed") -> None:
+    """Raise :class:`InputError` unless this attribute seeds every generator: a whole number of 32 bits."""
+    value = getattr(settings, name)
+    if not (isinstance(value, Integral) and 0 <= value <= MAX_SEED):
+        raise InputError(name, value, f"not a whole number from 0 to {MAX_SEED}", "use for example 0")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require_unique_ids(ids: Iterable[str], owners: str) -> None:

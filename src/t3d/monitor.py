@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from t3d.data.prompts import Problem
+from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation.evaluate import evaluate
+from t3d.errors import InputError
+from t3d.evaluation.evaluate import evaluate, evaluation_requests
 from t3d.evaluation.task import Task
-from t3d.models.loading import adopt_model
+from t3d.models.loading import LoadedModel, adopt_model
 from t3d.training.trainer import Evaluator
 
 
 def student_evaluator(
-    tokenizer: PreTrainedTokenizerBase,
+    teacher: LoadedModel,
     held_out: Sequence[tuple[Task, Sequence[Problem]]],
     *,
     few_steps: DecodeParams,
@@ -21,7 +23,13 @@ def student_evaluator(
     batch_size: int = 256,
 ) -> Evaluator:
     """An evaluator for ``T3DTrainer``: percent right of each task, and ``few_step_accuracy`` and
-    ``full_step_accuracy``, their means."""
+    ``full_step_accuracy``, their means.
+
+    The student has its ``teacher``'s tokenizer and positions. Raises InputError for a task given twice, and
+    for problems that could not be decoded or graded: none, no gold answer, too long.
+    """
+    _check(teacher, held_out, (few_steps, full_steps))
+    tokenizer = teacher.tokenizer
 
     def score(student: PreTrainedModel) -> dict[str, float]:
         loaded = adopt_model(student, tokenizer)
@@ -39,3 +47,17 @@ def student_evaluator(
         return scores
 
     return score
+
+
+def _check(
+    teacher: LoadedModel,
+    held_out: Sequence[tuple[Task, Sequence[Problem]]],
+    settings: Sequence[DecodeParams],
+) -> None:
+    names = [task.name for task, _ in held_out]
+    for (task, problems), name in zip(held_out, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError("held_out", name, "two tasks of this name", "give each task once")
+        requests = [request for _, request in evaluation_requests(teacher, task, problems, 1)]
+        for params in settings:
+            check_requests(requests, params, teacher.model.config.max_position_embeddings)

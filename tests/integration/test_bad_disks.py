@@ -59,6 +59,7 @@ def commands(checkpoint, prompts, tmp_path):
     assert main([*rollout_command, "--output", str(trajectories)]) == 0
     train = ["train", *model, "--trajectories", str(trajectories), "--device", "cpu"]
     train += ["--num-optimizer-steps", "9", "--batch-size", "2", "--save-every", "3"]
+    train += ["--warmup-steps", "0"]
     return {
         "rollout": rollout_command,
         "eval": ["eval", *model, "--prompts", str(prompts), "--chunk-size", "2", *SHORT],

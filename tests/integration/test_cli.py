@@ -34,7 +34,7 @@ def test_rollout_train_eval_generate_and_rerun_from_the_written_config(
 ):
     model = ["--model", str(checkpoint), "--device", "cpu"]
     run = tmp_path / "run"
-    sizes = ["--num-optimizer-steps", "2", "--batch-size", "4"]
+    sizes = ["--num-optimizer-steps", "2", "--batch-size", "4", "--warmup-steps", "0"]
     assert main(["train", *model, "--trajectories", str(rolled), "--output", str(run), *sizes]) == 0
     student = ["--model", str(run / "student"), "--prompts", str(prompts)]
     assert main(["eval", *student, "--output", str(tmp_path / "eval"), "--limit", "4", *SHORT]) == 0

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 
 import pytest
 from rich.console import Console
@@ -123,6 +124,20 @@ def test_more_problems_than_a_task_has_are_refused_before_any_work(tmp_path, fie
     with pytest.raises(InputError, match=rf"{field}={value}.*lower {field}: use at most \d+ per task"):
         run_demo(config(tmp_path / "run", **{field: value}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("seed", value) for value in (-1, 2**32)),
+        *(("learning_rate", value) for value in (-1.0, 0.0, math.nan)),
+        *(("rollout_temperature", value) for value in (-1.0, math.nan)),
+        ("random_token_prob", 1.0),
+    ],
+)
+def test_numbers_that_no_stage_can_use_are_refused_at_once(tmp_path, field, value):
+    with pytest.raises(InputError, match=f"{field}={value!r}"):
+        config(tmp_path, **{field: value})
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff"])

@@ -88,7 +88,8 @@ def test_a_micro_batch_without_a_masked_token_adds_nothing(checkpoint, trajector
 def test_redi_iterates_by_rolling_out_again(checkpoint, prompts, tmp_path):
     """Two iterations on the command line: the second rolls out the student of the first."""
     short = ["--device", "cpu", "--max-new-tokens", "12"]
-    sizes = ["--num-optimizer-steps", "2", "--batch-size", "4", "--device", "cpu", "--learning-rate", "1e-3"]
+    sizes = ["--num-optimizer-steps", "2", "--batch-size", "4", "--device", "cpu"]
+    sizes += ["--learning-rate", "1e-3", "--warmup-steps", "0"]
     model = str(checkpoint)
     for iteration in range(2):
         path, run = str(tmp_path / f"{iteration}.parquet"), str(tmp_path / f"run-{iteration}")

@@ -62,6 +62,10 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, capsys):
         (["--intermediate-size", "-1"], "intermediate_size=-1"),
         (["--task-shares", "1", "1"], "task_shares=(1.0, 1.0)"),
         (["--learning-rate", "nan"], "learning_rate=nan"),
+        (["--task-shares", "nan", "1", "1"], "task_shares=(nan, 1.0, 1.0)"),
+        (["--adam-beta2", "5"], "adam_beta2=5.0"),
+        (["--seed", "-1"], "seed=-1"),
+        (["--seed", "99999999999"], "seed=99999999999"),
         (["--start-from", "no/such/folder/here"], "no such folder"),
     ],
 )

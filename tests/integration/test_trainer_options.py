@@ -43,6 +43,18 @@ def test_the_learning_rate_follows_warmup_and_cosine_in_optimizer_steps(checkpoi
     assert logged(run, "learning_rate") == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_warm_up_of_the_whole_run_is_warned_of(checkpoint, trajectories, tmp_path, caplog):
+    """Its only rate is 0: the student stays its teacher."""
+    for name, warmup_steps in (("warm", 1), ("plain", 0)):
+        loaded = load_model(checkpoint, device="cpu")
+        settings = config(tmp_path / name, max_steps=1, warmup_steps=warmup_steps)
+        distil(loaded, trajectories, settings, tmp_path / name / "student")
+        warned = [line for line in caplog.messages if "covers all 1 optimizer steps" in line]
+        assert len(warned) == 1
+        student = load_model(tmp_path / name / "student", device="cpu")
+        assert (student.weights_hash == load_model(checkpoint).weights_hash) is (name == "warm")
+
+
 # --- logs ---------------------------------------------------------------------------------------------
 
 
@@ -96,9 +108,7 @@ def test_evaluation_changes_no_weight_and_is_logged(checkpoint, trajectories, tm
     problems = [Problem(id=str(n), question="how many apples", answer=str(n)) for n in range(3)]
     task = PromptFileTask(tmp_path / "apples.jsonl")
     few, full = (DecodeParams(block_size=4, steps_per_block=n, max_new_tokens=8) for n in (2, 4))
-    evaluator = student_evaluator(
-        loaded.tokenizer, [(task, problems)], few_steps=few, full_steps=full, batch_size=2
-    )
+    evaluator = student_evaluator(loaded, [(task, problems)], few_steps=few, full_steps=full, batch_size=2)
     plain = trainer(checkpoint, trajectories, tmp_path / "plain")
     plain.train()
     fields = {"eval_strategy": "steps", "eval_steps": 2}
@@ -127,6 +137,23 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(checkpoint, trajectories,
     resumed.train_from(newest_checkpoint(tmp_path))
     assert resumed.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     assert resumed.state.best_metric == 40.0
+
+
+@pytest.mark.parametrize(
+    ("count", "max_new_tokens", "message"),
+    [
+        (1, 1000, "max_new_tokens=1000: request '0' has"),
+        (2, 8, "held_out='apples': two tasks of this name"),
+        (0, 8, "no problem of 'apples' to evaluate"),
+    ],
+)
+def test_an_evaluator_refuses_what_it_could_not_decode(checkpoint, tmp_path, count, max_new_tokens, message):
+    loaded = load_model(checkpoint, device="cpu")
+    problems = [Problem(id="0", question="how many apples", answer="1")]
+    held_out = [(PromptFileTask(tmp_path / "apples.jsonl"), problems[:count])] * max(1, count)
+    params = DecodeParams(block_size=4, max_new_tokens=max_new_tokens)
+    with pytest.raises(InputError, match=message):
+        student_evaluator(loaded, held_out, few_steps=params, full_steps=params)
 
 
 @pytest.mark.parametrize(

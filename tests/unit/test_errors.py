@@ -1,8 +1,18 @@
 """The error for input that a user can correct."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 
-from t3d.errors import InputError, require_unique_ids
+from t3d.errors import (
+    InputError,
+    require_above_zero,
+    require_at_least_zero,
+    require_below_one,
+    require_seed,
+    require_unique_ids,
+)
 
 
 def test_the_message_names_field_value_problem_and_fix():
@@ -20,3 +30,20 @@ def test_the_first_id_used_twice_is_named():
     require_unique_ids(["a", "b"], "requests")
     with pytest.raises(InputError, match=r"id='b': used by two requests\. Fix: give each its own id"):
         require_unique_ids(["a", "b", "c", "b", "a"], "requests")
+
+
+@pytest.mark.parametrize(
+    ("require", "right", "wrong"),
+    [
+        (require_above_zero, (1e-9, 3), (0, -1)),
+        (require_at_least_zero, (0, 0.5, 3), (-1e-9,)),
+        (require_below_one, (0, 0.999), (-0.1, 1)),
+        (require_seed, (0, 2**32 - 1), (-1, 2**32, 0.5)),
+    ],
+)
+def test_numbers_of_a_range_pass_and_all_else_is_named(require, right, wrong):
+    for value in right:
+        require(SimpleNamespace(seed=value), "seed")
+    for value in (*wrong, math.nan, math.inf, "1", None):
+        with pytest.raises(InputError, match=f"seed={value!r}: not "):
+            require(SimpleNamespace(seed=value), "seed")

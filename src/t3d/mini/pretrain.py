@@ -23,7 +23,13 @@ from t3d.counter_rng import counter_uniform
 from t3d.data.collate import TrainingExample, lay_on_grid
 from t3d.data.packing import pack_copies
 from t3d.data.prompts import prompt_ids, token_ids
-from t3d.errors import InputError, require_positive
+from t3d.errors import (
+    InputError,
+    require_at_least_zero,
+    require_below_one,
+    require_positive,
+    require_seed,
+)
 from t3d.mini.model_card import read_stages, write_model_card
 from t3d.mini.tasks import TASKS, mini_tokenizer
 from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
@@ -68,7 +74,11 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         require_positive(self, "num_optimizer_steps", "batch_size", "save_every", "hidden_size")
         require_positive(self, "num_layers", "num_heads", "num_key_value_heads", "intermediate_size")
-        if len(self.task_shares) != len(TASKS) or min(self.task_shares) < 0 or sum(self.task_shares) <= 0:
+        require_seed(self)
+        require_at_least_zero(self, "learning_rate", "weight_decay", "warmup_steps")
+        require_below_one(self, "adam_beta2")
+        are_numbers = all(0 <= share < math.inf for share in self.task_shares)
+        if len(self.task_shares) != len(TASKS) or not are_numbers or sum(self.task_shares) <= 0:
             fix = f"give {len(TASKS)} shares, of {', '.join(TASKS)}"
             raise InputError("task_shares", self.task_shares, "not one share per task", fix)
         if self.num_heads % self.num_key_value_heads:
@@ -77,9 +87,6 @@ class PretrainConfig:
         if self.hidden_size % (2 * self.num_heads):  # rotary embedding turns pairs inside a head
             problem = f"not a multiple of 2 * num_heads={2 * self.num_heads}"
             raise InputError("hidden_size", self.hidden_size, problem, "use a multiple")
-        for name in ("learning_rate", "weight_decay", "warmup_steps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(name, getattr(self, name), "not a number of 0 or more", "use 0 or more")
 
 
 class StreamDataset(Dataset):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.reproduce.suites import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC, Budget, Suite
+from t3d.training.presets import SOLUTION_PRESETS
 
 ORIGINAL = "original"
 MAIN_METHODS = (ORIGINAL, "sft", "redi", "dparallel", "naive_td", "t3d")
@@ -24,7 +25,7 @@ TABLES = tuple(range(1, 8))
 
 def learns_solutions(method: str) -> bool:
     """Whether a method learns real solutions; any other learns its teacher's rollouts."""
-    return method.startswith("sft")
+    return method in SOLUTION_PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,19 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from t3d.errors import InputError, require_positive
+from t3d.errors import (
+    InputError,
+    require_above_zero,
+    require_at_least_zero,
+    require_below_one,
+    require_positive,
+    require_seed,
+)
 from t3d.models.packed_forward import PackedAttention
 from t3d.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
+from t3d.training.config_checks import check_schedule, check_transformers_choices, refusal
 from t3d.training.lora import LoraSettings
 from t3d.training.reference import Placement, ReferenceChoice
 from t3d.trajectory import GridOrigin
@@ -142,9 +150,16 @@ class T3DConfig(TrainingArguments):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Raises InputError for a value that cannot be used, transformers' own refusals included."""
+        self._check_numbers()
+        check_transformers_choices(self)
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (TypeError, ValueError) as error:
+            raise refusal(self, error) from error
+        check_schedule(self)
         # Nothing to pin for, and PyTorch warns.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         # One process drives one device: flat loss positions cannot be scattered by DataParallel.
@@ -168,6 +183,15 @@ class T3DConfig(TrainingArguments):
             dropout=self.lora_dropout,
             target_modules=self.lora_target_modules,
         )
+
+    def _check_numbers(self) -> None:
+        require_seed(self)
+        require_above_zero(self, "learning_rate", "num_train_epochs", "entropy_temperature", "lora_alpha")
+        require_at_least_zero(self, "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm")
+        require_at_least_zero(self, "ddo_alpha", "ddo_beta", "path_weight", "entropy_weight", "lora_rank")
+        require_below_one(self, "adam_beta1", "adam_beta2", "random_token_prob", "lora_dropout")
+        require_positive(self, "per_device_train_batch_size", "gradient_accumulation_steps")
+        require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
 
     def _check(self) -> None:
         choices = {
@@ -194,14 +218,9 @@ class T3DConfig(TrainingArguments):
             if getattr(self, name) not in get_args(allowed):
                 fix = f"use one of {', '.join(get_args(allowed))}"
                 raise InputError(name, getattr(self, name), "not known", fix)
-        require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
         self.mask_ratios = tuple(self.mask_ratios)
         if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
             raise InputError("mask_ratios", self.mask_ratios, "not all in (0, 1]", "use for example 1.0 0.5")
-        if not 0 <= self.random_token_prob < 1:
-            raise InputError(
-                "random_token_prob", self.random_token_prob, "not in [0, 1)", "use for example 0.1"
-            )
         if self.path_reduction == "mean" and self.path_positions == "all":
             fix = "use path_reduction='sum'"
             raise InputError("path_reduction", "mean", "counts masked tokens, but path_positions='all'", fix)
@@ -219,11 +238,6 @@ class T3DConfig(TrainingArguments):
         if missing:
             fix = "install it (t3d[trackers] has tensorboard and trackio), or leave it out"
             raise InputError("report_to", missing[0], "not installed, or unknown to transformers", fix)
-        for name in ("ddo_alpha", "ddo_beta", "path_weight", "lora_rank", "entropy_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(name, getattr(self, name), "negative", "use 0 or more")
-        if self.entropy_temperature <= 0:
-            raise InputError("entropy_temperature", self.entropy_temperature, "not positive", "use 1 or 0.5")
         self._check_state_source()
 
     def _check_state_source(self) -> None:

@@ -82,6 +82,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_PLAIN,
     },
 }
+SOLUTION_PRESETS = ("sft", "sft_dllm_rl")
+"""Presets that train on real solutions; all others do on rollouts."""
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -94,6 +96,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for override in overrides:
         name, equals, value = override.partition("=")
+        if not equals and name in known:
+            raise InputError("override", override, "has no value", f"write {name}=VALUE")
         if not equals or name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             fix = f"did you mean {close[0]!r}" if close else "write name=value with a field of T3DConfig"

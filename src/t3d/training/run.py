@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,12 +18,14 @@ from t3d.models.export import export_model
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
 from t3d.training.config import T3DConfig
+from t3d.training.config_checks import warmup_covers_run
 from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 
 STUDENT_PLAN = "training.json"
 """File of an exported student that holds the plan of its training."""
+_logger = logging.getLogger(__name__)
 
 
 def distil(
@@ -58,6 +61,11 @@ def distil(
                 remove_adapter(student)
             _load_weights(loaded, student_folder)
             return student_folder
+        if warmup_covers_run(config):
+            _logger.warning(
+                f"warmup_steps={config.warmup_steps:g} covers all {config.max_steps} optimizer steps: the "
+                f"learning rate, 0 at first, never reaches {config.learning_rate:g}. Use fewer warmup_steps"
+            )
         trainer.train_from(newest)
         if student is not loaded.model:
             merged = merge_adapter(student)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from t3d.data.packing import cut_response
+from t3d.data.solutions import SOURCE
 from t3d.errors import InputError, require_unique_ids
 from t3d.models.loading import tokenizer_hash
 from t3d.training.config import T3DConfig
+from t3d.training.presets import SOLUTION_PRESETS
 from t3d.trajectory import Trajectory
 
 
@@ -22,7 +24,7 @@ def check_trajectories(
     parts of two rollout blocks without holding one of them whole, or lying inside one.
     """
     if not trajectories:
-        raise InputError("train_dataset", 0, "no trajectories", "roll out at least one prompt")
+        raise InputError("trajectories", 0, "no trajectories", "roll out at least one prompt")
     fix = "use trajectories of a teacher with the student's own tokenizer"
     expected_mask, expected_hash = tokenizer.mask_token_id, tokenizer_hash(tokenizer)
     if expected_mask is None:
@@ -36,6 +38,26 @@ def check_trajectories(
             raise InputError("tokenizer_hash", trajectory.tokenizer_hash[:12], problem, fix)
         _check_grid(trajectory, trajectories[0], block_size)
     require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
+
+
+def check_source(trajectories: Sequence[Trajectory], preset: str) -> None:
+    """Raise InputError for rollouts where a preset fine-tunes on solutions, or solutions where it does not.
+
+    Records of ``t3d rollout`` and ``t3d data solutions`` tell which they are; imported ones pass.
+    """
+    for trajectory in trajectories:
+        is_solution = trajectory.decode_params == SOURCE
+        is_rollout = "remasking" in trajectory.decode_params
+        if is_rollout and preset in SOLUTION_PRESETS:
+            problem = f"fine-tunes on solutions, but trajectory {trajectory.id!r} is a rollout"
+            fix = "train on records of t3d data solutions, or use preset redi: the same loss on rollouts"
+            raise InputError("preset", preset, problem, fix)
+        if is_solution and preset not in SOLUTION_PRESETS:
+            problem = (
+                f"learns from rollouts, but trajectory {trajectory.id!r} is a solution that nobody decoded"
+            )
+            fix = f"train on records of t3d rollout, or use preset {' or '.join(SOLUTION_PRESETS)}"
+            raise InputError("preset", preset, problem, fix)
 
 
 def _check_grid(trajectory: Trajectory, first: Trajectory, block_size: int) -> None:
@@ -98,11 +120,17 @@ def select_trajectories(
             kept.append(trajectory)
     selection = Selection(kept=tuple(kept), too_long=tuple(too_long), empty=tuple(empty))
     if not kept:
-        fix = "raise max_length, or roll out again"
-        raise InputError(
-            "train_dataset", len(trajectories), f"nothing to train on: {selection.report()}", fix
-        )
+        raise _nothing_left(selection, args)
     return selection
+
+
+def _nothing_left(selection: Selection, args: T3DConfig) -> InputError:
+    problem = f"nothing to train on: {selection.report()}"
+    if selection.too_long and args.max_length is not None:
+        fix = "raise it, or roll out shorter responses"
+        return InputError("max_length", args.max_length, problem, fix)
+    num_all = len(selection.too_long) + len(selection.empty)
+    return InputError("trajectories", num_all, problem, "roll out again, with responses that fit the student")
 
 
 def num_usable_tokens(trajectory: Trajectory) -> int:

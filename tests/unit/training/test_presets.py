@@ -92,6 +92,8 @@ def test_overrides_are_parsed_and_unknown_ones_named():
     with pytest.raises(InputError, match="did you mean 'log_ratio'"):
         parse_overrides(["log_ration=sum"])
     with pytest.raises(InputError, match="not a setting"):
+        parse_overrides(["nothing"])
+    with pytest.raises(InputError, match=r"override='log_ratio': has no value\. Fix: write log_ratio=VALUE"):
         parse_overrides(["log_ratio"])
 
 

@@ -1,0 +1,75 @@
+"""What transformers would refuse later, or in other words, of the settings of a run."""
+
+import dataclasses
+import difflib
+import re
+
+import torch
+from transformers import SchedulerType, TrainingArguments, get_scheduler
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.training_args import OptimizerNames
+
+from t3d.errors import InputError
+
+_CHOICES = {
+    "optim": OptimizerNames,
+    "lr_scheduler_type": SchedulerType,
+    "logging_strategy": IntervalStrategy,
+    "eval_strategy": IntervalStrategy,
+    "save_strategy": SaveStrategy,
+}
+_SCORED = ("reduce_lr_on_plateau", "greedy")
+"""Schedules by scores, not by steps; only the trainer can build them."""
+
+
+def check_transformers_choices(args: TrainingArguments) -> None:
+    """Raise InputError for an unknown optimizer, schedule or strategy."""
+    for name, choices in _CHOICES.items():
+        value, known = getattr(args, name), [choice.value for choice in choices]
+        if value not in known:
+            close = difflib.get_close_matches(str(value), known) or known[:6]
+            raise InputError(name, value, "not known", f"use for example {', '.join(close)}")
+
+
+def check_schedule(args: TrainingArguments) -> None:
+    """Raise InputError unless the learning rate's schedule can be built with its ``lr_scheduler_kwargs``."""
+    if args.lr_scheduler_type in _SCORED:
+        return
+    num_steps = args.max_steps if args.max_steps > 0 else 1000  # any: an epoch's are not known yet
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    options = args.lr_scheduler_kwargs
+    try:
+        get_scheduler(
+            args.lr_scheduler_type,
+            optimizer,
+            args.get_warmup_steps(num_steps),
+            num_steps,
+            options if isinstance(options, dict) else None,
+        )
+    except (TypeError, ValueError) as error:
+        problem = f"do not fit {SchedulerType(args.lr_scheduler_type).value} ({_first_line(error)})"
+        raise InputError("lr_scheduler_kwargs", options, problem, "give what this schedule takes") from error
+
+
+def refusal(args: TrainingArguments, error: Exception) -> InputError:
+    """What transformers refused, under the first setting that its message names."""
+    text = _first_line(error)
+    fields = {item.name for item in dataclasses.fields(args)}
+    name = next((word for word in re.findall(r"\w+", text) if word in fields), None)
+    if name is None:
+        return InputError("TrainingArguments", type(error).__name__, text, "change the setting that is meant")
+    return InputError(name, getattr(args, name), f"refused by transformers ({text})", "use another value")
+
+
+def warmup_covers_run(args: TrainingArguments) -> bool:
+    """Whether the learning rate never reaches its peak; False where the number of steps is not known.
+
+    A run of one step with any warm-up has a rate of 0: its student is its teacher.
+    """
+    if args.max_steps <= 0 or args.lr_scheduler_type in (*_SCORED, SchedulerType.CONSTANT):
+        return False
+    return args.get_warmup_steps(args.max_steps) >= args.max_steps
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
