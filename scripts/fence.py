@@ -36,6 +36,8 @@ BASE = "d1d1e1d"
 """The last commit before the code was moved."""
 STEPS = ("report", "losses", "tokens")
 """Runs of the probe; one gives several parts."""
+ABOUT = "about"
+"""A part that may change; shown where others do."""
 MOST_LINES = 20
 """Differences printed for a part."""
 
@@ -103,7 +105,9 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
 
     Keys that only the new ones have are allowed. Numbers are equal if their JSON is: exactly, 1 is not 1.0.
     """
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) and old and new == {}:
+        yield f"{key}: all {len(old)} missing".removeprefix(": ")
+    elif isinstance(old, dict) and isinstance(new, dict):
         for name, value in old.items():
             inner = f"{key}: {name}" if key else name
             if name in new:
@@ -127,19 +131,20 @@ def verdict(old: Answers, new: Answers) -> int:
     """Print what differs, part by part, or that nothing does; returns the exit status."""
     unknown = [label for label, name in old["hashes"].items() if name is None]
     if unknown or not all(old.values()):
-        sys.exit(f"the old source does not answer for itself: {', '.join(unknown) or 'an empty part'}")
+        sys.exit(f"the old source does not answer for itself: {', '.join(unknown) or old[ABOUT]['problem']}")
     found = {part: list(differences(values, new.get(part, {}))) for part, values in old.items()}
-    for part, lines in found.items():
+    about = found.pop(ABOUT)
+    if not any(found.values()):
+        print(f"unchanged: {', '.join(f'{part} {len(old[part])}' for part in found)}")
+        return 0
+    for part, lines in {ABOUT: about, **found}.items():
         for line in lines[:MOST_LINES]:
             print(f"{part}: {line}")
         if len(lines) > MOST_LINES:
             print(f"{part}: and {len(lines) - MOST_LINES} more")
-    counts = [f"{part} {len(lines) or 'no'} differences" for part, lines in found.items() if lines]
-    if counts:
-        print(f"CHANGED: {', '.join(counts)}")
-        return 1
-    print(f"unchanged: {', '.join(f'{part} {len(values)}' for part, values in old.items())}")
-    return 0
+    counts = [f"{part} {len(lines)}" for part, lines in found.items() if lines]
+    print(f"CHANGED, number of differences: {', '.join(counts)}")
+    return 1
 
 
 def main() -> int:

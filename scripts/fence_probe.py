@@ -42,6 +42,7 @@ TABLES = ["reproduce", "all", "--suite", "mini", "--seeds", "3", "--cells", str(
 KEY = ("table", "teacher", "method", "setting", "task", "metric")
 PINNED = ("mean", "ci95", "n", "seeds", "config_hashes", "paper", "paper_is_printed", "paper_model")
 """Fields of an entry of tables.json: what it is, and what may not change."""
+STUDENT = ("teacher", "student", "seed", "learning_rate")
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "t3d, rows of 48": ("t3d", {"max_length": 48}),
@@ -113,34 +114,42 @@ def entries_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def planned_hashes(output: Path) -> set[str]:
-    """Hashes that a dry run gives the cells of students."""
+def planned_students(output: Path) -> dict[str, Any]:
+    """The documents of a dry run, one per student, with its configuration and the hashes of its cells."""
     documents = run_t3d(*TABLES, "--output", str(output), "--dry-run").split("\n...\n")[0]
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-    return {name for document in yaml.load_all(documents, Loader=loader) for name in document["cells"]}
+    found = list(yaml.load_all(documents, Loader=loader))
+    return {"/".join(str(item[name]) for name in STUDENT): item for item in found}
 
 
 def report(folder: Path) -> Answers:
     """Entries of the tables, recomputed from the committed cells, and the hash of each of these cells.
 
     A cell's hash is null if the code computes no such hash: neither in the dry run, which has the cells
-    of all students, nor under the table entries, which have those of the originals.
+    of all students, nor under the table entries, which have those of the originals. ``about`` helps to
+    find out why.
     """
+    problem = ""
     with no_model_runs():
-        computed = planned_hashes(folder / "planned")
+        students = planned_students(folder / "planned")
         try:
             run_t3d(*TABLES, "--output", str(folder / "tables"))
             tables = entries_of(folder / "tables" / "tables.json")
-        except RuntimeError as error:  # the hashes tell which cell
-            print(error)
-            tables = {}
+        except RuntimeError as error:
+            problem, tables = f"no tables, and no hashes of originals: {error}", {}
+    computed = {name for student in students.values() for name in student["cells"]}
     for key, entry in tables.items():
         computed |= set() if key.startswith("learning rate/") else set(entry["config_hashes"])
-    labels = {}
+    hashes = {}
     for path in sorted((RESULTS / "cells").glob("*.json")):
         label, _, name = path.stem.rpartition(".")
-        labels[label] = name if name in computed else None
-    return {"tables": tables, "committed tables": entries_of(RESULTS / "tables.json"), "hashes": labels}
+        hashes[label] = name if name in computed else None
+    return {
+        "tables": tables,
+        "committed tables": entries_of(RESULTS / "tables.json"),
+        "hashes": hashes,
+        "about": {"problem": problem, "students": {key: s["config"] for key, s in students.items()}},
+    }
 
 
 def trajectories(mask_token_id: int, stop_token_id: int, num_ids: int) -> list[t3d.Trajectory]:
