@@ -8,7 +8,7 @@ this working tree, on this machine. Compared exactly, by part:
     tables            entries of `t3d reproduce all`, recomputed from the committed cells; no model runs
     committed tables  the entries of docs/results/tables.json
     hashes            every committed cell still goes by its hash
-    losses            losses and gradients of two optimizer steps, by preset
+    losses            losses and gradients of three optimizer steps, by preset
     tokens            rollouts of the bundled teacher
     demo              (--demo, minutes) every number of `t3d demo --seed 0` but seconds
 

@@ -47,6 +47,7 @@ STUDENT = ("teacher", "student", "seed", "learning_rate")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "t3d, rows of 48": ("t3d", {"max_length": 48}),
     "t3d, dense attention": ("t3d", {"attention": "dense"}),
+    "t3d, refreshed every step": ("t3d", {"refresh_every": 1}),
     "t3d, sampled fakes": ("t3d", {"fake_source": "sample"}),
     "naive_td_path_random, over response tokens": (
         "naive_td_path_random",
@@ -152,11 +153,19 @@ def report(folder: Path) -> Answers:
     }
 
 
-def trajectories(mask_token_id: int, stop_token_id: int, num_ids: int) -> list[t3d.Trajectory]:
-    """Random ones on a grid of 4, of several lengths; every other one stops inside its last block."""
+def real_trajectories(folder: Path) -> list[t3d.Trajectory]:
+    """Rollouts of ``mini``, whose tokens it finds likely: of random ones it never guesses one right."""
+    path = folder / "real.parquet"
+    where = ["--model", "mini", "--task", "make", "--limit", "4", "--output", str(path)]
+    run_t3d("rollout", *where, "--max-new-tokens", "32", "--device", "cpu")
+    return t3d.read_trajectories(path)
+
+
+def random_trajectories(mask_token_id: int, stop_token_id: int, num_ids: int) -> list[t3d.Trajectory]:
+    """On a grid of 4, of several lengths; every other one stops inside its last block."""
     rng = random.Random(0)
     made = []
-    for row in range(8):
+    for row in range(4):
         num_prompt, num_blocks = rng.randint(3, 14), rng.randint(3, 6)
         count = 4 * num_blocks - num_prompt % 4
         response = [rng.randrange(num_ids) for _ in range(count)]
@@ -195,14 +204,14 @@ class Gradients(TrainerCallback):
         self.found.append({"sha256": sha256(data), "norms": norms})
 
 
-def train(fields: dict[str, Any]) -> dict[str, Any]:
-    """Two optimizer steps of two micro-batches from ``mini``: the losses, the log and the gradients.
+def train(fields: dict[str, Any], data: Sequence[t3d.Trajectory]) -> dict[str, Any]:
+    """Three optimizer steps of two micro-batches from ``mini``: the losses, the log and the gradients.
 
-    In the first step student and reference are the same, in the second they are not.
+    In the first step student and reference are the same, then they are not; the third is of a second epoch.
     """
     loaded = t3d.load_model("mini", device="cpu", dtype="float32")
     common = {
-        "max_steps": 2,
+        "max_steps": 3,
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
         "learning_rate": 1e-3,
@@ -227,24 +236,24 @@ def train(fields: dict[str, Any]) -> dict[str, Any]:
             return result
 
     gradients = Gradients()
-    data = trajectories(loaded.mask_token_id, loaded.stop_token_ids[0], num_ids=490)
+    data = [*data, *random_trajectories(loaded.mask_token_id, loaded.stop_token_ids[0], num_ids=490)]
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as output:
         config = find("T3DConfig")(output_dir=output, **(common | fields))
         trainer = Watched(loaded.model, config, data, loaded.tokenizer, callbacks=[gradients])
         trainer.train()
-    assert len(losses) == 4 and len(gradients.found) == 2
+    assert len(losses) == 6 and len(gradients.found) == 3
     log = [{n: v for n, v in line.items() if n.startswith(LOGGED)} for line in trainer.state.log_history]
     return {"losses": losses, "log": log, "gradients": gradients.found}
 
 
 def losses(folder: Path) -> Answers:
     """Every preset, and the variants."""
-    del folder
     torch.set_num_threads(1)
+    real = real_trajectories(folder)
     presets = find("PRESETS")
     runs = dict(presets) | {name: presets[preset] | more for name, (preset, more) in VARIANTS.items()}
-    return {"losses": {name: train(fields) for name, fields in runs.items()}}
+    return {"losses": {name: train(fields, real) for name, fields in runs.items()}}
 
 
 def tokens(folder: Path) -> Answers:
