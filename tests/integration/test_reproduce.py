@@ -50,7 +50,16 @@ SUITE = dataclasses.replace(
     quick=dataclasses.replace(TINY, num_optimizer_steps=1),
     data=ChainData(),
 )
-NUMBERS = ("setting", "task", "num_correct", "n", "tokens_per_step", "mean_denoising_steps", "finish_reasons")
+NUMBERS = (
+    "setting",
+    "task",
+    "num_correct",
+    "verdicts",
+    "n",
+    "tokens_per_step",
+    "mean_denoising_steps",
+    "finish_reasons",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +102,9 @@ def test_a_finished_table_has_cells_markdown_and_json(whole):
     assert len(cells) == 2 + 3 * 6, "the grid, then three lambdas in six settings"
     for record in cells.values():
         assert record["versions"]["t3d"] and record["model"]["weights"] and record["num_threads"] == 1
-        assert all(row["n"] == 2 for row in record["results"])
+        for row in record["results"]:
+            assert row["n"] == len(row["verdicts"]) == 2
+            assert row["num_correct"] == row["verdicts"].count("1")
     text = (whole / "tables.md").read_text()
     assert "## Table 4. " in text and "one for math and one for code" in text
     report = json.loads((whole / "tables.json").read_text())

@@ -221,6 +221,7 @@ def _row(result: EvalResult, setting: str) -> dict[str, Any]:
         "setting": setting,
         "task": result.task,
         "num_correct": result.num_correct,
+        "verdicts": "".join("01"[sample.correct] for sample in result.samples),
         "n": result.num_samples,
         "num_prompts": result.num_prompts,
         "distinct_answers_per_prompt": result.distinct_answers_per_prompt,
