@@ -1,4 +1,4 @@
-"""Answers to math problems: where they stand in a response, and whether they equal the gold answer.
+"""Answers to math problems: whether what a response holds in its box equals the gold answer.
 
 Equality is decided by math-verify, or by a reproduction of the released code (``legacy``), in worker
 processes that are killed when they are late. What becomes of every answer is counted.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, get_args
 
+from t3d.data.boxed import last_closed_box, last_opened_box_verbatim
 from t3d.errors import InputError
 from t3d.evaluation.math_worker import TIME_LIMIT_S, GraderName, MathWorkers
 
@@ -24,34 +25,8 @@ INSTALL = "python -m pip install 't3d[eval]'"
 LEGACY_RUNTIME = "4.11"
 """The version of antlr4-python3-runtime for which sympy's LaTeX parser was made."""
 
-_BRACES = re.compile(r"\\boxed\s*\{|[{}]")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
-
-
-def last_balanced_boxed(text: str) -> str | None:
-    """Content of the last ``\\boxed{...}`` whose braces are balanced, or None; of nested ones the inner."""
-    open_braces: list[tuple[int, bool]] = []
-    begin, end = -1, -1
-    for brace in _BRACES.finditer(text):
-        if brace.group() != "}":
-            open_braces.append((brace.end(), brace.group() != "{"))
-        elif open_braces:
-            start, is_boxed = open_braces.pop()
-            if is_boxed and start > begin:
-                begin, end = start, brace.start()
-    return None if begin < 0 else text[begin:end].strip()
-
-
-def last_boxed_released(text: str) -> str | None:
-    """The released code's extraction: what the last ``\\boxed{`` holds, None if that is never closed."""
-    _, boxed, rest = text.rpartition("\\boxed{")
-    depth = 1
-    for brace in re.finditer(r"[{}]", rest if boxed else ""):
-        depth += 1 if brace.group() == "{" else -1
-        if depth == 0:
-            return rest[: brace.start()]
-    return None
 
 
 def gsm8k_gold(answer: str) -> str:
@@ -141,7 +116,7 @@ class MathGrader:
 
     def grade(self, response: str, gold: str) -> Verdict:
         """Extract the answer from a response and compare it."""
-        extract = last_boxed_released if self.name == "legacy" else last_balanced_boxed
+        extract = last_opened_box_verbatim if self.name == "legacy" else last_closed_box
         extracted = extract(response)
         reason = "no answer" if extracted is None else self._compare(extracted, gold)
         with self._lock:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from t3d.data.boxed import last_boxed
+from t3d.data.boxed import last_opened_box
 from t3d.data.prompt_styles import PromptKind, PromptStyle
 from t3d.data.prompts import Problem, read_prompt_file
 from t3d.errors import InputError
@@ -86,7 +86,7 @@ class PromptFileTask:
 
     def assess(self, problem: Problem, response: str) -> Verdict:
         """The verdict on a response: its boxed answer has to equal the gold answer as text."""
-        extracted = last_boxed(response)
+        extracted = last_opened_box(response)
         correct = problem.answer is not None and extracted == problem.answer.strip()
         reason = "equal" if correct else "no answer" if extracted is None else "different"
         return Verdict(correct=correct, extracted=extracted, reason=reason, grader="boxed_text")

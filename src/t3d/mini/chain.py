@@ -9,7 +9,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from t3d.data.boxed import last_boxed
+from t3d.data.boxed import last_opened_box
 from t3d.data.prompts import Problem
 from t3d.errors import InputError
 from t3d.mini.mini_task import MiniTask, split_of
@@ -102,7 +102,7 @@ class ChainTask(MiniTask):
         """
         totals = ChainSpec.of_question(problem.question).totals[1:]
         sentences = re.findall(r"[^.]*\.", response)
-        if len(sentences) != len(totals) + 1 or last_boxed(response) != str(totals[-1]):
+        if len(sentences) != len(totals) + 1 or last_opened_box(response) != str(totals[-1]):
             return False
         numbers = [re.findall(r"\d+", sentence) for sentence in sentences]
         return all(str(total) in stated for total, stated in zip(totals, numbers, strict=False))

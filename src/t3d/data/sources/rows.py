@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 
-from t3d.data.boxed import last_boxed
+from t3d.data.boxed import last_opened_box
 from t3d.data.formats.fields import required, text_field, wrong_kind
 from t3d.data.local_files import Row, text_of
 from t3d.data.prompts import Problem
@@ -65,7 +65,7 @@ def math_row(row: Row, identity: str, where: str) -> Reading:
     if "ground_truth_answer" in row or "answer" in row or solution is None:
         answer = _text_or_none(row, ("ground_truth_answer", "answer"), where)
     else:
-        answer = last_boxed(solution)
+        answer = last_opened_box(solution)
     if not answer:
         return DroppedProblem.NO_ANSWER
     return Problem(id=identity, question=question, task="math", answer=answer, solution=solution)
