@@ -15,7 +15,7 @@ from t3d.cli import main
 from t3d.data.prompts import read_prompt_file
 from t3d.data.sources.registry import SOURCES
 from t3d.data.sources.rows import DroppedProblem
-from t3d.evaluation.code_tests import StdioTests, grade_program
+from t3d.evaluation.code_tests import FunctionTests, grade_program
 from t3d.evaluation.sandbox import Sandbox
 from t3d.reproduce.suites import SdarData
 from t3d.trajectory import read_trajectories
@@ -109,13 +109,15 @@ def test_solutions_become_records_to_fine_tune_on(data):
 
 
 def test_the_stored_tests_of_a_code_problem_grade_a_program(data):
-    problem = read_prompt_file(run(data, "code.jsonl", "--source", "primeintellect"))[0]
+    asked = {"question": "Add two numbers.", "test_method": "function", "test_time_limit": 4}
+    rows = [*CODE, asked | {"test_list": ["assert add(1, 2) == 3", "assert add(3, 4) == 7"]}]
+    (data / "primeintellect/PrimeIntellect.json").write_text(json.dumps(rows))
+    problem = read_prompt_file(run(data, "code.jsonl", "--source", "primeintellect"))[-1]
     stored = json.loads(str(problem.answer))
-    inputs, outputs = (tuple(stored[name]) for name in ("inputs", "outputs"))
-    tests = StdioTests(inputs=inputs, outputs=outputs, time_limit_s=stored["time_limit_s"])
+    tests = FunctionTests(tests=tuple(stored["tests"]), time_limit_s=stored["time_limit_s"])
     sandbox = Sandbox(unsafe_no_sandbox=True)
-    assert grade_program(sandbox, "print(sum(map(int, input().split())))", tests).passed
-    assert not grade_program(sandbox, "print(3)", tests).passed
+    assert grade_program(sandbox, "def add(a, b): return a + b", tests).passed
+    assert not grade_program(sandbox, "def add(a, b): return 3", tests).passed
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
-"""Whether a program passes its tests: assertions about functions, or input and expected output.
+"""Whether a program passes its tests, which are assertions about its functions.
 
 A response's program is its last ```` ```python ```` block, as in the released code.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from t3d.errors import InputError
 from t3d.evaluation.math_worker import usable_cores
@@ -21,12 +21,11 @@ Reason = Literal[
     "memory",
     "exit",
     "timeout",
-    "no output",
     "output limit",
     "forged report",
     "not run",
 ]
-"""Why a test counts as it does. ``wrong``: an assertion or the output; ``error``: another exception;
+"""Why a test counts as it does. ``wrong``: an assertion; ``error``: another exception;
 ``memory``: a MemoryError; ``exit``: the program ended before the test did; ``forged report``: it wrote to the
 grader's socket; ``not run``: an earlier test failed, or there are no tests."""
 
@@ -47,21 +46,6 @@ class FunctionTests:
     setup: str = ""
     time_limit_s: float | None = None
     """Seconds for the program and for each test; None leaves it to the sandbox."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StdioTests:
-    """Texts to give to the program, and what it has to print for each, white space aside."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    time_limit_s: float | None = None
-    """Seconds for each input; None leaves it to the sandbox."""
-
-    def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.outputs):
-            counts = f"{len(self.inputs)} inputs and {len(self.outputs)} outputs"
-            raise InputError("outputs", len(self.outputs), counts, "give one output for every input")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,33 +79,14 @@ class CodeResult:
         return next(failures, CaseResult(reason="passed" if self.tests else "not run"))
 
 
-def released_tests(row: Mapping[str, Any]) -> FunctionTests | StdioTests:
-    """Tests of a row in the layout of T3D's and dLLM-RL's data, such as their PrimeIntellect file.
-
-    Raises InputError for a row of another layout.
-    """
-    match row:
-        case {"test_method": "function", "test_list": list(tests)}:
-            return FunctionTests(tests=tuple(tests), time_limit_s=row.get("test_time_limit"))
-        case {"test_method": "stdio", "test_input": list(inputs), "test_output": list(outputs)}:
-            limit = row.get("test_time_limit")
-            return StdioTests(inputs=tuple(inputs), outputs=tuple(outputs), time_limit_s=limit)
-    fix = "give test_list for function, test_input and test_output for stdio"
-    raise InputError(
-        "test_method", row.get("test_method"), "not function or stdio, or its lists are missing", fix
-    )
-
-
 def extract_code(text: str) -> str | None:
     """Content of the last closed ```` ```python ```` block, or None."""
     blocks = _BLOCK.findall(text)
     return blocks[-1].strip() if blocks else None
 
 
-def grade_program(sandbox: Sandbox, program: str, tests: FunctionTests | StdioTests) -> CodeResult:
+def grade_program(sandbox: Sandbox, program: str, tests: FunctionTests) -> CodeResult:
     """Run all tests of a program. No tests are no success."""
-    if isinstance(tests, StdioTests):
-        return CodeResult(tests=tuple(_stdio_results(sandbox, program, tests)))
     if not tests.tests:
         return CodeResult(tests=())
     outcome = sandbox.run_tests(program, tests.tests, setup=tests.setup, time_limit_s=tests.time_limit_s)
@@ -130,7 +95,7 @@ def grade_program(sandbox: Sandbox, program: str, tests: FunctionTests | StdioTe
 
 def grade_programs(
     sandbox: Sandbox,
-    programs: Sequence[tuple[str, FunctionTests | StdioTests]],
+    programs: Sequence[tuple[str, FunctionTests]],
     *,
     concurrency: int | None = None,
 ) -> Iterator[CodeResult]:
@@ -152,29 +117,6 @@ def _function_results(outcome: Outcome, num_tests: int) -> tuple[CaseResult, ...
         results.append(_end_of(outcome))  # what was running at the end was this test, or the program
     results += [CaseResult(reason="not run")] * (num_tests - len(results))
     return tuple(results)
-
-
-def _stdio_results(sandbox: Sandbox, program: str, tests: StdioTests) -> Iterator[CaseResult]:
-    """One result per input; nothing more is run once the program had to be killed."""
-    killed = False
-    for stdin, expected in zip(tests.inputs, tests.outputs, strict=True):
-        if killed:
-            yield CaseResult(reason="not run")
-            continue
-        outcome = sandbox.run_script(program, stdin, time_limit_s=tests.time_limit_s)
-        killed = outcome.end not in ("exit", "failed")
-        yield _stdio_result(outcome, expected)
-
-
-def _stdio_result(outcome: Outcome, expected: str) -> CaseResult:
-    if outcome.reports:
-        return _result_of(outcome.reports[0])
-    if outcome.end != "exit" or outcome.exit_status != 0:
-        return _end_of(outcome)
-    printed = outcome.output.decode(errors="replace").split()
-    if printed == expected.split():
-        return CaseResult(reason="passed")
-    return CaseResult(reason="wrong" if printed else "no output")
 
 
 def _result_of(report: Report) -> CaseResult:

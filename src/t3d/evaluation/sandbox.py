@@ -93,12 +93,6 @@ class Sandbox:
         request = Request(stages=(source, setup, *tests))
         return run_isolated(self.isolation, request, self._limits(time_limit_s))
 
-    def run_script(self, source: str, stdin: str, *, time_limit_s: float | None = None) -> Outcome:
-        """Run a program as a script and keep what it prints. An exception is its only report."""
-        data = stdin.encode("utf-8", "surrogateescape")
-        request = Request(source=source, stages=None, stdin=data)
-        return run_isolated(self.isolation, request, self._limits(time_limit_s))
-
     def _limits(self, time_limit_s: float | None) -> Limits:
         return self.limits if time_limit_s is None else replace(self.limits, time_limit_s=time_limit_s)
 
@@ -158,7 +152,6 @@ def run_isolated(isolation: Isolation, request: Request, limits: Limits) -> Outc
             time_limit_s=limits.time_limit_s,
             output_limit=limits.output_bytes,
             folder=folder,
-            keep_output=request.stages is None,
         )
 
 
@@ -175,10 +168,9 @@ def _private_folder(isolation: Isolation, uid: int | None) -> Generator[str | No
 
 
 def _resource_limits(isolation: Isolation, request: Request, limits: Limits) -> dict[str, int]:
-    num_stages = 1 if request.stages is None else len(request.stages)
     values = {
         "AS": limits.memory_bytes,
-        "CPU": math.ceil(limits.time_limit_s * num_stages) + 1,
+        "CPU": math.ceil(limits.time_limit_s * len(request.stages)) + 1,
         "FSIZE": limits.file_bytes,
         "NOFILE": MAX_OPEN_FILES,
         "CORE": 0,

@@ -58,16 +58,13 @@ class SandboxError(RuntimeError):
 class Request:
     """What the runner is to do.
 
-    ``stages``: statements to run in one namespace, the first exception ends the run; None runs ``source`` as
-    a script with ``stdin``.
+    ``stages``: statements to run in one namespace, the first exception ends the run.
 
     ``uid``: user id to change to; ``landlock``: arguments of the runner's ``make_ruleset``; ``seccomp``:
     filter; ``limits``: resource limits by name; ``parent``: process id that must still be the parent.
     """
 
-    source: str = ""
-    stages: tuple[str, ...] | None
-    stdin: bytes | None = None
+    stages: tuple[str, ...]
     packages: tuple[str, ...] = ()
     uid: int | None = None
     landlock: dict[str, Any] | None = None
@@ -99,7 +96,6 @@ class Outcome:
     reports: tuple[Report, ...]
     end: End
     exit_status: int | None
-    output: bytes
     seconds: float
 
 
@@ -117,7 +113,6 @@ def execute(
     time_limit_s: float,
     output_limit: int,
     folder: str | None = None,
-    keep_output: bool = False,
 ) -> Outcome:
     """Run ``command``, an interpreter with ``INTERPRETER_FLAGS``, and let it serve one request.
 
@@ -146,7 +141,7 @@ def execute(
             reports_to.close()
         with process:
             try:
-                conversation = Conversation(process, reports, request, report_to, output_limit, keep_output)
+                conversation = Conversation(process, reports, request, report_to, output_limit)
                 return conversation.run(time_limit_s)
             except NeverReadyError as error:
                 process.kill()
@@ -189,11 +184,10 @@ class Conversation:
         request: Request,
         report_to: int,
         output_limit: int,
-        keep_output: bool,
     ) -> None:
         assert process.stdin is not None and process.stdout is not None
-        self._process, self._output_limit, self._keep_output = process, output_limit, keep_output
-        num_texts = 1 + len(request.stages or ())
+        self._process, self._output_limit = process, output_limit
+        num_texts = 1 + len(request.stages)
         self._mark, *self._receipts = (secrets.token_hex(16).encode() for _ in range(num_texts))
         fields = {name: getattr(request, name) for name in Request.__dataclass_fields__}
         receipts = [receipt + b"\n" for receipt in self._receipts]
@@ -201,7 +195,7 @@ class Conversation:
         self._to_send = memoryview(runner_code() + marshal.dumps(fields))
         self._is_ready, self._partial_line = False, b""
         self._reports: list[Report] = []
-        self._output, self._output_bytes = bytearray(), 0
+        self._output_bytes = 0
         self._selector = selectors.PollSelector()
         os.set_blocking(process.stdin.fileno(), False)
         self._selector.register(process.stdin, selectors.EVENT_WRITE, self._send)
@@ -234,7 +228,6 @@ class Conversation:
             reports=tuple(self._reports),
             end=end,
             exit_status=_signed(self._process.returncode) if end == "exit" else None,
-            output=bytes(self._output),
             seconds=time.monotonic() - started,
         )
 
@@ -267,8 +260,6 @@ class Conversation:
             self._selector.unregister(file)
             return None
         self._output_bytes += len(chunk)
-        if self._keep_output:
-            self._output += chunk
         return "output limit" if self._output_bytes > self._output_limit else None
 
     def _receive_reports(self, file: socket.socket) -> End | None:

@@ -32,18 +32,14 @@ write, leave = os.write, os._exit
 
 
 def main(request):
-    """Confine this process, then run the program of the request; does not return after function tests."""
+    """Confine this process, then run the program of the request; does not return."""
     report = make_report(request["report_to"], request["mark"])
-    use_input(request["stdin"])
     for path in request["packages"]:
         sys.path.append(path)
     add_site_builtins()
     confine(request)
     sys.argv = ["program.py"]
-    if request["stages"] is None:
-        run_script(request["source"], report)
-    else:
-        run_stages(request, report)
+    run_stages(request, report)
 
 
 def make_report(descriptor, mark):
@@ -54,22 +50,6 @@ def make_report(descriptor, mark):
         write(descriptor, b"%s %s %s\n" % (mark, status.encode(), text))
 
     return report
-
-
-def use_input(data):
-    """Make these bytes standard input, as a file; None leaves the request's pipe, which is at its end."""
-    if data is None:
-        return
-    descriptor = os.open("stdin", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    os.unlink("stdin")
-    view = memoryview(data)
-    while view:
-        view = view[write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.dup2(descriptor, 0)
-    os.close(descriptor)
-    file = os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-    sys.stdin = sys.__stdin__ = file
 
 
 def add_site_builtins():
@@ -212,19 +192,6 @@ def refuse_inspection():
             raise RuntimeError(f"{event} is refused to tested programs")
 
     sys.addaudithook(refuse)  # which alone has the function
-
-
-def run_script(source, report):
-    """Run a program as a script. Its exit status and output are the result; only an error is reported."""
-    namespace = new_module("__main__")
-    report("ready")
-    try:
-        exec(source, namespace)
-    except SystemExit:
-        raise
-    except BaseException as error:
-        report(*describe(error))
-        leave(1)
 
 
 def new_module(name):

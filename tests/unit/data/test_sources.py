@@ -14,7 +14,7 @@ from t3d.data.sources.registry import SOURCES, read_source
 from t3d.data.sources.rows import DroppedProblem
 from t3d.data.sources.selection import write_prompt_file
 from t3d.errors import InputError
-from t3d.evaluation.code_tests import FunctionTests, StdioTests
+from t3d.evaluation.code_tests import FunctionTests
 
 GSM8K = {"question": "Two and two?", "answer": "2+2 = <<2+2=4>>4 apples\n#### 1,004"}
 MATH = {
@@ -57,7 +57,7 @@ def conversation(question, response, names=("user", "assistant")):
 
 
 def stored_tests(problem):
-    """The fields of StdioTests or FunctionTests that the answer of a code problem holds."""
+    """Inputs and outputs, or the fields of FunctionTests, that the answer of a code problem holds."""
     fields = json.loads(problem.answer)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
@@ -138,7 +138,11 @@ def test_the_answer_of_a_code_problem_holds_its_tests(tmp_path):
     source = read(tmp_path, "primeintellect", STDIO, FUNCTION, *unusable, file="PrimeIntellect.json")
     stdio, function = source.problems
     assert (stdio.task, function.task) == ("stdio", "function")
-    assert StdioTests(**stored_tests(stdio)).inputs == ("1 2\n", "3 4\n")
+    assert stored_tests(stdio) == {
+        "inputs": ("1 2\n", "3 4\n"),
+        "outputs": ("3\n", "7\n"),
+        "time_limit_s": 4,
+    }
     assert FunctionTests(**stored_tests(function)).time_limit_s == 1
     assert source.dropped == {DroppedProblem.NO_TESTS: 2}
 

@@ -1,7 +1,7 @@
 """One row of a published data set as a :class:`Problem`, or the reason why it gives none.
 
-Tasks are kinds of prompts. The answer of a code problem is JSON: the fields of
-:class:`t3d.evaluation.code_tests.StdioTests` (task ``stdio``) or ``FunctionTests`` (task ``function``).
+Tasks are kinds of prompts. The answer of a code problem is JSON: ``inputs``, ``outputs`` and ``time_limit_s``
+(task ``stdio``), or the fields of :class:`t3d.evaluation.code_tests.FunctionTests` (task ``function``).
 A row that is not of the layout at all raises InputError with its file, number and field.
 """
 
