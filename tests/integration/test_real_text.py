@@ -17,8 +17,8 @@ from transformers import GenerationConfig, TrainingArguments
 from t3d import DecodeParams, SDARConfig, SDARForCausalLM, load_model, read_trajectories
 from t3d.data.collate import TrainingExample
 from t3d.data.prompts import Problem, decode_requests, prompt_ids
-from t3d.decoding.engine import decode
 from t3d.evaluation.metrics import token_agreement
+from t3d.llm import LLM
 from t3d.mini.pretrain import PretrainCollator, PretrainTrainer
 from t3d.mini.tokenizer import TURN_END, wrap_tokenizer
 from t3d.rollout import roll_out_to_file
@@ -119,8 +119,7 @@ def test_distillation_brings_few_step_text_closer_to_the_teachers_full_step_text
     requests = decode_requests(teacher.tokenizer, problems)
 
     def run(loaded, params):
-        ids = {"mask_token_id": loaded.mask_token_id, "stop_token_ids": loaded.stop_token_ids}
-        return decode(loaded.model, requests, params, **ids)
+        return LLM(loaded).decode(requests, params)
 
     target = run(teacher, full_steps)
     before = token_agreement(run(teacher, one_step), target)

@@ -19,15 +19,12 @@ from transformers import PreTrainedModel
 from t3d.decoding.completion import (
     BlockUpdate,
     Completion,
-    DecodeRequest,
     DecodingError,
     check_request,
-    completions_of,
     num_positions_needed,
 )
 from t3d.decoding.decide import MaskedPositions, decide
 from t3d.decoding.fixed_shapes import KEY_BUCKET, FixedShapeRunner
-from t3d.decoding.params import DecodeParams
 from t3d.decoding.rows import Job, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError, require_positive, require_unique_ids
@@ -298,21 +295,3 @@ class _Run:
             self.cache.move(last, row, int(rows.committed_R[last]))
             rows.move(last, row)
         rows.drop_last()
-
-
-def decode(
-    model: PreTrainedModel,
-    requests: Sequence[DecodeRequest],
-    params: DecodeParams,
-    *,
-    mask_token_id: int,
-    stop_token_ids: Sequence[int],
-    config: EngineConfig | None = None,
-) -> list[Completion]:
-    """Decode requests of a bare model, all with the same settings; completions in request order.
-
-    Raises InputError for a repeated id, and DecodingError, when all others are finished, for requests
-    that can never be decoded.
-    """
-    engine = Engine(model, mask_token_id=mask_token_id, stop_token_ids=stop_token_ids, config=config)
-    return completions_of(requests, engine.decode([Job(request, params) for request in requests]))

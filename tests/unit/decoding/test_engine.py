@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slot_helpers import extend
 
-from t3d.decoding.completion import DecodeRequest, DecodingError
-from t3d.decoding.engine import Engine, EngineConfig, _Run, decode
+from t3d.decoding.completion import DecodeRequest, DecodingError, completions_of
+from t3d.decoding.engine import Engine, EngineConfig, _Run
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
 from t3d.decoding.rows import Job
@@ -42,8 +42,8 @@ def requests_of(prompt_lengths, seed=0):
 
 
 def run(model, requests, params, stops=(), **settings):
-    config = EngineConfig(**settings)
-    return decode(model, requests, params, mask_token_id=MASK, stop_token_ids=stops, config=config)
+    jobs = [Job(request, params) for request in requests]
+    return completions_of(requests, engine_of(model, stops, **settings).decode(jobs))
 
 
 def engine_of(model, stops=(), **settings):

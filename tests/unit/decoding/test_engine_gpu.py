@@ -4,10 +4,11 @@ import copy
 
 import pytest
 
-from t3d.decoding.completion import DecodeRequest
-from t3d.decoding.engine import EngineConfig, decode
+from t3d.decoding.completion import DecodeRequest, completions_of
+from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
+from t3d.decoding.rows import Job
 
 
 @pytest.mark.gpu
@@ -18,5 +19,6 @@ def test_gpu_decoding_equals_the_cpu_reference(tiny_model, eager):
     params = DecodeParams(steps_per_block=2, max_new_tokens=12, temperature=1.0)
     ids = {"mask_token_id": 37, "stop_token_ids": (0,)}
     config = EngineConfig(max_batch_size=4, enforce_eager=eager)
-    on_gpu = decode(copy.deepcopy(tiny_model).to("cuda"), requests, params, config=config, **ids)
+    engine = Engine(copy.deepcopy(tiny_model).to("cuda"), config=config, **ids)
+    on_gpu = completions_of(requests, engine.decode([Job(request, params) for request in requests]))
     assert on_gpu == [decode_reference(tiny_model, request, params, **ids) for request in requests]
