@@ -27,15 +27,13 @@ from t3d.evaluation.sandbox import Limits, Sandbox
 class CodeProblem:
     """A problem with all that grading needs.
 
-    ``question`` is what the released code asks, around the raw text that is ``problem.question``; ``prefix``
-    is how it begins the answer for the model. ``preamble`` runs before every program, and ``reference`` is a
-    program that passes.
+    ``prefix`` is how the released code begins the answer for the model. ``preamble`` runs before every
+    program, and ``reference`` is a program that passes.
     """
 
     problem: Problem
     split: str
     tests: FunctionTests
-    question: str
     prefix: str
     preamble: str = ""
     reference: str

@@ -35,7 +35,6 @@ class HumanEvalTask(CodeTask):
             problem=Problem(id=identity, question=prompt, task=self.name),
             split="test",
             tests=FunctionTests(tests=(f"check({entry_point})",), setup=test),
-            question=f"You need to complete this code:\n{prompt}\n",
             prefix=f"Here is the completed code:\n```python\n{prompt}\n",
             preamble=f"{prompt}\n",
             reference=prompt + solution,

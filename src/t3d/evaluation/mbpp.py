@@ -60,12 +60,10 @@ class MbppTask(CodeTask):
         setup = "\n".join([str(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]).strip(
             "\n"
         )
-        question = self._question(text, tests)
         return CodeProblem(
-            problem=Problem(id=f"mbpp/{number}", question=question, task=self.name),
+            problem=Problem(id=f"mbpp/{number}", question=self._question(text, tests), task=self.name),
             split=next(split for split, last in SPLIT_ENDS.items() if number <= last),
             tests=FunctionTests(tests=tuple(tests), setup=setup),
-            question=question,
             prefix="Here is the completed code:\n```python",
             reference=text_of(dict(row), ("code",), where),
         )

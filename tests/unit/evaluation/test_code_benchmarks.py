@@ -280,9 +280,11 @@ def test_the_released_layout_says_the_same():
     humaneval, mbpp = HumanEvalTask(DATA), MbppTask(DATA)
     entries = list(humaneval.all_problems.values())
     for entry, row in zip(entries, released("humaneval/genverse_HumanEval.jsonl"), strict=True):
-        assert (entry.question, entry.prefix) == (row["question"], row["prefix"])
+        question = f"You need to complete this code:\n{entry.problem.question}\n"
+        assert (question, entry.prefix) == (row["question"], row["prefix"])
         assert row["test_list"][0].split() == f"{entry.tests.setup}\n{entry.tests.tests[0]}".split()
-    ours = {(e.question, e.prefix, e.tests.tests) for e in mbpp.all_problems.values() if e.split == "test"}
+    tested = [entry for entry in mbpp.all_problems.values() if entry.split == "test"]
+    ours = {(entry.problem.question, entry.prefix, entry.tests.tests) for entry in tested}
     theirs = {
         (row["question"], row["prefix"], tuple(row["test_list"]))
         for row in released("mbpp/genverse_MBPP.jsonl")
