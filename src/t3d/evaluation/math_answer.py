@@ -1,16 +1,14 @@
 """Answers to math problems: whether what a response holds in its box equals the gold answer.
 
 Equality is decided by math-verify, or by a reproduction of the released code (``legacy``), in worker
-processes that are killed when they are late. What becomes of every answer is counted.
+processes that are killed when they are late.
 """
 
 import re
-import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from t3d.data.boxed import last_closed_box, last_opened_box_verbatim
 from t3d.errors import InputError
@@ -99,8 +97,6 @@ class MathGrader:
     ) -> None:
         self.versions = grader_versions(name)
         self.name, self.time_limit_s = name, time_limit_s
-        self.counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._workers = MathWorkers(name, time_limit_s=time_limit_s, num_workers=num_workers)
 
     def __enter__(self) -> "MathGrader":
@@ -119,19 +115,11 @@ class MathGrader:
         extract = last_opened_box_verbatim if self.name == "legacy" else last_closed_box
         extracted = extract(response)
         reason = "no answer" if extracted is None else self._compare(extracted, gold)
-        with self._lock:
-            self.counts[reason] += 1
         return Verdict(correct=reason == "equal", extracted=extracted, reason=reason, grader=self.name)
 
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""
         return {"name": self.name, "time_limit_s": self.time_limit_s, "versions": self.versions}
-
-    def report(self) -> dict[str, Any]:
-        """The settings, and how often each reason was given."""
-        with self._lock:
-            counts = {reason: self.counts[reason] for reason in get_args(Reason)}
-        return {**self.settings(), "reasons": counts}
 
     def close(self) -> None:
         """End the workers."""

@@ -118,4 +118,4 @@ def test_the_legacy_grader_says_so():
         assert (verdict.correct, verdict.reason, verdict.grader) == (True, "equal", "legacy")
         assert grader.grade(r"\boxed{5\%}", "5").correct  # a percent sign means nothing
         assert grader.grade(r"\boxed{1} and \boxed{2", "1").reason == "no answer"
-        assert grader.report()["versions"]["antlr4-python3-runtime"].startswith("4.11.")
+        assert grader.settings()["versions"]["antlr4-python3-runtime"].startswith("4.11.")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -192,16 +193,15 @@ def test_no_answer_crashes_or_hangs_the_grader(grader_name):
         grader.grade("\\boxed{1}", "1")  # started
         answers = malformed_answers()
         assert len(answers) == NUM_MALFORMED
-        num_bare_timeouts = 0
+        num_bare_timeouts, reasons = 0, Counter()
         for answer in answers:
             started = time.monotonic()
             verdict = grader.grade(f"So the answer is \\boxed{{{answer}}}.", "18")
             assert not verdict.correct
+            reasons[verdict.reason] += 1
             if verdict.reason == "no answer":
                 num_bare_timeouts += grader._compare(answer, "18") == "time limit"
             assert time.monotonic() - started < 5.0, answer[:80]
-        reasons = grader.report()["reasons"]
-        assert sum(reasons.values()) == NUM_MALFORMED + 1
         assert reasons["time limit"] > 0
         print(grader_name, reasons, num_bare_timeouts)
         assert grader.grade("\\boxed{18}", "18").correct
