@@ -5,12 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from packing_helpers import loss_logits
+from torch.nn import functional
 
 from t3d.data.collate import TrainingExample, lay_on_grid
 from t3d.data.packing import pack_copies
 from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
-from t3d.objectives.logprobs import reduce_by_sample, token_log_probs
+from t3d.objectives.logprobs import reduce_by_sample
 from t3d.objectives.path_consistency import path_loss
 from t3d.objectives.t3d import t3d_loss
 
@@ -28,12 +29,12 @@ def losses(logits, reference_logits, batch, rows, counts, reduction):
     def sequence(log_prob):
         return reduce_by_sample(log_prob, local_row, len(rows), reduction)
 
-    real_log_prob = token_log_probs(logits, real)
+    real_log_prob = -functional.cross_entropy(logits, real, reduction="none")
     ddo = ddo_loss(
         student_real_N=sequence(real_log_prob),
-        reference_real_N=sequence(token_log_probs(reference, real)),
-        student_fake_N=sequence(token_log_probs(logits, fake)),
-        reference_fake_N=sequence(token_log_probs(reference, fake)),
+        reference_real_N=sequence(-functional.cross_entropy(reference, real, reduction="none")),
+        student_fake_N=sequence(-functional.cross_entropy(logits, fake, reduction="none")),
+        reference_fake_N=sequence(-functional.cross_entropy(reference, fake, reduction="none")),
         beta=0.5,
         alpha=0.5,
         num_samples=num_trajectories,
@@ -97,7 +98,7 @@ def test_model_gradients_of_micro_batches_sum_to_the_large_batchs(make_model, mi
         for first in range(0, len(examples), size):
             grid = lay_on_grid(examples[first : first + size], 4, 0)
             batch = pack_copies(grid, grid.ids_RKS.masked_fill(grid.valid_RKS, MASK), grid.valid_RKS)
-            log_prob = token_log_probs(loss_logits(model, batch), batch["labels"])
+            log_prob = -functional.cross_entropy(loss_logits(model, batch), batch["labels"], reduction="none")
             cross_entropy_loss(student_real_M=log_prob, num_tokens=num_tokens).loss.backward()
         return torch.cat([weight.grad.flatten() for weight in model.parameters()])
 

@@ -1,6 +1,6 @@
-"""Log-probabilities at loss positions and their reductions to samples.
+"""Reductions of log-probabilities at loss positions to samples.
 
-M loss positions of a batch, N samples (trajectories), V vocabulary.
+M loss positions of a batch, N samples (trajectories).
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,6 @@ class ObjectiveOutput:
 
     loss: Tensor
     metrics: dict[str, Tensor]
-
-
-def token_log_probs(logits_MV: Float[Tensor, "M V"], token_M: Int[Tensor, "M"]) -> Float[Tensor, "M"]:
-    """log p(token) at each position, by a log-sum-exp in float32 (float64 if the logits are)."""
-    logits_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
-    chosen_M = logits_MV.gather(-1, token_M[:, None])[:, 0]
-    return chosen_M - logits_MV.logsumexp(-1)
 
 
 def sum_by_sample(
