@@ -28,16 +28,16 @@ import torch
 from decoding_baselines import Counted, reprefill, sdar_loop
 from decoding_shapes import SHAPES, run_shape
 
-from t3d.data.prompts import decode_requests
+from t3d.attention.slots import Spans
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.rows import Job
-from t3d.mini.tasks import TASKS
+from t3d.decoding.sequences import Job
 from t3d.models.loading import load_model
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
-from t3d.models.slots import Spans
-from t3d.versions import versions
+from t3d.tasks.mini.suite import TASKS
+from t3d.work.versions import versions
 
 SETTINGS = [(4, 4), (4, 2), (4, 1), (8, 8), (8, 4), (8, 2)]
 """(block size, denoising steps per block)."""

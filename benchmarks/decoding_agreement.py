@@ -12,11 +12,10 @@ import itertools
 
 from decoding import SETTINGS
 
-from t3d.data.prompts import decode_requests
+from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation.metrics import token_agreement
-from t3d.llm import LLM
-from t3d.mini.tasks import TASKS
+from t3d.evaluation.cost import token_agreement
+from t3d.tasks.mini.suite import TASKS
 
 DTYPES = ("float64", "float32", "bfloat16")
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from t3d.decoding.completion import DecodeRequest, visible_length
+from t3d.attention.masks import block_causal_mask
+from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import candidate_tokens
+from t3d.decoding.schedule import num_transfer_tokens
 from t3d.decoding.transfer import transfer_mask
-from t3d.models.masks import block_causal_mask
-from t3d.schedule import num_transfer_tokens
+from t3d.trajectory import visible_length
 
 
 class Counted:

@@ -17,7 +17,7 @@ import torch
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.rows import Job
+from t3d.decoding.sequences import Job
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 
 SHAPES: dict[str, dict[str, int]] = {

@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median, quantiles
 from typing import get_args
 
-from t3d.evaluation.code_tests import FunctionTests, grade_programs
-from t3d.evaluation.math_worker import usable_cores
-from t3d.evaluation.sandbox import Isolation, Sandbox, isolation_problem
-from t3d.evaluation.sandbox_paths import interpreter
-from t3d.versions import versions
+from t3d.grading.code import FunctionTests, grade_programs
+from t3d.grading.math_worker import usable_cores
+from t3d.sandbox.paths import interpreter
+from t3d.sandbox.sandbox import Isolation, Sandbox, isolation_problem
+from t3d.work.versions import versions
 
 GOAL = 3.0
 Cost = tuple[float, float]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from t3d.evaluation.metrics import wilson_interval
+from t3d.evaluation.intervals import wilson_interval
 from t3d.report.console import accuracy_cell
 
 GROUPS = (("B4-T1",), ("B8-T1",), ("B4-T2", "B8-T2"), ("B4-T4", "B8-T4"), ("B8-T8",), ("B4-dynamic",))

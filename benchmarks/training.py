@@ -48,7 +48,7 @@ from training_sides import (
     timed_round,
 )
 
-from t3d.versions import versions
+from t3d.work.versions import versions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid, pad
 
 from t3d.counter_rng import stable_key
-from t3d.noising import NoiseSource, draw_mask_ratios, mix_random_tokens, trajectory_noise_mask
 from t3d.training.config import T3DConfig
+from t3d.training.noising import NoiseSource, draw_mask_ratios, mix_random_tokens, trajectory_noise_mask
 from t3d.trajectory import Trajectory
 
 

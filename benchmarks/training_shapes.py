@@ -8,7 +8,7 @@ import torch
 from decoding_shapes import measure_peaks
 from training_sides import Setting, make_side, say, still_adamw, timed_round
 
-from t3d.versions import versions
+from t3d.work.versions import versions
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}
 """Dense bfloat16, by a part of the device's name."""

@@ -24,8 +24,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import equal
 
-from t3d.checkpoints import checkpoints
 from t3d.trajectory import read_trajectories
+from t3d.work.checkpoints import checkpoints
 
 DECODE = ["--model", "mini", "--max-new-tokens", "56", "--device", "cpu"]
 TRAIN = ["--model", "mini", "--device", "cpu", "--batch-size", "16", "--learning-rate", "3e-4"]

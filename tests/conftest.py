@@ -16,8 +16,8 @@ import torch
 from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
-from t3d.mini.tokenizer import build_tokenizer
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
+from t3d.tasks.mini.tokenizer import build_tokenizer
 
 # The jaxtyping hook binds a dataclass's constructor by its fields, but a transformers config takes any
 # further keyword as well (``model_type`` and others of a saved config.json): unwrap these.

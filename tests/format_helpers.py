@@ -4,7 +4,7 @@ import dataclasses
 
 from strategies import MASK_ID, STOP_IDS, TOKENIZER, encode
 
-from t3d.data.formats.assemble import Drop, DropReason, ImportSettings
+from t3d.interchange.formats.assemble import Drop, DropReason, ImportSettings
 from t3d.trajectory import Trajectory
 
 PROMPT = "<|im_start|>user\nhow many?<|im_end|>\n<|im_start|>assistant\n"

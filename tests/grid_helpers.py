@@ -3,7 +3,7 @@
 import torch
 from hypothesis import strategies as st
 
-from t3d.data.collate import TrainingExample
+from t3d.training.block_grid import TrainingExample
 
 MASK, PAD = 37, 0
 

@@ -1,6 +1,6 @@
 """Packed batches in tests."""
 
-from t3d.models.packed_forward import arrange, packed_forward
+from t3d.attention.packed_forward import arrange, packed_forward
 
 
 def loss_logits(model, batch, attention="dense"):

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from t3d.models.extend_plan import plan_extend
-from t3d.models.forward import extend_forward
-from t3d.models.slots import Spans
+from t3d.attention.extend_plan import plan_extend
+from t3d.attention.forward import extend_forward
+from t3d.attention.slots import Spans
 
 
 @torch.no_grad()

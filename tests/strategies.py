@@ -5,7 +5,7 @@ A strategy draws the fields, not the object: the runtime type checker may not ru
 
 from hypothesis import strategies as st
 
-from t3d.mini.tokenizer import build_tokenizer
+from t3d.tasks.mini.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer(["how many apples are left now?", "so the answer is"])
 """Byte-level: any text without U+FFFD gives the same ids again after decoding and encoding."""

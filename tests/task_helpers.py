@@ -1,6 +1,6 @@
 """A task without real content."""
 
-from t3d.data.prompts import Problem
+from t3d.problems.problem import Problem
 
 
 class EvenTask:

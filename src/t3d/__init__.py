@@ -4,9 +4,9 @@ Importing it registers the SDAR classes with transformers' Auto classes and does
 """
 
 from t3d.decoding.completion import Completion, DecodingError
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.llm import LLM
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.trajectory import Trajectory, read_trajectories, write_trajectories

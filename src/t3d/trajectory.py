@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d.atomic import atomic_file
 from t3d.errors import InputError
+from t3d.work.files import atomic_file
 
 SCHEMA_VERSION = 1
 FinishReason = Literal["stop", "length"]
@@ -232,3 +232,13 @@ def trajectory_of_row(row: dict[str, Any]) -> Trajectory:
     if row["finish_reason"] not in get_args(FinishReason):
         raise refuse("finish_reason", "neither stop nor length")
     return Trajectory(**fields)
+
+
+def visible_length(
+    response_ids: Sequence[int], stop_token_ids: Sequence[int], max_new_tokens: int
+) -> tuple[int, FinishReason]:
+    """Where the answer ends: after the first stop token, and at most at ``max_new_tokens``."""
+    for index, token in enumerate(response_ids[:max_new_tokens]):
+        if token in stop_token_ids:
+            return index + 1, "stop"
+    return min(len(response_ids), max_new_tokens), "length"

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout import roll_out
 from t3d.models.loading import load_model
-from t3d.rollout import roll_out
+from t3d.problems.problem import Problem
 
 
 @pytest.fixture

@@ -18,13 +18,11 @@ SOURCES = Path(__file__).resolve().parents[2] / "src" / "t3d"
 
 def main() -> None:
     """Serve one session."""
-    for name, folder in (("t3d", SOURCES), ("t3d.evaluation", SOURCES / "evaluation")):
-        package = types.ModuleType(name)
-        package.__path__ = [str(folder)]
-        sys.modules[name] = package
+    package = types.ModuleType("t3d")
+    package.__path__ = [str(SOURCES)]
+    sys.modules["t3d"] = package
     errors, sandbox, code_tests = (
-        importlib.import_module(f"t3d.{name}")
-        for name in ("errors", "evaluation.sandbox", "evaluation.code_tests")
+        importlib.import_module(f"t3d.{name}") for name in ("errors", "sandbox.sandbox", "grading.code")
     )
     session = json.load(sys.stdin)
     *flags, boot = sandbox.INTERPRETER_FLAGS

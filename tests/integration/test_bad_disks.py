@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from command_helpers import run_failing
 
-from t3d import rollout
-from t3d.checkpoints import check_checkpoint, checkpoints
 from t3d.cli import main
+from t3d.decoding import rollout
 from t3d.evaluation import grid
 from t3d.evaluation.cell import CellFile
 from t3d.trajectory import read_trajectories, write_trajectories
+from t3d.work.checkpoints import check_checkpoint, checkpoints
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 

@@ -9,8 +9,8 @@ import torch
 import yaml
 from command_helpers import run_failing
 
-from t3d import rollout
 from t3d.cli import main
+from t3d.decoding import rollout
 from t3d.models.loading import load_model
 from t3d.trajectory import read_trajectories, write_trajectories
 
@@ -257,7 +257,7 @@ def test_unknown_split_is_named(checkpoint, tmp_path, capsys):
 def test_missing_gold_answer_is_found_before_decoding(checkpoint, tmp_path, capsys, monkeypatch):
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"question": "a"}')
-    monkeypatch.setattr("t3d.llm.LLM.decode", lambda *args, **kwargs: pytest.fail("decoded"))
+    monkeypatch.setattr("t3d.decoding.llm.LLM.decode", lambda *args, **kwargs: pytest.fail("decoded"))
     arguments = ["eval", "--model", str(checkpoint), "--prompts", str(file), "--output", str(tmp_path / "e")]
     assert "no gold answer" in run_failing([*arguments, *SHORT], capsys)
 

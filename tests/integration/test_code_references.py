@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from t3d.errors import InputError
-from t3d.evaluation.code_tests import grade_programs
-from t3d.evaluation.humaneval import HumanEvalTask
-from t3d.evaluation.mbpp import MbppTask
-from t3d.evaluation.sandbox import Limits, Sandbox
+from t3d.grading.code import grade_programs
+from t3d.sandbox.sandbox import Limits, Sandbox
+from t3d.tasks.humaneval import HumanEvalTask
+from t3d.tasks.mbpp import MbppTask
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
 pytestmark = [

@@ -13,7 +13,7 @@ from strategies import TOKENIZER
 
 from t3d.cli import main
 from t3d.cli.main import COMMANDS
-from t3d.data.formats.assemble import DropReason
+from t3d.interchange.formats.assemble import DropReason
 from t3d.models.loading import load_tokenizer
 from t3d.trajectory import read_trajectories, write_trajectories
 

@@ -12,12 +12,12 @@ from command_helpers import run_failing
 from huggingface_hub import constants
 
 from t3d.cli import main
-from t3d.data.prompts import read_prompt_file
-from t3d.data.sources.registry import SOURCES
-from t3d.data.sources.rows import DroppedProblem
-from t3d.evaluation.code_tests import FunctionTests, grade_program
-from t3d.evaluation.sandbox import Sandbox
+from t3d.grading.code import FunctionTests, grade_program
+from t3d.problems.prompts import read_prompt_file
+from t3d.problems.sources.registry import SOURCES
+from t3d.problems.sources.rows import DroppedProblem
 from t3d.reproduce.suites import SdarData
+from t3d.sandbox.sandbox import Sandbox
 from t3d.trajectory import read_trajectories
 
 DATA = Path(os.environ.get("T3D_DATA", "T3D_DATA"))

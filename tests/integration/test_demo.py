@@ -8,12 +8,12 @@ import math
 import pytest
 from rich.console import Console
 
-from t3d import demo
-from t3d.demo import SETTINGS, DemoConfig, run_demo
 from t3d.errors import InputError
-from t3d.mini.tasks import TASKS
 from t3d.models.loading import load_model
 from t3d.report.demo_table import markdown_report, summary_table
+from t3d.reproduce import demo
+from t3d.reproduce.demo import SETTINGS, DemoConfig, run_demo
+from t3d.tasks.mini.suite import TASKS
 from t3d.trajectory import read_trajectories
 
 NAMES = ["B4-T1", "B4-T2", "B4-T4", "B8-T1", "B8-T2", "B8-T4", "B8-T8", "B4-dynamic"]

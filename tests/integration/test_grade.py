@@ -14,8 +14,8 @@ import yaml
 from command_helpers import run_failing
 
 from t3d.cli import main
-from t3d.evaluation.benchmarks import load_benchmark
-from t3d.evaluation.math_task import MathTask
+from t3d.tasks.benchmarks import load_benchmark
+from t3d.tasks.math_task import MathTask
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
 ENDLESS = "\\boxed{9^{9^{9^{9}}}}"

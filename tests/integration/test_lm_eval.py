@@ -12,9 +12,9 @@ from lm_eval.tasks import TaskManager
 
 from t3d.decoding.params import DecodeParams
 from t3d.evaluation.evaluate import evaluate
-from t3d.evaluation.lm_eval_plugin import TASK_FOLDER
-from t3d.mini.tasks import mini_task
+from t3d.evaluation.lm_eval.plugin import TASK_FOLDER
 from t3d.models.loading import load_model
+from t3d.tasks.mini.suite import mini_task
 
 NUM_PROBLEMS = 40
 MODEL_ARGS = {

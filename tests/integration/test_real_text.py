@@ -15,13 +15,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, TrainingArguments
 
 from t3d import DecodeParams, SDARConfig, SDARForCausalLM, load_model, read_trajectories
-from t3d.data.collate import TrainingExample
-from t3d.data.prompts import Problem, decode_requests, prompt_ids
-from t3d.evaluation.metrics import token_agreement
-from t3d.llm import LLM
+from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.rollout import roll_out_to_file
+from t3d.evaluation.cost import token_agreement
 from t3d.mini.pretrain import PretrainCollator, PretrainTrainer
-from t3d.mini.tokenizer import TURN_END, wrap_tokenizer
-from t3d.rollout import roll_out_to_file
+from t3d.problems.problem import Problem
+from t3d.problems.prompts import prompt_ids
+from t3d.tasks.mini.tokenizer import TURN_END, wrap_tokenizer
+from t3d.training.block_grid import TrainingExample
 from t3d.training.config import T3DConfig
 from t3d.training.run import distil
 

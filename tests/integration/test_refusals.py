@@ -8,10 +8,10 @@ import shutil
 import pytest
 from command_helpers import run_failing
 
-from t3d import rollout
-from t3d.claim import claim
 from t3d.cli import main
+from t3d.decoding import rollout
 from t3d.trajectory import read_trajectories, write_trajectories
+from t3d.work.claim import claim
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 

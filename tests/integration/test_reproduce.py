@@ -16,16 +16,17 @@ import tyro
 import yaml
 from command_helpers import run_failing
 
-from t3d.claim import locked
-from t3d.cli import main, reproduce_command
-from t3d.cli.reproduce_command import ReproduceCell
+from t3d.cli import main
+from t3d.cli import reproduce as reproduce_command
+from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
-from t3d.mini.tasks import TASKS
 from t3d.reproduce import recipes, runner, students, suite_choice
 from t3d.reproduce.commands import cell_command
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import is_same
 from t3d.reproduce.suites import MINI, Budget, MiniData
+from t3d.tasks.mini.suite import TASKS
+from t3d.work.claim import locked
 
 CELLS = Path(__file__).parents[2] / "docs" / "results" / "cells"
 TINY = Budget(num_prompts=6, num_optimizer_steps=2, train_batch_size=4, limit=2, validation_limit=2)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from t3d.checkpoints import checkpoints
-from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.models.loading import load_model
-from t3d.rollout import roll_out
+from t3d.problems.problem import Problem
 from t3d.training.config import T3DConfig
 from t3d.training.run import distil
 from t3d.training.trainer import T3DTrainer
+from t3d.work.checkpoints import checkpoints
 
 FILES = ["model.safetensors", "optimizer.pt", "reference.safetensors", "trainer_state.json", "scheduler.pt"]
 
@@ -100,8 +100,8 @@ def cut_at(monkeypatch, owner, name: str, call: int) -> None:
         ("transformers.Trainer", "save_model", 2),
         ("transformers.Trainer", "_save_optimizer_and_scheduler", 2),
         ("t3d.training.trainer.T3DTrainer", "save_further_files", 2),
-        ("t3d.checkpoints", "discard", 1),
-        ("t3d.checkpoints.CheckpointingTrainer", "train_from", 1),
+        ("t3d.work.checkpoints", "discard", 1),
+        ("t3d.work.checkpoints.CheckpointingTrainer", "train_from", 1),
         ("t3d.training.run", "export_model", 1),
     ],
 )

@@ -38,7 +38,7 @@ class Session:
 def interpreter_of(user):
     """Something with which this user can run a session, or None."""
     probe = "import sys; assert sys.version_info >= (3, 11); [open(name) for name in sys.argv[1:]]"
-    sandbox = SESSION.parents[2] / "src" / "t3d" / "evaluation" / "sandbox.py"
+    sandbox = SESSION.parents[2] / "src" / "t3d" / "sandbox" / "sandbox.py"
     for candidate in (sys.executable, "/usr/bin/python3"):
         command = [candidate, "-c", probe, str(SESSION), str(sandbox)]
         try:

@@ -4,10 +4,10 @@ import pytest
 from training_helpers import config
 
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout import roll_out
 from t3d.evaluation.evaluate import evaluate
-from t3d.mini.tasks import mini_task
 from t3d.models.loading import load_model
-from t3d.rollout import roll_out
+from t3d.tasks.mini.suite import mini_task
 from t3d.training.run import distil
 
 FOUR_TOKENS_PER_STEP = DecodeParams(block_size=8, steps_per_block=2, temperature=0.0, max_new_tokens=128)

@@ -7,10 +7,10 @@ from statistics import mean
 
 import pytest
 
-from t3d.demo import SETTINGS
 from t3d.evaluation.evaluate import evaluate
-from t3d.mini.tasks import TASKS, mini_tokenizer
 from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
+from t3d.reproduce.demo import SETTINGS
+from t3d.tasks.mini.suite import TASKS, mini_tokenizer
 
 ORACLE_TABLE = Path(__file__).parents[2] / "docs" / "results" / "oracle.json"
 

@@ -7,7 +7,7 @@ import pytest
 from command_helpers import run_failing
 
 from t3d.cli import main
-from t3d.data.solutions import SOURCE
+from t3d.interchange.solutions import SOURCE
 from t3d.models.loading import load_model
 from t3d.trajectory import write_trajectories
 

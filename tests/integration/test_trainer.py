@@ -10,11 +10,11 @@ import pytest
 import torch
 from training_helpers import config, logged, trainer, weights
 
-from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.models.loading import load_model
-from t3d.rollout import roll_out
+from t3d.problems.problem import Problem
 from t3d.training.presets import PRESETS, preset_fields
 from t3d.training.run import distil
 from t3d.trajectory import Trajectory

@@ -6,16 +6,16 @@ import pytest
 import torch
 from training_helpers import config, logged, trainer, weights
 
-from t3d.checkpoints import checkpoints, newest_checkpoint
-from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.evaluation.task import PromptFileTask
+from t3d.evaluation.monitor import student_evaluator
 from t3d.models.loading import load_model
-from t3d.monitor import student_evaluator
+from t3d.problems.problem import Problem
+from t3d.tasks.task import PromptFileTask
 from t3d.training.lora import add_adapter
 from t3d.training.run import distil
 from t3d.training.trainer import NonFiniteLossError, T3DTrainer
+from t3d.work.checkpoints import checkpoints, newest_checkpoint
 
 
 def scripted(scores):

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from packing_helpers import loss_logits
 from torch.nn import functional
 
-from t3d.data.collate import TrainingExample, lay_on_grid
-from t3d.data.packing import pack_copies
 from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
 from t3d.objectives.logprobs import reduce_by_sample
 from t3d.objectives.path_consistency import path_loss
 from t3d.objectives.t3d import t3d_loss
+from t3d.training.block_grid import TrainingExample, lay_on_grid
+from t3d.training.packing import pack_copies
 
 MASK = 37
 

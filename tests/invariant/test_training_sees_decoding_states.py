@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from packing_helpers import loss_logits
 from slot_helpers import extend
 
-from t3d.data.collate import TrainingExample, lay_on_grid
-from t3d.data.packing import pack_copies
-from t3d.models.slots import SlotCache
+from t3d.attention.slots import SlotCache
+from t3d.training.block_grid import TrainingExample, lay_on_grid
+from t3d.training.packing import pack_copies
 
 MASK, VOCAB = 37, 40
 

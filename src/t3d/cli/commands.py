@@ -8,19 +8,20 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from t3d.claim import CHUNK_SIZE
-from t3d.cli.choices import Flat, ModelChoice, ProblemChoice, PromptChoice
 from t3d.cli.config_file import write_config
-from t3d.data.prompts import Problem, decode_requests, read_prompt_file
+from t3d.cli.options import Flat, ModelChoice, ProblemChoice, PromptChoice
 from t3d.decoding.completion import check_requests
+from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
-from t3d.demo import DemoConfig, run_demo
+from t3d.decoding.rollout import roll_out_to_file
 from t3d.errors import InputError, require_positive
-from t3d.llm import LLM
+from t3d.problems.problem import Problem
+from t3d.problems.prompts import read_prompt_file
 from t3d.report.console import coloured_steps
 from t3d.report.demo_table import summary_table
-from t3d.rollout import roll_out_to_file
-from t3d.versions import versions
+from t3d.reproduce.demo import DemoConfig, run_demo
+from t3d.work.claim import CHUNK_SIZE
+from t3d.work.versions import versions
 
 
 @dataclass(frozen=True, kw_only=True)

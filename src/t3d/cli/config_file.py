@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from t3d.atomic import write_text
 from t3d.errors import InputError
+from t3d.work.files import write_text
 
 
 def flat_fields(command: Any) -> dict[str, dataclasses.Field]:

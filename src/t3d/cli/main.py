@@ -11,15 +11,15 @@ from transformers.utils import logging as transformers_logging
 
 from t3d.cli import (
     commands,
-    compare_command,
-    data_commands,
-    eval_command,
-    grade_command,
-    lm_eval_command,
-    mini_commands,
-    reproduce_command,
-    source_command,
-    train_command,
+    compare,
+    data,
+    data_prompts,
+    evaluate,
+    grade,
+    lm_eval,
+    mini,
+    reproduce,
+    train,
 )
 from t3d.cli.config_file import flags_from_file
 from t3d.errors import InputError
@@ -27,21 +27,21 @@ from t3d.errors import InputError
 COMMANDS: dict[tuple[str, ...], Any] = {
     ("demo",): commands.Demo,
     ("rollout",): commands.Rollout,
-    ("train",): train_command.Train,
-    ("eval",): eval_command.Eval,
-    ("grade",): grade_command.Grade,
-    ("lm-eval",): lm_eval_command.LmEval,
-    ("compare",): compare_command.Compare,
+    ("train",): train.Train,
+    ("eval",): evaluate.Eval,
+    ("grade",): grade.Grade,
+    ("lm-eval",): lm_eval.LmEval,
+    ("compare",): compare.Compare,
     ("generate",): commands.Generate,
-    ("data", "stats"): data_commands.DataStats,
-    ("data", "validate"): data_commands.DataValidate,
-    ("data", "convert"): data_commands.DataConvert,
-    ("data", "prompts"): source_command.DataPrompts,
-    ("data", "solutions"): data_commands.DataSolutions,
-    ("mini", "pretrain"): mini_commands.MiniPretrain,
-    ("mini", "oracle"): mini_commands.MiniOracle,
-    ("reproduce", "cell"): reproduce_command.ReproduceCell,
-    ("reproduce",): reproduce_command.Reproduce,
+    ("data", "stats"): data.DataStats,
+    ("data", "validate"): data.DataValidate,
+    ("data", "convert"): data.DataConvert,
+    ("data", "prompts"): data_prompts.DataPrompts,
+    ("data", "solutions"): data.DataSolutions,
+    ("mini", "pretrain"): mini.MiniPretrain,
+    ("mini", "oracle"): mini.MiniOracle,
+    ("reproduce", "cell"): reproduce.ReproduceCell,
+    ("reproduce",): reproduce.Reproduce,
     ("env",): commands.Env,
 }
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name, flags = _split_name(arguments)
         if name == ("lm-eval",):
-            lm_eval_command.forward(flags)  # flags of another program, its --config included
+            lm_eval.forward(flags)  # flags of another program, its --config included
             return 0
         if name in COMMANDS:
             flags = _expand_config(flags, COMMANDS[name])

@@ -143,16 +143,6 @@ def completions_of(
     return [done[request.id] for request in requests]
 
 
-def visible_length(
-    response_ids: Sequence[int], stop_token_ids: Sequence[int], max_new_tokens: int
-) -> tuple[int, FinishReason]:
-    """Where the answer ends: after the first stop token, and at most at ``max_new_tokens``."""
-    for index, token in enumerate(response_ids[:max_new_tokens]):
-        if token in stop_token_ids:
-            return index + 1, "stop"
-    return min(len(response_ids), max_new_tokens), "length"
-
-
 def num_positions_needed(request: DecodeRequest, params: DecodeParams) -> int:
     """Positions that the request may take: prompt and new tokens, up to the end of the last block."""
     length = len(request.prompt_ids) + params.max_new_tokens

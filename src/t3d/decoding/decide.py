@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from t3d.attention.slots import to_device
 from t3d.counter_rng import counter_uniform
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, Candidates, candidate_tokens
 from t3d.decoding.transfer import transfer_mask
-from t3d.models.slots import to_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from t3d.attention.extend_plan import plan_extend
+from t3d.attention.forward import extend_forward
+from t3d.attention.slots import SlotCache, Spans, to_device
 from t3d.decoding.completion import (
     BlockUpdate,
     Completion,
@@ -25,12 +28,9 @@ from t3d.decoding.completion import (
 )
 from t3d.decoding.decide import MaskedPositions, decide
 from t3d.decoding.fixed_shapes import KEY_BUCKET, FixedShapeRunner
-from t3d.decoding.rows import Job, RowTable
+from t3d.decoding.sequences import Job, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError, require_positive, require_unique_ids
-from t3d.models.extend_plan import plan_extend
-from t3d.models.forward import extend_forward
-from t3d.models.slots import SlotCache, Spans, to_device
 
 
 @dataclass(frozen=True, kw_only=True)

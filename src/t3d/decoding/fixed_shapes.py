@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from t3d.models.forward import extend_forward
-from t3d.models.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
+from t3d.attention.forward import extend_forward
+from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
 
 KEY_BUCKET = 128
 """Keys are rounded up to it, twice it, four times it, ..., and a slot's positions to a multiple of it."""

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from t3d.decoding.schedule import check_block_schedule
 from t3d.errors import InputError
-from t3d.schedule import check_block_schedule
 
 Remasking = Literal[
     "low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
+from t3d.attention.forward import block_forward
+from t3d.attention.masks import block_causal_mask
 from t3d.counter_rng import counter_uniform, stable_key
-from t3d.decoding.completion import Completion, DecodeRequest, visible_length
+from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
+from t3d.decoding.schedule import num_transfer_tokens
 from t3d.decoding.transfer import transfer_mask
-from t3d.models.forward import block_forward
-from t3d.models.masks import block_causal_mask
-from t3d.schedule import num_transfer_tokens
+from t3d.trajectory import visible_length
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from t3d.attention.slots import Spans
 from t3d.decoding.completion import Completion
-from t3d.models.slots import Spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

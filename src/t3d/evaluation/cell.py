@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from t3d.atomic import write_errors
 from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
+from t3d.evaluation.cost import CostCounts
 from t3d.evaluation.evaluate import (
     Asked,
     EvalResult,
@@ -23,11 +24,10 @@ from t3d.evaluation.evaluate import (
     graded,
     response_fields,
 )
-from t3d.evaluation.math_answer import Verdict
-from t3d.evaluation.metrics import CostCounts
-from t3d.evaluation.task import Task
-from t3d.llm import LLM
-from t3d.progress import Progress
+from t3d.grading.verdict import Verdict
+from t3d.tasks.task import Task
+from t3d.work.files import write_errors
+from t3d.work.progress import Progress
 
 Row = dict[str, Any]
 

@@ -12,17 +12,17 @@ from string import ascii_uppercase
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.evaluation.cell_pairs import DATA_FIELDS, Pair, match_cells, pair_rows, shorten
-from t3d.evaluation.graded_samples import COSTS, GradedSamples, Key, prompt_key
-from t3d.evaluation.metrics import wilson_interval
-from t3d.evaluation.paired_difference import (
+from t3d.evaluation.intervals import (
     clustered_interval,
     gain,
     holm,
     mcnemar_p,
     mean_of_differences,
     sign_flip_p,
+    wilson_interval,
 )
+from t3d.evaluation.pairs import DATA_FIELDS, Pair, match_cells, pair_rows, shorten
+from t3d.evaluation.samples import COSTS, GradedSamples, Key, prompt_key
 
 _GROUP = ("a", "b", "setting_a", "setting_b")
 _LENGTH = 160

@@ -7,18 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from t3d.data.prompt_styles import PromptKind, PromptStyle
-from t3d.data.prompts import Problem, decode_requests
 from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_unique_ids
-from t3d.evaluation.math_answer import Verdict
-from t3d.evaluation.math_worker import usable_cores
-from t3d.evaluation.metrics import CostCounts, count_cost, wilson_interval
-from t3d.evaluation.task import ExplainingTask, Task, verdict_of
-from t3d.llm import LLM
+from t3d.evaluation.cost import CostCounts, count_cost
+from t3d.evaluation.intervals import wilson_interval
+from t3d.grading.math_worker import usable_cores
+from t3d.grading.verdict import Verdict
 from t3d.models.loading import LoadedModel
-from t3d.progress import Progress
+from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, PromptStyle
+from t3d.tasks.task import ExplainingTask, Task, verdict_of
+from t3d.work.progress import Progress
 
 Asked = tuple[Problem, DecodeRequest]
 """A problem and one request for an answer to it."""

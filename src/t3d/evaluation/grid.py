@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.atomic import discard, write_text
-from t3d.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finished
 from t3d.decoding.completion import check_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.cell import CellResult, evaluate_cell
 from t3d.evaluation.evaluate import Asked, EvalResult, evaluation_requests
-from t3d.evaluation.task import ExplainingTask, PosedTask
-from t3d.llm import LLM
 from t3d.models.loading import LoadedModel
-from t3d.progress import Progress
-from t3d.versions import versions
+from t3d.tasks.task import ExplainingTask, PosedTask
+from t3d.work.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finished
+from t3d.work.files import discard, write_text
+from t3d.work.progress import Progress
+from t3d.work.versions import versions
 
 STATIC = ("low_confidence_static", "sequential", "random")
 """Strategies that commit a number of tokens given beforehand."""

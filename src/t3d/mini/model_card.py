@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from t3d.versions import versions
+from t3d.work.versions import versions
 
 STAGES_FILE, LOG_FILE = "pretrain.json", "pretrain_log.jsonl"
 _CARD = """---

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from t3d.data.prompts import Problem, prompt_ids, token_ids, token_text
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
-from t3d.mini.mini_task import MiniTask
-from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
+from t3d.problems.problem import Problem
+from t3d.problems.prompts import prompt_ids, token_ids, token_text
+from t3d.tasks.mini.mini_task import MiniTask
+from t3d.tasks.mini.tokenizer import END_OF_TEXT, TURN_END
 
 
 class Oracle(torch.nn.Module):

@@ -16,13 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
 
-from t3d.atomic import atomic_folder
-from t3d.checkpoints import CheckpointingTrainer, newest_checkpoint
-from t3d.claim import claim
+from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.counter_rng import counter_uniform
-from t3d.data.collate import TrainingExample, lay_on_grid
-from t3d.data.packing import pack_copies
-from t3d.data.prompts import prompt_ids, token_ids
 from t3d.errors import (
     InputError,
     require_at_least_zero,
@@ -31,13 +26,18 @@ from t3d.errors import (
     require_seed,
 )
 from t3d.mini.model_card import read_stages, write_model_card
-from t3d.mini.tasks import TASKS, mini_tokenizer
-from t3d.mini.tokenizer import END_OF_TEXT, TURN_END
 from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
-from t3d.models.packed_forward import arrange, packed_forward
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
-from t3d.noising import NoiseSource, random_noise_mask
-from t3d.versions import versions
+from t3d.problems.prompts import prompt_ids, token_ids
+from t3d.tasks.mini.suite import TASKS, mini_tokenizer
+from t3d.tasks.mini.tokenizer import END_OF_TEXT, TURN_END
+from t3d.training.block_grid import TrainingExample, lay_on_grid
+from t3d.training.noising import NoiseSource, random_noise_mask
+from t3d.training.packing import pack_copies
+from t3d.work.checkpoints import CheckpointingTrainer, newest_checkpoint
+from t3d.work.claim import claim
+from t3d.work.files import atomic_folder
+from t3d.work.versions import versions
 
 BLOCK_SIZES = (4, 8, 8)
 """A batch has one of them, each as likely: the larger blocks are the harder ones to fill."""
@@ -128,7 +128,7 @@ class PretrainCollator:
     mask_token_id: int
 
     def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
-        """The batch of :func:`~t3d.data.packing.pack_copies` with a ``loss_weight`` [M]."""
+        """The batch of :func:`~t3d.training.packing.pack_copies` with a ``loss_weight`` [M]."""
         choice = counter_uniform(self.seed, examples[0].sample_key).item()
         block_size = BLOCK_SIZES[int(choice * len(BLOCK_SIZES))]
         grid = lay_on_grid(examples, block_size, self.pad_token_id)

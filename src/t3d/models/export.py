@@ -7,9 +7,9 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from t3d.atomic import atomic_folder
 from t3d.errors import InputError
 from t3d.models.loading import LoadedModel, checkpoint_of
+from t3d.work.files import atomic_folder
 
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _COPIED_FILES = (

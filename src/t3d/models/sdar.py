@@ -107,7 +107,7 @@ class _HeadAtPositions:
 class SDARForCausalLM(_HeadAtPositions, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3 network used as a block-diffusion model.
 
-    Call it through :mod:`t3d.models.forward`, which supplies the mask; the inherited causal
+    Call it through :mod:`t3d.attention.forward`, which supplies the mask; the inherited causal
     ``forward`` stays available for tools that know only Qwen3.
     """
 

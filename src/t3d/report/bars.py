@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from t3d.atomic import atomic_file
+from t3d.work.files import atomic_file
 
 _MARKS = ("o-", "s-", "^-.", "d:", "v--", "P-")
 

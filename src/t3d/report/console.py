@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from t3d.data.prompts import token_text
 from t3d.decoding.completion import Completion
+from t3d.problems.prompts import token_text
 
 _STEP_COLOURS = ("red", "dark_orange", "yellow", "green", "cyan", "blue", "magenta", "bright_black")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from t3d.atomic import atomic_file
+from t3d.work.files import atomic_file
 
 
 @dataclass(frozen=True, kw_only=True)

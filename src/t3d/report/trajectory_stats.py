@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from t3d.data.stats import Spread, TrajectoryStats
+from t3d.interchange.stats import Spread, TrajectoryStats
 
 MAX_VALUES = 8
 """Values of one kind that the table names."""

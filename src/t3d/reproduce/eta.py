@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from t3d.reproduce.grid import trained_methods
+from t3d.reproduce.rates import trained_methods
 from t3d.reproduce.recipes import (
     ORIGINAL,
     CellSpec,

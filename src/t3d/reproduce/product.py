@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3d.atomic import discard, write_errors, write_text
 from t3d.reproduce.resolve import Resolved
 from t3d.reproduce.store import is_same
+from t3d.work.files import discard, write_errors, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

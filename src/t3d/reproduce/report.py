@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from t3d.atomic import write_text
 from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.plots import write_plots
 from t3d.reproduce.runner import Reproduction
@@ -15,7 +14,8 @@ from t3d.reproduce.shared_problems import draws_training_prompts, shared_share
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
 from t3d.reproduce.tables import grid_table, markdown_tables, method_title
-from t3d.versions import versions
+from t3d.work.files import write_text
+from t3d.work.versions import versions
 
 
 def write_report(reproduction: Reproduction) -> list[Path]:

@@ -14,15 +14,15 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from t3d.claim import fingerprint
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.models.loading import BUNDLED_MODELS, checkpoint_of
-from t3d.reproduce.file_hash import file_sha256
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
+from t3d.work.claim import fingerprint
+from t3d.work.file_hash import file_sha256
 
 _FREE = {
     "remove_unused_columns",

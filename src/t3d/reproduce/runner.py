@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from t3d.claim import InUseError, join, locked
 from t3d.errors import InputError, require_positive
 from t3d.reproduce.eta import Plan, duration, make_plan
-from t3d.reproduce.grid import best_rate, grid_scores, missing_grid, trained_methods
+from t3d.reproduce.rates import best_rate, grid_scores, missing_grid, trained_methods
 from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, Demand, StudentSpec, demands, grid_cells
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suite_choice import SuiteChoice
+from t3d.work.claim import InUseError, join, locked
 
 WAIT_SECONDS = 10.0
 """Between two looks at what other processes have made."""

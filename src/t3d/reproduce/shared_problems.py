@@ -5,7 +5,7 @@ from functools import cache
 from itertools import combinations
 from statistics import mean
 
-from t3d.data.prompts import Problem
+from t3d.problems.problem import Problem
 from t3d.reproduce.suites import SuiteData
 
 

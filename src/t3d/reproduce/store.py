@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.atomic import write_text
 from t3d.errors import InputError
 from t3d.reproduce.resolve import Resolved
+from t3d.work.files import write_text
 
 FINISHED = "*.*.json"
 """Pattern of the files of cells: ``LABEL.HASH.json``."""

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from t3d.atomic import discard
-from t3d.claim import locked
-from t3d.data.prompts import Problem
-from t3d.data.solutions import solution_trajectory
+from t3d.decoding.rollout import roll_out_to_file
 from t3d.errors import InputError
 from t3d.evaluation.evaluate import EvalResult, evaluate
+from t3d.interchange.solutions import solution_trajectory
 from t3d.models.loading import LoadedModel, load_model, load_tokenizer
 from t3d.models.placement import DTYPES, resolve_device
+from t3d.problems.problem import Problem
 from t3d.reproduce.commands import cell_command
 from t3d.reproduce.product import Product
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
@@ -34,12 +33,13 @@ from t3d.reproduce.resolve import (
     training_fields,
 )
 from t3d.reproduce.suites import Budget, Suite, split_problems
-from t3d.rollout import roll_out_to_file
 from t3d.training.config import T3DConfig
 from t3d.training.presets import override_text
 from t3d.training.run import STUDENT_PLAN, distil
 from t3d.trajectory import Trajectory, read_trajectories
-from t3d.versions import versions
+from t3d.work.claim import locked
+from t3d.work.files import discard
+from t3d.work.versions import versions
 
 
 @dataclass

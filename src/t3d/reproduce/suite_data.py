@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from t3d.data.prompt_styles import PromptKind, user_turn
-from t3d.data.prompts import Problem, read_prompt_file
 from t3d.errors import InputError
-from t3d.evaluation.benchmarks import PROMPT_KINDS, load_benchmark
-from t3d.evaluation.task import ExplainingTask, Task
-from t3d.mini.tasks import TASKS
-from t3d.reproduce.file_hash import file_sha256
+from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, user_turn
+from t3d.problems.prompts import read_prompt_file
+from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.task import ExplainingTask, Task
+from t3d.work.file_hash import file_sha256
 
 MISSING: dict[str, Any] = {"data": "missing"}
 """Identity of an evaluation that is not possible here."""

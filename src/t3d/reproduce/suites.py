@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from t3d.decoding.params import DecodeParams
-from t3d.demo import MAX_NEW_TOKENS, SETTINGS
 from t3d.errors import InputError
-from t3d.mini.tasks import TASKS
 from t3d.models.placement import DTYPES, resolve_device
+from t3d.reproduce.demo import MAX_NEW_TOKENS, SETTINGS
 from t3d.reproduce.paper import BENCHMARKS, LARGE, SMALL
 from t3d.reproduce.suite_data import MiniData, SdarData, SuiteData
+from t3d.tasks.mini.suite import TASKS
 
 STATIC = ("B4-T1", "B4-T2", "B4-T4", "B8-T1", "B8-T2", "B8-T4", "B8-T8")
 FEW_STEPS = ("B4-T2", "B8-T2", "B4-T4", "B8-T4")

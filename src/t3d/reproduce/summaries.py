@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from t3d.evaluation.aup import accuracy_under_parallelism
-from t3d.reproduce.intervals import seeds_interval
+from t3d.evaluation.intervals import seeds_interval
 from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
 from t3d.reproduce.shared_problems import shared_share

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
+from t3d.attention.packed_forward import PackedAttention
 from t3d.errors import (
     InputError,
     require_above_zero,
@@ -15,12 +16,11 @@ from t3d.errors import (
     require_positive,
     require_seed,
 )
-from t3d.models.packed_forward import PackedAttention
-from t3d.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
 from t3d.training.config_checks import check_schedule, check_transformers_choices, refusal
 from t3d.training.lora import LoraSettings
+from t3d.training.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.training.reference import Placement, ReferenceChoice
 from t3d.trajectory import GridOrigin
 

@@ -10,9 +10,6 @@ from typing import Any
 
 import torch
 
-from t3d.atomic import write_errors
-from t3d.checkpoints import newest_checkpoint
-from t3d.claim import claim, differences, fingerprint, full_plan
 from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import LoadedModel, load_model
@@ -22,6 +19,9 @@ from t3d.training.config_checks import warmup_covers_run
 from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
+from t3d.work.checkpoints import newest_checkpoint
+from t3d.work.claim import claim, differences, fingerprint, full_plan
+from t3d.work.files import write_errors
 
 STUDENT_PLAN = "training.json"
 """File of an exported student that holds the plan of its training."""

@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from t3d.attention.flex import TILE
 from t3d.counter_rng import counter_uniform, stable_key
-from t3d.data.collate import BlockGrid, TrainingExample, lay_on_grid
-from t3d.data.packing import pack_copies
-from t3d.models.block_mask import TILE
-from t3d.noising import (
+from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
+from t3d.training.block_grid import BlockGrid, TrainingExample, lay_on_grid
+from t3d.training.config import T3DConfig
+from t3d.training.noising import (
     NoiseSource,
     draw_mask_ratios,
     mix_random_tokens,
@@ -21,8 +22,7 @@ from t3d.noising import (
     random_noise_mask,
     trajectory_noise_mask,
 )
-from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
-from t3d.training.config import T3DConfig
+from t3d.training.packing import pack_copies
 from t3d.training.selection import num_usable_tokens
 from t3d.trajectory import Trajectory
 
@@ -127,7 +127,7 @@ def draw_states(grid: BlockGrid, noise: NoiseSource, config: T3DConfig) -> State
 class TrajectoryCollator:
     """Examples to a packed ``[clean | noisy]`` batch.
 
-    Beyond the keys of :func:`~t3d.data.packing.pack_copies`: ``is_masked`` [M], False for a visible
+    Beyond the keys of :func:`~t3d.training.packing.pack_copies`: ``is_masked`` [M], False for a visible
     position, which occurs with ``path_positions="all"`` only; ``mask_prob`` and ``mask_ratio`` [M], of
     :class:`States`; ``loss_position_ids`` [M] (absolute positions); ``loss_copy`` [M], which of the
     ``num_copies`` noisy copies, where ``loss_example`` says which of the examples (a copy each, or two

@@ -11,21 +11,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t3d.checkpoints import CheckpointingTrainer
-from t3d.counter_rng import counter_uniform, stable_key
-from t3d.errors import InputError
-from t3d.models.head import HeadScores
-from t3d.models.packed_forward import (
+from t3d.attention.packed_forward import (
     Arrangement,
     arrange,
     attention_of,
     packed_forward,
     resolve_attention,
 )
+from t3d.counter_rng import counter_uniform, stable_key
+from t3d.errors import InputError
+from t3d.models.head import HeadScores
 from t3d.models.token_pick import TokenPick
-from t3d.noising import Stream
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
+from t3d.training.log import MetricLog
 from t3d.training.lora import base_of, is_adapted
 from t3d.training.loss import (
     BatchCounts,
@@ -35,11 +34,12 @@ from t3d.training.loss import (
     student_objective,
     t3d_objective,
 )
-from t3d.training.metrics import MetricLog
+from t3d.training.noising import Stream
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.trajectory import Trajectory
+from t3d.work.checkpoints import CheckpointingTrainer
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 """Scores a student, in evaluation mode, during training; ``few_step_accuracy`` must be among the scores."""

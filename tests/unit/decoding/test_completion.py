@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d.decoding.completion import Completion, DecodeRequest, check_request, visible_length
+from t3d.decoding.completion import Completion, DecodeRequest, check_request
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
+from t3d.trajectory import visible_length
 
 
 @pytest.mark.parametrize(

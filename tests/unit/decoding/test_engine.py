@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slot_helpers import extend
 
+from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig, _Run
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
-from t3d.decoding.rows import Job
+from t3d.decoding.schedule import num_transfer_tokens
+from t3d.decoding.sequences import Job
 from t3d.errors import InputError
-from t3d.models.slots import SlotCache
-from t3d.schedule import num_transfer_tokens
 
 MASK, VOCAB = 37, 40
 STRATEGIES = ["low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"]

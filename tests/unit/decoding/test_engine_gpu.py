@@ -8,7 +8,7 @@ from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
-from t3d.decoding.rows import Job
+from t3d.decoding.sequences import Job
 
 
 @pytest.mark.gpu

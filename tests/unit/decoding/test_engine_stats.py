@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from t3d.attention.slots import Spans
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.rows import Job
+from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats, ModelShape
-from t3d.models.slots import Spans
 
 MASK, VOCAB, HIDDEN = 37, 40, 32
 ATTENTION = 2 * HIDDEN * 32 + 2 * HIDDEN * 16 + 2 * 8

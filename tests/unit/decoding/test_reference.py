@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t3d.attention.forward import block_forward
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
 from t3d.decoding.transfer import transfer_mask
-from t3d.models.forward import block_forward
 
 MASK, VOCAB = 37, 40
 

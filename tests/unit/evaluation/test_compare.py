@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3d.errors import InputError
-from t3d.evaluation.cell_pairs import natural_order, shorten
 from t3d.evaluation.compare import CompareConfig, compare
-from t3d.evaluation.graded_samples import GradedSamples, Key
+from t3d.evaluation.pairs import natural_order, shorten
+from t3d.evaluation.samples import GradedSamples, Key
 
 BOTH = Key(task="sums", setting="B4-T2")
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from t3d.data.prompts import Problem
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.evaluate import evaluate, grade_responses
-from t3d.evaluation.math_answer import Verdict
-from t3d.evaluation.task import PromptFileTask, verdict_of
+from t3d.grading.verdict import Verdict
 from t3d.models.loading import load_model
+from t3d.problems.problem import Problem
+from t3d.tasks.task import PromptFileTask, verdict_of
 
 
 class LengthTask:

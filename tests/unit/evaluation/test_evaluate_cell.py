@@ -5,15 +5,15 @@ import json
 import pytest
 from task_helpers import EvenTask
 
-from t3d.data.prompts import Problem
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation import cell
 from t3d.evaluation.cell import CellFile, evaluate_cell
 from t3d.evaluation.evaluate import evaluate, evaluation_requests
-from t3d.llm import LLM
 from t3d.models.loading import load_model
-from t3d.progress import Progress
+from t3d.problems.problem import Problem
+from t3d.work.progress import Progress
 
 PARAMS = DecodeParams(max_new_tokens=4, temperature=1.0)
 PROBLEMS = [Problem(id=str(index), question=f"how many {index}") for index in range(5)]

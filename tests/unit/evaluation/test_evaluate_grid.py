@@ -6,15 +6,15 @@ import json
 import pytest
 from task_helpers import EvenTask
 
-from t3d import demo
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation import grid
 from t3d.evaluation.cell import CellFile
 from t3d.evaluation.grid import EvalConfig, Grid, evaluate_grid
-from t3d.evaluation.task import PosedTask
 from t3d.models.loading import load_model
+from t3d.reproduce import demo
 from t3d.reproduce.suites import MINI
+from t3d.tasks.task import PosedTask
 
 SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
 SETTINGS = Grid(tokens_per_step=(2, 4), dynamic=(0.9,)).settings(SHARED)

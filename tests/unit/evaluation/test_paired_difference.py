@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d.evaluation.metrics import mean_interval, wilson_interval
-from t3d.evaluation.paired_difference import (
+from t3d.evaluation.intervals import (
     clustered_interval,
     gain,
     holm,
     mcnemar_p,
+    mean_interval,
     mean_of_differences,
     score_interval,
     sign_flip_p,
+    wilson_interval,
 )
 
 

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from t3d.data.prompts import Problem, token_ids, token_text
 from t3d.decoding.params import DecodeParams
-from t3d.mini.mini_task import MiniTask
 from t3d.mini.oracle import Oracle, decode_oracle, oracle_results
-from t3d.mini.tasks import TASKS, mini_tokenizer
+from t3d.problems.problem import Problem
+from t3d.problems.prompts import token_ids, token_text
+from t3d.tasks.mini.mini_task import MiniTask
+from t3d.tasks.mini.suite import TASKS, mini_tokenizer
 
 TOKENIZER = mini_tokenizer()
 MASK = TOKENIZER.mask_token_id

@@ -12,8 +12,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from t3d.attention.masks import block_causal_mask
 from t3d.models.head import HeadScores, ScoringHead, TokenPick, _fit_tile, head_scores
-from t3d.models.masks import block_causal_mask
 
 
 def inputs(positions, width, vocab, targets, dtype=torch.float64, scale=1.0):

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from t3d.evaluation.metrics import mean_interval, wilson_interval
-from t3d.reproduce.intervals import T_QUANTILES, seeds_interval, t_half_width
+from t3d.evaluation.intervals import T_QUANTILES, mean_interval, seeds_interval, t_half_width, wilson_interval
 
 
 def test_one_seed_and_one_task_is_wilson_s_interval():

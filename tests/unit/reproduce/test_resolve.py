@@ -10,7 +10,7 @@ import pytest
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.evaluation import math_answer
+from t3d.grading import math as math_grading
 from t3d.reproduce.commands import cell_command
 from t3d.reproduce.recipes import CellSpec, StudentSpec
 from t3d.reproduce.resolve import resolve_cell, resolve_records, resolve_student
@@ -170,7 +170,7 @@ def test_the_graders_settings_are_part_of_the_hash(tmp_path, monkeypatch):
     pytest.importorskip("math_verify")
     folder = gsm8k(tmp_path / "data")
     before = sdar_hash(folder)
-    monkeypatch.setattr(math_answer, "grader_versions", lambda name: {"math-verify": "99"})
+    monkeypatch.setattr(math_grading, "grader_versions", lambda name: {"math-verify": "99"})
     assert sdar_hash(folder) != before
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from t3d.data.prompts import Problem
+from t3d.problems.problem import Problem
 from t3d.reproduce import suite_data
 from t3d.reproduce.suite_data import MiniData, SdarData
 

@@ -6,7 +6,7 @@ import math
 import pytest
 from reproduce_helpers import N, records
 
-from t3d.evaluation.metrics import wilson_interval
+from t3d.evaluation.intervals import wilson_interval
 from t3d.reproduce.paper import printed
 from t3d.reproduce.recipes import demands
 from t3d.reproduce.suites import MINI, load_suite

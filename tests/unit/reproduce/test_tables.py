@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from reproduce_helpers import N, record, records
 
-from t3d.reproduce.grid import best_rate, grid_scores, missing_grid, trained_methods
 from t3d.reproduce.paper import INCONSISTENCIES
+from t3d.reproduce.rates import best_rate, grid_scores, missing_grid, trained_methods
 from t3d.reproduce.recipes import TABLES, demands, grid_cells
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.suites import MINI, load_suite

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from t3d.cli.train_command import Train
+from t3d.cli.train import Train
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, override_text, parse_overrides, preset_fields

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from t3d.data.solutions import SOURCE
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
+from t3d.interchange.solutions import SOURCE
 from t3d.models.sdar import SDARConfig
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, SOLUTION_PRESETS

@@ -1,0 +1,1 @@
+"""Who sees whom: masks, packed training rows, cached extends."""

@@ -1,0 +1,116 @@
+"""How the attention of one forward over several sequences is arranged.
+
+T tokens, R rows of a group, Q queries per row, N keys, g query heads per key-value head.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig
+
+from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
+
+_SPLIT_SHARE = 0.6
+"""Up to this share of rows with two blocks, the clean blocks get a call of their own (docs/LOG.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Parts of spans that one group attends from, one per row, sorted by slot."""
+
+    slot_R: np.ndarray
+    first_R: np.ndarray
+    """Their first tokens on the forward's axis."""
+    start_R: np.ndarray
+    end_R: np.ndarray
+    block_size_R: np.ndarray
+
+    def with_gaps_filled(self) -> "_Pieces":
+        """Empty rows for the slots in between, if those are few.
+
+        Neighbouring slots are read in place; an index copies all their keys and values.
+        """
+        lowest, num_slots = int(self.slot_R[0]), int(self.slot_R[-1] - self.slot_R[0]) + 1
+        if num_slots == len(self.slot_R) or num_slots > 1.5 * len(self.slot_R):
+            return self
+        place_R = self.slot_R - lowest
+        columns = np.zeros((4, num_slots), dtype=np.int64)
+        columns[3] = 1  # a block size to divide by
+        columns[:, place_R] = self.first_R, self.start_R, self.end_R, self.block_size_R
+        return _Pieces(np.arange(lowest, lowest + num_slots), *columns)
+
+
+def plan_extend(
+    cache: SlotCache,
+    spans: Spans,
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ExtendPlan:
+    """The plan of a forward over the tokens of all spans, row by row on one axis.
+
+    Rows of at most two blocks (those being denoised) and longer ones (prompts) attend in calls of their
+    own, so that a long prompt pads only its own kind.
+    """
+    pieces = _cut(spans)
+    num_shared_heads = config.num_attention_heads // config.num_key_value_heads
+    groups = [
+        _plan_group(piece.with_gaps_filled(), len(pieces) == 1, num_shared_heads, dtype, device)
+        for piece in pieces
+    ]
+    place_T = spans.slot_T * cache.num_positions + spans.position_T
+    return ExtendPlan(cache=cache, place_T=to_device(place_T, device), groups=tuple(groups))
+
+
+def _cut(spans: Spans) -> list[_Pieces]:
+    """The groups of a forward; every token is in one of them."""
+    length_R, size_R = spans.length_R, spans.block_size_R
+    start_R, end_R = spans.start_R, spans.end_R
+    is_short_R = length_R <= 2 * size_R
+    is_double_R = length_R == 2 * size_R
+    groups = []
+    if 0 < is_double_R.sum() <= _SPLIT_SHARE * is_short_R.sum():
+        groups.append((is_double_R, start_R, start_R + size_R))
+        groups.append((is_short_R, end_R - size_R, end_R))
+    elif is_short_R.any():
+        groups.append((is_short_R, start_R, end_R))
+    if not is_short_R.all():
+        groups.append((~is_short_R, start_R, end_R))
+    first_R = spans.first_R
+    return [
+        _Pieces(spans.slot_R[rows], (first_R + first - start_R)[rows], first[rows], last[rows], size_R[rows])
+        for rows, first, last in groups
+    ]
+
+
+def _plan_group(
+    pieces: _Pieces, is_whole: bool, num_shared_heads: int, dtype: torch.dtype, device: torch.device
+) -> AttentionGroup:
+    slot_R, start_R1, size_R1 = pieces.slot_R, pieces.start_R[:, None], pieces.block_size_R[:, None]
+    length_R = pieces.end_R - pieces.start_R
+    num_queries, num_keys = int(length_R.max()), int(pieces.end_R.max())
+    column_Q = np.arange(num_queries)
+    is_real_RQ = column_Q < length_R[:, None]
+    # A query sees every position up to the end of its own block: block-causal on the absolute grid.
+    limit_RQ = ((start_R1 + column_Q) // size_R1 + 1) * size_R1
+    is_ragged = not is_real_RQ.all()
+    if is_ragged:
+        limit_RQ[~is_real_RQ] = 1  # padding looks at position 0, so that no softmax is empty
+    bias_RQN = None
+    if (limit_RQ < num_keys).any():
+        sees_RQN = torch.from_numpy(np.arange(num_keys) < limit_RQ[:, :, None])
+        bias_RQN = torch.zeros(sees_RQN.shape, dtype=dtype).masked_fill_(~sees_RQN, -torch.inf)
+        bias_RQN = bias_RQN.repeat(1, num_shared_heads, 1)[:, None].to(device, non_blocking=True)
+    token_RQ = pieces.first_R[:, None] + (np.where(is_real_RQ, column_Q, 0) if is_ragged else column_Q)
+    in_order = int(slot_R[-1] - slot_R[0]) + 1 == len(slot_R)
+    return AttentionGroup(
+        slots=slice(int(slot_R[0]), int(slot_R[-1]) + 1) if in_order else to_device(slot_R, device),
+        num_rows=len(slot_R),
+        num_keys=num_keys,
+        token_RQ=to_device(token_RQ, device) if is_ragged or not is_whole else None,
+        padded_T=to_device(np.flatnonzero(is_real_RQ.ravel()), device) if is_ragged else None,
+        tokens=slice(None) if is_whole else to_device(token_RQ[is_real_RQ], device),
+        bias_RQN=bias_RQN,
+    )

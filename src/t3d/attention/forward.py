@@ -1,0 +1,57 @@
+"""The two ways to run a block-diffusion model: under an explicit mask, or extending slots."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from t3d.attention.slot_attention import SLOTS
+from t3d.attention.slots import ExtendPlan
+
+
+def block_forward(
+    model: torch.nn.Module,
+    input_ids_RQ: Int[Tensor, "R Q"],
+    position_ids_RQ: Int[Tensor, "R Q"],
+    attention_mask_RQN: Bool[Tensor, "R Q N"],
+    *,
+    logit_positions: Int[Tensor, "M"] | None = None,
+) -> Tensor:
+    """Run a model under an explicit boolean mask.
+
+    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``. The model needs
+    SDPA attention (set by ``load_model``), which takes the boolean mask as it is.
+    """
+    return model(
+        input_ids=input_ids_RQ,
+        position_ids=position_ids_RQ,
+        attention_mask=attention_mask_RQN[:, None],  # transformers leaves a mask of four axes as it is
+        use_cache=False,
+        **({} if logit_positions is None else {"logit_positions": logit_positions}),
+    ).logits
+
+
+def extend_forward(
+    model: PreTrainedModel,
+    input_ids_T: Int[Tensor, "T"],
+    position_ids_T: Int[Tensor, "T"],
+    plan: ExtendPlan,
+    *,
+    logit_positions: Int[Tensor, "M"],
+) -> Float[Tensor, "M V"]:
+    """Write the tokens of several sequences, side by side on one axis, into their slots.
+
+    Returns logits at ``logit_positions`` of that axis. Each token attends as ``plan`` says.
+    """
+    attention = model.config._attn_implementation
+    model.config._attn_implementation = SLOTS
+    try:
+        return model(
+            input_ids=input_ids_T[None],
+            position_ids=position_ids_T[None],
+            use_cache=False,
+            logit_positions=logit_positions,
+            extend_plan=plan,
+        ).logits
+    finally:
+        model.config._attn_implementation = attention

@@ -1,0 +1,161 @@
+"""The command ``t3d eval``: accuracy and cost of a checkpoint, over tasks and decoding settings."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from t3d.cli.config_file import resolved_config, write_config
+from t3d.cli.options import (
+    ModelChoice,
+    PromptChoice,
+    check_data_is_used,
+    check_flags_are_used,
+    check_one_source,
+    named_task,
+    parse_list,
+)
+from t3d.decoding.params import Confidence, DecodeParams
+from t3d.errors import InputError, require_positive
+from t3d.evaluation.grid import EvalConfig, Grid, evaluate_grid
+from t3d.grading.math_worker import GraderName
+from t3d.report.console import results_table
+from t3d.tasks.mbpp import MbppProtocol
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.task import PosedTask, PromptFileTask
+from t3d.work.claim import CHUNK_SIZE
+
+_NEEDED_BY = {
+    "grader": ("gsm8k", "math500"),
+    "mbpp_protocol": ("mbpp",),
+    "unsafe_no_sandbox": ("mbpp", "humaneval"),
+    "problem_seed": tuple(TASKS),
+}
+"""Tasks that a flag is for."""
+LOG_WIDTH = 110
+"""Columns of the table where there is no terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(ModelChoice, PromptChoice):
+    """Accuracy with its 95 % interval, and what decoding cost, for every task under every setting.
+
+    Settings: blocks of every block size with every number of tokens per step (B4-T2), and with every dynamic
+    threshold (B4-dynamic) and entropy bound (B4-entropy-0.1).
+    """
+
+    output: str
+    """Folder for results.json, samples.jsonl and config.yaml. A killed evaluation continues there."""
+    tasks: str | None = None
+    """With commas: gsm8k, math500, mbpp, humaneval, or chain, make, code of the mini suite."""
+    prompts: str | None = None
+    """Instead of tasks: JSONL file with a "question" and an "answer" per line."""
+    data: str | None = None
+    """Folder of the benchmarks' data, or hub to download them."""
+    split: str = "test"
+    limit: int | None = None
+    """At most this many problems of each task."""
+    problem_seed: int = 0
+    """Seed that draws the problems of mini tasks."""
+    block_size: str = str(DecodeParams.block_size)
+    """With commas: tokens per diffusion block."""
+    tokens_per_step: str | None = None
+    """With commas: tokens committed by a denoising step; each divides every block size. Default: 1, or none
+    where dynamic or entropy_bound is given."""
+    dynamic: str | None = None
+    """With commas: confidence thresholds; a step commits all positions above, such as 0.9."""
+    entropy_bound: str | None = None
+    """With commas: bounds; a step commits the surest positions while their entropies add up to less."""
+    remasking: Literal["low_confidence_static", "sequential", "random"] = "low_confidence_static"
+    """Which positions a step of a given number of tokens commits."""
+    confidence: Confidence = DecodeParams.confidence
+    """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
+    temperature: float = DecodeParams.temperature
+    """0 decodes greedily."""
+    top_k: int = DecodeParams.top_k
+    """Sample among the k likeliest tokens; 0 keeps all."""
+    top_p: float = DecodeParams.top_p
+    """Sample among the likeliest tokens whose probabilities reach top_p; 1 keeps all."""
+    max_new_tokens: int = DecodeParams.max_new_tokens
+    """Most visible response tokens, the stop token included; the released code takes 2000."""
+    seed: int = DecodeParams.seed
+    """Seed of the sampling noise."""
+    samples_per_prompt: int = 1
+    """Answers drawn for each prompt."""
+    latency_samples: int = 0
+    """Problems of each cell to decode once more, one by one, for the seconds of a response on its own."""
+    grader: GraderName = "math_verify"
+    """Of gsm8k and math500: math_verify, or legacy, the grader of T3D's released code."""
+    mbpp_protocol: MbppProtocol = "t3d"
+    """Of mbpp: t3d, all_tests, or sanitized, the one that SDAR was evaluated on."""
+    unsafe_no_sandbox: bool = False
+    """Run the programs of code answers without a sandbox if none works here."""
+    batch_size: int = EvalConfig.batch_size
+    """Requests decoded together."""
+    chunk_size: int = CHUNK_SIZE
+    """Requests of a cell that are begun before the slowest of them is awaited. A killed evaluation keeps
+    finished responses; in bfloat16, where rounding depends on the batch, finished chunks."""
+
+    def run(self) -> None:
+        """Run the command."""
+        require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
+        if self.latency_samples < 0:
+            raise InputError("latency_samples", self.latency_samples, "negative", "use 0 or more")
+        settings = self._settings()
+        tasks = self._tasks()
+        config = EvalConfig(
+            samples_per_prompt=self.samples_per_prompt,
+            latency_samples=self.latency_samples,
+            batch_size=self.batch_size,
+            chunk_size=self.chunk_size,
+        )
+        entries = evaluate_grid(
+            self.load(), tasks, settings, self.output, config, report=resolved_config(self)
+        )
+        write_config(self, Path(self.output) / "config.yaml")
+        console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+        console.print(results_table(entries, title=self.model))
+
+    def _settings(self) -> dict[str, DecodeParams]:
+        has_others = self.dynamic is not None or self.entropy_bound is not None
+        counts = self.tokens_per_step if has_others else self.tokens_per_step or "1"
+        shared = DecodeParams(
+            remasking=self.remasking,
+            confidence=self.confidence,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+        )
+        grid = Grid(
+            block_sizes=parse_list("block_size", self.block_size, int, "4,8"),
+            tokens_per_step=parse_list("tokens_per_step", counts, int, "1,2,4"),
+            dynamic=parse_list("dynamic", self.dynamic, float, "0.9,0.95"),
+            entropy_bounds=parse_list("entropy_bound", self.entropy_bound, float, "0.1,0.2"),
+        )
+        return grid.settings(shared)
+
+    def _tasks(self) -> list[PosedTask]:
+        check_one_source("tasks", self.tasks, self.prompts)
+        names = parse_list("tasks", self.tasks, str, "gsm8k,math500")
+        check_data_is_used(self.data, names)
+        check_flags_are_used(self, _NEEDED_BY, names)
+        if self.prompts is not None:
+            if self.split != "test":
+                raise InputError("split", self.split, "a file of prompts has no splits", "leave it out")
+            task = PromptFileTask(self.prompts)
+            problems = task.problems(self.split, self.limit, self.problem_seed)
+            return [self.pose(task, "", problems)]
+        tasks = {name: named_task(name, self.data, "tasks", **self._options(name)) for name in names}
+        return [
+            self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
+            for name, task in tasks.items()
+        ]
+
+    def _options(self, name: str) -> dict[str, Any]:
+        """Settings of the task itself."""
+        found = {flag: getattr(self, flag) for flag, users in _NEEDED_BY.items() if name in users}
+        return {"protocol" if flag == "mbpp_protocol" else flag: value for flag, value in found.items()}

@@ -1,0 +1,89 @@
+"""The command ``t3d grade``: score saved outputs of a benchmark, without a model."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from t3d.cli.config_file import write_config
+from t3d.cli.options import check_flags_are_used
+from t3d.errors import InputError, require_positive
+from t3d.evaluation.grade_file import GRADE_CHUNK_SIZE, grade_to_file
+from t3d.grading.math_worker import GraderName
+from t3d.sandbox.sandbox import Limits
+from t3d.tasks.benchmarks import BenchmarkName, load_benchmark
+from t3d.tasks.mbpp import MbppProtocol
+
+_NEEDED_BY = {
+    "grader": ("gsm8k", "math500"),
+    "protocol": ("mbpp",),
+    "unsafe_no_sandbox": ("mbpp", "humaneval"),
+}
+"""Tasks that a flag is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """Grade saved outputs of a benchmark again: accuracy with its 95 % interval, and why each is wrong."""
+
+    task: BenchmarkName
+    samples: str
+    """JSONL file with "id", "output" and, for math, optionally "reference" per line; or a samples.jsonl."""
+    output: str
+    """JSONL file to write: the lines with "correct", "extracted" and "reason". Sums: OUTPUT.summary.json."""
+    data: str | None = None
+    """Folder of the benchmark's data; not needed where every line has its reference."""
+    split: str = "test"
+    """Split of the data in which to look up ids."""
+    grader: GraderName = "math_verify"
+    """Of math answers: math_verify, or legacy, the grader of T3D's released code."""
+    time_limit_s: float | None = None
+    """Seconds for a math answer (default 3), or for a program and again for each of its tests (10)."""
+    protocol: MbppProtocol = "t3d"
+    """Of mbpp: t3d, all_tests or sanitized."""
+    unsafe_no_sandbox: bool = False
+    """Run the programs of code answers without a sandbox if none works here."""
+    num_workers: int | None = None
+    """Outputs graded at the same time; by default one per core, at most 4."""
+    chunk_size: int = GRADE_CHUNK_SIZE
+    """Outputs graded between two saves; a killed run continues after the last."""
+
+    def run(self) -> None:
+        """Run the command."""
+        require_positive(self, "num_workers", "chunk_size")
+        if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
+            raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
+        check_flags_are_used(self, _NEEDED_BY, [self.task])
+        summary = grade_to_file(
+            load_benchmark(self.task, self.data, **self._options()),
+            self.samples,
+            self.output,
+            split=self.split,
+            num_workers=self.num_workers,
+            chunk_size=self.chunk_size,
+        )
+        write_config(self, f"{self.output}.yaml")
+        print(summary_line(summary))
+        for label, part in summary.get("settings", {}).items():
+            print(summary_line({"task": f"  {label}", **part}))
+
+    def _options(self) -> dict[str, Any]:
+        """The task's own settings."""
+        is_math = self.task in ("gsm8k", "math500")
+        names = ["grader", "num_workers"] if is_math else ["unsafe_no_sandbox"]
+        if self.task == "mbpp":
+            names.append("protocol")
+        options = {name: getattr(self, name) for name in names}
+        if self.time_limit_s is None:
+            return options
+        limit = self.time_limit_s if is_math else Limits(time_limit_s=self.time_limit_s)
+        return {**options, "time_limit_s" if is_math else "limits": limit}
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """``gsm8k: 81.2 % [79.0, 83.2], n=1319; strict-match 0.0 %; equal 1071, different 240, ...``."""
+    low, high = summary["ci95"]
+    parts = [f"{summary['task']}: {summary['accuracy']:.1f} % [{low:.1f}, {high:.1f}], n={summary['n']}"]
+    names = ("strict-match", "flexible-extract")
+    parts += [f"{name} {summary[name]:.1f} %" for name in names if name in summary]
+    parts.append(", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items()))
+    return "; ".join(parts)

@@ -1,0 +1,140 @@
+"""Flags that several commands share: which model, which problems, how they are put, how to decode."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, get_args
+
+import tyro
+
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError, require_positive
+from t3d.models.loading import LoadedModel, load_model
+from t3d.problems.hub import HUB, benchmark_folder
+from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, PromptStyle
+from t3d.tasks.benchmarks import BenchmarkName, default_prompt_style, load_benchmark, prompt_kind
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.task import PosedTask, PromptFileTask, Task
+
+Flat = Annotated[DecodeParams, tyro.conf.arg(name="")]
+"""Decoding settings as top-level flags."""
+BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
+T = TypeVar("T")
+
+
+def parse_list(field: str, text: str | None, convert: Callable[[str], T], example: str) -> tuple[T, ...]:
+    """The items of ``4,8``; none for None. Raises InputError that names an item that is none, or is twice."""
+    if text is None:
+        return ()
+    items: list[T] = []
+    for part in text.split(","):
+        try:
+            item = convert(part.strip())
+        except ValueError as error:
+            fix = f"write items with commas between them, such as {example}"
+            raise InputError(field, part.strip(), f"cannot be an item of {text!r}", fix) from error
+        if item in items:
+            raise InputError(field, part.strip(), f"twice in {text!r}", "give it once")
+        items.append(item)
+    return tuple(items)
+
+
+def check_flags_are_used(command: Any, users: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> None:
+    """Raise InputError for a flag of ``command`` that is set with none of its ``users`` among the tasks."""
+    defaults = {item.name: item.default for item in dataclasses.fields(command)}
+    for flag, names in users.items():
+        value = getattr(command, flag)
+        if value != defaults[flag] and not set(names) & set(tasks):
+            raise InputError(flag, value, f"no task of {', '.join(names)} is evaluated", "leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which model, and where it runs."""
+
+    model: str
+    """Local folder or hub id of an SDAR checkpoint; 'mini' and 'mini-small' are bundled teachers."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    dtype: str = "float32"
+    """float32, bfloat16 or float64; auto is the checkpoint's own (not for training)."""
+
+    def load(self) -> LoadedModel:
+        """Load it."""
+        return load_model(self.model, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptChoice:
+    """How questions are put to the model."""
+
+    prompt_style: PromptStyle | None = None
+    """plain: the question alone; paper: as in T3D's Appendix C.3; released: as in T3D's released code; sdar:
+    as SDAR was evaluated. Default: sdar for benchmarks, plain for everything else."""
+    prompt_kind: PromptKind | None = None
+    """Of prompt files, whose kind of problem nothing else tells; math by default."""
+
+    def pose(self, task: Task, name: str, problems: list[Problem]) -> PosedTask:
+        """Problems of a task, the way they are put; ``name`` is that of a task or ''."""
+        if name and self.prompt_kind is not None:
+            problem = f"{name} has its own kind of problems"
+            raise InputError("prompt_kind", self.prompt_kind, problem, "leave it out")
+        style = self.prompt_style or default_prompt_style(name)
+        kind = self.prompt_kind or prompt_kind(name)
+        return PosedTask(task=task, problems=problems, style=style, kind=kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemChoice(PromptChoice):
+    """Which problems: a task of the mini suite, a benchmark, or a JSONL file."""
+
+    task: str | None = None
+    """Task of the mini suite (chain, make, code) or benchmark (gsm8k, math500, mbpp, humaneval)."""
+    prompts: str | None = None
+    """JSONL file with a "question" per line, and optional "id", "answer" and "solution"."""
+    data: str | None = None
+    """Folder of the benchmark's data, or hub to download them."""
+    limit: int | None = None
+    """At most this many problems."""
+    problem_seed: int = 0
+    """Seed that draws the problems of a mini task."""
+
+    def resolve(self, split: str) -> PosedTask:
+        """The task and its problems. Raises InputError unless exactly one source is given."""
+        check_one_source("task", self.task, self.prompts)
+        require_positive(self, "limit")
+        name = self.task or ""
+        if self.prompts is not None:
+            check_data_is_used(self.data, ())
+            task: Task = PromptFileTask(self.prompts)
+        else:
+            check_data_is_used(self.data, (name,))
+            task = named_task(name, self.data)
+        return self.pose(task, name, task.problems(split, self.limit, self.problem_seed))
+
+
+def check_one_source(field: str, value: str | None, prompts: str | None) -> None:
+    """Raise InputError unless either a task or a prompt file is given."""
+    if (value is None) == (prompts is None):
+        problem = f"prompts={prompts!r}: give one of the two"
+        raise InputError(field, value, problem, f"set {field} or prompts")
+
+
+def check_data_is_used(data: str | None, names: tuple[str, ...]) -> None:
+    """Raise InputError for data without a benchmark that they are of."""
+    if data is not None and not set(names) & set(BENCHMARKS):
+        fix = f"leave it out, or name a benchmark: {', '.join(BENCHMARKS)}"
+        raise InputError("data", data, "no benchmark reads them", fix)
+
+
+def named_task(name: str, data: str | None = None, field: str = "task", **options: Any) -> Task:
+    """A task of the mini suite, or a benchmark with its data; ``options`` are the benchmark's.
+
+    Raises InputError for an unknown name.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if name not in BENCHMARKS:
+        raise InputError(field, name, "not known", f"use one of {', '.join([*TASKS, *BENCHMARKS])}")
+    return load_benchmark(name, benchmark_folder(name) if data == HUB else data, **options)

@@ -1,0 +1,154 @@
+"""The commands that reproduce the paper's tables, and single cells of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from t3d.errors import InputError, require_positive
+from t3d.reproduce.dry_run import budget_lines, configurations
+from t3d.reproduce.eta import Plan, duration, speed
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
+from t3d.reproduce.report import write_report
+from t3d.reproduce.resolve import resolve_cell
+from t3d.reproduce.runner import ReproduceConfig, Reproduction, tables_of
+from t3d.reproduce.store import FINISHED, CellStore
+from t3d.reproduce.students import Workshop, training_config
+from t3d.reproduce.suite_choice import SuiteChoice
+from t3d.reproduce.suites import Suite
+from t3d.reproduce.tables import method_title
+from t3d.training.presets import parse_overrides
+from t3d.work.claim import join, locked
+from t3d.work.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(ReproduceConfig):
+    """Make a table of the paper, or all: train and evaluate what is missing, reuse what is there.
+
+    One cell is made again by a command of its own, t3d reproduce cell.
+    """
+
+    table: tyro.conf.Positional[str]
+    """table1 to table7, or all."""
+    dry_run: bool = False
+    """Print every resolved configuration, path and the budget, and do nothing."""
+
+    def run(self) -> None:
+        """Run the command."""
+        reproduction = Reproduction(self, tables_of(self.table))
+        console = Console(highlight=False)
+        if self.dry_run:
+            for document in configurations(reproduction):
+                print(document, end="")
+        plan = reproduction.plan()
+        console.print(plan_table(plan, f"{self.table}, suite {self.suite}"))
+        if plan.seconds or self.suite == "mini":
+            console.print(
+                f"total ETA {duration(plan.seconds)}, at {speed():.1f} times one core", soft_wrap=True
+            )
+        if self.dry_run:
+            for line in budget_lines(reproduction):
+                console.print(line, soft_wrap=True)
+            return
+        self.require_data()
+        reproduction.run(lambda text: console.print(text, soft_wrap=True))
+        with locked(reproduction.output / "report", wait=True):
+            for path in write_report(reproduction):
+                print(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceCell(SuiteChoice):
+    """Make one cell again: train the student it names, evaluate it, print and keep the result."""
+
+    method: str
+    """A preset of training, or original."""
+    settings: tuple[str, ...]
+    """Decoding settings by name, for example B8-T2."""
+    teacher: str | None = None
+    """One of the suite's, or a checkpoint folder; None: the suite's main one."""
+    seed: int = 0
+    learning_rate: float | None = None
+    override: tuple[str, ...] = ()
+    """T3DConfig fields over the preset's, as name=value."""
+    split: Literal["validation", "test"] = "test"
+    samples_per_prompt: int = 1
+    output: str = "runs/cell"
+    """Folder for cell.json, cells, the student and the records it learns from."""
+    quick: bool = False
+    """Half the prompts and optimizer steps (sdar: a fifth)."""
+
+    def spec(self) -> tuple[Suite, CellSpec]:
+        """The suite and the cell. Raises InputError for what suite or training do not have."""
+        require_positive(self, "samples_per_prompt")
+        suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
+        if (self.learning_rate is None) != (self.method == ORIGINAL):
+            fix = "give it for a method that is trained, and only then"
+            raise InputError("learning_rate", self.learning_rate, f"method={self.method!r}", fix)
+        if self.override and self.method == ORIGINAL:
+            problem = f"method={self.method!r} is not trained"
+            raise InputError("override", list(self.override), problem, "leave it out")
+        student = StudentSpec(
+            teacher=next(iter(suite.teachers)),
+            method=self.method,
+            seed=self.seed,
+            learning_rate=self.learning_rate,
+            overrides=tuple(parse_overrides(self.override).items()),
+        )
+        cell = CellSpec(
+            student=student,
+            settings=self.settings,
+            split=self.split,
+            samples_per_prompt=self.samples_per_prompt,
+        )
+        if not self.settings:
+            fix = f"use some of {', '.join(suite.settings)}"
+            raise InputError("settings", self.settings, "empty", fix)
+        budget = suite.budget(quick=self.quick)
+        resolve_cell(suite, budget, cell)
+        if self.method != ORIGINAL:
+            training_config(suite, budget, student, Path(self.output))
+        return suite, cell
+
+    def run(self) -> None:
+        """Run the command."""
+        suite, cell = self.spec()
+        self.require_data()
+        output = Path(self.output)
+        workshop = Workshop(suite=suite, quick=self.quick, output=output)
+        workshop.check([cell])
+        join(output / "cells", {"suite": suite.name}, FINISHED)
+        with locked(workshop.student(cell.student).path):
+            record = workshop.make_cell(cell)
+            path = CellStore(output / "cells").write(cell.label, record)
+            with locked(output / "cell.json", wait=True):  # cells of other students may be made there too
+                write_text(output / "cell.json", json.dumps(record, indent=1) + "\n")
+        for row in record["results"]:
+            print(f"{row['setting']} {row['task']}: {row['num_correct']} of {row['n']}")
+        print(path)
+
+
+def plan_table(plan: Plan, title: str) -> Table:
+    """Students and cells by teacher and method: what is there, what is missing, how long it takes."""
+    table = Table(title=title)
+    for name in ("teacher", "method", "cells done", "missing", "to train", "ETA"):
+        table.add_column(name, justify="left" if name in ("teacher", "method") else "right")
+    for line in plan.lines.values():
+        table.add_row(
+            Path(line.teacher).name,
+            method_title(line.method),
+            str(line.num_done),
+            str(line.num_missing),
+            str(line.num_students),
+            duration(line.seconds) if line.seconds else "-",
+        )
+    if plan.rollouts:
+        count = str(len(plan.rollouts))
+        needed = duration(plan.rollout_seconds) if plan.rollout_seconds else "-"
+        table.add_row("", "rollouts of the teachers", "", count, "", needed)
+    return table

@@ -1,0 +1,227 @@
+"""The command that distils a student."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.cli.config_file import write_config
+from t3d.cli.options import ModelChoice
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError, require_positive
+from t3d.evaluation.monitor import student_evaluator
+from t3d.models.loading import LoadedModel, load_model
+from t3d.models.placement import DTYPES, require_training_device, resolve_device
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.task import PromptFileTask, Task
+from t3d.training.config import T3DConfig
+from t3d.training.config_checks import warmup_covers_run
+from t3d.training.presets import parse_overrides, preset_fields
+from t3d.training.reference import ReferenceChoice
+from t3d.training.run import distil
+from t3d.training.selection import check_source
+from t3d.training.trainer import Evaluator
+from t3d.trajectory import read_trajectories
+
+_FLAG_OF_FIELD = {
+    "output_dir": "output",
+    "resume_from_checkpoint": "output",
+    "max_steps": "num_optimizer_steps",
+    "num_train_epochs": "num_optimizer_steps",
+    "per_device_train_batch_size": "batch_size",
+    "save_steps": "save_every",
+    "eval_strategy": "eval_every",
+    "eval_steps": "eval_every",
+    "bf16": "dtype",
+    "use_cpu": "device",
+    "max_new_tokens": "eval_max_new_tokens",
+    "limit": "eval_limit",
+    "prompts": "eval_tasks",
+    "held_out": "eval_tasks",
+}
+"""Flags under which settings and arguments of other names are given."""
+_EVALUATION_FLAGS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(ModelChoice):
+    """Distil a student on trajectories; it starts from the weights of --model, the teacher."""
+
+    trajectories: str
+    """Parquet file of t3d rollout."""
+    output: str
+    """Folder for checkpoints and the student (OUTPUT/student); the same command continues a killed run."""
+    preset: str = "t3d"
+    """t3d, paper, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path, naive_td_random,
+    naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the records of
+    t3d data solutions."""
+    block_size: int = 8
+    num_optimizer_steps: int = 200
+    batch_size: int = 64
+    """Trajectories per optimizer step, over all gradient_accumulation_steps."""
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-5
+    warmup_steps: int = 20
+    random_token_prob: float | None = None
+    """Override of the preset, like the next three."""
+    path_weight: float | None = None
+    ddo_alpha: float | None = None
+    ddo_beta: float | None = None
+    override: tuple[str, ...] = ()
+    """Any T3DConfig field over the preset, as name=value, for example log_ratio=sum state_scope=response."""
+    refresh_every: int = 10
+    """Optimizer steps between copies of the student into the reference."""
+    save_every: int = 100
+    """Optimizer steps between checkpoints."""
+    limit: int | None = None
+    """At most this many trajectories."""
+    lora_rank: int = 0
+    """Train a LoRA adapter of this rank and merge it at the end; 0: all weights."""
+    reference_choice: ReferenceChoice = "latest"
+    """Refresh the reference from the latest student, or only from one that scores no worse (best)."""
+    max_length: int | None = None
+    """Tokens of a packed row, clean and noisy copies together; longer responses are split over rows."""
+    eval_every: int | None = None
+    """Optimizer steps between evaluations of the student on held-out problems; None: no evaluation."""
+    eval_tasks: tuple[str, ...] = ()
+    """Tasks of the mini suite, or JSONL files with a "question" and an "answer" per line."""
+    eval_limit: int = 64
+    """Problems of each task."""
+    eval_tokens_per_step: int = 4
+    """Of the few-step accuracy; the full-step accuracy decodes one token per step."""
+    eval_max_new_tokens: int = 256
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers: tensorboard, trackio (both in t3d[trackers]), wandb, ..."""
+    seed: int = 0
+
+    def run(self) -> None:
+        """Run the command."""
+        counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
+        require_positive(self, *counts, "eval_every", *_EVALUATION_FLAGS)
+        require_training_device(self.device)
+        if self.batch_size % self.gradient_accumulation_steps:
+            problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
+            raise InputError("batch_size", self.batch_size, problem, "use a multiple")
+        if self.dtype not in DTYPES:
+            raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
+        self._check_evaluation()
+        config = self._trainer_config(self._fields())
+        trajectories = read_trajectories(self.trajectories)[: self.limit]
+        check_source(trajectories, self.preset)
+        # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
+        weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
+        output = Path(self.output)
+        student = distil(
+            loaded,
+            trajectories,
+            config,
+            output / "student",
+            export_dtype=DTYPES[self.dtype],
+            evaluator=self._evaluator(loaded),
+        )
+        write_config(self, output / "config.yaml")
+        print(f"student in {student}")
+
+    def _fields(self) -> dict[str, Any]:
+        """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""
+        for override in self.override:
+            name = override.partition("=")[0]
+            flag = name if hasattr(self, name) else _FLAG_OF_FIELD.get(name)
+            if flag is not None:
+                problem = f"--{flag.replace('_', '-')} sets {name}"
+                raise InputError("override", override, problem, f"use --{flag.replace('_', '-')}")
+        overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta")
+        fields = preset_fields(self.preset)
+        fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
+        return fields | parse_overrides(self.override)
+
+    def _trainer_config(self, fields: dict[str, Any]) -> T3DConfig:
+        """The flags as T3DConfig; ``fields``, the preset with its overrides, win.
+
+        Raises InputError for a warm-up that lasts for the whole run.
+        """
+        device = resolve_device(self.device).type
+        arguments: dict[str, Any] = {
+            "output_dir": str(Path(self.output) / "checkpoints"),
+            "max_steps": self.num_optimizer_steps,
+            "per_device_train_batch_size": self.batch_size // self.gradient_accumulation_steps,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "save_steps": self.save_every,
+            "save_total_limit": 2,
+            "seed": self.seed,
+            "block_size": self.block_size,
+            "refresh_every": self.refresh_every,
+            "reference_choice": self.reference_choice,
+            "lora_rank": self.lora_rank,
+            "max_length": self.max_length,
+            "eval_strategy": "no" if self.eval_every is None else "steps",
+            "eval_steps": self.eval_every,
+            "report_to": list(self.report_to) or "none",
+            "bf16": self.dtype == "bfloat16",
+            "use_cpu": device == "cpu",
+            "dataloader_pin_memory": device == "cuda",
+        }
+        config = T3DConfig(**(arguments | fields))
+        if warmup_covers_run(config):
+            problem = "the learning rate, 0 at first, never reaches its value"
+            fix = f"use less than num_optimizer_steps={self.num_optimizer_steps}, for example 0"
+            raise InputError("warmup_steps", self.warmup_steps, problem, fix)
+        return config
+
+    def _check_evaluation(self) -> None:
+        """Raise InputError for flags of the evaluation that would be ignored, or that lack others."""
+        example = "for example --eval-tasks chain make"
+        if self.eval_tasks:
+            if self.eval_every is None and self.reference_choice == "latest":
+                problem = "never evaluated without eval_every"
+                raise InputError("eval_tasks", self.eval_tasks, problem, "add for example --eval-every 50")
+            if self.block_size % self.eval_tokens_per_step:
+                problem = f"does not divide block_size={self.block_size}"
+                raise InputError("eval_tokens_per_step", self.eval_tokens_per_step, problem, "use a divisor")
+            if self.eval_every is not None and self.eval_every > self.num_optimizer_steps:
+                problem = f"more than num_optimizer_steps={self.num_optimizer_steps}: never evaluated"
+                raise InputError("eval_every", self.eval_every, problem, "use fewer")
+        elif self.eval_every is not None:
+            problem = "there is nothing to evaluate on without eval_tasks"
+            raise InputError("eval_every", self.eval_every, problem, f"name held-out tasks, {example}")
+        elif self.reference_choice != "latest":
+            problem = "the student is scored on eval_tasks, and there are none"
+            fix = f"name held-out tasks, {example}; --eval-every N logs its scores, too"
+            raise InputError("reference_choice", self.reference_choice, problem, fix)
+        else:
+            for name in _EVALUATION_FLAGS:
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    fix = f"leave it out, or give --eval-every and held-out tasks, {example}"
+                    raise InputError(name, getattr(self, name), "nothing is evaluated", fix)
+
+    def _evaluator(self, loaded: LoadedModel) -> Evaluator | None:
+        """None without tasks. Raises InputError, under the flag's name, for what cannot be evaluated."""
+        if not self.eval_tasks:
+            return None
+        try:
+            few, full = (
+                DecodeParams(
+                    block_size=self.block_size,
+                    steps_per_block=self.block_size // tokens_per_step,
+                    temperature=0.0,
+                    max_new_tokens=self.eval_max_new_tokens,
+                )
+                for tokens_per_step in (self.eval_tokens_per_step, 1)
+            )
+            tasks = [_held_out_task(name) for name in self.eval_tasks]
+            held_out = [(task, task.problems("validation", self.eval_limit, self.seed)) for task in tasks]
+            return student_evaluator(loaded, held_out, few_steps=few, full_steps=full)
+        except InputError as error:
+            flag = _FLAG_OF_FIELD.get(error.field, error.field)
+            fix = error.fix.replace(error.field, flag)
+            raise InputError(flag, error.value, error.problem, fix) from error
+
+
+def _held_out_task(name: str) -> Task:
+    if name.endswith(".jsonl"):
+        return PromptFileTask(name)
+    if name not in TASKS:
+        raise InputError("eval_tasks", name, "not known", f"use {', '.join(TASKS)}, or a JSONL file")
+    return TASKS[name]

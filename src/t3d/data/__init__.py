@@ -1,1 +1,0 @@
-"""Prompts, and the ``[clean | noisy]`` training sequence."""

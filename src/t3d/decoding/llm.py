@@ -1,0 +1,244 @@
+"""``t3d.LLM``: load a model and generate, as in vLLM. Everything that decodes goes through it."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
+from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.sequences import Job
+from t3d.decoding.stats import EngineStats
+from t3d.errors import InputError
+from t3d.models.loading import LoadedModel, adopt_model, load_model
+from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, PromptStyle
+from t3d.problems.prompts import chat_ids, problem_ids, token_ids, token_text
+from t3d.work.progress import Progress
+
+Chat = Sequence[Mapping[str, str]]
+"""Messages with a role and a content each."""
+Prompt = str | Chat | Sequence[int]
+"""A text as it is, a chat for the tokenizer's template, or token ids."""
+
+
+class LLM:
+    """A model ready to generate.
+
+    ``model`` is a local folder, a hub id, a bundled model's name, a LoadedModel, or a transformers
+    model together with its ``tokenizer``. ``dtype`` and ``device`` concern models that are loaded here;
+    dtype "auto" is the checkpoint's own, but float32 where the processor has no arithmetic for it.
+    ``tp_plan="auto"`` shares the model among the processes that ``torchrun`` started (``load_model``):
+    each makes the same calls and gets all completions, the same as from a single process.
+    ``stop_token_ids`` replaces the checkpoint's own (generation_config). The other settings are those of
+    :class:`~t3d.decoding.engine.EngineConfig`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | LoadedModel | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        max_batch_size: int = 256,
+        max_model_len: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        tp_plan: str | None = None,
+        stop_token_ids: Sequence[int] | None = None,
+        max_prefill_tokens: int = 2048,
+        enforce_eager: bool = True,
+    ) -> None:
+        if tp_plan is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
+            fix = "give its folder or hub id, or share it with load_model(..., tp_plan=...)"
+            raise InputError("tp_plan", tp_plan, "the model is in memory already", fix)
+        if isinstance(model, LoadedModel):
+            self.loaded = model
+        elif isinstance(model, PreTrainedModel):
+            self.loaded = adopt_model(model, tokenizer)
+        else:
+            self.loaded = load_model(model, device=device, dtype=dtype, tp_plan=tp_plan)
+        if tokenizer is not None:
+            self.loaded = dataclasses.replace(self.loaded, tokenizer=tokenizer)
+        self._engine = Engine(
+            self.loaded.model,
+            mask_token_id=self.loaded.mask_token_id,
+            stop_token_ids=self.loaded.stop_token_ids if stop_token_ids is None else stop_token_ids,
+            config=EngineConfig(
+                max_batch_size=max_batch_size,
+                max_model_len=max_model_len,
+                max_prefill_tokens=max_prefill_tokens,
+                enforce_eager=enforce_eager,
+            ),
+        )
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self.loaded.tokenizer
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the engine has done so far."""
+        return self._engine.stats
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: DecodeParams | Sequence[DecodeParams] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        progress: bool = True,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> list[Completion]:
+        """Decode prompts; completions in their order, under ``ids`` (default "0", "1", ...).
+
+        An id also keys its request's sampling noise. A request that can never be decoded (an empty
+        prompt, or one that does not fit) does not stop the others: with ``on_error="raise"`` a
+        DecodingError names it when they are finished and holds them, with "return" its completion has
+        ``finish_reason`` "error". Raises InputError for prompts of another kind or ids used twice.
+        """
+        requests = self.requests(prompts, ids)
+        with Progress("generate", len(requests)) if progress else nullcontext() as bar:
+            return self.decode(
+                requests,
+                DecodeParams() if params is None else params,
+                on_finish=None if bar is None else lambda _: bar.advance(),
+                on_error=on_error,
+            )
+
+    def stream(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: DecodeParams | Sequence[DecodeParams] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        provisional: bool = False,
+    ) -> Iterator[BlockUpdate]:
+        """Yield each block of each request as soon as it is committed, the last with the completion.
+
+        ``text`` of a committed block continues the texts before it. With ``provisional`` also what the
+        other denoising steps leave, masks as "░".
+        """
+        jobs = _jobs(self.requests(prompts, ids), DecodeParams() if params is None else params)
+        return self._told(self._engine.stream(jobs, provisional=provisional))
+
+    def _told(self, updates: Iterator[BlockUpdate]) -> Iterator[BlockUpdate]:
+        """The engine's updates with their texts."""
+        visible: dict[str, list[int]] = {}
+        told: dict[str, str] = {}
+        for update in updates:
+            if not update.is_committed:
+                yield dataclasses.replace(update, text=self._provisional_text(update))
+                continue
+            so_far = visible.setdefault(update.id, [])
+            so_far += [token for token in update.token_ids if token is not None]
+            completion = update.completion
+            if completion is not None:
+                completion, so_far = self._with_text(completion), list(completion.visible_ids)
+            text, before = token_text(self.tokenizer, so_far), told.get(update.id, "")
+            if completion is None:
+                text = text.rstrip("\ufffd")  # a character whose bytes are not all there yet
+            told[update.id] = text
+            yield dataclasses.replace(update, text=text[len(before) :], completion=completion)
+
+    def decode(
+        self,
+        requests: Sequence[DecodeRequest],
+        params: DecodeParams | Sequence[DecodeParams],
+        *,
+        on_finish: Callable[[Completion], None] | None = None,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> list[Completion]:
+        """:meth:`generate` for requests that have ids and token ids already."""
+        told: dict[str, Completion] = {}
+
+        def tell(completion: Completion) -> None:
+            told[completion.id] = self._with_text(completion)
+            if on_finish is not None:
+                on_finish(told[completion.id])
+
+        try:
+            self._engine.decode(_jobs(requests, params), tell)
+            return completions_of(requests, told, on_error=on_error)
+        except DecodingError as error:
+            error.completions = {name: told[name] for name in error.completions}
+            raise
+
+    def requests(
+        self, prompts: Prompt | Sequence[Prompt], ids: Sequence[str] | None = None
+    ) -> list[DecodeRequest]:
+        """Prompts as token ids, with their request ids."""
+        many: Any = [prompts] if _is_one_prompt(prompts) else prompts
+        names = [str(index) for index in range(len(many))] if ids is None else list(ids)
+        if len(names) != len(many):
+            raise InputError("ids", len(names), f"there are {len(many)} prompts", "give one id per prompt")
+        return [
+            DecodeRequest(id=name, prompt_ids=tuple(self._prompt_ids(prompt)))
+            for name, prompt in zip(names, many, strict=True)
+        ]
+
+    def _prompt_ids(self, prompt: Any) -> Sequence[int]:
+        if isinstance(prompt, str):
+            return token_ids(self.tokenizer, prompt)
+        if not isinstance(prompt, Sequence):
+            fix = "give texts, chats (lists of messages) or lists of token ids"
+            raise InputError("prompts", prompt, "not a prompt", fix)
+        if len(prompt) and isinstance(prompt[0], Mapping):
+            for message in prompt:
+                if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+                    fix = 'give messages such as {"role": "user", "content": "..."}'
+                    raise InputError("prompts", message, "not a chat message", fix)
+            return chat_ids(self.tokenizer, prompt)
+        size = self.loaded.model.config.vocab_size
+        for token in prompt:
+            if not isinstance(token, Integral) or not 0 <= token < size:
+                raise InputError("prompts", token, "not a token id", f"use ids of 0 to {size - 1}")
+        return [int(token) for token in prompt]
+
+    def _with_text(self, completion: Completion) -> Completion:
+        return dataclasses.replace(completion, text=token_text(self.tokenizer, completion.visible_ids))
+
+    def _provisional_text(self, update: BlockUpdate) -> str:
+        text = ""
+        for is_masked, run in groupby(update.token_ids, key=lambda token: token is None):
+            tokens: list[Any] = list(run)  # together: a character may take several tokens
+            text += "░" * len(tokens) if is_masked else token_text(self.tokenizer, tokens)
+        return text
+
+
+def _is_one_prompt(prompts: Any) -> bool:
+    """Whether this is a text, a chat or a list of token ids rather than several of them."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        return True
+    return len(prompts) > 0 and isinstance(prompts[0], (Mapping, Integral))
+
+
+def _jobs(requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]) -> list[Job]:
+    """Requests with their settings, shared or one each."""
+    each = [params] * len(requests) if isinstance(params, DecodeParams) else list(params)
+    if len(each) != len(requests):
+        problem = f"there are {len(requests)} requests"
+        raise InputError("params", len(each), problem, "give one DecodeParams, or one per request")
+    return [Job(request, own) for request, own in zip(requests, each, strict=True)]
+
+
+def decode_requests(
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> list[DecodeRequest]:
+    """One request per problem, under the problem's id, with its :func:`problem_ids`."""
+    return [
+        DecodeRequest(
+            id=problem.id, prompt_ids=tuple(problem_ids(tokenizer, problem, style=style, kind=kind))
+        )
+        for problem in problems
+    ]

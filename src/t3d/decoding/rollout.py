@@ -1,0 +1,113 @@
+"""Rollouts: a teacher decodes prompts and its trajectories are kept."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from t3d.decoding.completion import check_requests
+from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError, require_unique_ids
+from t3d.models.loading import LoadedModel
+from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, PromptStyle
+from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
+from t3d.work.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finished
+from t3d.work.files import check_output_file, discard
+from t3d.work.progress import Progress
+
+
+def roll_out(
+    loaded: LoadedModel,
+    problems: Sequence[Problem],
+    params: DecodeParams,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> list[Trajectory]:
+    """Decode every problem once and return the trajectories in order."""
+    completions = LLM(loaded, max_batch_size=batch_size).decode(
+        decode_requests(loaded.tokenizer, problems, style=style, kind=kind),
+        params,
+        on_finish=None if progress is None else lambda _: progress.advance(),
+    )
+    origin = {
+        "teacher": loaded.source,
+        "teacher_hash": loaded.weights_hash,
+        "tokenizer_hash": loaded.tokenizer_hash,
+    }
+    return [
+        dataclasses.replace(completion.trajectory, task=problem.task, **origin)
+        for problem, completion in zip(problems, completions, strict=True)
+    ]
+
+
+def roll_out_to_file(
+    loaded: LoadedModel,
+    problems: Sequence[Problem],
+    params: DecodeParams,
+    output: str | Path,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+    batch_size: int = 256,
+    chunk_size: int = CHUNK_SIZE,
+) -> list[Trajectory]:
+    """Roll out chunk by chunk into a Parquet file; finished chunks survive a kill.
+
+    Chunks lie in ``OUTPUT.chunks`` until all are there. Raises InputError if another run is using
+    that folder or left chunks of other prompts, settings or weights in it, if the output was made from such,
+    for an id used twice, a prompt that cannot fit, no prompt at all, or an output that is a folder. A file
+    that the same call finished before is read.
+    """
+    check_output_file(output)
+    if not problems:
+        raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
+    require_unique_ids((problem.id for problem in problems), "prompts")
+    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
+    check_requests(requests, params, loaded.model.config.max_position_embeddings)
+    output = Path(output)
+    questions = [(problem.id, problem.question, problem.task, problem.prefix) for problem in problems]
+    plan = {
+        "prompts": {
+            "count": len(problems),
+            "sha256": fingerprint(questions),
+            "style": style,
+            "kind": kind,
+        },
+        "decode": dataclasses.asdict(params),
+        "model": {"source": loaded.source, **loaded.identity()},
+        "batch_size": batch_size,
+        "chunk_size": chunk_size,
+    }
+    if output.is_file():
+        take_finished(output, read_plan(output), plan)
+        return read_trajectories(output)
+    trajectories: list[Trajectory] = []
+    with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.parquet") as chunks:
+        with Progress("rollout", len(problems)) as progress:
+            for first in range(0, len(problems), chunk_size):
+                file = chunks / f"chunk-{first // chunk_size:05d}.parquet"
+                part = problems[first : first + chunk_size]
+                if file.is_file():
+                    trajectories += _read_chunk(file)
+                    progress.advance(len(part))
+                    continue
+                rolled = roll_out(
+                    loaded, part, params, style=style, kind=kind, batch_size=batch_size, progress=progress
+                )
+                write_trajectories(file, rolled)
+                trajectories += rolled
+        write_trajectories(output, trajectories, plan=full_plan(plan))
+        discard(chunks)
+    return trajectories
+
+
+def _read_chunk(path: Path) -> list[Trajectory]:
+    try:
+        return read_trajectories(path)
+    except InputError as error:
+        fix = "delete it; the same command then rolls it out again"
+        raise InputError("output", str(path), f"damaged ({error.problem})", fix) from error

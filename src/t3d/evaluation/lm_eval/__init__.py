@@ -1,0 +1,1 @@
+"""The model and the tasks for lm-evaluation-harness."""

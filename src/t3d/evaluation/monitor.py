@@ -1,0 +1,63 @@
+"""Scores of a student while it trains: accuracy on a few held-out problems, at few and at full steps."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from t3d.decoding.completion import check_requests
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.evaluation.evaluate import evaluate, evaluation_requests
+from t3d.models.loading import LoadedModel, adopt_model
+from t3d.problems.problem import Problem
+from t3d.tasks.task import Task
+from t3d.training.trainer import Evaluator
+
+
+def student_evaluator(
+    teacher: LoadedModel,
+    held_out: Sequence[tuple[Task, Sequence[Problem]]],
+    *,
+    few_steps: DecodeParams,
+    full_steps: DecodeParams,
+    batch_size: int = 256,
+) -> Evaluator:
+    """An evaluator for ``T3DTrainer``: percent right of each task, and ``few_step_accuracy`` and
+    ``full_step_accuracy``, their means.
+
+    The student has its ``teacher``'s tokenizer and positions. Raises InputError for a task given twice, and
+    for problems that could not be decoded or graded: none, no gold answer, too long.
+    """
+    _check(teacher, held_out, (few_steps, full_steps))
+    tokenizer = teacher.tokenizer
+
+    def score(student: PreTrainedModel) -> dict[str, float]:
+        loaded = adopt_model(student, tokenizer)
+        scores: dict[str, float] = {}
+        for name, params in (("few_step_accuracy", few_steps), ("full_step_accuracy", full_steps)):
+            by_task = {
+                task.name: 100
+                * evaluate(
+                    loaded, task, problems, params, batch_size=batch_size, label=f"{name} on {task.name}"
+                ).accuracy
+                for task, problems in held_out
+            }
+            scores |= {f"{name}/{task}": value for task, value in by_task.items()}
+            scores[name] = sum(by_task.values()) / len(by_task)
+        return scores
+
+    return score
+
+
+def _check(
+    teacher: LoadedModel,
+    held_out: Sequence[tuple[Task, Sequence[Problem]]],
+    settings: Sequence[DecodeParams],
+) -> None:
+    names = [task.name for task, _ in held_out]
+    for (task, problems), name in zip(held_out, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError("held_out", name, "two tasks of this name", "give each task once")
+        requests = [request for _, request in evaluation_requests(teacher, task, problems, 1)]
+        for params in settings:
+            check_requests(requests, params, teacher.model.config.max_position_embeddings)

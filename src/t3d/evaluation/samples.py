@@ -1,0 +1,106 @@
+"""Graded answers as files: what ``t3d eval`` and ``t3d grade`` wrote, by task and setting."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from t3d.errors import InputError
+from t3d.problems.text_files import read_lines
+
+Row = Mapping[str, Any]
+COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
+"""What decoding an answer took; files of outputs from elsewhere do not say."""
+_DRAW = re.compile(r"#\d+$")
+
+
+class Key(NamedTuple):
+    """Names of a cell; None where the lines do not name it."""
+
+    task: str | None
+    setting: str | None
+
+    def __str__(self) -> str:
+        return " ".join(name for name in self if name is not None) or "(unnamed)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradedSamples:
+    """The answers of one evaluation: cell, then id, then line."""
+
+    path: str
+    """As the caller gave it."""
+    cells: Mapping[Key, Mapping[str, Row]]
+
+    def describe(self) -> str:
+        """The names of its cells."""
+        return ", ".join(map(str, self.cells))
+
+
+def without_draw(identity: str) -> str:
+    """The id of the problem; ``#1`` behind it numbers several answers."""
+    return _DRAW.sub("", identity)
+
+
+def prompt_key(row: Row) -> tuple[str, str, str]:
+    """What the answers to one prompt share; problems whose own names end in ``#1`` differ in their data."""
+    return without_draw(str(row["id"])), str(row.get("question")), str(row.get("answer"))
+
+
+def read_graded(path: str | Path) -> GradedSamples:
+    """Read a folder of ``t3d eval``, its ``samples.jsonl``, or a file of ``t3d grade``.
+
+    Raises InputError for a file or line that is not so, and for an id that a cell has twice.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "samples.jsonl"
+    if not file.is_file():
+        fix = "give the output of a finished t3d eval, or a file that t3d grade wrote"
+        raise InputError("evaluations", str(path), f"there is no {file.name}", fix)
+    named_task = _task_of_summary(file)
+    cells: dict[Key, dict[str, Row]] = {}
+    for where, line in read_lines(file, "evaluations", "a JSONL file"):
+        row = _parse(line, where)
+        task, setting = row.get("task", named_task), row.get("setting")
+        key = Key(task=None if task is None else str(task), setting=None if setting is None else str(setting))
+        cell = cells.setdefault(key, {})
+        identity = str(row["id"])
+        if identity in cell:
+            fix = f"number the answers to one problem, such as {identity}#0 and {identity}#1"
+            raise InputError("id", identity, f"{where}: used before in {key}", fix)
+        cell[identity] = row
+    if not cells:
+        raise InputError("evaluations", str(file), "holds no answer", "give a finished evaluation")
+    return GradedSamples(path=str(path), cells=cells)
+
+
+def _task_of_summary(file: Path) -> str | None:
+    """The task that ``t3d grade`` recorded beside its file."""
+    summary = file.with_name(file.name + ".summary.json")
+    if not summary.is_file():
+        return None
+    try:
+        return str(json.loads(summary.read_text(encoding="utf-8"))["task"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "evaluations", str(summary), "not a summary of t3d grade", "delete it, or grade again"
+        ) from error
+
+
+def _parse(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        fix = "write one JSON object per line"
+        raise InputError("evaluations", where, f"not JSON ({error})", fix) from error
+    if not isinstance(row, dict) or type(row.get("id")) not in (str, int):
+        raise InputError("id", where, "missing", 'give each line an "id"')
+    if type(row.get("correct")) is not bool:
+        raise InputError("correct", where, "missing or not true or false", "grade the file with t3d grade")
+    for name in COSTS:
+        if name in row and (type(row[name]) is not int or row[name] < 0):
+            raise InputError(name, where, "not a count", "use the file as t3d eval wrote it")
+    return row

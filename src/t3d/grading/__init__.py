@@ -1,0 +1,1 @@
+"""Verdicts on answers: math, code, arithmetic programs."""

@@ -1,0 +1,138 @@
+"""Answers to math problems: whether what a response holds in its box equals the gold answer.
+
+Equality is decided by math-verify, or by a reproduction of the released code (``legacy``), in worker
+processes that are killed when they are late.
+"""
+
+import re
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from t3d.errors import InputError
+from t3d.grading.boxed import last_closed_box, last_opened_box_verbatim
+from t3d.grading.math_worker import TIME_LIMIT_S, GraderName, MathWorkers
+from t3d.grading.verdict import Verdict
+
+Reason = Literal["equal", "different", "no answer", "unparsed", "time limit", "worker died"]
+"""Why an answer is right (``equal``) or wrong. ``unparsed``: the grader cannot read it, or it is too long."""
+
+MAX_ANSWER_LENGTH = 2000
+"""Longer answers are not read at all; the longest gold answer of MATH has about 160 characters."""
+INSTALL = "python -m pip install 't3d[eval]'"
+LEGACY_RUNTIME = "4.11"
+"""The version of antlr4-python3-runtime for which sympy's LaTeX parser was made."""
+
+_STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+
+
+def gsm8k_gold(answer: str) -> str:
+    """The number after the last ``####`` of a solution, or the whole text, without thousands separators."""
+    return answer.rpartition("####")[2].strip().replace(",", "")
+
+
+def strict_match(text: str) -> str | None:
+    """lm-eval's ``strict-match`` of GSM8K: the first number that follows ``#### ``."""
+    found = _STRICT.search(text)
+    return None if found is None else found[1]
+
+
+def flexible_extract(text: str) -> str | None:
+    """lm-eval's ``flexible-extract`` of GSM8K: the last number of the text."""
+    found = None
+    for found in _FLEXIBLE.finditer(text):  # noqa: B007 - only the last one counts
+        pass
+    return None if found is None else found.group()
+
+
+def exact_match(extracted: str | None, gold: str) -> bool:
+    """lm-eval's comparison for GSM8K: equal texts without commas, dollars and a final full stop."""
+    return extracted is not None and _exact_form(extracted) == _exact_form(gold)
+
+
+def _exact_form(text: str) -> str:
+    text = re.sub(r"(?s)^.*#### ", "", re.sub(r"[,$]", "", text))
+    return re.sub(r"\.$", "", text).lower()
+
+
+def clean_answer(answer: str) -> str:
+    """An answer without what changes no value but the parser stumbles over, or reads by its version.
+
+    That is dollar signs around it, percent signs (10 % is 10, as for the MATH data set's own grader), line
+    breaks, and full stops or LaTeX line breaks at its end.
+    """
+    answer = re.sub(r"(?<!\\)\$|\\?%", "", answer)
+    return re.sub(r"(?:\s|\\\\|\.)+$", "", " ".join(answer.split()))
+
+
+class MathGrader:
+    """Compares boxed answers with gold answers. Threads may share it; its workers start when needed.
+
+    ``math_verify`` compares the last balanced box by value. ``legacy`` is the released code's grader, but its
+    time limit is per answer. Raises InputError if the grader's packages are not there.
+    """
+
+    def __init__(
+        self,
+        name: GraderName = "math_verify",
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+        num_workers: int | None = None,
+    ) -> None:
+        self.versions = grader_versions(name)
+        self.name, self.time_limit_s = name, time_limit_s
+        self._workers = MathWorkers(name, time_limit_s=time_limit_s, num_workers=num_workers)
+
+    def __enter__(self) -> "MathGrader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def num_workers(self) -> int:
+        """How many answers are compared at the same time."""
+        return self._workers.num_workers
+
+    def grade(self, response: str, gold: str) -> Verdict:
+        """Extract the answer from a response and compare it."""
+        extract = last_opened_box_verbatim if self.name == "legacy" else last_closed_box
+        extracted = extract(response)
+        reason = "no answer" if extracted is None else self._compare(extracted, gold)
+        return Verdict(correct=reason == "equal", extracted=extracted, reason=reason, grader=self.name)
+
+    def settings(self) -> dict[str, Any]:
+        """What verdicts depend on, JSON-ready."""
+        return {"name": self.name, "time_limit_s": self.time_limit_s, "versions": self.versions}
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.close()
+
+    def _compare(self, answer: str, gold: str) -> Reason:
+        clean: Callable[[str], str] = str if self.name == "legacy" else clean_answer
+        answer, gold = clean(answer), clean(gold)
+        if len(answer) > MAX_ANSWER_LENGTH:
+            return "unparsed"
+        return self._workers.compare(answer, gold)
+
+
+def grader_versions(name: GraderName) -> dict[str, str]:
+    """Versions of the packages that decide. Raises InputError if one is missing or does not fit."""
+    packages = ("sympy", "antlr4-python3-runtime")
+    if name == "math_verify":
+        packages = ("math-verify", "latex2sympy2_extended", *packages)
+    versions: dict[str, str] = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError as error:
+            raise InputError("grader", name, f"needs {package}, which is not installed", INSTALL) from error
+    found = versions["antlr4-python3-runtime"]
+    if name == "legacy" and not found.startswith(f"{LEGACY_RUNTIME}."):
+        # With another version sympy refuses to parse, and the released code silently compares texts only.
+        problem = f"sympy's parse_latex needs antlr4-python3-runtime {LEGACY_RUNTIME}, found {found}"
+        fix = f"python -m pip install 'antlr4-python3-runtime=={LEGACY_RUNTIME}.*'"
+        raise InputError("grader", name, problem, fix)
+    return versions

@@ -1,0 +1,1 @@
+"""Trajectories in and out: other projects' formats, solutions, statistics, validation."""

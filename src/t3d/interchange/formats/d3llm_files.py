@@ -1,0 +1,113 @@
+"""Files of d3LLM records: a folder of Hugging Face ``datasets``, or JSONL.
+
+``datasets`` is an extra; it is imported only when a folder is read or written.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from t3d.errors import InputError
+from t3d.interchange.formats.files import read_json_lines, write_json_lines
+from t3d.problems.fields import Record
+from t3d.work.files import atomic_folder
+
+_FOLDER_MARK = "dataset_info.json"
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Records of a folder that ``save_to_disk`` wrote, or of a JSONL file.
+
+    Raises InputError if it is neither, or if the folder needs ``datasets`` and that is missing.
+    """
+    if not path.is_dir():
+        yield from read_json_lines(path)
+        return
+    datasets = _datasets("input", path)
+    fix = "give a folder that save_to_disk wrote for one split, or a JSONL file"
+    if not (path / _FOLDER_MARK).is_file():
+        raise InputError("input", str(path), f"not a data set: it has no {_FOLDER_MARK}", fix)
+    try:
+        yield from datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        problem = f"not a readable data set ({' '.join(str(error).split())[:200]})"
+        raise InputError("input", str(path), problem, fix) from error
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write JSONL where the name ends in ``.jsonl``, otherwise a folder for ``load_from_disk``.
+
+    Raises InputError for an existing path that is no such folder, for a disk that is full or may not be
+    written to, or if ``datasets`` is missing.
+    """
+    if path.suffix == ".jsonl":
+        write_json_lines(path, records)
+        return
+    datasets = _datasets("output", path)
+    if path.exists() and not (path / _FOLDER_MARK).is_file():
+        problem = "exists and is not a folder of a data set"
+        raise InputError("output", str(path), problem, "use another output, or a name that ends in .jsonl")
+    with atomic_folder(path) as partial, _system_errors(datasets):
+        cache = partial / "cache"
+        data_set = datasets.Dataset.from_generator(
+            lambda: iter(records),
+            features=_features(datasets),
+            cache_dir=str(cache),
+            fingerprint="t3d",  # instead of a hash of all records: the cache is new and removed below
+        )
+        data_set.save_to_disk(str(partial))
+        shutil.rmtree(cache)
+
+
+@contextmanager
+def _system_errors(datasets: Any) -> Generator[None]:
+    """Raise the system's error, with its number, that an error of ``datasets`` stems from."""
+    try:
+        yield
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number)) from error
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    while error is not None:
+        if isinstance(error, OSError):
+            # On a disk without any space the check of datasets comes first; its error has no number.
+            return errno.ENOSPC if "Not enough disk space" in str(error) else error.errno
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _features(datasets: Any) -> Any:
+    text, number = datasets.Value("string"), datasets.Value("int64")
+    ids = datasets.List(number)
+    return datasets.Features(
+        {
+            "id": text,
+            "idx": number,
+            "question": text,
+            "prompt_ids": ids,
+            "trajectory": datasets.List(ids),
+            "final_output": ids,
+            "generated_text": text,
+            "llm_answer": text,
+            "gt_answer": text,
+            "is_correct": datasets.Value("bool"),
+        }
+    )
+
+
+def _datasets(field: str, path: Path) -> Any:
+    try:
+        import datasets  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        problem, fix = "a folder needs the package datasets", "pip install t3d[formats], or use a .jsonl file"
+        raise InputError(field, str(path), problem, fix) from error
+    datasets.disable_progress_bars()
+    return datasets

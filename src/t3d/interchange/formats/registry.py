@@ -1,0 +1,118 @@
+"""The formats by name, and whole files from and to trajectories."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from t3d.errors import InputError, require_unique_ids
+from t3d.interchange.formats import authors, d3llm, dllm_rl
+from t3d.interchange.formats.assemble import Drop, ImportSettings, text_drop
+from t3d.interchange.formats.d3llm_files import read_records, write_records
+from t3d.interchange.formats.files import read_json_list, write_json_list
+from t3d.models.loading import tokenizer_hash
+from t3d.problems.fields import Record
+from t3d.trajectory import Trajectory
+
+FormatName = Literal["t3d", "authors", "dllm_rl", "d3llm"]
+"""``t3d`` is the Parquet file of this library; the others are in FOREIGN_FORMATS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignFormat:
+    """How records of a format become trajectories and the other way round, and how its files are read."""
+
+    trajectories_of_record: Callable[[Record, str, str, ImportSettings], Iterator[Trajectory | Drop]]
+    record_of_trajectory: Callable[[Trajectory, int, PreTrainedTokenizerBase], Record]
+    export_drop: Callable[[Trajectory, PreTrainedTokenizerBase], Drop | None]
+    read_records: Callable[[Path], Iterator[Record]]
+    write_records: Callable[[Path, Iterable[Record]], None]
+
+
+FOREIGN_FORMATS: dict[str, ForeignFormat] = {
+    "authors": ForeignFormat(
+        trajectories_of_record=authors.trajectories_of_record,
+        record_of_trajectory=authors.record_of_trajectory,
+        export_drop=text_drop,
+        read_records=read_json_list,
+        write_records=write_json_list,
+    ),
+    "dllm_rl": ForeignFormat(
+        trajectories_of_record=dllm_rl.trajectories_of_record,
+        record_of_trajectory=dllm_rl.record_of_trajectory,
+        export_drop=text_drop,
+        read_records=read_json_list,
+        write_records=write_json_list,
+    ),
+    "d3llm": ForeignFormat(
+        trajectories_of_record=d3llm.trajectories_of_record,
+        record_of_trajectory=d3llm.record_of_trajectory,
+        export_drop=d3llm.export_drop,
+        read_records=read_records,
+        write_records=write_records,
+    ),
+}
+
+
+def import_file(
+    path: str | Path, format_name: str, settings: ImportSettings
+) -> tuple[list[Trajectory], list[Drop]]:
+    """Trajectories of a foreign file, and the records that were dropped.
+
+    A record without an ``id`` is named after the file and its index, from 0. Raises InputError for a
+    file or record that is not of the format, and for an id used twice.
+    """
+    path, foreign = Path(path), FOREIGN_FORMATS[format_name]
+    kept: list[Trajectory] = []
+    dropped: list[Drop] = []
+    for index, record in enumerate(foreign.read_records(path)):
+        where, fallback_id = f"record {index} of {path}", f"{path.stem}/{index}"
+        for outcome in foreign.trajectories_of_record(record, fallback_id, where, settings):
+            if isinstance(outcome, Drop):
+                dropped.append(outcome)
+            else:
+                kept.append(outcome)
+    if not kept and not dropped:
+        raise InputError("input", str(path), "holds no record", "give a file with records")
+    require_unique_ids([outcome.id for outcome in [*kept, *dropped]], f"records of {path}")
+    return kept, dropped
+
+
+def split_for_export(
+    trajectories: Sequence[Trajectory], format_name: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Trajectory], list[Drop]]:
+    """The trajectories that a foreign format can hold, and drops for the others.
+
+    Raises InputError for trajectories of another tokenizer, and for an id used twice.
+    """
+    require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
+    expected_hash = tokenizer_hash(tokenizer)
+    kept: list[Trajectory] = []
+    dropped: list[Drop] = []
+    for trajectory in trajectories:
+        if trajectory.tokenizer_hash not in ("", expected_hash):
+            problem = f"trajectory {trajectory.id!r} was made with another tokenizer than the model's"
+            raise InputError("tokenizer_hash", trajectory.tokenizer_hash[:12], problem, "set its own model")
+        drop = FOREIGN_FORMATS[format_name].export_drop(trajectory, tokenizer)
+        if drop is None:
+            kept.append(trajectory)
+        else:
+            dropped.append(drop)
+    return kept, dropped
+
+
+def export_file(
+    path: str | Path,
+    format_name: str,
+    trajectories: Sequence[Trajectory],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Write trajectories that passed :func:`split_for_export`; the file appears only when complete."""
+    foreign = FOREIGN_FORMATS[format_name]
+    records = (
+        foreign.record_of_trajectory(trajectory, index, tokenizer)
+        for index, trajectory in enumerate(trajectories)
+    )
+    foreign.write_records(Path(path), records)

@@ -1,0 +1,67 @@
+"""Real solutions as training records, for supervised fine-tuning."""
+
+from t3d.errors import InputError
+from t3d.models.loading import LoadedTokenizer
+from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, PromptStyle
+from t3d.problems.prompts import chat_ids, problem_ids, token_ids
+from t3d.trajectory import Trajectory, cut_blocks
+
+SOURCE = {"source": "solutions"}
+"""Decoding settings of a record that nobody decoded."""
+
+
+def solution_trajectory(
+    problem: Problem,
+    loaded: LoadedTokenizer,
+    block_size: int,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> Trajectory:
+    """A problem's solution as a record that training takes.
+
+    The answer is the solution and the stop token of :func:`turn_stop_id`; pad tokens fill its last block.
+    There is no order of commits, so each block counts as one step.
+
+    Raises InputError for a problem without a solution, or with the mask or a stop token in it, and where the
+    style has no prompt of that kind.
+    """
+    if not problem.solution:
+        fix = 'give each line a "solution"'
+        raise InputError("solution", problem.solution, f"problem {problem.id!r} has none", fix)
+    tokenizer = loaded.tokenizer
+    prompt = problem_ids(tokenizer, problem, style=style, kind=kind)
+    answer = token_ids(tokenizer, problem.solution)
+    special = {loaded.mask_token_id, *loaded.stop_token_ids}.intersection(answer)
+    if special:
+        found = f"problem {problem.id!r}: the text has the special token {min(special)}"
+        raise InputError("solution", problem.solution, found, "give the text of the answer only")
+    stop = turn_stop_id(loaded)
+    pad = stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    answer.append(stop)
+    response = [*answer, *[pad] * (-(len(prompt) + len(answer)) % block_size)]
+    blocks = cut_blocks(response, len(prompt), block_size)
+    return Trajectory(
+        id=problem.id,
+        prompt_ids=tuple(prompt),
+        response_ids=tuple(response),
+        step_map=tuple(step for step, block in enumerate(blocks, start=1) for _ in block),
+        visible_length=len(answer),
+        finish_reason="stop",
+        block_size=block_size,
+        mask_token_id=loaded.mask_token_id,
+        decode_params=dict(SOURCE),
+        task=problem.task,
+        tokenizer_hash=loaded.tokenizer_hash,
+    )
+
+
+def turn_stop_id(loaded: LoadedTokenizer) -> int:
+    """The stop token with which the chat template ends an assistant's turn, else the end-of-text token."""
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+    stops = [token for token in chat_ids(loaded.tokenizer, turns) if token in loaded.stop_token_ids]
+    if stops:
+        return stops[-1]
+    end_of_text = loaded.tokenizer.eos_token_id
+    return loaded.stop_token_ids[0] if end_of_text is None else end_of_text

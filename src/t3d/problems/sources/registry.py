@@ -1,0 +1,152 @@
+"""The sources of training problems by name, and what reading one gives."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from t3d.errors import InputError
+from t3d.problems.files import DataFile, Row, read_data_file
+from t3d.problems.hub import HUB, source_folder
+from t3d.problems.problem import Problem
+from t3d.problems.prompts import PROMPT_FIELDS, read_prompt_file
+from t3d.problems.sources.rows import (
+    DroppedProblem,
+    Reading,
+    code_row,
+    gsm8k_row,
+    math_row,
+    mbpp_row,
+    stratos_row,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a source lies in a folder of data, and how to read its rows."""
+
+    folder: str
+    """Its own folder in the folder of all data; without that its files are looked for in the latter."""
+    patterns: tuple[str, ...]
+    """Names of its files, the preferred first; all files of the first that matches are read."""
+    read_row: Callable[[Row, str, str], Reading]
+
+
+_SHARDS = ("train-*.parquet", "data/train-*.parquet")
+SOURCES: dict[str, Source] = {
+    "gsm8k_train": Source(
+        folder="gsm8k",
+        patterns=("train.jsonl", "train.jsonl.gz", *_SHARDS, "main/train-*.parquet", "GSM8K_train.json"),
+        read_row=gsm8k_row,
+    ),
+    "math_train": Source(
+        folder="math_train",
+        patterns=(
+            *("MATH_train.json", "train/MATH_train.json", "train.jsonl", "train.jsonl.gz"),
+            *("train/*/*.json", *_SHARDS, "*/train-*.parquet"),
+        ),
+        read_row=math_row,
+    ),
+    "primeintellect": Source(
+        folder="primeintellect",
+        patterns=("PrimeIntellect.json", "train/PrimeIntellect.json"),
+        read_row=code_row,
+    ),
+    "mbpp_train": Source(
+        folder="mbpp", patterns=("mbpp.jsonl", "mbpp.jsonl.gz", "full/train-*.parquet"), read_row=mbpp_row
+    ),
+    "bespoke_stratos": Source(
+        folder="bespoke_stratos", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row
+    ),
+    "stratos_hard": Source(folder="stratos_hard", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row),
+    "stratos_easy": Source(folder="stratos_easy", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceData:
+    """A source as read: its problems in the order of the files, and how many rows gave none and why.
+
+    ``sha256`` is of the file; of several, of the lines ``SHA-256  NAME`` that ``sha256sum`` prints for them
+    in their folder, in the order read. ``revision`` is the hub's commit.
+    """
+
+    name: str
+    problems: tuple[Problem, ...]
+    dropped: Counter[DroppedProblem]
+    num_files: int
+    sha256: str
+    revision: str | None = None
+
+    @property
+    def num_read(self) -> int:
+        """Rows of the files."""
+        return len(self.problems) + self.dropped.total()
+
+
+def read_source(name: str, data: str | None) -> SourceData:
+    """Read a source from a folder, a file or the hub; a name that ends in ``.jsonl`` is a prompt file.
+
+    Raises InputError for an unknown name, missing data, or a row that is not of the layout.
+    """
+    if name.endswith(".jsonl"):
+        return _read_prompts(Path(name))
+    if name not in SOURCES:
+        fix = f"use one of {', '.join(SOURCES)}, or the name of a .jsonl file"
+        raise InputError("source", name, "not known", fix)
+    if data is None:
+        raise InputError("data", None, f"{name} needs its data", f"give their folder, or {HUB}")
+    source, root = SOURCES[name], source_folder(name) if data == HUB else Path(data)
+    folder = root / source.folder if (root / source.folder).is_dir() else root
+    files = [read_data_file(path) for path in _find_files(folder, source.patterns, name)]
+    for file in files:
+        if "task" in file.rows[0] and set(file.rows[0]) <= set(
+            PROMPT_FIELDS
+        ):  # made by t3d, into this folder
+            fix = "give the published data, or name this file as the source"
+            raise InputError("data", str(file.path), f"a file of prompts, not {name}", fix)
+    rows = ((row, f"row {index} of {file.path}") for file in files for index, row in enumerate(file.rows, 1))
+    problems: list[Problem] = []
+    dropped: Counter[DroppedProblem] = Counter()
+    for index, (row, where) in enumerate(rows):
+        reading = source.read_row(row, f"{name}/{index}", where)
+        if isinstance(reading, DroppedProblem):
+            dropped[reading] += 1
+        else:
+            problems.append(reading)
+    return SourceData(
+        name=name,
+        problems=tuple(problems),
+        dropped=dropped,
+        num_files=len(files),
+        sha256=_sha256(files, folder),
+        revision=root.name if data == HUB else None,
+    )
+
+
+def _read_prompts(path: Path) -> SourceData:
+    problems = read_prompt_file(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return SourceData(name=str(path), problems=tuple(problems), dropped=Counter(), num_files=1, sha256=digest)
+
+
+def _find_files(folder: Path, patterns: Sequence[str], name: str) -> list[Path]:
+    """Files of the first pattern that matches, numbered names in the order of their numbers."""
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise InputError("data", str(folder), "no such file or folder", f"give the folder that holds {name}")
+    for pattern in patterns:
+        found = [path for path in folder.glob(pattern) if path.is_file()]
+        if found:
+            return sorted(found, key=lambda path: (path.parent.as_posix(), len(path.name), path.name))
+    fix = f"put one of these there: {', '.join(patterns)}"
+    raise InputError("data", str(folder), f"holds no file with the problems of {name}", fix)
+
+
+def _sha256(files: Sequence[DataFile], folder: Path) -> str:
+    if len(files) == 1:
+        return files[0].sha256
+    lines = "".join(f"{file.sha256}  {file.path.relative_to(folder).as_posix()}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

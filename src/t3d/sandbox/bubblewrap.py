@@ -1,0 +1,48 @@
+"""The sandbox of choice: bubblewrap, with namespaces of its own for files, processes and the network.
+
+An ordinary user needs a user namespace. Root does without one, since in it the kernel would not limit the
+number of processes; the runner then gives up root for an unused user id, for which alone bubblewrap leaves
+it two capabilities.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from t3d.sandbox.paths import readable_paths
+
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+FOLDER = "/tmp"
+"""The private folder inside, in memory."""
+
+
+def bubblewrap_command(inner: Sequence[str], *, folder_bytes: int) -> list[str] | None:
+    """``inner`` in a sandbox, or None if bubblewrap is not installed.
+
+    Needs bubblewrap 0.7 (2022) or newer, which can limit the size of a folder in memory.
+    """
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        return None
+    namespaces = ["ipc", "pid", "net", "uts", "cgroup-try"]
+    command = [bubblewrap, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if os.geteuid() == 0:
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        namespaces.append("user")
+    command += [f"--unshare-{name}" for name in namespaces]
+    # The folder comes before what may lie in the same place.
+    command += ["--size", str(folder_bytes), "--perms", "0777", "--tmpfs", FOLDER]
+    # Made before what they hold: bubblewrap by itself would make them for their owner alone.
+    parents = {str(parent) for path in readable_paths() for parent in PurePath(path).parents}
+    for parent in sorted(parents - {"/"}):
+        command += ["--dir", parent]
+    for path in readable_paths():
+        if os.path.islink(path):
+            command += ["--symlink", os.readlink(path), path]
+        else:
+            command += ["--ro-bind", path, path]
+    for device in DEVICES:
+        command += ["--dev-bind", device, device]
+    return [*command, "--remount-ro", "/", "--chdir", FOLDER, "--", *inner]

@@ -1,0 +1,51 @@
+"""The sandbox where bubblewrap does not work: Landlock for files, seccomp for system calls, resource limits.
+
+All three are put up by the runner for itself and cannot be taken down again. Weaker than bubblewrap: the
+program sees which files exist outside, though it can read and write none; each file in its folder is limited,
+their number is not; and an ordinary user's threads count together with the user's other processes.
+"""
+
+import ctypes
+import os
+import sys
+from functools import cache
+from typing import Any
+
+from t3d.sandbox.bubblewrap import DEVICES
+from t3d.sandbox.paths import readable_paths
+
+CREATE_RULESET = 444
+GIVE_VERSION = 1
+MIN_VERSION = 3
+"""Of Landlock's interface (Linux 6.2, 2023): the first that also keeps files from being truncated."""
+WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, TRUNCATE = (1 << bit for bit in (1, 2, 3, 5, 8, 14))
+# How many of its kinds of access, from bit 0, a version knows: of files, of TCP, of other processes.
+KNOWN_BITS = {3: (15, 0, 0), 4: (15, 2, 0), 5: (16, 2, 0), 6: (16, 2, 2)}
+
+
+@cache
+def landlock_version() -> int:
+    """Version of Landlock's interface in this kernel; 0 without it."""
+    if sys.platform != "linux":
+        return 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    zero = ctypes.c_long(0)
+    return max(0, libc.syscall(ctypes.c_long(CREATE_RULESET), zero, zero, ctypes.c_long(GIVE_VERSION)))
+
+
+def landlock_ruleset(folder: str) -> dict[str, Any] | None:
+    """Arguments of the runner's ``make_ruleset`` that leave it ``folder``; None on a kernel too old."""
+    version = landlock_version()
+    if version < MIN_VERSION:
+        return None
+    counts = KNOWN_BITS[min(version, max(KNOWN_BITS))]
+    handled = b"".join(((1 << count) - 1).to_bytes(8, sys.byteorder) for count in counts)
+    used = 8 * max(index for index, count in enumerate(counts, start=1) if count)
+    rules = [(path, _reading(path)) for path in readable_paths()]
+    rules += [(device, READ_FILE | WRITE_FILE) for device in DEVICES]
+    rules.append((folder, READ_FILE | READ_DIR | WRITE_FILE | MAKE_REG | REMOVE_FILE | TRUNCATE))
+    return {"handled": handled[:used], "rules": tuple(rules)}
+
+
+def _reading(path: str) -> int:
+    return READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE

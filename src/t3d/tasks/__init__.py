@@ -1,0 +1,1 @@
+"""Problems with a verifier: benchmarks, prompt files and the mini suite."""

@@ -1,0 +1,200 @@
+"""What the code benchmarks share: problems from local files, programs run in the sandbox."""
+
+import ast
+import platform
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from t3d.errors import InputError
+from t3d.grading.code import (
+    CodeResult,
+    FunctionTests,
+    extract_code,
+    grade_program,
+)
+from t3d.grading.verdict import Verdict
+from t3d.problems.files import DataFile, find_file, read_data_file
+from t3d.problems.problem import Problem
+from t3d.sandbox.sandbox import Limits, Sandbox
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeProblem:
+    """A problem with all that grading needs.
+
+    ``prefix`` is how the released code begins the answer for the model. ``preamble`` runs before every
+    program, and ``reference`` is a program that passes.
+    """
+
+    problem: Problem
+    split: str
+    tests: FunctionTests
+    prefix: str
+    preamble: str = ""
+    reference: str
+
+
+class CodeTask(ABC):
+    """A benchmark of programming problems in a folder or file.
+
+    A response is right if its program passes all tests. The program is the last ``python`` block of the
+    response or, if that has none, of the prefix and the response together, so that both whole answers and
+    continuations of the prefix are graded. Programs run in a sandbox; where none works, grading is refused
+    unless ``unsafe_no_sandbox`` is set.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        limits: Limits | None = None,
+        unsafe_no_sandbox: bool = False,
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._limits = limits or Limits()
+        self._unsafe_no_sandbox = unsafe_no_sandbox
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
+        """Names that a file in this folder may have, the preferred first, for each part of the data."""
+
+    @abstractmethod
+    def read_row(self, row: Mapping[str, Any], part: str, where: str) -> CodeProblem:
+        """The problem of one row of the file for ``part``. Raises InputError if something is missing."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The benchmark's splits."""
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """Where programs run. Raises InputError if none works here and none is not allowed."""
+        return Sandbox(limits=self._limits, unsafe_no_sandbox=self._unsafe_no_sandbox)
+
+    @property
+    def all_problems(self) -> dict[str, CodeProblem]:
+        """Problems of all splits by id, in the order of the files."""
+        return self._contents[0]
+
+    @property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """Name, SHA-256 and number of rows of each file."""
+        return self._contents[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
+        if self.folder is None:
+            raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
+        problems: dict[str, CodeProblem] = {}
+        files: dict[str, dict[str, Any]] = {}
+        for part, file in self._files():
+            for index, row in enumerate(file.rows, start=1):
+                entry = self.read_row(row, part, f"row {index} of {file.path}")
+                if entry.problem.id in problems:
+                    raise InputError(
+                        "task_id", entry.problem.id, f"twice in {file.path}", "get the file again"
+                    )
+                problems[entry.problem.id] = entry
+            files[part] = {"file": file.path.name, "sha256": file.sha256, "num_rows": len(file.rows)}
+        return problems, files
+
+    @property
+    def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
+        with self._lock:  # threads may ask at the same time
+            return self._loaded
+
+    def _files(self) -> Iterator[tuple[str, DataFile]]:
+        assert self.folder is not None
+        own_folder = self.folder / self.name.partition("-")[0]
+        folder = own_folder if own_folder.is_dir() else self.folder
+        for part, patterns in self.file_patterns(folder).items():
+            yield part, read_data_file(find_file(folder, patterns, f"the problems of {self.name}"))
+
+    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
+        """The first ``limit`` problems of a split, in the order of the file; nothing is drawn."""
+        del seed
+        if split not in self.splits:
+            fix = f"use {' or '.join(self.splits)}"
+            raise InputError("split", split, f"not a split of {self.name}", fix)
+        return [entry.problem for entry in self.all_problems.values() if entry.split == split][:limit]
+
+    def entry(self, problem: Problem) -> CodeProblem:
+        """All there is to the problem with this id. Raises InputError if the data do not have it."""
+        if problem.id not in self.all_problems:
+            some = ", ".join(list(self.all_problems)[:2])
+            problem_text = f"no problem of {self.name} has it"
+            raise InputError("id", problem.id, problem_text, f"use the data's ids, such as {some}")
+        return self.all_problems[problem.id]
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError if the problem has no tests, or if programs cannot be run safely here."""
+        if not self.entry(problem).tests.tests:
+            raise InputError("id", problem.id, "the problem has no tests", "leave it out")
+        _ = self.sandbox  # raises
+
+    def program(self, problem: Problem, response: str) -> str | None:
+        """The program of a response, or None if there is none in it."""
+        entry = self.entry(problem)
+        code = extract_code(response)
+        if code is None:
+            code = extract_code(entry.prefix + response)
+        return None if code is None else with_preamble(entry.preamble, code)
+
+    def result(self, problem: Problem, response: str) -> CodeResult:
+        """How the tests of a response's program go; without a program there are none."""
+        program = self.program(problem, response)
+        if program is None:
+            return CodeResult(tests=())
+        return grade_program(self.sandbox, program, self.entry(problem).tests)
+
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response: its code, and the reason of the first failure."""
+        self.check(problem)
+        program, result = self.program(problem, response), self.result(problem, response)
+        failure = result.first_failure
+        reason = "no code" if program is None else failure.reason
+        if reason == "error":
+            reason = f"error: {failure.detail.partition(':')[0]}"
+        return Verdict(correct=result.passed, extracted=program, reason=reason, grader=self.sandbox.isolation)
+
+    def grade(self, problem: Problem, response: str) -> bool:
+        """Whether the program of the response passes all tests."""
+        return self.result(problem, response).passed
+
+    def settings(self) -> dict[str, Any]:
+        """What verdicts depend on, JSON-ready."""
+        return {
+            "grader": {
+                "isolation": self.sandbox.isolation,
+                "limits": asdict(self.sandbox.limits),
+                "python": platform.python_version(),
+            },
+            "data": self.data,
+        }
+
+
+def with_preamble(preamble: str, code: str) -> str:
+    """``code`` behind ``preamble``, but for its imports from ``__future__``, which Python wants first."""
+    if not preamble or "__future__" not in code:
+        return preamble + code
+    try:
+        statements = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return preamble + code  # the sandbox reports it
+    lines = code.splitlines(keepends=True)
+    first: list[str] = []
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            first.append(ast.unparse(statement) + "\n")
+            for index in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
+                lines[index] = "\n"
+    return "".join(first) + preamble + "".join(lines)

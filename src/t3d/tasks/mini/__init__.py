@@ -1,0 +1,1 @@
+"""The built-in tasks: small, verifiable, with many right answers each."""

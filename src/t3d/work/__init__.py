@@ -1,0 +1,1 @@
+"""Work that outlives its process: whole files, locks, plans, kept units, checkpoints, progress."""

@@ -1,0 +1,143 @@
+"""Checkpoints of transformers' Trainer that are whole or not there, and training that continues from them."""
+
+import hashlib
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from t3d.errors import InputError
+from t3d.work.files import atomic_folder, beside, discard
+
+FILES_NAME = "files.json"
+"""Name and SHA-256 of a checkpoint's other files."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folders ``checkpoint-N``, the newest last."""
+    found = [(path.name.removeprefix("checkpoint-"), path) for path in folder.glob("checkpoint-*")]
+    return [path for _, path in sorted((int(number), path) for number, path in found if number.isdecimal())]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to continue from, if there is one."""
+    return next(reversed(checkpoints(folder)), None)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise InputError, naming the file, unless every file of a checkpoint is as it was written."""
+
+    def refuse(path: Path, problem: str) -> InputError:
+        fix = f"delete {folder}; the same command then continues from the checkpoint before it"
+        return InputError("checkpoint", str(path), problem, fix)
+
+    try:
+        expected = json.loads((folder / FILES_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise refuse(folder / FILES_NAME, "missing or damaged") from error
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise refuse(path, "missing")
+        if _sha256(path) != digest:
+            raise refuse(path, "truncated or damaged")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class LogAtSave(TrainerCallback):
+    """Logs with every checkpoint, so that no average of the log spans a cut."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Runs after the Trainer's own callback, which decides about saving."""
+        del args, state, kwargs
+        if control.should_save:
+            control.should_log = True
+
+
+class CheckpointingTrainer(Trainer):
+    """A Trainer that may be killed at any moment, in the middle of a checkpoint or of removing one too.
+
+    It keeps the newest ``save_total_limit`` checkpoints, and the best one if it was evaluated when saved.
+    Continue with ``train_from(newest_checkpoint(folder))``; a subclass adds files in
+    :meth:`save_further_files`.
+    """
+
+    _unfinished: Path | None = None
+    """Where the Trainer writes while a checkpoint is being saved."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(LogAtSave)
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train on from a checkpoint, or from the start; load the weights only where training was over.
+
+        Raises InputError for a damaged checkpoint.
+        """
+        if checkpoint is None:
+            self.train()
+            return
+        check_checkpoint(checkpoint)
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:  # The Trainer would add a step if this is not an epoch's end.
+            self.state = state
+            super()._load_from_checkpoint(str(checkpoint))
+
+    def save_further_files(self, folder: Path) -> None:
+        """Called in all processes with the folder of an unfinished checkpoint; the first is to write."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        run_folder = Path(self._get_output_dir(trial))
+        folder = run_folder / f"checkpoint-{self.state.global_step}"
+        partial = beside(folder, "partial")
+        with atomic_folder(folder) if self.args.should_save else nullcontext():
+            self.accelerator.wait_for_everyone()
+            self._unfinished = partial
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._unfinished = None
+            self.accelerator.wait_for_everyone()
+            self.save_further_files(partial)
+            if self.args.should_save:
+                for path in (partial / folder.name).iterdir():
+                    os.replace(path, partial / path.name)
+                (partial / folder.name).rmdir()
+                self._name_best(run_folder)
+                self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
+                files = sorted(path for path in partial.rglob("*") if path.is_file())
+                digests = {path.relative_to(partial).as_posix(): _sha256(path) for path in files}
+                (partial / FILES_NAME).write_text(json.dumps(digests, indent=1), encoding="utf-8")
+        if self.args.should_save and self.args.save_total_limit:
+            best = self.state.best_model_checkpoint
+            for old in checkpoints(run_folder)[: -self.args.save_total_limit]:
+                if str(old) != best:
+                    discard(old)
+
+    def _name_best(self, run_folder: Path) -> None:
+        """The Trainer looks for the best checkpoint in the unfinished folder: say where it will be."""
+        best = run_folder / f"checkpoint-{self.state.best_global_step}"
+        if self.state.best_global_step == self.state.global_step or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        check_checkpoint(Path(resume_from_checkpoint))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -1,0 +1,162 @@
+"""Programs and their tests: what counts as passed, why not, and what is taken from a response."""
+
+import sys
+import time
+
+import pytest
+
+from t3d.errors import InputError
+from t3d.grading.code import (
+    CaseResult,
+    CodeResult,
+    FunctionTests,
+    _end_of,
+    extract_code,
+    grade_program,
+    grade_programs,
+)
+from t3d.sandbox.process import Outcome
+from t3d.sandbox.sandbox import Limits, Sandbox
+
+
+@pytest.fixture(scope="module")
+def walls():
+    if sys.platform != "linux":
+        pytest.skip("needs Linux")
+    try:
+        return Sandbox(limits=Limits(time_limit_s=5.0))
+    except InputError as error:
+        pytest.skip(error.problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("```python\nx = 1\n```", "x = 1"),
+        ("First:\n```python\nx = 1\n```\nbetter:\n```python\n\n  x = 2\n```\nDone.", "x = 2"),
+        ("```python\nx = 1", None),
+        ("x = 1", None),
+        ("```\nx = 1\n```", None),
+        ("", None),
+        ("```python\nx = 1\n```\n```python\nx = 2", "x = 1"),
+        ("```python```", ""),
+    ],
+)
+def test_the_last_closed_block_is_the_program(text, code):
+    assert extract_code(text) == code
+
+
+@pytest.mark.parametrize(
+    ("program", "test", "reason", "detail"),
+    [
+        ("def f(): return 1", "assert f() == 1", "passed", ""),
+        ("def f(): return 2", "assert f() == 1", "wrong", "AssertionError"),
+        ("def f(): return 2", "assert f() == 1, 'two'", "wrong", "AssertionError: two"),
+        ("def f(): return 2", "", "passed", ""),
+        ("def g(): return 1", "assert f() == 1", "error", "NameError: name 'f' is not defined"),
+        ("def f(: return 1", "assert f() == 1", "error", "SyntaxError"),
+        ("assert 1 == 2", "assert True", "error", "AssertionError"),
+        ("raise KeyboardInterrupt", "assert True", "error", "KeyboardInterrupt"),
+        ("class E(BaseException): pass\ndef f(): raise E('\u00e9\\n2')", "f()", "error", "E: \\xe9 2"),
+        (
+            "class E(Exception):\n    def __str__(self): raise SystemExit\ndef f(): raise E",
+            "f()",
+            "error",
+            "E",
+        ),
+        ("def f(): raise SystemExit", "assert f() == 1", "exit", "SystemExit"),
+        ("exit()", "assert True", "exit", "SystemExit"),
+        ("import os; os._exit(0)", "assert True", "exit", "status 0"),
+        ("import os; os._exit(7)", "assert True", "exit", "status 7"),
+        ("def f(): return bytearray(2**31)", "assert f()", "memory", "MemoryError"),
+        ("def f(n): return f(n + 1)", "f(0)", "error", "RecursionError"),
+        ("import os\nwhile True: os.write(1, b'x' * 2**20)", "assert True", "output limit", ""),
+        (
+            "import os\nfor fd in range(3, 99):\n    try: os.write(fd, b'4\\n')\n    except OSError: pass",
+            "assert True",
+            "forged report",
+            "",
+        ),
+    ],
+)
+def test_a_failure_has_its_reason(walls, program, test, reason, detail):
+    (case,) = grade_program(walls, program, FunctionTests(tests=(test,))).tests
+    assert case.reason == reason
+    assert case.detail.startswith(detail)
+    assert case.passed == (reason == "passed")
+
+
+def test_main_blocks_and_input_do_not_disturb_function_tests(walls):
+    program = "def f(): return 1\nif __name__ == '__main__':\n    while True: input()"
+    assert grade_program(walls, program, FunctionTests(tests=("assert f() == 1",))).passed
+    (case,) = grade_program(walls, "x = input()", FunctionTests(tests=("assert True",))).tests
+    assert case.detail.startswith("EOFError")
+
+
+def test_no_tests_are_no_success(walls):
+    result = grade_program(walls, "x = 1", FunctionTests(tests=()))
+    assert not result.passed and result.first_failure.reason == "not run"
+
+
+def test_the_first_test_that_fails_is_the_last_that_runs(walls):
+    tests = FunctionTests(tests=("assert f(1) == 1", "assert f(2) == 1", "assert f(3) == 3"))
+    result = grade_program(walls, "def f(x): return x", tests)
+    assert [case.reason for case in result.tests] == ["passed", "wrong", "not run"]
+    assert not result.passed and result.first_failure.reason == "wrong"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "class Equal:\n    __eq__ = lambda self, other: True\ndef f(): return Equal()",
+        "import sys\ndef f(): return next(c for c in sys._getframe(1).f_code.co_consts if c == 1)",
+    ],
+)
+def test_known_limits_are_those_of_every_grader_that_runs_assertions(walls, program):
+    """As the sandbox's documentation says; if one of these fails some day, it says too little."""
+    assert grade_program(walls, program, FunctionTests(tests=("assert f() == 1",))).passed
+
+
+def test_tests_after_the_end_are_not_run(walls):
+    tests = FunctionTests(tests=("assert True", "f()", "assert True"), time_limit_s=0.3)
+    for program, reason in (
+        ("def f():\n    while True: pass", "timeout"),
+        ("from os import abort as f", "exit"),
+    ):
+        result = grade_program(walls, program, tests)
+        assert [case.reason for case in result.tests] == ["passed", reason, "not run"]
+
+
+def test_used_up_cpu_time_is_a_timeout():
+    outcome = Outcome(reports=(), end="exit", exit_status=-24, seconds=1.0)
+    assert _end_of(outcome) == CaseResult(reason="timeout", detail="CPU time")
+
+
+def test_many_programs_keep_their_order(walls):
+    programs = [
+        (
+            f"import time; time.sleep({0.01 * (9 - number)})\nx = {number}",
+            FunctionTests(tests=(f"assert x % 3 == {number % 2}",)),
+        )
+        for number in range(10)
+    ]
+    expected = [number % 3 == number % 2 for number in range(10)]
+    for concurrency in (1, 5, None):
+        results = grade_programs(walls, programs, concurrency=concurrency)
+        assert [result.passed for result in results] == expected
+    with pytest.raises(InputError, match="concurrency"):
+        next(grade_programs(walls, programs, concurrency=0))
+
+
+def test_programs_run_at_the_same_time(walls):
+    sleeper = ("import time; time.sleep(0.5)", FunctionTests(tests=("pass",)))
+    started = time.monotonic()
+    assert all(result.passed for result in grade_programs(walls, [sleeper] * 8, concurrency=8))
+    assert time.monotonic() - started < 3.0
+
+
+def test_a_result_is_passed_only_with_all_tests():
+    passed, wrong = CaseResult(reason="passed"), CaseResult(reason="wrong")
+    assert CodeResult(tests=(passed, passed)).passed
+    assert not CodeResult(tests=(passed, wrong)).passed
+    assert CodeResult(tests=(passed,)).first_failure == passed

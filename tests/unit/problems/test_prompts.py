@@ -1,0 +1,71 @@
+"""Prompts: one rendering for rollout, training and evaluation; prompt files."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t3d.decoding.llm import decode_requests
+from t3d.errors import InputError
+from t3d.problems.problem import Problem
+from t3d.problems.prompts import prompt_ids, read_prompt_file
+
+
+@given(st.text(max_size=30))
+def test_a_prompt_is_one_user_turn_and_the_opening_of_the_answer(tiny_tokenizer, question):
+    """Byte for byte, the newline after ``assistant`` included (which the released rollout drops)."""
+    expected = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert tiny_tokenizer.decode(prompt_ids(tiny_tokenizer, question)) == expected
+
+
+def test_requests_carry_the_ids_of_their_problems(tiny_tokenizer):
+    problems = [Problem(id="b", question="how many?"), Problem(id="a", question="so?")]
+    requests = decode_requests(tiny_tokenizer, problems)
+    assert [request.id for request in requests] == ["b", "a"]
+    assert requests[1].prompt_ids == tuple(prompt_ids(tiny_tokenizer, "so?"))
+
+
+def write(tmp_path, *lines):
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_prompt_file_is_read_in_order(tmp_path):
+    path = write(
+        tmp_path, '{"question": "1+1?", "answer": 2}', "", '{"id": "x", "question": "é?", "task": "math"}'
+    )
+    assert read_prompt_file(path) == [
+        Problem(id="set/1", question="1+1?", answer="2", task="set"),
+        Problem(id="x", question="é?", answer=None, task="math"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "line 2 of .*not JSON"),
+        ("[]", "line 2 of .*missing or empty"),
+        ("{}", "line 2 of .*missing or empty"),
+        ('{"question": "  "}', "line 2 of .*missing or empty"),
+        ('{"question": 5}', "line 2 of .*missing or empty"),
+        ('{"question": "a", "anwser": "b"}', "line 2 of .*unknown key 'anwser'"),
+        ('{"question": "a", "id": "first"}', "id='first': used twice"),
+        ('{"question": "a \\ud800"}', "question='line 2 of .*half of a surrogate pair"),
+        ('{"question": "a", "solution": "\\udfff"}', "solution='line 2 of .*half of a surrogate pair"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, problem):
+    with pytest.raises(InputError, match=problem):
+        read_prompt_file(write(tmp_path, '{"id": "first", "question": "a"}', line))
+
+
+def test_a_missing_or_empty_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_prompt_file(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="holds no prompt"):
+        read_prompt_file(write(tmp_path, "", "  "))
+
+
+def test_a_line_may_have_a_solution(tmp_path):
+    (problem,) = read_prompt_file(write(tmp_path, '{"question": "1+1?", "solution": "It is 2."}'))
+    assert problem == Problem(id="set/1", question="1+1?", task="set", solution="It is 2.")
