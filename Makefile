@@ -8,27 +8,36 @@ PYTHON ?= python3
 SEED ?= 0
 TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
+WORKERS ?= logical
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# As many processes as cores, four at most: each holds about 1 GB. A file's tests share one process and its fixtures;
+# in the order of collection the long files come first, which evens out the processes.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# The "tower" lets an int stand where a float is expected.
+CHECK_TYPES := --jaxtyping-packages=t3d,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 IS_USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-types check format clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) SEED=$(SEED) TORCH_INDEX_URL=$(TORCH_INDEX_URL) PYTEST_ARGS=$(PYTEST_ARGS)"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) SEED=$(SEED) TORCH_INDEX_URL=$(TORCH_INDEX_URL) WORKERS=$(WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
 
 demo: $(STAMP) ## Distil the bundled teacher and compare both, in minutes on a CPU; writes runs/demo
 	$(BIN)/t3d demo --output runs/demo --seed $(SEED)
 
 test: $(STAMP) ## Run the fast tests; PYTEST_ARGS="-m slow" for the slow ones
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-types: $(STAMP) ## Run the unit tests with every annotation of t3d checked, shapes included
+	$(PYTEST) '$(CHECK_TYPES)' tests/unit $(PYTEST_ARGS)
 
 check: $(STAMP) ## Format, lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff format --check .

@@ -7,6 +7,9 @@ differ from position to position: a wrong mask or a stale key changes them by ab
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # No test needs the network
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # The commands that tests start share the cores with other tests
 
 from collections.abc import Callable
 from pathlib import Path
