@@ -40,7 +40,21 @@ def test_first_loss_is_one_plus_alpha_times_ln_2_plus_the_weighted_path_term(
     assert logged(run, "margin/real") == pytest.approx([0.0], abs=1e-6)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+ACCUMULATED = ("t3d", "paper", "released", "naive_td_path_random", "sft", "dparallel")
+"""One preset for each way in which a preset sums and divides a loss, and draws the states behind it."""
+
+
+def test_the_presets_that_are_accumulated_stand_for_all(tmp_path):
+    names = ("objective", "loss_normaliser", "log_ratio", "path_reduction", "state_source")
+
+    def ways(presets):
+        made = [config(tmp_path, **preset_fields(preset)) for preset in presets]
+        return {tuple(getattr(one, name) for name in names) for one in made}
+
+    assert ways(ACCUMULATED) == ways(PRESETS)
+
+
+@pytest.mark.parametrize("preset", ACCUMULATED)
 def test_accumulating_micro_batches_equals_one_large_batch(checkpoint, trajectories, tmp_path, preset):
     """8 x 1, 4 x 2 and 1 x 8: same weights after three optimizer steps, whatever the lengths."""
     results = []

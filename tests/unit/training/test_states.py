@@ -101,6 +101,7 @@ def test_loss_positions_belong_to_their_examples_and_labels_are_clean_tokens(pre
 
 
 @pytest.mark.parametrize("preset", RANDOM)
+@settings(max_examples=15)
 @given(trajectories, st.integers(0, 50))
 def test_random_masks_ignore_the_order_of_commits(preset, shapes, epoch):
     """The same states of records whose blocks were committed whole, within the preset's probabilities."""
