@@ -7,19 +7,23 @@ import subprocess
 import sys
 
 import pytest
+from bare_package import BARE_T3D
 
 from t3d.errors import InputError
 from t3d.work.claim import InUseError, claim, differences, full_plan, join, locked
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
-HOLD = """
+HOLD = (
+    BARE_T3D
+    + """
 import sys, time
 from t3d.work.claim import claim
 with claim(sys.argv[1], {"count": 4}, "chunk-*"):
     print("held", flush=True)
     time.sleep(60)
 """
+)
 
 
 def names(folder):
@@ -157,7 +161,7 @@ def test_a_lock_is_one_run_s_and_may_be_waited_for(tmp_path):
     path = tmp_path / "unit"
     with locked(path), pytest.raises(InUseError, match="another run is using it"), locked(path):
         pytest.fail("locked twice")
-    script = "import sys, time; from pathlib import Path; from t3d.work.claim import locked\n"
+    script = f"{BARE_T3D}import time; from pathlib import Path; from t3d.work.claim import locked\n"
     script += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(0.2)"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
