@@ -1,8 +1,18 @@
 """What tests of whole commands share."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from t3d.cli import main
+
+
+def write_prompts(folder: Path) -> Path:
+    """A prompt file of six problems."""
+    path = folder / "prompts.jsonl"
+    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
 
 
 def run_failing(arguments: Sequence[str], capsys) -> str:

@@ -1,8 +1,7 @@
 """Fixtures of the tests of whole commands."""
 
-import json
-
 import pytest
+from command_helpers import write_prompts
 
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import roll_out
@@ -13,10 +12,7 @@ from t3d.problems.problem import Problem
 @pytest.fixture
 def prompts(tmp_path):
     """A prompt file of six problems."""
-    path = tmp_path / "prompts.jsonl"
-    rows = [{"id": str(index), "question": f"how many apples {index}", "answer": "1"} for index in range(6)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+    return write_prompts(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_helpers import run_failing
+from command_helpers import run_failing, write_prompts
 
 from t3d.cli import main
 from t3d.decoding import rollout
@@ -50,12 +50,18 @@ def read_only(tmp_path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.fixture
-def commands(checkpoint, prompts, tmp_path):
-    """Arguments of each command but --output."""
-    model = ["--model", str(checkpoint)]
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A folder on a good disk."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def commands(checkpoint, work):
+    """Arguments of each command but --output; the trajectories of ``rollout`` are in the folder ``work``."""
+    model, prompts = ["--model", str(checkpoint)], write_prompts(work)
     rollout_command = ["rollout", *model, "--prompts", str(prompts), "--chunk-size", "2", *SHORT]
-    trajectories = tmp_path / "trajectories.parquet"
+    trajectories = work / "trajectories.parquet"
     assert main([*rollout_command, "--output", str(trajectories)]) == 0
     train = ["train", *model, "--trajectories", str(trajectories), "--device", "cpu"]
     train += ["--num-optimizer-steps", "9", "--batch-size", "2", "--save-every", "3"]
@@ -65,6 +71,14 @@ def commands(checkpoint, prompts, tmp_path):
         "eval": ["eval", *model, "--prompts", str(prompts), "--chunk-size", "2", *SHORT],
         "train": train,
     }
+
+
+@pytest.fixture(scope="module")
+def checkpoint_size(commands, work) -> int:
+    """Bytes of a checkpoint of the training."""
+    command = [*commands["train"], "--num-optimizer-steps", "3", "--output", str(work / "size")]
+    assert main(command) == 0
+    return sum(path.stat().st_size for path in (work / "size").rglob("checkpoint-3/*"))
 
 
 def fill(folder: Path, leave: int) -> Path:
@@ -90,7 +104,7 @@ def fills_at(monkeypatch, module, name: str, call: int, disk: Path) -> None:
 
 @pytest.mark.parametrize("call", [1, 2])
 def test_rollout_on_a_disk_that_fills_up_keeps_its_chunks(
-    commands, small_disk, tmp_path, monkeypatch, capsys, call
+    commands, small_disk, work, monkeypatch, capsys, call
 ):
     command = [*commands["rollout"], "--output", str(small_disk / "out.parquet")]
     with monkeypatch.context() as patch:
@@ -104,7 +118,7 @@ def test_rollout_on_a_disk_that_fills_up_keeps_its_chunks(
     assert not (small_disk / "out.parquet").exists()
     (small_disk / "ballast").unlink()
     assert main(command) == 0
-    whole = read_trajectories(tmp_path / "trajectories.parquet")
+    whole = read_trajectories(work / "trajectories.parquet")
     assert read_trajectories(small_disk / "out.parquet") == whole
 
 
@@ -131,17 +145,15 @@ def test_eval_on_a_disk_that_fills_up_keeps_its_responses(commands, small_disk, 
 
 
 @pytest.mark.parametrize("leave", [0, 30_000, 150_000, 400_000])
-def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(commands, small_disk, capsys, leave):
+def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(
+    commands, checkpoint_size, small_disk, capsys, leave
+):
     """What is left is too little for a checkpoint: model, optimizer, reference and state fail in turn."""
     output = small_disk / "run"
     command = [*commands["train"], "--output", str(output)]
-    short = [*command, "--num-optimizer-steps", "3"]
-    assert main([*short, "--output", str(small_disk / "size")]) == 0
-    size = sum(path.stat().st_size for path in (small_disk / "size").rglob("checkpoint-3/*"))
-    subprocess.run(["rm", "-r", str(small_disk / "size")], check=True)
-    assert leave < size
+    assert leave < checkpoint_size
     output.mkdir()
-    ballast = fill(small_disk, size + 60_000 + leave)
+    ballast = fill(small_disk, checkpoint_size + 60_000 + leave)
     text = run_failing(command, capsys)
     assert "run/checkpoints/checkpoint-6" in text
     assert "No space left on device" in text
@@ -156,14 +168,14 @@ def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(commands, small
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # datasets leaves its file open
 @pytest.mark.parametrize("leave", [0, 4096, 200_000, 700_000])
 def test_a_folder_of_datasets_on_a_disk_that_is_too_small(
-    commands, checkpoint, small_disk, tmp_path, capsys, leave
+    commands, checkpoint, small_disk, work, capsys, leave
 ):
     """What is left is too little for the data set and its cache: the cache and the copy fail in turn."""
-    records = read_trajectories(tmp_path / "trajectories.parquet")
+    records = read_trajectories(work / "trajectories.parquet")
     many = [dataclasses.replace(one, id=f"{one.id}/{index}") for one in records for index in range(100)]
-    write_trajectories(tmp_path / "many.parquet", many)
+    write_trajectories(work / "many.parquet", many)
     fill(small_disk, leave)
-    command = ["data", "convert", "--input", str(tmp_path / "many.parquet"), "--to-format", "d3llm"]
+    command = ["data", "convert", "--input", str(work / "many.parquet"), "--to-format", "d3llm"]
     text = run_failing([*command, "--model", str(checkpoint), "--output", str(small_disk / "set")], capsys)
     assert str(small_disk / "set") in text
     assert "Fix: free space on that disk" in text
