@@ -77,14 +77,29 @@ def cases(draw, max_requests=4):
 # --- equality with the specification ----------------------------------------------------------------
 
 
-@settings(max_examples=50)
-@given(cases(), st.integers(1, 4))
-def test_the_engine_equals_the_reference(tiny_model, case, batch_size):
-    """Token for token, step for step, forward for forward; ragged batches, fewer rows than requests."""
+WAYS = {
+    "fused": {},
+    "separate commits": {"fuse_commits": False},
+    "fixed shapes": {"fixed_shapes": True},
+    "fixed shapes, separate commits": {"fixed_shapes": True, "fuse_commits": False},
+}
+"""Fixed shapes: the padded forwards that a GPU replays, run one by one."""
+
+
+@settings(max_examples=20)
+@given(cases(), st.integers(1, 4), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_every_way_to_run_the_engine_equals_the_reference(tiny_model, case, batch_size, budget, random):
+    """Token for token, step for step, forward for forward: alone or in ragged batches, in any order."""
     lengths, fields, stops = case
     requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
-    expected = run_reference(tiny_model, requests, params, stops)
-    assert run(tiny_model, requests, params, stops, max_batch_size=batch_size) == expected
+    expected = dict(zip(requests, run_reference(tiny_model, requests, params, stops), strict=True))
+    for name, way in WAYS.items():
+        shuffled = random.sample(requests, len(requests))
+        sizes = {"max_batch_size": batch_size, "max_prefill_tokens": budget}
+        completions = run(tiny_model, shuffled, params, stops, **sizes, **way)
+        fused = [dataclasses.replace(completion, num_commit_forwards=0) for completion in completions]
+        assert fused == [expected[request] for request in shuffled], name
+        assert completions == fused or "separate" in name
 
 
 @pytest.mark.parametrize(
@@ -175,17 +190,6 @@ def test_float32_decoding_equals_the_reference(make_model):
 # --- independence of the batch ----------------------------------------------------------------------
 
 
-@settings(max_examples=15)
-@given(cases(max_requests=5), st.randoms(use_true_random=False), st.integers(1, 5))
-def test_a_request_gives_the_same_in_any_batch_and_order(tiny_model, case, random, batch_size):
-    lengths, fields, stops = case
-    requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
-    alone = {request.id: run(tiny_model, [request], params, stops)[0] for request in requests}
-    shuffled = random.sample(requests, len(requests))
-    completions = run(tiny_model, shuffled, params, stops, max_batch_size=batch_size)
-    assert completions == [alone[request.id] for request in shuffled]
-
-
 def test_each_completion_is_reported_once_as_soon_as_it_is_there(tiny_model):
     requests, reported = requests_of([3, 4, 5, 6, 9], seed=1), []
     params = DecodeParams(temperature=1.0, max_new_tokens=16)
@@ -205,27 +209,6 @@ def test_equal_prompts_under_two_ids_are_sampled_independently(tiny_model):
     assert first.response_ids != second.response_ids
     first, second = run(tiny_model, requests, DecodeParams(temperature=0.0, max_new_tokens=12))
     assert first.response_ids == second.response_ids
-
-
-@settings(max_examples=25)
-@given(cases(max_requests=5), st.integers(1, 5), st.integers(1, 9))
-def test_fused_commits_change_nothing(tiny_model, case, batch_size, budget):
-    lengths, fields, stops = case
-    requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
-    separate = run(tiny_model, requests, params, stops, max_batch_size=batch_size, fuse_commits=False)
-    fused = run(tiny_model, requests, params, stops, max_batch_size=batch_size, max_prefill_tokens=budget)
-    assert [dataclasses.replace(completion, num_commit_forwards=0) for completion in separate] == fused
-
-
-@settings(max_examples=25)
-@given(cases(max_requests=5), st.integers(1, 5), st.booleans())
-def test_fixed_shapes_change_nothing(tiny_model, case, batch_size, fuse):
-    """The padded forwards that a GPU replays, run one by one."""
-    lengths, fields, stops = case
-    requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
-    sizes = {"max_batch_size": batch_size, "fuse_commits": fuse}
-    plain = run(tiny_model, requests, params, stops, **sizes)
-    assert run(tiny_model, requests, params, stops, fixed_shapes=True, **sizes) == plain
 
 
 def test_an_engine_reuses_its_slots_and_two_runs_at_once_do_not_share_them(tiny_model):
