@@ -20,7 +20,6 @@ from t3d.attention.masks import block_causal_mask
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import candidate_tokens
-from t3d.decoding.schedule import num_transfer_tokens
 from t3d.decoding.transfer import transfer_mask
 from t3d.trajectory import visible_length
 
@@ -34,7 +33,7 @@ class Counted:
         assert params.temperature == 0, "the baselines are greedy"
         self.model, self.params = model, params
         self.mask_token_id, self.stop_token_ids = mask_token_id, tuple(stop_token_ids)
-        self.plan = num_transfer_tokens(params.block_size, params.steps_per_block)
+        self.plan = params.schedule
         self.forwards: list[tuple[int, int]] = []
         """(query tokens, positions with logits) of each forward."""
 

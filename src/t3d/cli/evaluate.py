@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -17,7 +17,7 @@ from t3d.cli.options import (
     named_task,
     parse_list,
 )
-from t3d.decoding.params import Confidence, DecodeParams
+from t3d.decoding.params import Confidence, DecodeParams, StaticRemasking
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.grid import EvalConfig, Grid, evaluate_grid
 from t3d.grading.math_worker import GraderName
@@ -68,7 +68,7 @@ class Eval(ModelChoice, PromptChoice):
     """With commas: confidence thresholds; a step commits all positions above, such as 0.9."""
     entropy_bound: str | None = None
     """With commas: bounds; a step commits the surest positions while their entropies add up to less."""
-    remasking: Literal["low_confidence_static", "sequential", "random"] = "low_confidence_static"
+    remasking: StaticRemasking = "low_confidence_static"
     """Which positions a step of a given number of tokens commits."""
     confidence: Confidence = DecodeParams.confidence
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""

@@ -45,14 +45,14 @@ class LLM:
         model: str | Path | LoadedModel | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        max_batch_size: int = 256,
-        max_model_len: int | None = None,
+        max_batch_size: int = EngineConfig.max_batch_size,
+        max_model_len: int | None = EngineConfig.max_model_len,
         device: str = "auto",
         dtype: str = "auto",
         tp_plan: str | None = None,
         stop_token_ids: Sequence[int] | None = None,
-        max_prefill_tokens: int = 2048,
-        enforce_eager: bool = True,
+        max_prefill_tokens: int = EngineConfig.max_prefill_tokens,
+        enforce_eager: bool = EngineConfig.enforce_eager,
     ) -> None:
         if tp_plan is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
             fix = "give its folder or hub id, or share it with load_model(..., tp_plan=...)"
@@ -126,7 +126,7 @@ class LLM:
         other denoising steps leave, masks as "░".
         """
         jobs = _jobs(self.requests(prompts, ids), DecodeParams() if params is None else params)
-        return self._told(self._engine.stream(jobs, provisional=provisional))
+        return self._told(self._engine.stream(jobs, detail="steps" if provisional else "blocks"))
 
     def _told(self, updates: Iterator[BlockUpdate]) -> Iterator[BlockUpdate]:
         """The engine's updates with their texts."""
@@ -157,14 +157,12 @@ class LLM:
     ) -> list[Completion]:
         """:meth:`generate` for requests that have ids and token ids already."""
         told: dict[str, Completion] = {}
-
-        def tell(completion: Completion) -> None:
-            told[completion.id] = self._with_text(completion)
-            if on_finish is not None:
-                on_finish(told[completion.id])
-
         try:
-            self._engine.decode(_jobs(requests, params), tell)
+            for update in self._engine.stream(_jobs(requests, params), detail="completions"):
+                assert update.completion is not None, "no other updates were asked for"
+                told[update.id] = self._with_text(update.completion)
+                if on_finish is not None:
+                    on_finish(told[update.id])
             return completions_of(requests, told, on_error=on_error)
         except DecodingError as error:
             error.completions = {name: told[name] for name in error.completions}

@@ -1,21 +1,17 @@
 """How to decode: the block schedule, the transfer strategy and the sampling."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from t3d.decoding.schedule import check_block_schedule
-from t3d.errors import InputError
+from t3d.errors import InputError, require_at_least_zero, require_positive
 
-Remasking = Literal[
-    "low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"
-]
+StaticRemasking = Literal["low_confidence_static", "sequential", "random"]
+"""Strategies that commit exactly as many tokens as the schedule plans."""
+AdaptiveRemasking = Literal["low_confidence_dynamic", "entropy_bounded"]
+"""Strategies that may commit more where the model is sure."""
+Remasking = Literal[StaticRemasking, AdaptiveRemasking]
+"""The rule of each is in :mod:`t3d.decoding.transfer`."""
 Confidence = Literal["model", "sampled"]
-
-
-def _require(field: str, value: object, holds: bool, problem: str, fix: str) -> None:
-    if not holds:
-        raise InputError(field, value, problem, fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +42,32 @@ class DecodeParams:
     """Seed of the sampling noise."""
 
     def __post_init__(self) -> None:
-        check_block_schedule(self.block_size, self.steps_per_block)
-        for field, choices in (("remasking", get_args(Remasking)), ("confidence", get_args(Confidence))):
-            value = getattr(self, field)
-            _require(field, value, value in choices, "not known", f"use one of {', '.join(choices)}")
-        finite = 0 <= self.temperature < math.inf
-        _require("temperature", self.temperature, finite, "not a number of 0 or more", "use 0 or more")
-        _require("top_k", self.top_k, self.top_k >= 0, "negative", "use 0 (all) or a positive count")
-        _require("top_p", self.top_p, 0 < self.top_p <= 1, "not in (0, 1]", "use 1 to keep all tokens")
-        _require(
-            "max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "not positive", "use 1 or more"
-        )
-        threshold = self.confidence_threshold
-        _require(
-            "confidence_threshold", threshold, 0 <= threshold <= 1, "not in [0, 1]", "use for example 0.9"
-        )
-        bound = self.entropy_bound
-        _require("entropy_bound", bound, 0 <= bound < math.inf, "not a number of 0 or more", "use 0 or more")
-        is_int64 = -(2**63) <= self.seed < 2**63
-        _require("seed", self.seed, is_int64, "not an integer of 64 bits", "use for example 0")
+        require_positive(self, "block_size", "steps_per_block", "max_new_tokens")
+        require_at_least_zero(self, "temperature", "entropy_bound")
+        fits, size = self.steps_per_block <= self.block_size, self.block_size
+        too_many = f"exceeds block_size={size}, and each step commits at least one token"
+        strategies, kinds = get_args(Remasking), get_args(Confidence)
+        is_threshold, is_int64 = 0 <= self.confidence_threshold <= 1, -(2**63) <= self.seed < 2**63
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
-        _require(
-            "confidence",
-            self.confidence,
-            not greedy_sampled,
-            "always 1 at temperature=0",
-            "use confidence='model'",
-        )
+        for field, holds, problem, fix in (
+            ("steps_per_block", fits, too_many, f"use at most steps_per_block={size}"),
+            ("remasking", self.remasking in strategies, "not known", f"use one of {', '.join(strategies)}"),
+            ("confidence", self.confidence in kinds, "not known", f"use one of {', '.join(kinds)}"),
+            ("top_k", self.top_k >= 0, "negative", "use 0 (all) or a positive count"),
+            ("top_p", 0 < self.top_p <= 1, "not in (0, 1]", "use 1 to keep all tokens"),
+            ("confidence_threshold", is_threshold, "not in [0, 1]", "use for example 0.9"),
+            ("seed", is_int64, "not an integer of 64 bits", "use for example 0"),
+            ("confidence", not greedy_sampled, "always 1 at temperature=0", "use confidence='model'"),
+        ):
+            if not holds:
+                raise InputError(field, getattr(self, field), problem, fix)
+
+    @property
+    def schedule(self) -> tuple[int, ...]:
+        """Tokens planned for commit at each step of a block; the remainder goes to the first steps.
+
+        A block that starts with prompt tokens has fewer masks: each step then commits
+        ``min(planned, masks left)`` and the block ends as soon as no mask is left.
+        """
+        quotient, remainder = divmod(self.block_size, self.steps_per_block)
+        return tuple(quotient + (step < remainder) for step in range(self.steps_per_block))

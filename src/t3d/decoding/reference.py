@@ -13,7 +13,6 @@ from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
-from t3d.decoding.schedule import num_transfer_tokens
 from t3d.decoding.transfer import transfer_mask
 from t3d.trajectory import visible_length
 
@@ -41,7 +40,7 @@ def decode_reference(
         position = torch.arange(len(ids))[None]
         noise_mask = (position[:, block_start:] >= prompt_length).clone()
         mask = block_causal_mask(position, position, torch.ones_like(position, dtype=torch.bool), size)
-        for num_planned in num_transfer_tokens(size, params.steps_per_block):
+        for num_planned in params.schedule:
             if not noise_mask.any():
                 break
             denoising_step += 1

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.transfer import NEEDS_ENTROPY
 
 TOKEN_STREAM, ORDER_STREAM = 101, 102
 """Names of the random streams of decoding: the drawn token, and the order of ``random``."""
@@ -85,6 +86,6 @@ def candidate_tokens(
     logprob_M = (logits_MV.gather(-1, token_M[:, None]) - log_normaliser_M1)[:, 0]
     by_model = params.confidence == "model" or sampled_prob_M is None
     entropy_M = None
-    if params.remasking == "entropy_bounded":
+    if params.remasking in NEEDS_ENTROPY:
         entropy_M = torch.special.entr((logits_MV - log_normaliser_M1).exp()).sum(-1)
     return Candidates(token_M, logprob_M.exp() if by_model else sampled_prob_M, logprob_M, entropy_M)

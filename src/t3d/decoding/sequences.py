@@ -1,20 +1,27 @@
-"""The sequences being decoded, one per slot, as arrays on the host.
+"""The sequences being decoded, one per slot, as arrays on the host, and those that wait for a slot.
 
-R rows (= slots), L positions. The tokens of a block are decided on the device; which positions are
-still masked, where blocks begin and what is committed is known here, so a forward needs one read.
+R rows (= slots), L positions, S block size, T tokens of a forward, M masked positions of it. The tokens of
+a block are decided on the device; which positions are still masked, where blocks begin and what is
+committed is known here, so a forward needs one read.
 """
 
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from t3d.attention.slots import SlotCache, Spans
 from t3d.counter_rng import stable_key
-from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest
-from t3d.decoding.decide import Decisions, sampling_key
+from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, num_positions_needed
+from t3d.decoding.decide import Decisions, MaskedPositions, sampling_key
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.schedule import num_transfer_tokens
 from t3d.trajectory import visible_length
+
+Detail = Literal["completions", "blocks", "steps"]
+"""Which updates are wanted: those with a completion, of every block, or of every denoising step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +32,51 @@ class Job:
     params: DecodeParams
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """One forward of all rows: what it reads and writes, and what may be decided after it."""
+
+    spans: Spans
+    ids_T: np.ndarray
+    row_M: np.ndarray
+    position_M: np.ndarray
+    masked: list[MaskedPositions]
+    """The same positions, by group of rows."""
+    written_R: np.ndarray
+    """Clean tokens that each row writes."""
+    denoises_R: np.ndarray
+    """Whether its active block rides along."""
+    is_commit_R: np.ndarray
+    """Whether it only writes a finished block."""
+    writes_prompt: bool
+
+
 class RowTable:
     """State of all slots; rows ``0 .. num_active - 1`` are being decoded."""
 
-    def __init__(self, num_rows: int, num_positions: int, max_block_size: int, mask_token_id: int) -> None:
-        self.mask_token_id = mask_token_id
-        self.num_rows, self.num_active = num_rows, 0
-        self._groups: list[tuple[DecodeParams, np.ndarray]] | None = None
-        self.jobs: list[Job] = []
-        self.admitted_at: list[float] = []
-        cells = (num_rows, num_positions)
+    def __init__(
+        self, jobs: Sequence[Job], max_rows: int, mask_token_id: int, stop_token_ids: frozenset[int]
+    ) -> None:
+        self.mask_token_id, self.stop_token_ids = mask_token_id, stop_token_ids
+        self.waiting = deque(jobs)
+        self.num_rows, self.num_active = min(max_rows, len(jobs)), 0
+        self.num_positions = max((num_positions_needed(job.request, job.params) for job in jobs), default=0)
+        self._groups: dict[object, int] = {}
+        """Numbers of the groups of rows whose tokens are decided in one call, by what that depends on."""
+        self.job_R = np.empty(self.num_rows, dtype=object)
+        self.admitted_at_R = np.zeros(self.num_rows)
+        cells = (self.num_rows, self.num_positions)
         self.ids_RL = np.full(cells, mask_token_id, dtype=np.int64)
         self.steps_RL = np.zeros(cells, dtype=np.int64)
         self.logprobs_RL = np.zeros(cells)
         self.undecided_RL = np.zeros(cells, dtype=bool)
+        max_block_size = max((job.params.block_size for job in jobs), default=0)
         # A planned count of 0 after the last step: no block gets there with a mask left.
-        self.schedule_RS = np.zeros((num_rows, max_block_size + 1), dtype=np.int64)
+        self.schedule_RS = np.zeros((self.num_rows, max_block_size + 1), dtype=np.int64)
         (
             self.key_R,
             self.seed_R,
+            self.group_R,
             self.prompt_length_R,
             self.block_size_R,
             self.max_new_tokens_R,
@@ -52,26 +85,34 @@ class RowTable:
             self.step_in_block_R,
             self.denoising_steps_R,
             self.commits_R,
-        ) = np.zeros((10, num_rows), dtype=np.int64)
+        ) = np.zeros((11, self.num_rows), dtype=np.int64)
 
-    def admit(self, row: int, job: Job) -> None:
-        """Put a request into a free row: the next one, or one whose request has finished."""
-        request, params = job.request, job.params
-        self._groups = None
-        if row == self.num_active:
+    @property
+    def unfinished(self) -> list[DecodeRequest]:
+        """Requests in rows, and those that wait."""
+        return [job.request for job in [*self.job_R[: self.num_active], *self.waiting]]
+
+    def admit(self) -> bool:
+        """Fill free rows with waiting requests; whether there is anything to do."""
+        while self.waiting and self.num_active < self.num_rows:
             self.num_active += 1
-            self.jobs.append(job)
-            self.admitted_at.append(0.0)
-        self.jobs[row], self.admitted_at[row] = job, time.perf_counter()
+            self._begin(self.num_active - 1, self.waiting.popleft())
+        return self.num_active > 0
+
+    def _begin(self, row: int, job: Job) -> None:
+        """Put a request into a row."""
+        request, params = job.request, job.params
+        self.job_R[row], self.admitted_at_R[row] = job, time.perf_counter()
         length, size = len(request.prompt_ids), params.block_size
         self.ids_RL[row, :length] = request.prompt_ids
         self.ids_RL[row, length:] = self.mask_token_id
         self.undecided_RL[row, :length] = False
         self.undecided_RL[row, length:] = True
         self.schedule_RS[row] = 0
-        self.schedule_RS[row, : params.steps_per_block] = num_transfer_tokens(size, params.steps_per_block)
+        self.schedule_RS[row, : params.steps_per_block] = params.schedule
         self.key_R[row] = stable_key(request.id)
         self.seed_R[row] = params.seed
+        self.group_R[row] = self._groups.setdefault(sampling_key(params), len(self._groups))
         self.prompt_length_R[row] = length
         self.block_size_R[row] = size
         self.max_new_tokens_R[row] = params.max_new_tokens
@@ -79,34 +120,32 @@ class RowTable:
         self.block_start_R[row] = length // size * size
         self.step_in_block_R[row] = self.denoising_steps_R[row] = self.commits_R[row] = 0
 
-    def move(self, source: int, target: int) -> None:
-        """Copy a row over another one."""
-        self.jobs[target], self.admitted_at[target] = self.jobs[source], self.admitted_at[source]
-        for values in vars(self).values():
-            if isinstance(values, np.ndarray):
-                values[target] = values[source]
+    def schedule(self, max_prefill_tokens: int, *, fuse_commits: bool) -> Forward:
+        """The next forward: each row's clean tokens that are not written yet, and its active block."""
+        active = slice(0, self.num_active)
+        committed_R, size_R = self.committed_R[active], self.block_size_R[active]
+        written_R, denoises_R = self._share_out(max_prefill_tokens, fuse_commits)
+        end_R = np.where(denoises_R, self.block_start_R[active] + size_R, committed_R + written_R)
+        used = np.flatnonzero(end_R > committed_R)
+        spans = Spans(slot_R=used, start_R=committed_R[used], end_R=end_R[used], block_size_R=size_R[used])
+        noise_mask_RS = self._active_masks() & denoises_R[:, None]
+        row_M, column_M = np.nonzero(noise_mask_RS)
+        position_M = self.block_start_R[row_M] + column_M
+        has_begun_R = self.denoising_steps_R[active] > 0
+        return Forward(
+            spans=spans,
+            ids_T=self.ids_RL[spans.slot_T, spans.position_T],
+            row_M=row_M,
+            position_M=position_M,
+            masked=self._by_group(noise_mask_RS, row_M, position_M),
+            written_R=written_R,
+            denoises_R=denoises_R,
+            is_commit_R=~denoises_R & (written_R > 0) & has_begun_R,
+            writes_prompt=bool(((written_R > 0) & ~has_begun_R).any()),
+        )
 
-    def drop_last(self) -> None:
-        """Give up the last active row."""
-        self.num_active -= 1
-        self._groups = None
-        del self.jobs[self.num_active :], self.admitted_at[self.num_active :]
-
-    def _active_blocks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Index of the active rows ``[R, 1]``, positions of their blocks and which are inside ``[R, S]``."""
-        active = np.arange(self.num_active)
-        start_R1, size_R1 = self.block_start_R[active, None], self.block_size_R[active, None]
-        column_S = np.arange(int(size_R1.max()))
-        position_RS = np.minimum(start_R1 + column_S, self.ids_RL.shape[1] - 1)
-        return active[:, None], position_RS, column_S < size_R1
-
-    def active_masks(self) -> np.ndarray:
-        """Which positions of each active block are still masked: bool ``[R, S]``."""
-        row_R1, position_RS, is_inside_RS = self._active_blocks()
-        return self.undecided_RL[row_R1, position_RS] & is_inside_RS
-
-    def share_out(self, max_prefill_tokens: int, fuse_commits: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Clean tokens that each row writes in the next forward, and whether its active block rides along."""
+    def _share_out(self, max_prefill_tokens: int, fuse_commits: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Clean tokens that each row writes (``written_R``), and whether its active block rides along."""
         active = slice(0, self.num_active)
         unwritten_R, size_R = self.block_start_R[active] - self.committed_R[active], self.block_size_R[active]
         written_R = unwritten_R.copy()
@@ -121,46 +160,104 @@ class RowTable:
             denoises_R[row] &= granted == unwritten_R[row]
         return written_R, denoises_R
 
-    def sampling_groups(self) -> list[tuple[DecodeParams, np.ndarray]]:
-        """Active rows by what deciding their tokens depends on; kept until the rows change."""
-        if self._groups is None:
-            by_key: dict[tuple[object, ...], list[int]] = {}
-            for row, job in enumerate(self.jobs):
-                by_key.setdefault(sampling_key(job.params), []).append(row)
-            self._groups = [(self.jobs[rows[0]].params, np.array(rows)) for rows in by_key.values()]
-        return self._groups
+    def _by_group(
+        self, noise_mask_RS: np.ndarray, row_M: np.ndarray, position_M: np.ndarray
+    ) -> list[MaskedPositions]:
+        found, group_M = [], self.group_R[row_M]
+        for group in np.unique(group_M):
+            index_M = np.flatnonzero(group_M == group)
+            row = row_M[index_M]
+            members, step_M = np.unique(row), self.denoising_steps_R[row] + 1
+            masked = MaskedPositions(
+                params=self.job_R[members[0]].params,
+                index_M=index_M,
+                noise_mask_RS=noise_mask_RS[members],
+                num_planned_R=self.schedule_RS[members, self.step_in_block_R[members]],
+                counter_M=(self.seed_R[row], self.key_R[row], position_M[index_M], step_M),
+            )
+            found.append(masked)
+        return found
 
-    def commit(self, row_M: np.ndarray, position_M: np.ndarray, decisions: Decisions) -> None:
-        """Write what a step decided for these masked positions."""
+    def commit(self, forward: Forward, decisions: Decisions) -> np.ndarray:
+        """Note what a forward wrote and what was decided; returns the rows whose blocks are clean now."""
+        active = slice(0, self.num_active)
+        # Clean tokens are written now; the active block counts as unwritten until it rides as a clean one.
+        self.committed_R[active] += forward.written_R
+        self.denoising_steps_R[active] += forward.denoises_R
+        self.step_in_block_R[active] += forward.denoises_R
+        self.commits_R[active] += forward.is_commit_R
         chosen_M = decisions.is_committed_M
-        row, position = row_M[chosen_M], position_M[chosen_M]
+        row, position = forward.row_M[chosen_M], forward.position_M[chosen_M]
         self.ids_RL[row, position] = decisions.token_M[chosen_M]
         self.logprobs_RL[row, position] = decisions.logprob_M[chosen_M]
         self.steps_RL[row, position] = self.denoising_steps_R[row]
         self.undecided_RL[row, position] = False
+        return np.flatnonzero(~self._active_masks().any(1))  # a row that did not denoise has masks left
 
-    def next_block(self, rows: np.ndarray) -> None:
-        """Move rows whose block is clean to their next block."""
-        self.block_start_R[rows] += self.block_size_R[rows]
-        self.step_in_block_R[rows] = 0
+    def finish(
+        self, forward: Forward, clean: np.ndarray, cache: SlotCache, detail: Detail
+    ) -> list[BlockUpdate]:
+        """Next blocks for rows whose block is clean; new requests for rows whose response ends with it."""
+        updates: list[BlockUpdate] = []
+        if detail == "steps":
+            left = np.setdiff1d(np.flatnonzero(forward.denoises_R), clean)
+            updates += [self._update(row, None) for row in left.tolist()]
+        if len(clean) == 0:
+            return updates
+        is_last = self._end_responses(clean)
+        for row, ends in zip(clean.tolist(), is_last.tolist(), strict=True):
+            if ends or detail != "completions":
+                updates.append(self._update(row, self._completion(row) if ends else None))
+        going_on = clean[~is_last]
+        self.block_start_R[going_on] += self.block_size_R[going_on]
+        self.step_in_block_R[going_on] = 0
+        for row in clean[is_last][::-1].tolist():  # so that the last row is none of those still to be freed
+            self._free(row, cache)
+        return updates
 
-    def are_finished(self, rows: np.ndarray, stop_token_ids: np.ndarray) -> list[bool]:
-        """Which of these rows' active blocks, just finished, end the response."""
+    def _free(self, row: int, cache: SlotCache) -> None:
+        """Give a finished row to the next request, or close the gap with the last row."""
+        if self.waiting:
+            self._begin(row, self.waiting.popleft())
+            return
+        last = self.num_active - 1
+        if row != last:
+            cache.move(last, row, int(self.committed_R[last]))
+            for values in vars(self).values():
+                if isinstance(values, np.ndarray):
+                    values[row] = values[last]
+        self.num_active = last
+
+    def _active_blocks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Index of the active rows ``[R, 1]``, positions of their blocks and which are inside ``[R, S]``."""
+        active = np.arange(self.num_active)
+        start_R1, size_R1 = self.block_start_R[active, None], self.block_size_R[active, None]
+        column_S = np.arange(int(size_R1.max()))
+        position_RS = np.minimum(start_R1 + column_S, self.ids_RL.shape[1] - 1)
+        return active[:, None], position_RS, column_S < size_R1
+
+    def _active_masks(self) -> np.ndarray:
+        """Which positions of each active block are still masked: bool ``[R, S]``."""
+        row_R1, position_RS, is_inside_RS = self._active_blocks()
+        return self.undecided_RL[row_R1, position_RS] & is_inside_RS
+
+    def _end_responses(self, rows: np.ndarray) -> np.ndarray:
+        """Which of these rows' active blocks, just finished, end the response: bool, one per row."""
         row_R1, position_RS, is_inside_RS = self._active_blocks()
         row_R1, position_RS, is_inside_RS = row_R1[rows], position_RS[rows], is_inside_RS[rows]
         is_response_RS = is_inside_RS & (position_RS >= self.prompt_length_R[row_R1])
-        is_stop_RS = (self.ids_RL[row_R1, position_RS, None] == stop_token_ids).any(-1)
+        is_stop_RS = np.isin(self.ids_RL[row_R1, position_RS], list(self.stop_token_ids))
         has_stop_R = (is_stop_RS & is_response_RS).any(1)
         length_R = self.block_start_R[rows] + self.block_size_R[rows] - self.prompt_length_R[rows]
-        return (has_stop_R | (length_R >= self.max_new_tokens_R[rows])).tolist()
+        return has_stop_R | (length_R >= self.max_new_tokens_R[rows])
 
-    def update(self, row: int, completion: Completion | None) -> BlockUpdate:
+    def _update(self, row: int, completion: Completion | None) -> BlockUpdate:
         """The active block of a row as an update."""
         prompt_length, start = int(self.prompt_length_R[row]), int(self.block_start_R[row])
         block = slice(max(start, prompt_length), start + int(self.block_size_R[row]))
         tokens, undecided = self.ids_RL[row, block].tolist(), self.undecided_RL[row, block].tolist()
         return BlockUpdate(
-            id=self.jobs[row].request.id,
+            id=self.job_R[row].request.id,
             response_start=block.start - prompt_length,
             token_ids=tuple(
                 None if masked else token for token, masked in zip(tokens, undecided, strict=True)
@@ -169,12 +266,12 @@ class RowTable:
             completion=completion,
         )
 
-    def completion(self, row: int, stop_token_ids: frozenset[int]) -> Completion:
+    def _completion(self, row: int) -> Completion:
         """The completion of a row whose response ends with its active block."""
-        request, params = self.jobs[row].request, self.jobs[row].params
+        request, params = self.job_R[row].request, self.job_R[row].params
         response = slice(self.prompt_length_R[row], self.block_start_R[row] + self.block_size_R[row])
         response_ids = tuple(self.ids_RL[row, response].tolist())
-        length, reason = visible_length(response_ids, tuple(stop_token_ids), params.max_new_tokens)
+        length, reason = visible_length(response_ids, tuple(self.stop_token_ids), params.max_new_tokens)
         return Completion(
             id=request.id,
             prompt_ids=request.prompt_ids,
@@ -187,5 +284,5 @@ class RowTable:
             num_commit_forwards=int(self.commits_R[row]),
             params=params,
             mask_token_id=self.mask_token_id,
-            seconds=time.perf_counter() - self.admitted_at[row],
+            seconds=time.perf_counter() - float(self.admitted_at_R[row]),
         )

@@ -1,12 +1,14 @@
 """What the engine did and how close that was to what the machine can do."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from t3d.attention.slots import Spans
 from t3d.decoding.completion import Completion
+from t3d.decoding.sequences import Forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,6 @@ class EngineStats:
     """Time of the forwards in which a prompt was written; decode time is the rest."""
     flops: float = 0.0
     bytes_moved: float = 0.0
-    _last_wrote_prompt: bool = field(default=False, repr=False)
 
     @classmethod
     def of_model(cls, model: PreTrainedModel, max_batch_size: int) -> "EngineStats":
@@ -78,36 +79,32 @@ class EngineStats:
         return cls(shape=ModelShape.of_model(model), max_batch_size=max_batch_size)
 
     def count_forward(
-        self, spans: Spans, *, num_logits: int, num_steps: int, num_commits: int, writes_prompt: bool
+        self, forward: Forward, *, num_blocks: int, completions: Sequence[Completion], seconds: float
     ) -> None:
-        """Add one forward, with the arithmetic and the memory traffic that it cannot do without."""
-        self._last_wrote_prompt = writes_prompt
-        self.prefill_forwards += writes_prompt
-        shape, tokens = self.shape, int(spans.length_R.sum())
-        pairs = _attended_pairs(spans)
+        """Add a forward: the arithmetic and the memory traffic that it cannot do without, the blocks
+        and requests that it finished, and its time with all that the host did.
+        """
+        shape, tokens, num_logits = self.shape, int(forward.spans.length_R.sum()), len(forward.row_M)
+        pairs, num_keys = _attended_pairs(forward.spans), int(forward.spans.end_R.sum())
         self.forwards += 1
-        self.row_steps += num_steps
-        self.row_commits += num_commits
+        self.prefill_forwards += forward.writes_prompt
+        self.row_steps += int(forward.denoises_R.sum())
+        self.row_commits += int(forward.is_commit_R.sum())
         self.query_tokens += tokens
         self.logit_rows += num_logits
         self.attended_pairs += pairs
-        self.key_positions += int(spans.end_R.sum())
+        self.key_positions += num_keys
         self.flops += 2 * (tokens * shape.body_parameters + num_logits * shape.head_parameters)
         self.flops += 4 * pairs * shape.attention_width
         weights = shape.body_parameters + (shape.head_parameters if num_logits else 0)
-        keys = (int(spans.end_R.sum()) + tokens) * shape.key_value_width  # read, and written
+        keys = (num_keys + tokens) * shape.key_value_width  # read, and written
         self.bytes_moved += shape.bytes_per_weight * (weights + keys)
-
-    def count_seconds(self, seconds: float) -> None:
-        """Add the time of the forward counted last, with all that the host did for it."""
+        self.blocks += num_blocks
+        self.requests += len(completions)
+        self.visible_tokens += sum(completion.visible_length for completion in completions)
+        self.committed_tokens += sum(len(completion.response_ids) for completion in completions)
         self.seconds += seconds
-        self.prefill_seconds += seconds if self._last_wrote_prompt else 0.0
-
-    def count_completion(self, completion: Completion) -> None:
-        """Add a finished request."""
-        self.requests += 1
-        self.visible_tokens += completion.visible_length
-        self.committed_tokens += len(completion.response_ids)
+        self.prefill_seconds += seconds if forward.writes_prompt else 0.0
 
     def roofline_fraction(self, flops_per_second: float, bytes_per_second: float) -> float:
         """Share of the time that a machine with these peaks needs at least for the same forwards."""

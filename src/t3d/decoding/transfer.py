@@ -1,10 +1,13 @@
-"""Which masked positions a denoising step commits. The only place that decides it."""
+"""Which masked positions a denoising step commits: the rule of every strategy, and nothing else has it."""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from t3d.decoding.params import DecodeParams
+
+NEEDS_ORDER, NEEDS_ENTROPY = ("random",), ("entropy_bounded",)
+"""Strategies that look at random numbers, or at entropies, beside the confidence."""
 
 
 def transfer_mask(

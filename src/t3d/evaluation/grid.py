@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from t3d.decoding.completion import check_requests
 from t3d.decoding.llm import LLM
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import DecodeParams, StaticRemasking
 from t3d.errors import InputError
 from t3d.evaluation.cell import CellResult, evaluate_cell
 from t3d.evaluation.evaluate import Asked, EvalResult, evaluation_requests
@@ -21,9 +21,6 @@ from t3d.work.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finis
 from t3d.work.files import discard, write_text
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
-
-STATIC = ("low_confidence_static", "sequential", "random")
-"""Strategies that commit a number of tokens given beforehand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +59,10 @@ class Grid:
                 )
         if not found:
             raise InputError("block_size", self.block_sizes, "no setting to evaluate", "give at least one")
-        if shared.remasking not in STATIC or (shared.remasking != STATIC[0] and not self.tokens_per_step):
+        default, strategies = DecodeParams.remasking, get_args(StaticRemasking)
+        if shared.remasking not in strategies or (shared.remasking != default and not self.tokens_per_step):
             problem = "no strategy of a setting with a number of tokens per step"
-            raise InputError("remasking", shared.remasking, problem, f"use {STATIC[0]}")
+            raise InputError("remasking", shared.remasking, problem, f"use {default}")
         return found
 
 

@@ -12,10 +12,9 @@ from slot_helpers import extend
 
 from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import DecodeRequest, DecodingError, completions_of
-from t3d.decoding.engine import Engine, EngineConfig, _Run
+from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
-from t3d.decoding.schedule import num_transfer_tokens
 from t3d.decoding.sequences import Job
 from t3d.errors import InputError
 
@@ -42,12 +41,23 @@ def requests_of(prompt_lengths, seed=0):
 
 
 def run(model, requests, params, stops=(), **settings):
-    jobs = [Job(request, params) for request in requests]
-    return completions_of(requests, engine_of(model, stops, **settings).decode(jobs))
+    """Completions in request order; raises as :func:`completions_of` for refusals."""
+    done = engine_of(model, stops, **settings).decode([Job(request, params) for request in requests])
+    return completions_of(requests, done)
 
 
 def engine_of(model, stops=(), **settings):
     return Engine(model, mask_token_id=MASK, stop_token_ids=stops, config=EngineConfig(**settings))
+
+
+def caches_of(model):
+    """Record the slots of every forward."""
+    caches = []
+
+    def record(_, __, kwargs):
+        caches.append(kwargs["extend_plan"].cache)
+
+    return caches, model.register_forward_pre_hook(record, with_kwargs=True)
 
 
 def run_reference(model, requests, params, stops=()):
@@ -165,11 +175,11 @@ def test_keys_and_values_of_committed_blocks_equal_a_full_recompute(tiny_model):
     """Of a row that shared its forwards with others and took over a slot."""
     params = [DecodeParams(temperature=1.0, max_new_tokens=count) for count in (6, 13, 22)]
     jobs = [Job(*pair) for pair in zip(requests_of([5, 1, 7]), params, strict=True)]
-    run_of_engine = _Run(engine_of(tiny_model, max_batch_size=2), jobs)
-    *_, last = run_of_engine.updates(blocks=False)
-    completion = last.completion
+    caches, hook = caches_of(tiny_model)
+    *_, completion = engine_of(tiny_model, max_batch_size=2).decode(jobs).values()
+    hook.remove()
     assert completion.id == jobs[2].request.id, "the longest ends alone, in slot 0"
-    cache, fresh = run_of_engine.cache, SlotCache(1, 32)
+    cache, fresh = caches[-1], SlotCache(1, 32)
     ids = [*completion.prompt_ids, *completion.response_ids]
     committed = len(ids) - 4  # the terminal block is never committed
     extend(tiny_model, fresh, [(0, 0, ids[:committed])])
@@ -191,12 +201,17 @@ def test_float32_decoding_equals_the_reference(make_model):
 
 
 def test_each_completion_is_reported_once_as_soon_as_it_is_there(tiny_model):
-    requests, reported = requests_of([3, 4, 5, 6, 9], seed=1), []
+    requests, reported, forwards = requests_of([3, 4, 5, 6, 9], seed=1), [], []
     params = DecodeParams(temperature=1.0, max_new_tokens=16)
     engine = engine_of(tiny_model, (13,), max_batch_size=2)
-    done = engine.decode([Job(request, params) for request in requests], reported.append)
-    assert reported == list(done.values())
-    assert sorted(done) == sorted(request.id for request in requests)
+    for update in engine.stream([Job(request, params) for request in requests], detail="completions"):
+        reported.append(update.completion)
+        forwards.append(engine.stats.forwards)
+    assert sorted(done.id for done in reported) == sorted(request.id for request in requests)
+    assert all(done in reported for done in run(tiny_model, requests, params, (13,)))
+    # With two slots the last request begins when others have ended, and those were told by then.
+    assert forwards == sorted(forwards)
+    assert forwards[0] < forwards[-2] < forwards[-1]
 
 
 def test_no_request_gives_no_completion(tiny_model):
@@ -217,13 +232,20 @@ def test_an_engine_reuses_its_slots_and_two_runs_at_once_do_not_share_them(tiny_
     expected = {c.id: c for c in run(tiny_model, requests, params)}
     engine = engine_of(tiny_model, max_batch_size=2, fixed_shapes=True)
     streams = [engine.stream(part) for part in (jobs, jobs[::-1], jobs[2:])]
+    caches, hook = caches_of(tiny_model)
     updates = itertools.chain.from_iterable(itertools.zip_longest(*streams))
     completions = [update.completion for update in updates if update is not None and update.completion]
     assert len(completions) == 13
     assert all(completion == expected[completion.id] for completion in completions)
-    cache = engine._idle[0]
-    assert engine.decode(jobs) == expected
-    assert engine._idle[0] is cache
+    own = [*caches]  # alive, so that no other one gets their identities
+    assert len(set(map(id, own))) == 3
+    for _ in range(2):
+        caches.clear()
+        assert engine.decode(jobs) == expected
+        assert all(cache is caches[0] for cache in caches)
+        assert any(cache is caches[0] for cache in own)
+        own = [caches[0]]
+    hook.remove()
 
 
 @pytest.mark.parametrize("fixed_shapes", [False, True])
@@ -293,7 +315,7 @@ def test_completions_keep_their_rules(tiny_model, case, with_stops):
     stops = COMMON if with_stops else ()
     requests, params = requests_of(lengths, seed=fields["seed"]), DecodeParams(**fields)
     size = params.block_size
-    plan = num_transfer_tokens(size, params.steps_per_block)
+    plan = params.schedule
     for request, completion in zip(requests, run(tiny_model, requests, params, stops), strict=True):
         start, ids, steps = len(request.prompt_ids), completion.response_ids, completion.step_map
         assert completion.prompt_ids == request.prompt_ids

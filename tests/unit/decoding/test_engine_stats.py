@@ -14,7 +14,7 @@ from t3d.attention.slots import Spans
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
+from t3d.decoding.sequences import Forward, Job
 from t3d.decoding.stats import EngineStats, ModelShape
 
 MASK, VOCAB, HIDDEN = 37, 40, 32
@@ -33,9 +33,20 @@ def spans_of(*rows):
 
 
 def count(stats, spans, *, num_logits, num_steps=1, num_commits=0):
-    stats.count_forward(
-        spans, num_logits=num_logits, num_steps=num_steps, num_commits=num_commits, writes_prompt=False
+    """Count a forward whose first rows denoise."""
+    row = np.arange(len(spans.slot_R))
+    forward = Forward(
+        spans=spans,
+        ids_T=np.zeros(int(spans.length_R.sum()), dtype=np.int64),
+        row_M=np.zeros(num_logits, dtype=np.int64),
+        position_M=np.arange(num_logits),
+        masked=[],
+        written_R=np.zeros_like(row),
+        denoises_R=row < num_steps,
+        is_commit_R=row < num_commits,
+        writes_prompt=False,
     )
+    stats.count_forward(forward, num_blocks=0, completions=[], seconds=0.0)
 
 
 def run(model, prompt_lengths, params, **settings):

@@ -1,10 +1,13 @@
-"""Denoising forwards of a few fixed shapes, which a GPU replays from recorded CUDA graphs.
+"""Forwards of a model over the slots of a run: as they are, or padded to a few shapes.
 
-Every row has Q queries, padded where its span is shorter; padding writes into a scratch slot and its
-results are never read. Rows, queries and keys are rounded up, so that a run needs few shapes. R rows, Q
-queries, S block size, N keys, M masked positions.
+A GPU replays the fixed shapes from recorded CUDA graphs. There every row has Q queries, padded where its
+span is shorter; padding writes into a scratch slot and its results are never read. Rows, queries and keys
+are rounded up, so that a run needs few shapes. R rows, T tokens, Q queries, S block size, N keys, M masked
+positions, V vocabulary.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +16,42 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from t3d.attention.extend_plan import plan_extend
 from t3d.attention.forward import extend_forward
 from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
+from t3d.decoding.sequences import Forward
 
 KEY_BUCKET = 128
 """Keys are rounded up to it, twice it, four times it, ..., and a slot's positions to a multiple of it."""
+
+
+class ModelRunner:
+    """Runs every forward in the shape that it has."""
+
+    def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
+        self.model, self.cache = model, cache
+        self.device = next(model.parameters()).device
+
+    def run(self, forward: Forward) -> Float[Tensor, "M V"]:
+        """Write its tokens into their slots; logits at its masked positions."""
+        logits_MV = self._logits(forward)
+        if self.device.type == "cuda" and len(forward.row_M) == 0:
+            torch.cuda.synchronize(self.device)  # nothing is read: its time would count for the next forward
+        return logits_MV
+
+    def _logits(self, forward: Forward) -> Float[Tensor, "M V"]:
+        spans, model = forward.spans, self.model
+        plan = plan_extend(self.cache, spans, model.config, dtype=model.dtype, device=self.device)
+        # Where each row's position 0 would lie on the token axis
+        origin_R = np.zeros(self.cache.num_slots, dtype=np.int64)
+        origin_R[spans.slot_R] = spans.first_R - spans.start_R
+        return extend_forward(
+            model,
+            to_device(forward.ids_T, self.device),
+            to_device(spans.position_T, self.device),
+            plan,
+            logit_positions=to_device(origin_R[forward.row_M] + forward.position_M, self.device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +70,27 @@ class _Recorded:
     graph: "torch.cuda.CUDAGraph | None" = None
 
 
-class FixedShapeRunner:
-    """Runs forwards in which no row has more than two blocks."""
+class FixedShapeRunner(ModelRunner):
+    """Pads forwards in which no row has more than two blocks; the last slot takes what padding writes."""
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache, *, use_graphs: bool) -> None:
-        self.model, self.cache, self.use_graphs = model, cache, use_graphs
-        self.device = next(model.parameters()).device
-        self.scratch_place = (cache.num_slots - 1) * cache.num_positions
-        """The last slot takes what padding writes."""
+        super().__init__(model, cache)
+        self.use_graphs = use_graphs
         self._recorded: dict[_Shape, _Recorded] = {}
         self._outputs: dict[int, Tensor] = {}
         """Where graphs leave their logits, one place for all shapes with as many."""
         self._pool = None
 
-    def logits(
-        self, spans: Spans, ids_RL: np.ndarray, row_M: np.ndarray, position_M: np.ndarray
-    ) -> Float[Tensor, "M V"]:
-        """Extend the spans by their tokens of ``ids_RL``; logits at the masked positions."""
+    def has_room(self, num_rows: int, num_positions: int) -> bool:
+        """Whether its slots suffice."""
+        return self.cache.num_slots > num_rows and self.cache.num_positions >= num_positions
+
+    def _logits(self, forward: Forward) -> Float[Tensor, "M V"]:
+        spans = forward.spans
+        if (spans.length_R > 2 * spans.block_size_R).any():
+            return super()._logits(forward)
         shape = self._shape(spans)
-        numbers = self._numbers(spans, ids_RL, shape)
+        numbers = self._numbers(spans, forward.ids_T, shape)
         if shape not in self._recorded:
             self._recorded[shape] = _Recorded(
                 torch.empty(len(numbers), dtype=torch.int64, device=self.device)
@@ -64,7 +100,7 @@ class FixedShapeRunner:
         logits_RSV = self._replay(recorded, shape) if self.use_graphs else self._run(recorded.numbers, shape)
         block_start_R = np.zeros(shape.num_rows, dtype=np.int64)
         block_start_R[spans.slot_R] = spans.end_R - spans.block_size_R
-        picked_M = row_M * shape.block_size + position_M - block_start_R[row_M]
+        picked_M = forward.row_M * shape.block_size + forward.position_M - block_start_R[forward.row_M]
         return logits_RSV[to_device(picked_M, self.device)]
 
     def _shape(self, spans: Spans) -> _Shape:
@@ -75,16 +111,16 @@ class FixedShapeRunner:
         num_keys = KEY_BUCKET << (-(-int(spans.end_R.max()) // KEY_BUCKET) - 1).bit_length()
         return _Shape(num_rows, num_queries, block_size, min(num_keys, self.cache.num_positions))
 
-    def _numbers(self, spans: Spans, ids_RL: np.ndarray, shape: _Shape) -> np.ndarray:
+    def _numbers(self, spans: Spans, ids_T: np.ndarray, shape: _Shape) -> np.ndarray:
         """Token ids, positions, places and limits ``[R, Q]``, and queries with logits ``[R, S]``, as one."""
         grid = np.zeros((4, shape.num_rows, shape.num_queries), dtype=np.int64)
         ids_RQ, position_RQ, place_RQ, limit_RQ = grid
-        place_RQ[:] = self.scratch_place
+        place_RQ[:] = (self.cache.num_slots - 1) * self.cache.num_positions
         limit_RQ[:] = 1  # padding looks at position 0, so that no softmax is empty
         slot_T, position_T = spans.slot_T, spans.position_T
         column_T = position_T - np.repeat(spans.start_R, spans.length_R)
         size_T = np.repeat(spans.block_size_R, spans.length_R)
-        ids_RQ[slot_T, column_T] = ids_RL[slot_T, position_T]
+        ids_RQ[slot_T, column_T] = ids_T
         position_RQ[slot_T, column_T] = position_T
         place_RQ[slot_T, column_T] = slot_T * self.cache.num_positions + position_T
         limit_RQ[slot_T, column_T] = (position_T // size_T + 1) * size_T
@@ -137,3 +173,43 @@ class FixedShapeRunner:
         with torch.cuda.graph(graph, pool=self._pool, stream=side):
             self._outputs[len(logits)].copy_(self._run(numbers, shape))
         return graph
+
+
+class RunnerPool:
+    """Runners of a model; one with fixed shapes serves the next run too, with its slots and graphs."""
+
+    def __init__(
+        self, model: PreTrainedModel, max_batch_size: int, *, fixed_shapes: bool, use_graphs: bool
+    ) -> None:
+        self.model, self.max_batch_size = model, max_batch_size
+        self.fixed_shapes, self.use_graphs = fixed_shapes, use_graphs
+        self._idle: FixedShapeRunner | None = None
+        self._idle_weights: tuple[int, ...] = ()
+
+    @contextmanager
+    def lend(self, num_rows: int, num_positions: int) -> Generator[ModelRunner]:
+        """A runner with slots for one run. Of two that come back, the one with the larger slots is kept."""
+        if not self.fixed_shapes:
+            yield ModelRunner(self.model, SlotCache(num_rows, num_positions))
+            return
+        runner, is_sound = self._take(num_rows, num_positions), True
+        try:
+            yield runner
+        except Exception:
+            is_sound = False  # a graph may be half recorded
+            raise
+        finally:
+            if is_sound and (self._idle is None or runner.cache.num_bytes >= self._idle.cache.num_bytes):
+                self._idle = runner
+
+    def _take(self, num_rows: int, num_positions: int) -> FixedShapeRunner:
+        weights = tuple(weight.data_ptr() for weight in self.model.parameters())  # a graph holds these
+        idle, self._idle = self._idle, None  # a run beside this one gets its own
+        if idle is not None and weights == self._idle_weights and idle.has_room(num_rows, num_positions):
+            return idle
+        self._idle_weights = weights
+        idle = None  # its memory goes before the new slots come
+        num_rows = min(1 << (num_rows - 1).bit_length(), self.max_batch_size) if num_rows else 0
+        num_positions = -(-num_positions // KEY_BUCKET) * KEY_BUCKET
+        cache = SlotCache(num_rows + 1, num_positions)  # one more for what padding writes
+        return FixedShapeRunner(self.model, cache, use_graphs=self.use_graphs)
