@@ -12,10 +12,10 @@ from command_helpers import run_failing, write_prompts
 
 from t3d.cli import main
 from t3d.decoding import rollout
-from t3d.evaluation import grid
-from t3d.evaluation.cell import CellFile
+from t3d.evaluation import evaluate as evaluate_module
 from t3d.trajectory import read_trajectories, write_trajectories
 from t3d.work.checkpoints import check_checkpoint, checkpoints
+from t3d.work.kept import KeptLines
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 
@@ -122,23 +122,23 @@ def test_rollout_on_a_disk_that_fills_up_keeps_its_chunks(
     assert read_trajectories(small_disk / "out.parquet") == whole
 
 
-@pytest.mark.parametrize("owner", [CellFile, grid])
+@pytest.mark.parametrize("owner", [KeptLines, evaluate_module])
 def test_eval_on_a_disk_that_fills_up_keeps_its_responses(commands, small_disk, monkeypatch, capsys, owner):
     """It fills up before a response that needs a new page of the file, or before the results."""
     command = [*commands["eval"], "--output", str(small_disk / "e")]
-    if owner is CellFile:
-        real = CellFile.append
-        monkeypatch.setattr(CellFile, "append", lambda self, row: real(self, row | {"note": "n" * 5000}))
+    if owner is KeptLines:
+        real = KeptLines.append
+        monkeypatch.setattr(KeptLines, "append", lambda self, row: real(self, row | {"note": "n" * 5000}))
     with monkeypatch.context() as patch:
-        name, call = ("append", 4) if owner is CellFile else ("write_samples", 1)
+        name, call = ("append", 4) if owner is KeptLines else ("jsonl", 1)
         fills_at(patch, owner, name, call, small_disk)
         text = run_failing(command, capsys)
     assert "No space left on device" in text
-    assert [path.name for path in (small_disk / "e").iterdir()] == ["cells"]
-    names = sorted(path.name for path in (small_disk / "e" / "cells").iterdir())
+    assert [path.name for path in (small_disk / "e").iterdir()] == ["unfinished"]
+    names = sorted(path.name for path in (small_disk / "e" / "unfinished").iterdir())
     assert names == ["plan.json", "prompts.B4-T1.jsonl"]
-    kept = (small_disk / "e" / "cells" / "prompts.B4-T1.jsonl").read_bytes()
-    assert kept.count(b"\n") == (3 if owner is CellFile else 12)
+    kept = (small_disk / "e" / "unfinished" / "prompts.B4-T1.jsonl").read_bytes()
+    assert kept.count(b"\n") == (3 if owner is KeptLines else 12)
     (small_disk / "ballast").unlink()
     assert main(command) == 0
     assert len((small_disk / "e" / "samples.jsonl").read_text().splitlines()) == 6

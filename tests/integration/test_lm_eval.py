@@ -15,6 +15,7 @@ from t3d.evaluation.evaluate import evaluate
 from t3d.evaluation.lm_eval.plugin import TASK_FOLDER
 from t3d.models.loading import load_model
 from t3d.tasks.mini.suite import mini_task
+from t3d.tasks.task import PosedTask
 
 NUM_PROBLEMS = 40
 MODEL_ARGS = {
@@ -28,25 +29,25 @@ MODEL_ARGS = {
 
 
 @pytest.fixture(scope="module")
-def own_result():
+def own_result(tmp_path_factory):
     """The task as t3d evaluates it; noise matters at this temperature, and half of the answers are right."""
     task = mini_task("chain")
     params = DecodeParams(block_size=8, steps_per_block=2, temperature=0.5, max_new_tokens=80)
-    result = evaluate(
-        load_model("mini", device="cpu", dtype="float32"),
-        task,
-        task.problems("test", NUM_PROBLEMS, 0),
-        params,
-    )
-    assert 0.2 < result.accuracy < 0.8
-    return result
+    loaded = load_model("mini", device="cpu", dtype="float32")
+    posed = PosedTask(task=task, problems=task.problems("test", NUM_PROBLEMS, 0))
+    folder = tmp_path_factory.mktemp("own")
+    (entry,) = evaluate(loaded, [posed], {"B8-T4": params}, folder)
+    assert 20 < entry["accuracy"] < 80
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return rows, entry["accuracy"] / 100, entry["tokens_per_step"]
 
 
 def assert_same(samples, score, own_result):
-    assert [sample["doc"]["t3d_id"] for sample in samples] == [sample.id for sample in own_result.samples]
-    assert [sample["resps"] for sample in samples] == [[[sample.response]] for sample in own_result.samples]
-    assert [sample["acc"] for sample in samples] == [sample.correct for sample in own_result.samples]
-    assert score == own_result.accuracy
+    rows, accuracy, _ = own_result
+    assert [sample["doc"]["t3d_id"] for sample in samples] == [row["id"] for row in rows]
+    assert [sample["resps"] for sample in samples] == [[[row["response"]]] for row in rows]
+    assert [sample["acc"] for sample in samples] == [row["correct"] for row in rows]
+    assert score == pytest.approx(accuracy)
 
 
 def test_harness_and_library_answer_and_score_alike(own_result):
@@ -61,7 +62,7 @@ def test_harness_and_library_answer_and_score_alike(own_result):
     )
     assert_same(report["samples"]["t3d_chain"], report["results"]["t3d_chain"]["acc,none"], own_result)
     cost = report["config"]["t3d"]["cost"]
-    assert cost["tokens_per_step"] == own_result.cost["tokens_per_step"]
+    assert cost["tokens_per_step"] == own_result[2]
     assert report["config"]["t3d"]["settings"]["decode"]["steps_per_block"] == 2
 
 

@@ -11,7 +11,7 @@ from command_helpers import run_failing
 from t3d.cli import main
 from t3d.decoding import rollout
 from t3d.trajectory import read_trajectories, write_trajectories
-from t3d.work.claim import claim
+from t3d.work.kept import claim
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 

@@ -20,13 +20,13 @@ from t3d.cli import main
 from t3d.cli import reproduce as reproduce_command
 from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
-from t3d.reproduce import recipes, runner, students, suite_choice
+from t3d.reproduce import pipeline, recipes, runner, suite_choice
 from t3d.reproduce.commands import cell_command
 from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.store import is_same
 from t3d.reproduce.suites import MINI, Budget, MiniData
 from t3d.tasks.mini.suite import TASKS
-from t3d.work.claim import locked
+from t3d.work.lock import locked
+from t3d.work.plan import differences
 
 CELLS = Path(__file__).parents[2] / "docs" / "results" / "cells"
 TINY = Budget(num_prompts=6, num_optimizer_steps=2, train_batch_size=4, limit=2, validation_limit=2)
@@ -141,7 +141,7 @@ def test_the_plan_comes_first_and_counts_what_is_there(whole, tmp_path, capsys):
 
 def test_a_finished_table_reports_again_without_working(whole, tmp_path, monkeypatch):
     for name in ("roll_out_to_file", "evaluate", "distil"):
-        monkeypatch.setattr(students, name, lambda *args, **kwargs: pytest.fail("worked"))
+        monkeypatch.setattr(pipeline, name, lambda *args, **kwargs: pytest.fail("worked"))
     before = (whole / "tables.json").read_text()
     assert reproduce(whole) == 0
     assert (whole / "tables.json").read_text() == before
@@ -158,7 +158,7 @@ def test_a_run_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, mo
         ("distil", 2),
         ("evaluate", 3),
     ):
-        real, calls = getattr(students, name), []
+        real, calls = getattr(pipeline, name), []
 
         def cut(*args, _real=real, _calls=calls, _call=call, **kwargs):
             _calls.append(1)
@@ -167,7 +167,7 @@ def test_a_run_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, mo
             return _real(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(students, name, cut)
+            patch.setattr(pipeline, name, cut)
             assert reproduce(tmp_path) == 130
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.*.json")}
     assert finished
@@ -228,21 +228,21 @@ def test_what_was_made_under_another_default_is_made_again(tmp_path, monkeypatch
     (first,) = cells_of(tmp_path).values()
     made = []
     for name in ("roll_out_to_file", "distil"):
-        real = getattr(students, name)
+        real = getattr(pipeline, name)
         monkeypatch.setattr(
-            students,
+            pipeline,
             name,
             lambda *args, _name=name, _real=real, **kwargs: made.append(_name) or _real(*args, **kwargs),
         )
     assert cell(tmp_path) == 0
     assert made == [], "all of it is there"
-    (student,) = (tmp_path / "students").glob("*.config.json")
-    change(student, ["training", "refresh_every"], 9)
+    (student,) = (tmp_path / "students").glob("*.made.json")
+    change(student, ["plan", "training", "refresh_every"], 9)
     assert cell(tmp_path) == 0
     assert made == ["distil"]
-    (records,) = (tmp_path / "records").glob("*.config.json")
-    change(records, ["decode", "confidence_threshold"], 0.8)
-    change(student, ["records", "decode", "confidence_threshold"], 0.8)
+    (records,) = (tmp_path / "records").glob("*.made.json")
+    change(records, ["plan", "decode", "confidence_threshold"], 0.8)
+    change(student, ["plan", "records", "decode", "confidence_threshold"], 0.8)
     assert cell(tmp_path) == 0
     assert made == ["distil", "roll_out_to_file", "distil"]
     (again,) = cells_of(tmp_path).values()
@@ -493,4 +493,4 @@ def test_committed_cells_are_those_of_the_present_recipes(path, monkeypatch):
     suite, cell = command.spec()
     resolved = resolve_cell(suite, suite.budget(quick=command.quick), cell)
     assert path.name.split(".")[-2] == record["config_hash"] == resolved.hash
-    assert is_same(record["config"], resolved.full)
+    assert differences(record["config"], resolved.full) == []

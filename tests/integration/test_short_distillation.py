@@ -8,6 +8,7 @@ from t3d.decoding.rollout import roll_out
 from t3d.evaluation.evaluate import evaluate
 from t3d.models.loading import load_model
 from t3d.tasks.mini.suite import mini_task
+from t3d.tasks.task import PosedTask
 from t3d.training.run import distil
 
 FOUR_TOKENS_PER_STEP = DecodeParams(block_size=8, steps_per_block=2, temperature=0.0, max_new_tokens=128)
@@ -17,7 +18,9 @@ def chain_accuracy(folder) -> float:
     """Percent right at four tokens per step, of 300 held-out problems."""
     task = mini_task("chain")
     loaded = load_model(folder, device="cpu")
-    return 100 * evaluate(loaded, task, task.problems("test", 300, 0), FOUR_TOKENS_PER_STEP).accuracy
+    posed = PosedTask(task=task, problems=task.problems("test", 300, 0))
+    (entry,) = evaluate(loaded, [posed], {"B8-T4": FOUR_TOKENS_PER_STEP})
+    return entry["accuracy"]
 
 
 @pytest.fixture(scope="module")

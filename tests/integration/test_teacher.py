@@ -9,8 +9,9 @@ import pytest
 
 from t3d.evaluation.evaluate import evaluate
 from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
-from t3d.reproduce.demo import SETTINGS
+from t3d.reproduce.settings import SETTINGS
 from t3d.tasks.mini.suite import TASKS, mini_tokenizer
+from t3d.tasks.task import PosedTask
 
 ORACLE_TABLE = Path(__file__).parents[2] / "docs" / "results" / "oracle.json"
 
@@ -33,13 +34,11 @@ def test_the_second_teacher_is_clearly_smaller_and_both_have_the_suite_s_tokeniz
 def accuracy() -> dict[str, dict[str, float]]:
     """Percent by task and setting of the main teacher."""
     loaded = load_model("mini", device="cpu")
-    return {
-        name: {
-            setting: 100 * evaluate(loaded, task, task.problems("test", 512, seed=0), params).accuracy
-            for setting, params in SETTINGS.items()
-        }
-        for name, task in TASKS.items()
-    }
+    posed = [PosedTask(task=task, problems=task.problems("test", 512, seed=0)) for task in TASKS.values()]
+    found: dict[str, dict[str, float]] = {name: {} for name in TASKS}
+    for entry in evaluate(loaded, posed, SETTINGS):
+        found[entry["task"]][entry["setting"]] = entry["accuracy"]
+    return found
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from t3d.problems.prompts import read_prompt_file
 from t3d.report.console import coloured_steps
 from t3d.report.demo_table import summary_table
 from t3d.reproduce.demo import DemoConfig, run_demo
-from t3d.work.claim import CHUNK_SIZE
+from t3d.work.kept import CHUNK_SIZE
 from t3d.work.versions import versions
 
 

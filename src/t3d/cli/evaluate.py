@@ -18,14 +18,14 @@ from t3d.cli.options import (
     parse_list,
 )
 from t3d.decoding.params import Confidence, DecodeParams, StaticRemasking
+from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.grid import EvalConfig, Grid, evaluate_grid
+from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.grading.math_worker import GraderName
 from t3d.report.console import results_table
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import PosedTask, PromptFileTask
-from t3d.work.claim import CHUNK_SIZE
 
 _NEEDED_BY = {
     "grader": ("gsm8k", "math500"),
@@ -94,9 +94,9 @@ class Eval(ModelChoice, PromptChoice):
     """Run the programs of code answers without a sandbox if none works here."""
     batch_size: int = EvalConfig.batch_size
     """Requests decoded together."""
-    chunk_size: int = CHUNK_SIZE
-    """Requests of a cell that are begun before the slowest of them is awaited. A killed evaluation keeps
-    finished responses; in bfloat16, where rounding depends on the batch, finished chunks."""
+    chunk_size: int = EvalConfig.chunk_size
+    """A killed evaluation keeps finished responses; in bfloat16, where rounding depends on the batch,
+    finished chunks of this many requests."""
 
     def run(self) -> None:
         """Run the command."""
@@ -111,9 +111,7 @@ class Eval(ModelChoice, PromptChoice):
             batch_size=self.batch_size,
             chunk_size=self.chunk_size,
         )
-        entries = evaluate_grid(
-            self.load(), tasks, settings, self.output, config, report=resolved_config(self)
-        )
+        entries = evaluate(self.load(), tasks, settings, self.output, config, report=resolved_config(self))
         write_config(self, Path(self.output) / "config.yaml")
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
         console.print(results_table(entries, title=self.model))
@@ -130,13 +128,13 @@ class Eval(ModelChoice, PromptChoice):
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
         )
-        grid = Grid(
+        return decoding_settings(
             block_sizes=parse_list("block_size", self.block_size, int, "4,8"),
             tokens_per_step=parse_list("tokens_per_step", counts, int, "1,2,4"),
             dynamic=parse_list("dynamic", self.dynamic, float, "0.9,0.95"),
             entropy_bounds=parse_list("entropy_bound", self.entropy_bound, float, "0.1,0.2"),
+            shared=shared,
         )
-        return grid.settings(shared)
 
     def _tasks(self) -> list[PosedTask]:
         check_one_source("tasks", self.tasks, self.prompts)

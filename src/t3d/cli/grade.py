@@ -7,7 +7,7 @@ from typing import Any
 from t3d.cli.config_file import write_config
 from t3d.cli.options import check_flags_are_used
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.grade_file import GRADE_CHUNK_SIZE, grade_to_file
+from t3d.evaluation.grade_file import grade_to_file
 from t3d.grading.math_worker import GraderName
 from t3d.sandbox.sandbox import Limits
 from t3d.tasks.benchmarks import BenchmarkName, load_benchmark
@@ -44,12 +44,10 @@ class Grade:
     """Run the programs of code answers without a sandbox if none works here."""
     num_workers: int | None = None
     """Outputs graded at the same time; by default one per core, at most 4."""
-    chunk_size: int = GRADE_CHUNK_SIZE
-    """Outputs graded between two saves; a killed run continues after the last."""
 
     def run(self) -> None:
         """Run the command."""
-        require_positive(self, "num_workers", "chunk_size")
+        require_positive(self, "num_workers")
         if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
             raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
         check_flags_are_used(self, _NEEDED_BY, [self.task])
@@ -59,7 +57,6 @@ class Grade:
             self.output,
             split=self.split,
             num_workers=self.num_workers,
-            chunk_size=self.chunk_size,
         )
         write_config(self, f"{self.output}.yaml")
         print(summary_line(summary))

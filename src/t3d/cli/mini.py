@@ -11,16 +11,16 @@ from rich.table import Table
 
 from t3d.cli.config_file import resolved_config, write_config
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.evaluate import evaluate
+from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.evaluation.intervals import wilson_interval
 from t3d.mini.oracle import oracle_results
 from t3d.mini.pretrain import PretrainConfig, pretrain
 from t3d.models.loading import LoadedModel, load_model
-from t3d.problems.problem import Problem
 from t3d.report.console import accuracy_cell
-from t3d.reproduce.demo import SETTINGS
+from t3d.reproduce.settings import SETTINGS
 from t3d.tasks.mini.mini_task import MiniTask
 from t3d.tasks.mini.suite import TASKS, mini_task, mini_tokenizer
+from t3d.tasks.task import PosedTask
 from t3d.work.files import check_output_file, write_text
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
@@ -91,31 +91,24 @@ class MiniOracle:
         problems = task.problems("test", self.limit, self.problem_seed)
         settings = {name: SETTINGS[name] for name in self.settings}
         with Progress(f"oracle {task.name}", len(problems)) as progress:
-            oracle = oracle_results(task, problems, settings, mini_tokenizer(), on_finish=progress.advance)
+            found = {
+                "oracle": oracle_results(
+                    task, problems, settings, mini_tokenizer(), on_finish=progress.advance
+                )
+            }
+        posed, config = PosedTask(task=task, problems=problems), EvalConfig(batch_size=self.batch_size)
+        for name, model in loaded.items():
+            entries = evaluate(model, [posed], settings, config=config, label=f"{name} {task.name}")
+            found[name] = {entry["setting"]: entry["num_correct"] for entry in entries}
         return [
             {
                 "task": task.name,
                 "setting": setting,
                 "n": len(problems),
-                "num_correct": {"oracle": oracle[setting], **self._scores(task, problems, setting, loaded)},
+                "num_correct": {name: counts[setting] for name, counts in found.items()},
             }
             for setting in settings
         ]
-
-    def _scores(
-        self, task: MiniTask, problems: Sequence[Problem], setting: str, loaded: dict[str, LoadedModel]
-    ) -> dict[str, int]:
-        return {
-            name: evaluate(
-                model,
-                task,
-                problems,
-                SETTINGS[setting],
-                batch_size=self.batch_size,
-                label=f"{name} {setting} {task.name}",
-            ).num_correct
-            for name, model in loaded.items()
-        }
 
 
 def oracle_table(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Table:

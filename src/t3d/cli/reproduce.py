@@ -22,8 +22,9 @@ from t3d.reproduce.suite_choice import SuiteChoice
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.tables import method_title
 from t3d.training.presets import parse_overrides
-from t3d.work.claim import join, locked
 from t3d.work.files import write_text
+from t3d.work.kept import join
+from t3d.work.lock import locked
 
 
 @dataclass(frozen=True, kw_only=True)

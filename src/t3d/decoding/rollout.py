@@ -13,8 +13,9 @@ from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
-from t3d.work.claim import CHUNK_SIZE, claim, fingerprint, full_plan, take_finished
 from t3d.work.files import check_output_file, discard
+from t3d.work.kept import CHUNK_SIZE, claim
+from t3d.work.plan import fingerprint, full_plan, take_finished
 from t3d.work.progress import Progress
 
 

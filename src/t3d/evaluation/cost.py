@@ -1,55 +1,64 @@
-"""Numbers computed from graded completions."""
+"""What decoding took, from the rows of its responses."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from t3d.decoding.completion import Completion
 
-
-@dataclass(frozen=True, kw_only=True)
-class CostCounts:
-    """What decoding took, as sums that add up over chunks."""
-
-    num_completions: int
-    committed_tokens: int
-    visible_tokens: int
-    denoising_steps: int
-    forwards: int
-    stopped: int
-    seconds: float
-
-    def __add__(self, other: "CostCounts") -> "CostCounts":
-        return CostCounts(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
-
-    def cost(self) -> dict[str, float]:
-        """What decoding took.
-
-        ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``: committed
-        tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens include the
-        filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible tokens only.
-        """
-        return {
-            "tokens_per_step": self.committed_tokens / self.denoising_steps,
-            "tokens_per_forward": self.committed_tokens / self.forwards,
-            "tokens_per_second": self.visible_tokens / self.seconds,
-            "seconds": self.seconds,
-            "mean_denoising_steps": self.denoising_steps / self.num_completions,
-            "mean_length": self.visible_tokens / self.num_completions,
-            "stopped": self.stopped / self.num_completions,
-        }
+Row = dict[str, Any]
 
 
-def count_cost(completions: Sequence[Completion], seconds: float) -> CostCounts:
-    """The counts of these completions."""
-    return CostCounts(
-        num_completions=len(completions),
-        committed_tokens=sum(len(completion.response_ids) for completion in completions),
-        visible_tokens=sum(completion.visible_length for completion in completions),
-        denoising_steps=sum(completion.num_denoising_steps for completion in completions),
-        forwards=sum(completion.num_forwards for completion in completions),
-        stopped=sum(completion.finish_reason == "stop" for completion in completions),
-        seconds=seconds,
+def response_row(completion: Completion, seconds: float) -> Row:
+    """What is kept of a completion: its text and what it took."""
+    return {
+        "id": completion.id,
+        "response": completion.text,
+        "num_tokens": completion.visible_length,
+        "num_denoising_steps": completion.num_denoising_steps,
+        "num_forwards": completion.num_forwards,
+        "finish_reason": completion.finish_reason,
+        "num_committed": len(completion.response_ids),
+        "seconds": seconds,
+    }
+
+
+def keep_rows(keep: Callable[[Row], None]) -> Callable[[Completion], None]:
+    """A callback for finished completions: keeps the row of each.
+
+    Its seconds are those since the one before, so that they add up to the wall time.
+    """
+    last = time.perf_counter()
+
+    def on_finish(completion: Completion) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        keep(response_row(completion, now - last))
+        last = now
+
+    return on_finish
+
+
+def decoding_cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What decoding took.
+
+    ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``: committed
+    tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens include the
+    filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible tokens only.
+    """
+    committed, visible, steps, forwards, seconds = (
+        sum(row[name] for row in rows)
+        for name in ("num_committed", "num_tokens", "num_denoising_steps", "num_forwards", "seconds")
     )
+    return {
+        "tokens_per_step": committed / steps,
+        "tokens_per_forward": committed / forwards,
+        "tokens_per_second": visible / seconds,
+        "seconds": seconds,
+        "mean_denoising_steps": steps / len(rows),
+        "mean_length": visible / len(rows),
+        "stopped": sum(row["finish_reason"] == "stop" for row in rows) / len(rows),
+    }
 
 
 def token_agreement(completions: Sequence[Completion], targets: Sequence[Completion]) -> float:

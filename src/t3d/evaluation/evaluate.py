@@ -1,225 +1,218 @@
-"""Decode a task's problems, grade them, measure the cost."""
+"""Evaluate a model on tasks under decoding settings: in memory, or in a folder that survives a kill."""
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
-from t3d.decoding.completion import Completion, DecodeRequest
+import torch
+
+from t3d.decoding.completion import Completion, DecodeRequest, check_requests
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_unique_ids
-from t3d.evaluation.cost import CostCounts, count_cost
-from t3d.evaluation.intervals import wilson_interval
-from t3d.grading.math_worker import usable_cores
-from t3d.grading.verdict import Verdict
+from t3d.evaluation.measure import Asked, Measurement, measure
+from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
-from t3d.problems.problem import Problem
-from t3d.problems.prompt_styles import PromptKind, PromptStyle
-from t3d.tasks.task import ExplainingTask, Task, verdict_of
+from t3d.tasks.task import ExplainingTask, PosedTask
+from t3d.work.files import discard, read_json, write_text
+from t3d.work.kept import CHUNK_SIZE, KeptLines, claim
+from t3d.work.plan import fingerprint, full_plan, take_finished
 from t3d.work.progress import Progress
+from t3d.work.versions import versions
 
-Asked = tuple[Problem, DecodeRequest]
-"""A problem and one request for an answer to it."""
-RESPONSE_FIELDS = ("id", "response", "num_tokens", "num_denoising_steps", "num_forwards", "finish_reason")
-"""What a sample keeps of a completion."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One graded response; ``others`` holds verdicts by other rules, by name."""
-
-    task: str
-    id: str
-    question: str
-    answer: str | None
-    response: str
-    correct: bool
-    extracted: str | None
-    reason: str
-    others: Mapping[str, bool]
-    num_tokens: int
-    num_denoising_steps: int
-    num_forwards: int
-    finish_reason: str
-
-    def row(self) -> dict[str, Any]:
-        """The sample as a line of ``samples.jsonl``, verdicts by other rules beside the first."""
-        row: dict[str, Any] = {}
-        for name, value in asdict(self).items():
-            row |= value if name == "others" else {name: value}
-        return row
+Entry = dict[str, Any]
+"""What was found for one task under one setting: :meth:`Measurement.summary`, and how it was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalResult:
-    """One task under one decoding setting."""
+class EvalConfig:
+    """How models are evaluated."""
 
-    task: str
-    params: DecodeParams
-    num_correct: int
-    num_samples: int
-    num_prompts: int
-    distinct_answers_per_prompt: float
-    """Mean number of different responses to one prompt; at most the samples drawn for it."""
-    cost: dict[str, float]
-    samples: tuple[Sample, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right responses."""
-        return self.num_correct / self.num_samples
-
-    def summary(self) -> dict[str, Any]:
-        """The result without its samples, JSON-ready; accuracies in percent.
-
-        ``latency``: seconds of wall time per response, all decoded together. ``num_timeouts`` and
-        ``num_unparsed`` are those of grading.
-        """
-        # Answers to one prompt are not independent: the interval counts prompts, not samples.
-        low, high = wilson_interval(self.accuracy * self.num_prompts, self.num_prompts)
-        reasons = Counter(sample.reason for sample in self.samples)
-        others = self.samples[0].others
-        return {
-            "task": self.task,
-            "accuracy": 100 * self.accuracy,
-            "ci95": [100 * low, 100 * high],
-            "n": self.num_samples,
-            "num_prompts": self.num_prompts,
-            **{
-                name: 100 * sum(sample.others[name] for sample in self.samples) / self.num_samples
-                for name in others
-            },
-            "distinct_answers_per_prompt": self.distinct_answers_per_prompt,
-            **self.cost,
-            "latency": self.cost["seconds"] / self.num_samples,
-            "finish_reasons": dict(Counter(sample.finish_reason for sample in self.samples).most_common()),
-            "reasons": dict(reasons.most_common()),
-            "num_timeouts": reasons["time limit"] + reasons["timeout"],
-            "num_unparsed": reasons["unparsed"],
-            "decode_params": asdict(self.params),
-        }
+    samples_per_prompt: int = 1
+    latency_samples: int = 0
+    """Problems of each task under each setting that are decoded once more, one by one, for their seconds."""
+    batch_size: int = 256
+    """Requests decoded together."""
+    chunk_size: int = CHUNK_SIZE
+    """Below float32, where rounding depends on the batch: requests per chunk; a cut one is decoded again."""
 
 
 def evaluate(
     loaded: LoadedModel,
-    task: Task,
-    problems: Sequence[Problem],
-    params: DecodeParams,
+    tasks: Sequence[PosedTask],
+    settings: Mapping[str, DecodeParams],
+    output: str | Path | None = None,
+    config: EvalConfig | None = None,
     *,
-    batch_size: int = 256,
-    samples_per_prompt: int = 1,
+    report: Mapping[str, Any] | None = None,
     label: str = "evaluate",
-) -> EvalResult:
-    """Decode and grade. With ``samples_per_prompt`` > 1 every problem is answered that often.
+) -> list[Entry]:
+    """Evaluate every task under every setting; the entries are task by task, setting by setting.
 
-    Questions are put as they are. :func:`~t3d.evaluation.grid.evaluate_grid` evaluates several tasks and
-    settings, in any prompt style, and survives a kill. Raises InputError if there is no problem, if one
-    cannot be graded, or if two share an id.
+    With ``output``, a folder, ``samples.jsonl`` and then ``results.json`` are written, whose ``config`` is
+    ``report``. Responses and verdicts lie in ``OUTPUT/unfinished`` until all are there; the same call
+    continues after a kill and ends with the numbers of an uninterrupted one. Its seconds are the sum over
+    the parts. Entries that the same call finished before are read. The weights must be as they were loaded.
+
+    Raises InputError if another run is using the folder or it holds work or results of another evaluation,
+    for a task or id used twice, a prompt that cannot fit, no problem at all, or one that cannot be graded.
     """
-    requests = evaluation_requests(loaded, task, problems, samples_per_prompt)
-    with Progress(label, len(requests)) as progress:
-        started = time.perf_counter()
-        completions = LLM(loaded, max_batch_size=batch_size).decode(
-            [request for _, request in requests], params, on_finish=lambda _: progress.advance()
-        )
-        counts = count_cost(completions, time.perf_counter() - started)
-    problems_asked = [problem for problem, _ in requests]
-    verdicts = grade_responses(task, list(zip(problems_asked, (c.text for c in completions), strict=True)))
-    samples = [
-        graded(task, problem, response_fields(completion), verdict)
-        for problem, completion, verdict in zip(problems_asked, completions, verdicts, strict=True)
-    ]
-    return combine(task, params, requests, samples, counts)
+    config = EvalConfig() if config is None else config
+    requests = _requests(loaded, tasks, settings, config.samples_per_prompt)
+    if output is None:
+        return [entry for entry, _ in _measurements(loaded, tasks, settings, requests, config, None, label)]
+    plan = {
+        "tasks": {posed.task.name: _task_plan(posed) for posed in tasks},
+        "settings": {name: asdict(params) for name, params in settings.items()},
+        "model": loaded.identity(),
+        **asdict(config),
+    }
+    results = Path(output) / "results.json"
+    if results.is_file():
+        before = _read_results(results)
+        take_finished(results, before.get("plan"), plan)
+        return before["results"]
+    with claim(Path(output) / "unfinished", plan, "*.jsonl") as folder:
+        found = _measurements(loaded, tasks, settings, requests, config, folder, label)
+        rows = [{"setting": entry["setting"], **row} for entry, one in found for row in one.samples]
+        write_text(Path(output) / "samples.jsonl", jsonl(rows))
+        entries = [entry for entry, _ in found]
+        write_text(results, _results(entries, report or {}, loaded, plan))
+        discard(folder)
+    return entries
 
 
-def evaluation_requests(
-    loaded: LoadedModel,
-    task: Task,
-    problems: Sequence[Problem],
-    samples_per_prompt: int,
-    *,
-    style: PromptStyle = "plain",
-    kind: PromptKind = "math",
-) -> list[Asked]:
+def evaluation_requests(loaded: LoadedModel, posed: PosedTask, samples_per_prompt: int = 1) -> list[Asked]:
     """Every problem as often as it is to be answered, each time with its request.
 
     Raises InputError if there is no problem, if one cannot be graded, if two share an id, or where the style
     has no prompt of that kind.
     """
-    if not problems:
-        raise InputError("limit", 0, f"no problem of {task.name!r} to evaluate", "use a limit of 1 or more")
-    require_unique_ids((problem.id for problem in problems), "problems")
-    for problem in problems:
-        task.check(problem)
-    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
-    return [
-        (
-            problem,
-            request
-            if samples_per_prompt == 1
-            else DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids),
+    if not posed.problems:
+        raise InputError(
+            "limit", 0, f"no problem of {posed.task.name!r} to evaluate", "use a limit of 1 or more"
         )
-        for problem, request in zip(problems, requests, strict=True)
+    require_unique_ids((problem.id for problem in posed.problems), "problems")
+    for problem in posed.problems:
+        posed.task.check(problem)
+    requests = decode_requests(loaded.tokenizer, posed.problems, style=posed.style, kind=posed.kind)
+    return [
+        (problem, request if samples_per_prompt == 1 else _numbered(request, draw))
+        for problem, request in zip(posed.problems, requests, strict=True)
         for draw in range(samples_per_prompt)
     ]
 
 
-def grade_responses(task: Task, responses: Sequence[tuple[Problem, str]]) -> Iterator[Verdict]:
-    """Verdicts in order; of a task that threads may share, several are made at the same time."""
-    if not isinstance(task, ExplainingTask):
-        yield from (verdict_of(task, problem, response) for problem, response in responses)
-        return
-    with ThreadPoolExecutor(min(4, usable_cores())) as pool:
-        yield from pool.map(lambda pair: verdict_of(task, *pair), responses)
+def _numbered(request: DecodeRequest, draw: int) -> DecodeRequest:
+    return DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids)
 
 
-def response_fields(completion: Completion) -> dict[str, Any]:
-    """The fields of RESPONSE_FIELDS."""
+def _requests(
+    loaded: LoadedModel,
+    tasks: Sequence[PosedTask],
+    settings: Mapping[str, DecodeParams],
+    samples_per_prompt: int,
+) -> dict[str, list[Asked]]:
+    """What each task asks, after all checks that need no decoding."""
+    found: dict[str, list[Asked]] = {}
+    for posed in tasks:
+        name = posed.task.name
+        if name in found:
+            raise InputError("tasks", name, "given twice", "give each task once")
+        found[name] = evaluation_requests(loaded, posed, samples_per_prompt)
+        for params in settings.values():
+            positions = loaded.model.config.max_position_embeddings
+            check_requests((request for _, request in found[name]), params, positions)
+    return found
+
+
+def _measurements(
+    loaded: LoadedModel,
+    tasks: Sequence[PosedTask],
+    settings: Mapping[str, DecodeParams],
+    requests: Mapping[str, Sequence[Asked]],
+    config: EvalConfig,
+    folder: Path | None,
+    label: str,
+) -> list[tuple[Entry, Measurement]]:
+    llm = LLM(loaded, max_batch_size=config.batch_size)
+    is_exact = loaded.model.dtype in (torch.float32, torch.float64)
+    num_alone = sum(min(len(posed.problems), config.latency_samples) for posed in tasks)
+    num_responses = len(settings) * (sum(map(len, requests.values())) + num_alone)
+    found = []
+    with Progress(label, num_responses) as progress:
+        _warm_up(llm, requests, settings)
+        for posed, (setting, params) in product(tasks, settings.items()):
+            name = posed.task.name
+            path = None if folder is None else folder / f"{name}.{setting}.jsonl"
+            measured = measure(
+                posed.task,
+                requests[name],
+                params,
+                partial(_decode, llm, params),
+                KeptLines(path, fresh="response"),
+                chunk_size=None if is_exact else config.chunk_size,
+                num_alone=config.latency_samples,
+                on_response=progress.advance,
+            )
+            how = {"prompt": {"style": posed.style, "kind": posed.kind}, **_grader_settings(posed)}
+            found.append(({"setting": setting, **measured.summary(), **how}, measured))
+    return found
+
+
+def _decode(
+    llm: LLM,
+    params: DecodeParams,
+    requests: Sequence[DecodeRequest],
+    on_finish: Callable[[Completion], None],
+) -> None:
+    llm.decode(requests, params, on_finish=on_finish)
+
+
+def _warm_up(llm: LLM, requests: Mapping[str, Sequence[Asked]], settings: Mapping[str, DecodeParams]) -> None:
+    """Decode a block, so that what a process does once is not in the seconds of the first measurement."""
+    _, request = next(iter(requests.values()))[0]
+    params = next(iter(settings.values()))
+    llm.decode([request], dataclasses.replace(params, max_new_tokens=1))
+
+
+def _task_plan(posed: PosedTask) -> dict[str, Any]:
+    rows = [
+        (problem.id, problem.question, problem.answer, problem.task, problem.prefix)
+        for problem in posed.problems
+    ]
     return {
-        "id": completion.id,
-        "response": completion.text,
-        "num_tokens": completion.visible_length,
-        "num_denoising_steps": completion.num_denoising_steps,
-        "num_forwards": completion.num_forwards,
-        "finish_reason": completion.finish_reason,
+        "problems": {"count": len(rows), "sha256": fingerprint(rows)},
+        "prompt": {"style": posed.style, "kind": posed.kind},
+        **_grader_settings(posed),
     }
 
 
-def graded(task: Task, problem: Problem, response: Mapping[str, Any], verdict: Verdict) -> Sample:
-    """The sample of a response, which has the fields of RESPONSE_FIELDS and maybe others."""
-    return Sample(
-        task=task.name,
-        question=problem.question,
-        answer=problem.answer,
-        correct=verdict.correct,
-        extracted=verdict.extracted,
-        reason=verdict.reason,
-        others=verdict.others,
-        **{name: response[name] for name in RESPONSE_FIELDS},
-    )
+def _grader_settings(posed: PosedTask) -> dict[str, Any]:
+    return posed.task.settings() if isinstance(posed.task, ExplainingTask) else {}
 
 
-def combine(
-    task: Task,
-    params: DecodeParams,
-    requests: Sequence[Asked],
-    samples: Sequence[Sample],
-    counts: CostCounts,
-) -> EvalResult:
-    """The result of an evaluation from its samples, which are in the order of its requests."""
-    ids = [problem.id for problem, _ in requests]
-    num_prompts = len(set(ids))
-    answers = {(identity, sample.response) for identity, sample in zip(ids, samples, strict=True)}
-    return EvalResult(
-        task=task.name,
-        params=params,
-        num_correct=sum(sample.correct for sample in samples),
-        num_samples=len(samples),
-        num_prompts=num_prompts,
-        distinct_answers_per_prompt=len(answers) / num_prompts,
-        cost=counts.cost(),
-        samples=tuple(samples),
-    )
+def _read_results(path: Path) -> dict[str, Any]:
+    match read_json(path):
+        case {"plan": dict(), "results": list()} as found:
+            return found
+    return {}
+
+
+def _results(
+    entries: Sequence[Entry], config: Mapping[str, Any], loaded: LoadedModel, plan: Mapping[str, Any]
+) -> str:
+    report = {
+        "results": list(entries),
+        "config": dict(config),
+        "config_hash": fingerprint(dict(config)),
+        "versions": versions(),
+        "model": loaded.identity(),
+        "plan": full_plan(plan),
+    }
+    return json.dumps(report, indent=2, default=str) + "\n"

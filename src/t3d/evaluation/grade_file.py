@@ -1,35 +1,26 @@
-"""Grade saved outputs again, in chunks that survive a kill."""
+"""Grade saved outputs again; every verdict is kept as soon as it is there."""
 
-import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.evaluation.intervals import wilson_interval
-from t3d.evaluation.samples import without_draw
-from t3d.grading.math_worker import usable_cores
+from t3d.evaluation.measure import grade_lines, summarise
+from t3d.evaluation.samples import jsonl, without_draw
+from t3d.grading.verdict import VERDICT_FIELDS
 from t3d.problems.problem import Problem
 from t3d.problems.text_files import read_lines
 from t3d.tasks.math_task import MathTask
-from t3d.tasks.task import ExplainingTask, Task, verdict_of
-from t3d.work.claim import claim, full_plan, take_finished
-from t3d.work.files import check_output_file, discard, write_text
+from t3d.tasks.task import ExplainingTask, Task
+from t3d.work.files import check_output_file, discard, read_json, write_text
+from t3d.work.kept import KeptLines, claim
+from t3d.work.plan import file_sha256, full_plan, take_finished
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
-GRADE_CHUNK_SIZE = 64
-"""Default of outputs graded between two saves."""
-
 Row = dict[str, Any]
-
-_OTHER_RULES = ("strict-match", "flexible-extract")
-_OF_VERDICTS = ("correct", "extracted", "reason", "grader", *_OTHER_RULES)
-"""Fields of an earlier verdict, which do not stay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,93 +109,57 @@ def grade_to_file(
     *,
     split: str = "test",
     num_workers: int | None = None,
-    chunk_size: int = GRADE_CHUNK_SIZE,
 ) -> dict[str, Any]:
     """Grade every line of ``samples`` into ``output`` and return the summary, ``OUTPUT.summary.json``.
 
-    A line gains ``correct``, ``extracted``, ``reason`` and whatever else the verdict says. Chunks lie in
-    ``OUTPUT.chunks`` until all are there; the same call continues after a kill, and reads what it finished
-    before. Raises InputError as :func:`read_outputs` does, or if another run is using that folder, left other
-    chunks in it or made ``output``.
+    A line gains ``correct``, ``extracted``, ``reason`` and whatever else the verdict says. Verdicts lie in
+    ``OUTPUT.unfinished`` until all are there; the same call continues after a kill, and reads what it
+    finished before. Raises InputError as :func:`read_outputs` does, or if another run is using that folder,
+    left the verdicts of other settings in it or made ``output``.
     """
     check_output_file(output, samples)
     samples, output = Path(samples), Path(output)
     outputs = read_outputs(samples, task, split)
     settings = {
         "task": task.name,
-        "samples": {"count": len(outputs), "sha256": hashlib.sha256(samples.read_bytes()).hexdigest()},
+        "samples": {"count": len(outputs), "sha256": file_sha256(samples)},
         **(task.settings() if isinstance(task, ExplainingTask) else {}),
     }
-    threads = min(4, usable_cores()) if num_workers is None else num_workers
-    graded: list[Row] = []
-    plan = {**settings, "chunk_size": chunk_size}
     summary_file = output.with_name(output.name + ".summary.json")
     if output.is_file():
-        finished = _read_summary(summary_file)
-        take_finished(output, finished.get("plan"), plan)
-        return finished
-    with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.jsonl") as chunks:
-        with Progress("grade", len(outputs)) as progress, ThreadPoolExecutor(threads) as pool:
-
-            def graded_row(saved: SavedOutput) -> Row:
-                kept = {name: value for name, value in saved.row.items() if name not in _OF_VERDICTS}
-                row = {**kept, **_verdict_row(task, saved)}
-                progress.advance()
-                return row
-
-            for first in range(0, len(outputs), chunk_size):
-                file = chunks / f"chunk-{first // chunk_size:05d}.jsonl"
-                part = outputs[first : first + chunk_size]
-                if file.is_file():
-                    rows = _read_chunk(file)
-                    progress.advance(len(part))
-                else:
-                    rows = list(pool.map(graded_row, part))
-                    write_text(file, _lines(rows))
-                graded += rows
-        summary = {**summarise(outputs, graded), **_by_setting(outputs, graded), **settings}
-        summary |= {"versions": versions(), "plan": full_plan(plan)}
+        match read_json(summary_file):
+            case {"plan": dict() as before} as finished:
+                take_finished(output, before, settings)
+                return finished
+        take_finished(output, None, settings)
+    with claim(output.with_name(output.name + ".unfinished"), settings, "*.jsonl") as folder:
+        lines = KeptLines(folder / "verdicts.jsonl", fresh="response")
+        names = [str(index) for index in range(len(outputs))]  # ids of lines may be equal
+        with Progress("grade", len(outputs)) as progress:
+            for name, saved in zip(names, outputs, strict=True):
+                if name not in lines.rows:
+                    lines.append({"id": name, "response": saved.output})
+                elif "correct" in lines.rows[name]:
+                    progress.advance()
+            responses = [(saved.problem, name) for name, saved in zip(names, outputs, strict=True)]
+            grade_lines(task, responses, lines, num_threads=num_workers, on_verdict=progress.advance)
+        graded = [_graded_row(saved, lines.rows[name]) for name, saved in zip(names, outputs, strict=True)]
+        summary = {**_summary(outputs, graded), **_by_setting(outputs, graded), **settings}
+        summary |= {"versions": versions(), "plan": full_plan(settings)}
         write_text(summary_file, json.dumps(summary, indent=2) + "\n")
-        write_text(output, _lines(graded))  # after the summary, by which a finished output is known
-        discard(chunks)
+        write_text(output, jsonl(graded))  # after the summary, by which a finished output is known
+        discard(folder)
     return summary
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        match json.loads(path.read_text(encoding="utf-8")):
-            case {"plan": dict()} as found:
-                return found
-    except (OSError, ValueError):
-        pass
-    return {}
+def _graded_row(saved: SavedOutput, line: Row) -> Row:
+    kept = {name: value for name, value in saved.row.items() if name not in VERDICT_FIELDS}
+    return kept | {name: line[name] for name in VERDICT_FIELDS if name in line}
 
 
-def _verdict_row(task: Task, saved: SavedOutput) -> Row:
-    verdict = verdict_of(task, saved.problem, saved.output)
-    row = {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
-    return {**row, **verdict.others, **({"grader": verdict.grader} if verdict.grader else {})}
-
-
-def summarise(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, verdicts by other rules, and how often each reason was given.
-
-    In percent. The interval counts problems: several answers to one are not independent.
-    """
+def _summary(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str, Any]:
     problems = [saved.problem for saved in outputs]
-    num_prompts = len({(problem.id, problem.question, problem.answer) for problem in problems})
-    count = len(graded)
-    accuracy = sum(row["correct"] for row in graded) / count
-    low, high = wilson_interval(accuracy * num_prompts, num_prompts)
-    others = [name for name in _OTHER_RULES if name in graded[0]]
-    return {
-        "accuracy": 100 * accuracy,
-        "ci95": [100 * low, 100 * high],
-        "n": count,
-        "num_prompts": num_prompts,
-        **{name: 100 * sum(row[name] for row in graded) / count for name in others},
-        "reasons": dict(Counter(row["reason"] for row in graded).most_common()),
-    }
+    return summarise(graded, len({(problem.id, problem.question, problem.answer) for problem in problems}))
 
 
 def _by_setting(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[str, Any]:
@@ -214,16 +169,4 @@ def _by_setting(outputs: Sequence[SavedOutput], graded: Sequence[Row]) -> dict[s
         parts.setdefault(row.get("setting"), []).append((saved, row))
     if len(parts) == 1:
         return {}
-    return {"settings": {str(label): summarise(*zip(*part, strict=True)) for label, part in parts.items()}}
-
-
-def _lines(rows: Sequence[Row]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)  # ASCII: an output may hold lone surrogates
-
-
-def _read_chunk(path: Path) -> list[Row]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except ValueError as error:
-        fix = "delete it; the same command then grades it again"
-        raise InputError("output", str(path), f"damaged ({error})", fix) from error
+    return {"settings": {str(label): _summary(*zip(*part, strict=True)) for label, part in parts.items()}}

@@ -1,16 +1,17 @@
 """Scores of a student while it trains: accuracy on a few held-out problems, at few and at full steps."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from transformers import PreTrainedModel
 
 from t3d.decoding.completion import check_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.evaluation.evaluate import evaluate, evaluation_requests
+from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluation_requests
 from t3d.models.loading import LoadedModel, adopt_model
 from t3d.problems.problem import Problem
-from t3d.tasks.task import Task
+from t3d.tasks.task import PosedTask, Task
 from t3d.training.trainer import Evaluator
 
 
@@ -31,19 +32,15 @@ def student_evaluator(
     _check(teacher, held_out, (few_steps, full_steps))
     tokenizer = teacher.tokenizer
 
+    posed = [PosedTask(task=task, problems=list(problems)) for task, problems in held_out]
+    settings = {"few_step_accuracy": few_steps, "full_step_accuracy": full_steps}
+
     def score(student: PreTrainedModel) -> dict[str, float]:
-        loaded = adopt_model(student, tokenizer)
-        scores: dict[str, float] = {}
-        for name, params in (("few_step_accuracy", few_steps), ("full_step_accuracy", full_steps)):
-            by_task = {
-                task.name: 100
-                * evaluate(
-                    loaded, task, problems, params, batch_size=batch_size, label=f"{name} on {task.name}"
-                ).accuracy
-                for task, problems in held_out
-            }
-            scores |= {f"{name}/{task}": value for task, value in by_task.items()}
-            scores[name] = sum(by_task.values()) / len(by_task)
+        config = EvalConfig(batch_size=batch_size)
+        entries = evaluate(adopt_model(student, tokenizer), posed, settings, config=config)
+        scores = {f"{entry['setting']}/{entry['task']}": entry["accuracy"] for entry in entries}
+        for name in settings:
+            scores[name] = fmean(entry["accuracy"] for entry in entries if entry["setting"] == name)
         return scores
 
     return score
@@ -58,6 +55,7 @@ def _check(
     for (task, problems), name in zip(held_out, names, strict=True):
         if names.count(name) > 1:
             raise InputError("held_out", name, "two tasks of this name", "give each task once")
-        requests = [request for _, request in evaluation_requests(teacher, task, problems, 1)]
+        posed = PosedTask(task=task, problems=list(problems))
+        requests = [request for _, request in evaluation_requests(teacher, posed)]
         for params in settings:
             check_requests(requests, params, teacher.model.config.max_position_embeddings)

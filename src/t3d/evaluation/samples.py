@@ -2,18 +2,39 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from t3d.errors import InputError
+from t3d.grading.verdict import OTHER_RULES
+from t3d.problems.problem import Problem
 from t3d.problems.text_files import read_lines
 
 Row = Mapping[str, Any]
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
 """What decoding an answer took; files of outputs from elsewhere do not say."""
 _DRAW = re.compile(r"#\d+$")
+
+
+def sample_row(task: str, problem: Problem, row: Row) -> dict[str, Any]:
+    """A graded response as a line of ``samples.jsonl``."""
+    verdict = {name: row[name] for name in ("correct", "extracted", "reason", *OTHER_RULES) if name in row}
+    return {
+        "task": task,
+        "id": row["id"],
+        "question": problem.question,
+        "answer": problem.answer,
+        "response": row["response"],
+        **verdict,
+        **{name: row[name] for name in (*COSTS, "finish_reason")},
+    }
+
+
+def jsonl(rows: Iterable[Row]) -> str:
+    """Rows as JSON Lines, in ASCII, since a text may hold lone surrogates."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 class Key(NamedTuple):

@@ -8,7 +8,9 @@ better, by preferring some of the right responses, so that tokens chosen togethe
 distillation teaches. V vocabulary, Q query positions, N solutions, L response length.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,10 +22,12 @@ from transformers import PreTrainedTokenizerBase
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.reference import decode_reference
+from t3d.evaluation.measure import Asked, measure
 from t3d.problems.problem import Problem
 from t3d.problems.prompts import prompt_ids, token_ids, token_text
 from t3d.tasks.mini.mini_task import MiniTask
 from t3d.tasks.mini.tokenizer import END_OF_TEXT, TURN_END
+from t3d.work.kept import KeptLines
 
 
 class Oracle(torch.nn.Module):
@@ -90,11 +94,30 @@ def oracle_results(
 ) -> dict[str, int]:
     """How many of the problems the oracle gets right under each setting."""
     num_positions = max(params.max_new_tokens + params.block_size for params in settings.values())
-    num_correct = dict.fromkeys(settings, 0)
+    asked: list[Asked] = []
+    answers: dict[str, list[Completion]] = {name: [] for name in settings}
     for problem in problems:
-        oracle = Oracle(task, problem, tokenizer, num_positions)
+        oracle = Oracle(task, problem, tokenizer, num_positions)  # made once, for all settings
+        asked.append((problem, DecodeRequest(id=problem.id, prompt_ids=oracle.prompt_ids)))
         for name, params in settings.items():
             completion = decode_oracle(oracle, problem.id, params)
-            num_correct[name] += task.grade(problem, token_text(tokenizer, completion.visible_ids))
+            text = token_text(tokenizer, completion.visible_ids)
+            answers[name].append(dataclasses.replace(completion, text=text))
         on_finish()
-    return num_correct
+    return {
+        name: measure(
+            task, asked, params, partial(_give, answers[name]), KeptLines(fresh="response")
+        ).num_correct
+        for name, params in settings.items()
+    }
+
+
+def _give(
+    answers: Sequence[Completion],
+    requests: Sequence[DecodeRequest],
+    on_finish: Callable[[Completion], None],
+) -> None:
+    """Answer all requests at once with what was decoded before."""
+    assert len(requests) == len(answers)
+    for completion in answers:
+        on_finish(completion)

@@ -35,8 +35,9 @@ from t3d.training.block_grid import TrainingExample, lay_on_grid
 from t3d.training.noising import NoiseSource, random_noise_mask
 from t3d.training.packing import pack_copies
 from t3d.work.checkpoints import CheckpointingTrainer, newest_checkpoint
-from t3d.work.claim import claim
 from t3d.work.files import atomic_folder
+from t3d.work.kept import claim
+from t3d.work.plan import described, differences
 from t3d.work.versions import versions
 
 BLOCK_SIZES = (4, 8, 8)
@@ -209,8 +210,9 @@ def _is_finished(teacher: Path, plan: dict[str, Any]) -> bool:
     if not teacher.exists():
         return False
     stages, _ = read_stages(teacher)
-    if not stages or stages[-1]["plan"] != plan:
-        problem = "holds a teacher that other settings made"
+    found = differences(stages[-1]["plan"], plan) if stages else ["unknown"]
+    if found:
+        problem = f"holds a teacher that other settings made: {described(found)}"
         raise InputError("output", str(teacher), problem, "use another output, or delete the folder")
     return True
 

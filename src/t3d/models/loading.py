@@ -20,7 +20,7 @@ from t3d.errors import InputError
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
-from t3d.work.claim import fingerprint
+from t3d.work.plan import fingerprint
 
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}

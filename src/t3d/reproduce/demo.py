@@ -1,22 +1,18 @@
 """The main job end to end: roll out the bundled teacher, distil a student, compare both.
 
-In a further round the student itself rolls out, at full steps, and is trained on what it wrote.
-
-Every stage leaves its result in ``OUTPUT/stages`` as soon as it is finished, so that a demo that was
-cut goes on where it was, and a finished one only reports again.
+In a further round the student itself rolls out, at full steps, and is trained on what it wrote. A recipe of
+the stages of :mod:`t3d.reproduce.pipeline`: a demo that was cut goes on where it was, and a finished one
+only reports again.
 """
 
 import dataclasses
-import functools
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.rollout import roll_out_to_file
 from t3d.errors import (
     InputError,
     require_above_zero,
@@ -25,35 +21,23 @@ from t3d.errors import (
     require_positive,
     require_seed,
 )
-from t3d.evaluation.evaluate import evaluate
 from t3d.evaluation.intervals import mean_interval, wilson_interval
-from t3d.models.loading import LoadedModel, load_model
-from t3d.models.placement import require_training_device
+from t3d.models.loading import load_model
+from t3d.models.placement import require_training_device, resolve_device
 from t3d.problems.problem import Problem
 from t3d.report.demo_table import plot_summary
+from t3d.reproduce.pipeline import Pipeline
+from t3d.reproduce.settings import MAX_NEW_TOKENS, SETTINGS
 from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
-from t3d.training.run import distil
 from t3d.trajectory import read_trajectories
-from t3d.work.claim import claim
-from t3d.work.files import discard, write_text
+from t3d.work.files import write_text
+from t3d.work.kept import Product, claim
 from t3d.work.versions import versions
 
-MAX_NEW_TOKENS = 56
-
-
-def _static(block_size: int, tokens_per_step: int) -> DecodeParams:
-    return DecodeParams(
-        block_size=block_size, steps_per_block=block_size // tokens_per_step, max_new_tokens=MAX_NEW_TOKENS
-    )
-
-
-SETTINGS = {
-    f"B{size}-T{count}": _static(size, count) for size in (4, 8) for count in (1, 2, 4, 8) if count <= size
-}
-SETTINGS["B4-dynamic"] = DecodeParams(remasking="low_confidence_dynamic", max_new_tokens=MAX_NEW_TOKENS)
-"""Decoding settings by name: block size and tokens per step; dynamic commits above confidence 0.9."""
+TEACHER = "mini"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,87 +85,94 @@ class DemoConfig:
         require_below_one(self, "random_token_prob")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """One model in one setting on one task."""
-
-    task: str
-    num_correct: int
-    num_samples: int
-    tokens_per_step: float
-    tokens_per_forward: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stages:
-    """Results of finished stages, JSON-ready, and the seconds that each took, as files of a folder."""
-
-    folder: Path
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Sums by kind of stage; a stage that was cut counts from its last start."""
-
-    def run(self, kind: str, name: str, work: Callable[[], Any]) -> Any:
-        """The result of a stage: of its file, or of ``work``."""
-        path = self.folder / f"stage-{name}.json"
-        if not path.is_file():
-            started = time.perf_counter()
-            result = work()
-            record = {"result": result, "seconds": time.perf_counter() - started}
-            write_text(path, json.dumps(record, indent=1))
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            fix = "delete it; the same command then runs this stage again"
-            raise InputError("output", str(path), f"damaged ({error})", fix) from error
-        self.seconds[kind] = self.seconds.get(kind, 0.0) + record["seconds"]
-        return record["result"]
-
-
 def run_demo(config: DemoConfig) -> dict[str, Any]:
     """Run the demo and write its files; returns the summary (percent, see ``summarise``).
 
     The same call continues a demo that was cut. Raises InputError if another run is using the output
     or left stages of other settings there.
     """
-    output = Path(config.output)
     require_training_device(config.device)
     _check_counts(config)
-    teacher = load_model("mini", device=config.device, dtype=config.dtype)
-    with claim(output / "stages", _plan(config, teacher), "stage-*.json") as folder:
-        stages = Stages(folder=folder)
-        results = {"teacher": _evaluate(lambda: teacher, "teacher", config, stages)}
-        for round_index in range(config.num_rounds):
-            number = round_index + 1
-            stages.run("rollout", f"rollout-{number}", lambda r=round_index: _roll_out(config, output, r))
-            stages.run("train", f"train-{number}", lambda r=round_index: _distil(config, output, r))
-        student = functools.cache(lambda: _student(config, output, config.num_rounds))
-        results["student"] = _evaluate(student, "student", config, stages)
-        seconds = stages.seconds | {"total": sum(stages.seconds.values())}
+    demo = _Demo(config)
+    identity = load_model(TEACHER, device=config.device, dtype=config.dtype).identity()
+    with claim(demo.output / "stages", _plan(config, identity), "*.json"):
+        entries = {"teacher": demo.evaluate("teacher", TEACHER)}
+        source: str | Path = TEACHER
+        for number in range(1, config.num_rounds + 1):
+            source = demo.run_round(number, source)
+        entries["student"] = demo.evaluate("student", source)
         summary = {
             "seed": config.seed,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-            "models": {name: summarise(by_setting) for name, by_setting in results.items()},
+            "seconds": demo.seconds(),
+            "models": {name: summarise(found) for name, found in entries.items()},
             "method": config.method,
             "versions": versions(),
         }
-        write_text(output / "summary.json", json.dumps(summary, indent=2) + "\n")
-        plot_summary(summary, output / "plot.png")
-        for number in range(1, config.num_rounds + 1):
-            discard(output / f"checkpoints-{number}")
+        write_text(demo.output / "summary.json", json.dumps(summary, indent=2) + "\n")
+        plot_summary(summary, demo.output / "plot.png")
     return summary
 
 
-def _plan(config: DemoConfig, teacher: LoadedModel) -> dict[str, Any]:
+@dataclass
+class _Demo:
+    """The stages of a demo, in its folder."""
+
+    config: DemoConfig
+    products: dict[str, list[Product]] = field(default_factory=dict)
+    """By kind of stage."""
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.output = Path(config.output)
+        self.pipeline = Pipeline(device=config.device, dtype=config.dtype, batch_size=config.batch_size)
+
+    def seconds(self) -> dict[str, float]:
+        """Sums by kind of stage, and of all; a stage that was cut counts from its last start."""
+        sums = {kind: sum(one.seconds for one in made) for kind, made in self.products.items()}
+        return {kind: round(value, 1) for kind, value in (sums | {"total": sum(sums.values())}).items()}
+
+    def evaluate(self, name: str, source: str | Path) -> list[dict[str, Any]]:
+        """A model's entries for every task and setting."""
+        product = self._stage(f"evaluate_{name}", name, self.output / "evaluations" / name)
+        tasks = [
+            PosedTask(task=task, problems=_test_problems(name, self.config)) for name, task in TASKS.items()
+        ]
+        return self.pipeline.evaluate(product, source, tasks, SETTINGS, label=f"evaluate {name}")
+
+    def run_round(self, number: int, source: str | Path) -> Path:
+        """Roll out the model of the round before, and distil it; returns the student's folder."""
+        config = self.config
+        file = self.output / f"trajectories-{number}.parquet"
+        rollouts = self._stage("rollout", f"rollout-{number}", file)
+        params = DecodeParams(
+            max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
+        )
+        self.pipeline.roll_out(rollouts, source, _problems_of_round(config, number), params)
+        checkpoints = self.output / f"checkpoints-{number}"
+        student = self.output / ("student" if number == config.num_rounds else f"student-{number}")
+        training = self._stage("train", f"train-{number}", student, checkpoints)
+        args = _training_config(config, checkpoints)
+        self.pipeline.train(training, source, lambda: read_trajectories(file), args)
+        return student
+
+    def _stage(self, kind: str, name: str, path: Path, *unfinished: Path) -> Product:
+        record = self.output / "stages" / f"{name}.json"
+        product = Product(path=path, record=record, plan={}, unfinished=unfinished)  # the claim has the plan
+        self.products.setdefault(kind, []).append(product)
+        return product
+
+
+def _plan(config: DemoConfig, teacher: Mapping[str, Any]) -> dict[str, Any]:
     fields = dataclasses.asdict(config)
     for name in ("output", "device", "show_progress"):
         del fields[name]
     settings = {name: dataclasses.asdict(params) for name, params in SETTINGS.items()}
-    return {**fields, "tasks": list(TASKS), "settings": settings, "teacher": teacher.identity()}
+    return {**fields, "tasks": list(TASKS), "settings": settings, "teacher": teacher}
 
 
 def _check_counts(config: DemoConfig) -> None:
     """Raise InputError if a task has too few problems, before any work is done."""
-    for field, value, draw in (
+    for name, value, draw in (
         ("num_prompts", config.num_prompts, _training_problems),
         ("limit", config.limit, _test_problems),
     ):
@@ -189,105 +180,68 @@ def _check_counts(config: DemoConfig) -> None:
             for task in TASKS:
                 draw(task, config)
         except InputError as error:
-            raise InputError(field, value, error.problem, f"lower {field}: {error.fix} per task") from error
+            raise InputError(name, value, error.problem, f"lower {name}: {error.fix} per task") from error
 
 
 def _training_problems(task: str, config: DemoConfig) -> list[Problem]:
     """A task's problems of all rounds; those of one round lie side by side."""
-    num_problems = -(-config.num_prompts // len(TASKS)) * config.num_rounds
-    return TASKS[task].problems("train", num_problems, config.seed)
+    return TASKS[task].problems("train", _num_per_round(config) * config.num_rounds, config.seed)
+
+
+def _problems_of_round(config: DemoConfig, number: int) -> list[Problem]:
+    part = slice((number - 1) * _num_per_round(config), number * _num_per_round(config))
+    return [problem for task in TASKS for problem in _training_problems(task, config)[part]]
+
+
+def _num_per_round(config: DemoConfig) -> int:
+    """Training problems of each task in a round."""
+    return -(-config.num_prompts // len(TASKS))
 
 
 def _test_problems(task: str, config: DemoConfig) -> list[Problem]:
     return TASKS[task].problems("test", config.limit, config.seed)
 
 
-def _student(config: DemoConfig, output: Path, num_rounds: int) -> LoadedModel:
-    """The student of this many rounds; of none, the teacher."""
-    source = _student_folder(config, output, num_rounds) if num_rounds else "mini"
-    return load_model(source, device=config.device, dtype=config.dtype)
-
-
-def _student_folder(config: DemoConfig, output: Path, num_rounds: int) -> Path:
-    return output / ("student" if num_rounds == config.num_rounds else f"student-{num_rounds}")
-
-
-def _roll_out(config: DemoConfig, output: Path, round_index: int) -> int:
-    size = -(-config.num_prompts // len(TASKS))
-    part = slice(round_index * size, (round_index + 1) * size)
-    problems = [problem for task in TASKS for problem in _training_problems(task, config)[part]]
-    params = DecodeParams(
-        max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
-    )
-    path = output / f"trajectories-{round_index + 1}.parquet"
-    loaded = _student(config, output, round_index)
-    return len(roll_out_to_file(loaded, problems, params, path, batch_size=config.batch_size))
-
-
-def _distil(config: DemoConfig, output: Path, round_index: int) -> str:
-    loaded = _student(config, output, round_index)
+def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
     # A preset that says something else, as naive_td's none at all, wins.
     fields: dict[str, Any] = {"random_token_prob": config.random_token_prob}
     fields |= preset_fields(config.method)
-    args = T3DConfig(
-        output_dir=str(output / f"checkpoints-{round_index + 1}"),
+    return T3DConfig(
+        output_dir=str(checkpoints),
         max_steps=config.num_optimizer_steps,
         per_device_train_batch_size=config.train_batch_size,
         learning_rate=config.learning_rate,
         save_steps=50,
         save_total_limit=2,
         seed=config.seed,
-        use_cpu=loaded.model.device.type == "cpu",
+        use_cpu=resolve_device(config.device).type == "cpu",
         disable_tqdm=not config.show_progress,
         dataloader_pin_memory=False,
         **fields,
     )
-    trajectories = read_trajectories(output / f"trajectories-{round_index + 1}.parquet")
-    return distil(loaded, trajectories, args, _student_folder(config, output, round_index + 1)).name
 
 
-def _evaluate(
-    load: Callable[[], LoadedModel], name: str, config: DemoConfig, stages: Stages
-) -> dict[str, list[TaskScore]]:
-    """Scores by setting, one per task."""
-
-    def score(task: str, setting: str) -> dict[str, Any]:
-        problems = _test_problems(task, config)
-        label = f"{name} {setting} {task}"
-        result = evaluate(
-            load(), TASKS[task], problems, SETTINGS[setting], batch_size=config.batch_size, label=label
-        )
-        return dataclasses.asdict(
-            TaskScore(
-                task=task,
-                num_correct=result.num_correct,
-                num_samples=result.num_samples,
-                tokens_per_step=result.cost["tokens_per_step"],
-                tokens_per_forward=result.cost["tokens_per_forward"],
-            )
-        )
-
-    def stage(task: str, setting: str) -> TaskScore:
-        work = functools.partial(score, task, setting)
-        return TaskScore(**stages.run(f"evaluate_{name}", f"{name}-{setting}-{task}", work))
-
-    return {setting: [stage(task, setting) for task in TASKS] for setting in SETTINGS}
-
-
-def summarise(by_setting: Mapping[str, Sequence[TaskScore]]) -> dict[str, Any]:
+def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Per setting: accuracy and 95 % interval by task and their mean (percent), TokPS, TPF, n."""
-    summary = {}
-    for setting, scores in by_setting.items():
-        accuracies, counts = [s.num_correct / s.num_samples for s in scores], [s.num_samples for s in scores]
-        mean = {"mean": 100 * sum(accuracies) / len(accuracies)}
-        ci95 = {"mean": [100 * bound for bound in mean_interval(accuracies, counts)]}
-        summary[setting] = {
-            "accuracy": mean | {s.task: 100 * a for s, a in zip(scores, accuracies, strict=True)},
-            "ci95": ci95
-            | {s.task: [100 * b for b in wilson_interval(s.num_correct, s.num_samples)] for s in scores},
-            "tokens_per_step": sum(s.tokens_per_step for s in scores) / len(scores),
-            "tokens_per_forward": sum(s.tokens_per_forward for s in scores) / len(scores),
-            "tokens_per_forward_by_task": {s.task: s.tokens_per_forward for s in scores},
-            "n": sum(counts),
-        }
-    return summary
+    by_setting: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        by_setting.setdefault(entry["setting"], []).append(entry)
+    return {setting: _over_tasks(found) for setting, found in by_setting.items()}
+
+
+def _over_tasks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    tasks = [entry["task"] for entry in entries]
+    counts = [entry["n"] for entry in entries]
+    accuracies = [entry["num_correct"] / entry["n"] for entry in entries]
+    intervals = [wilson_interval(entry["num_correct"], entry["n"]) for entry in entries]
+    num_tasks = len(entries)
+    return {
+        "accuracy": {"mean": 100 * sum(accuracies) / num_tasks}
+        | {task: 100 * accuracy for task, accuracy in zip(tasks, accuracies, strict=True)},
+        "ci95": {"mean": [100 * bound for bound in mean_interval(accuracies, counts)]}
+        | {task: [100 * bound for bound in ends] for task, ends in zip(tasks, intervals, strict=True)},
+        "tokens_per_step": sum(entry["tokens_per_step"] for entry in entries) / num_tasks,
+        "tokens_per_forward": sum(entry["tokens_per_forward"] for entry in entries) / num_tasks,
+        "tokens_per_forward_by_task": {entry["task"]: entry["tokens_per_forward"] for entry in entries},
+        "n": sum(counts),
+    }

@@ -48,10 +48,10 @@ def configurations(reproduction: Reproduction) -> Iterator[str]:
             "teacher": student.teacher,
             "seed": student.seed,
             "learning_rate": student.learning_rate,
-            "hash": product.resolved.hash,
+            "hash": product.path.name,
             "weights": str(product.path),
             "records": "real solutions" if is_solved else str(workshop.records(student).path),
-            "config": product.resolved.full,
+            "config": dict(product.plan),
             "cells": cells.get(student, {}),
         }
         yield "---\n" + yaml.dump(document, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=110)

@@ -6,7 +6,8 @@ from pathlib import Path
 from t3d.report.bars import Bar, plot_bars, plot_lines
 from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
 from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, Demand
-from t3d.reproduce.suites import DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, Suite
+from t3d.reproduce.settings import DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS
+from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import AVERAGE, CURVES, Entry, Records, Rows
 from t3d.reproduce.tables import TITLES, method_title
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.reproduce.suites import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC, Budget, Suite
+from t3d.reproduce.settings import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC_SETTINGS
+from t3d.reproduce.suites import Budget, Suite
 from t3d.training.presets import SOLUTION_PRESETS
 
 ORIGINAL = "original"
@@ -115,14 +116,14 @@ def demands(suite: Suite, tables: Sequence[int], num_seeds: int, budget: Budget)
         seeds = several if len(tables) == 1 or table in (1, 2) else (0,)
         found += _main_demands(table, main, seeds, budget)
         for teacher in others if table in (1, 2) else ():
-            settings = STATIC if table == 1 else ("B4-T1",)
+            settings = STATIC_SETTINGS if table == 1 else ("B4-T1",)
             found += _of_methods(table, teacher, MAIN_METHODS, settings, (0,))
     return found
 
 
 def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budget) -> list[Demand]:
     methods, settings = {
-        1: (MAIN_METHODS, STATIC),
+        1: (MAIN_METHODS, STATIC_SETTINGS),
         2: (MAIN_METHODS, ("B4-T1",)),
         3: (tuple(name for name in MAIN_METHODS if name != "sft"), DYNAMIC),
         4: (("t3d",), LAMBDA_SETTINGS),

@@ -21,9 +21,10 @@ from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_soluti
 from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
-from t3d.work.claim import fingerprint
-from t3d.work.file_hash import file_sha256
+from t3d.work.plan import file_sha256, fingerprint
 
+ADDED_LATER: frozenset[str] = frozenset()
+"""Fields that a record from before they existed may lack: what it made counts as made with their defaults."""
 _FREE = {
     "remove_unused_columns",
     "logging_steps",

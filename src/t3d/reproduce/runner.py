@@ -16,7 +16,8 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suite_choice import SuiteChoice
-from t3d.work.claim import InUseError, join, locked
+from t3d.work.kept import join
+from t3d.work.lock import InUseError, locked
 
 WAIT_SECONDS = 10.0
 """Between two looks at what other processes have made."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.reproduce.resolve import Resolved
+from t3d.reproduce.resolve import ADDED_LATER, Resolved
 from t3d.work.files import write_text
+from t3d.work.plan import differences
 
 FINISHED = "*.*.json"
 """Pattern of the files of cells: ``LABEL.HASH.json``."""
@@ -30,7 +31,7 @@ class CellStore:
         for folder in (self.folder, self.earlier):
             for path in [] if folder is None else sorted(folder.glob(f"*.{resolved.hash}.json")):
                 record = _read(path)
-                if is_same(record["config"], resolved.full):
+                if not differences(record["config"], resolved.full, added_later=ADDED_LATER):
                     return record
         return None
 
@@ -39,17 +40,6 @@ class CellStore:
         path = self.folder / f"{label}.{record['config_hash']}.json"
         write_text(path, json.dumps(record, indent=1) + "\n")
         return path
-
-
-def is_same(recorded: Any, now: Any) -> bool:
-    """Whether a recorded configuration is the present one, wherever both have a value.
-
-    A setting that one of the two does not know yet, or no longer, is left to the hash, which holds all that
-    is not at its default.
-    """
-    if isinstance(recorded, dict) and isinstance(now, dict):
-        return all(is_same(recorded[name], now[name]) for name in recorded.keys() & now.keys())
-    return recorded == now
 
 
 def _read(path: Path) -> dict[str, Any]:

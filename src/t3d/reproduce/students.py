@@ -1,30 +1,29 @@
 """The work behind a cell: trajectories, a student, its evaluation; each is kept and made only once.
 
 ``OUTPUT/records`` has the trajectories of a teacher and seed, which all methods share; ``OUTPUT/students``
-the students' weights. Each goes by the hash of its configuration, and is made again where that was another.
+the students' weights; ``OUTPUT/evaluations`` every response of a cell. Each goes by the hash of its
+configuration, and is made again where that was another.
 """
 
 import math
-import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from t3d.decoding.rollout import roll_out_to_file
 from t3d.errors import InputError
-from t3d.evaluation.evaluate import EvalResult, evaluate
 from t3d.interchange.solutions import solution_trajectory
-from t3d.models.loading import LoadedModel, load_model, load_tokenizer
-from t3d.models.placement import DTYPES, resolve_device
+from t3d.models.loading import load_tokenizer
+from t3d.models.placement import resolve_device
 from t3d.problems.problem import Problem
 from t3d.reproduce.commands import cell_command
-from t3d.reproduce.product import Product
+from t3d.reproduce.pipeline import Pipeline
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.resolve import (
+    ADDED_LATER,
+    Resolved,
     evaluation_params,
     resolve_cell,
     resolve_records,
@@ -33,12 +32,12 @@ from t3d.reproduce.resolve import (
     training_fields,
 )
 from t3d.reproduce.suites import Budget, Suite, split_problems
+from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import override_text
-from t3d.training.run import STUDENT_PLAN, distil
 from t3d.trajectory import Trajectory, read_trajectories
-from t3d.work.claim import locked
-from t3d.work.files import discard
+from t3d.work.kept import Product
+from t3d.work.lock import locked
 from t3d.work.versions import versions
 
 
@@ -49,8 +48,11 @@ class Workshop:
     suite: Suite
     quick: bool
     output: Path
-    _loaded: tuple[StudentSpec, LoadedModel] | None = field(default=None, init=False)
     _posed: dict[tuple[str, str, int], list[Problem]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        suite = self.suite
+        self._pipeline = Pipeline(device=suite.device, dtype=suite.dtype, batch_size=suite.batch_size)
 
     def check(self, cells: Sequence[CellSpec]) -> None:
         """Find out before the work whether all that these cells read is there and can be used.
@@ -69,19 +71,29 @@ class Workshop:
             (spec.seed, learns_solutions(spec.method)) for spec in trained if not self.student(spec).is_made
         ]
         for seed, is_solved in dict.fromkeys(sources):
-            self._training_problems(seed, is_solved)
+            self._training_problems(seed, is_solved=is_solved)
 
     def make_cell(self, cell: CellSpec) -> dict[str, Any]:
         """Train the student if its weights are missing, evaluate it, and return the record of the cell."""
-        loaded, training_seconds = self.load_student(cell.student)
-        started = time.perf_counter()
+        source, training_seconds = self.make_student(cell.student)
         tasks, _ = split_problems(self.suite, self._budget, cell.split)
-        results = [
-            _row(self._evaluate(loaded, cell, setting, task), setting)
-            for setting in cell.settings
-            for task in tasks
-        ]
         resolved = resolve_cell(self.suite, self._budget, cell)
+        evaluation = self._product("evaluations", resolved.hash, resolved)
+        entries = self._pipeline.evaluate(
+            evaluation,
+            source,
+            [
+                PosedTask(
+                    task=self.suite.data.task(task),
+                    problems=self._problems(task, cell.split, cell.student.seed),
+                )
+                for task in tasks
+            ],
+            {name: evaluation_params(self.suite, cell, name) for name in cell.settings},
+            samples_per_prompt=cell.samples_per_prompt,
+            label=cell.label,
+        )
+        by_setting = [entry for name in cell.settings for entry in entries if entry["setting"] == name]
         return {
             "config_hash": resolved.hash,
             "command": cell_command(self.suite, cell, quick=self.quick),
@@ -90,48 +102,50 @@ class Workshop:
             "learning_rate": cell.student.learning_rate,
             "seed": cell.student.seed,
             "split": cell.split,
-            "results": results,
-            "seconds": round(time.perf_counter() - started, 2),
+            "results": [_row(entry) for entry in by_setting],
+            "seconds": evaluation.seconds,
             "training_seconds": training_seconds,
             "num_threads": torch.get_num_threads(),
-            "model": loaded.identity(),
+            "model": self._pipeline.load(source).identity(),
             "versions": versions(),
             "config": resolved.full,
         }
 
-    def load_student(self, spec: StudentSpec) -> tuple[LoadedModel, float]:
-        """The student, trained now if need be, and the seconds of its training (0 for the original).
+    def make_student(self, spec: StudentSpec) -> tuple[str | Path, float]:
+        """The student's checkpoint, trained now if need be, and the seconds of its training (0 for the
+        original).
 
-        The last one stays loaded. A training that was cut goes on from its last checkpoint, and its seconds
-        count from there.
+        A training that was cut goes on from its last checkpoint, and its seconds count from there.
         """
+        if spec.method == ORIGINAL:
+            return spec.teacher, 0.0
         student = self.student(spec)
-        if spec.method != ORIGINAL:
-            if not student.is_made:
-                self._train(spec, student)
-            discard(student.unfinished)  # a kill may have left it beside the finished student
-        if self._loaded is None or self._loaded[0] != spec:
-            source = spec.teacher if spec.method == ORIGINAL else student.path
-            self._loaded = (spec, load_model(source, device=self.suite.device, dtype=self.suite.dtype))
-        return self._loaded[1], student.seconds
+        if not student.is_made:
+            self._make_records(spec)
+        config = training_config(self.suite, self._budget, spec, student.unfinished[0])
+        self._pipeline.train(student, spec.teacher, lambda: self._read_records(spec), config)
+        return student.path, student.seconds
 
     def student(self, spec: StudentSpec) -> Product:
         """A student's weights, to be made or made; those of the original never are."""
         resolved = resolve_student(self.suite, self._budget, spec)
-        path = self.output / "students" / resolved.hash
-        return Product(
-            path=path,
-            resolved=resolved,
-            complete=path / STUDENT_PLAN,
-            unfinished=self.output / "checkpoints" / resolved.hash,
-        )
+        checkpoints = self.output / "checkpoints" / resolved.hash
+        return self._product("students", resolved.hash, resolved, checkpoints)
 
     def records(self, spec: StudentSpec) -> Product:
         """The trajectories that a student learns from; real solutions are not kept."""
         resolved = resolve_records(self.suite, self._budget, spec)
-        path = self.output / "records" / f"{resolved.hash}.parquet"
+        chunks = self.output / "records" / f"{resolved.hash}.parquet.chunks"
+        return self._product("records", f"{resolved.hash}.parquet", resolved, chunks)
+
+    def _product(self, kind: str, name: str, resolved: Resolved, *unfinished: Path) -> Product:
+        path = self.output / kind / name
         return Product(
-            path=path, resolved=resolved, complete=path, unfinished=path.with_name(f"{path.name}.chunks")
+            path=path,
+            record=path.with_name(f"{name}.made.json"),
+            plan=resolved.full,
+            unfinished=unfinished,
+            added_later=ADDED_LATER,
         )
 
     @property
@@ -152,50 +166,24 @@ class Workshop:
             self._posed[key] = problems
         return self._posed[key]
 
-    def _training_problems(self, seed: int, is_solved: bool) -> list[Problem]:
+    def _training_problems(self, seed: int, *, is_solved: bool) -> list[Problem]:
         return self.suite.data.training_problems(self._budget.num_prompts, seed, solved=is_solved)
 
-    def _evaluate(self, loaded: LoadedModel, cell: CellSpec, setting: str, task: str) -> EvalResult:
-        return evaluate(
-            loaded,
-            self.suite.data.task(task),
-            self._problems(task, cell.split, cell.student.seed),
-            evaluation_params(self.suite, cell, setting),
-            batch_size=self.suite.batch_size,
-            samples_per_prompt=cell.samples_per_prompt,
-            label=f"{cell.student.name} seed {cell.student.seed} {setting} {task}",
-        )
-
-    def _records(self, spec: StudentSpec) -> list[Trajectory]:
-        is_solved = learns_solutions(spec.method)
-        problems = self._training_problems(spec.seed, is_solved)
-        if is_solved:
-            tokenizer = load_tokenizer(spec.teacher)
-            return [solution_trajectory(problem, tokenizer, T3DConfig.block_size) for problem in problems]
+    def _make_records(self, spec: StudentSpec) -> None:
         records = self.records(spec)
-        if not records.is_made:
-            with locked(records.path):
-                if not records.is_made:  # another process may just have made it
-                    self._roll_out(spec, problems, records)
-        return read_trajectories(records.path)
+        if learns_solutions(spec.method) or records.is_made:
+            return
+        problems = self._training_problems(spec.seed, is_solved=False)
+        with locked(records.path):  # another process may just be making it
+            params = rollout_params(self.suite, spec.seed)
+            self._pipeline.roll_out(records, spec.teacher, problems, params)
 
-    def _roll_out(self, spec: StudentSpec, problems: Sequence[Problem], records: Product) -> None:
-        started = time.perf_counter()
-        records.begin()
-        teacher = load_model(spec.teacher, device=self.suite.device, dtype=self.suite.dtype)
-        params = rollout_params(self.suite, spec.seed)
-        roll_out_to_file(teacher, problems, params, records.path, batch_size=self.suite.batch_size)
-        records.end(started)
-
-    def _train(self, spec: StudentSpec, student: Product) -> None:
-        records = self._records(spec)
-        started = time.perf_counter()
-        student.begin()
-        self._loaded = None  # memory
-        teacher = load_model(spec.teacher, device=self.suite.device, dtype="float32")
-        config = training_config(self.suite, self._budget, spec, student.unfinished)
-        distil(teacher, records, config, student.path, export_dtype=DTYPES[self.suite.dtype])
-        student.end(started)
+    def _read_records(self, spec: StudentSpec) -> list[Trajectory]:
+        if not learns_solutions(spec.method):
+            return read_trajectories(self.records(spec).path)
+        problems = self._training_problems(spec.seed, is_solved=True)
+        tokenizer = load_tokenizer(spec.teacher)
+        return [solution_trajectory(problem, tokenizer, T3DConfig.block_size) for problem in problems]
 
 
 def training_config(suite: Suite, budget: Budget, spec: StudentSpec, checkpoints: Path) -> T3DConfig:
@@ -215,17 +203,14 @@ def training_config(suite: Suite, budget: Budget, spec: StudentSpec, checkpoints
         raise InputError("override", overrides, problem, "leave it out, or use another value") from error
 
 
-def _row(result: EvalResult, setting: str) -> dict[str, Any]:
-    cost = {name: round(value, 6) for name, value in result.cost.items()}
+def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record of a cell keeps of an evaluation's entry."""
+    costs = ("tokens_per_step", "tokens_per_forward", "tokens_per_second", "seconds")
+    costs += ("mean_denoising_steps", "mean_length", "stopped")
+    kept = ("setting", "task", "num_correct", "verdicts", "n", "num_prompts", "distinct_answers_per_prompt")
     return {
-        "setting": setting,
-        "task": result.task,
-        "num_correct": result.num_correct,
-        "verdicts": "".join("01"[sample.correct] for sample in result.samples),
-        "n": result.num_samples,
-        "num_prompts": result.num_prompts,
-        "distinct_answers_per_prompt": result.distinct_answers_per_prompt,
-        "latency": round(result.cost["seconds"] / result.num_samples, 6),
-        "finish_reasons": dict(Counter(sample.finish_reason for sample in result.samples)),
-        **cost,
+        **{name: entry[name] for name in kept},
+        "latency": round(entry["latency"], 6),
+        "finish_reasons": entry["finish_reasons"],
+        **{name: round(entry[name], 6) for name in costs},
     }

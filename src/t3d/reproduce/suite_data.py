@@ -13,7 +13,7 @@ from t3d.problems.prompts import read_prompt_file
 from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import ExplainingTask, Task
-from t3d.work.file_hash import file_sha256
+from t3d.work.plan import file_sha256
 
 MISSING: dict[str, Any] = {"data": "missing"}
 """Identity of an evaluation that is not possible here."""

@@ -12,22 +12,10 @@ from typing import Any
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.models.placement import DTYPES, resolve_device
-from t3d.reproduce.demo import MAX_NEW_TOKENS, SETTINGS
 from t3d.reproduce.paper import BENCHMARKS, LARGE, SMALL
+from t3d.reproduce.settings import MAX_NEW_TOKENS, TABLE_SETTINGS
 from t3d.reproduce.suite_data import MiniData, SdarData, SuiteData
 from t3d.tasks.mini.suite import TASKS
-
-STATIC = ("B4-T1", "B4-T2", "B4-T4", "B8-T1", "B8-T2", "B8-T4", "B8-T8")
-FEW_STEPS = ("B4-T2", "B8-T2", "B4-T4", "B8-T4")
-"""Of Table 1."""
-DYNAMIC = ("B4-dynamic", "B4-dynamic-sampled")
-"""Confidence of the model itself, and of the tempered distribution, as the paper's engine takes it."""
-LAMBDA_SETTINGS = ("B4-T1", "B8-T1", "B8-T2", "B4-T4", "B8-T4", "B8-T8")
-"""Rows of Table 4."""
-GRID_SETTINGS = ("B4-T1", "B8-T2", "B8-T4")
-"""Of Tables 5 to 7; their mean accuracy on validation problems chooses a learning rate."""
-DIVERSITY = "B4-T1-temperature-1"
-"""Full steps at temperature 1, for distinct answers per prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,24 +88,12 @@ def split_problems(suite: Suite, budget: Budget, split: str) -> tuple[tuple[str,
     return suite.validation_tasks, budget.validation_limit
 
 
-def _settings(max_new_tokens: int) -> dict[str, DecodeParams]:
-    dynamic = SETTINGS["B4-dynamic"]
-    settings = {name: SETTINGS[name] for name in STATIC} | {
-        "B4-dynamic": dynamic,
-        "B4-dynamic-sampled": dataclasses.replace(dynamic, confidence="sampled"),
-        DIVERSITY: dataclasses.replace(SETTINGS["B4-T1"], temperature=1.0),
-    }
-    return {
-        name: dataclasses.replace(params, max_new_tokens=max_new_tokens) for name, params in settings.items()
-    }
-
-
 MINI = Suite(
     name="mini",
     teachers={"mini": LARGE, "mini-small": SMALL},
     tasks=tuple(TASKS),
     validation_tasks=tuple(TASKS),
-    settings=_settings(MAX_NEW_TOKENS),
+    settings=TABLE_SETTINGS,
     rollout=DecodeParams(temperature=0.0, max_new_tokens=MAX_NEW_TOKENS),
     training={},
     learning_rates=(2e-4, 5e-4, 1.2e-3),
@@ -146,7 +122,9 @@ def sdar_suite(folder: str | Path) -> Suite:
         teachers={f"JetLM/{LARGE}": LARGE, f"JetLM/{SMALL}": SMALL},
         tasks=BENCHMARKS,
         validation_tasks=("gsm8k", "mbpp"),
-        settings=_settings(2000),
+        settings={
+            name: dataclasses.replace(params, max_new_tokens=2000) for name, params in TABLE_SETTINGS.items()
+        },
         rollout=DecodeParams(max_new_tokens=2000),
         training={
             "bf16": True,

@@ -9,14 +9,15 @@ from t3d.evaluation.aup import accuracy_under_parallelism
 from t3d.evaluation.intervals import seeds_interval
 from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
+from t3d.reproduce.settings import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC_SETTINGS
 from t3d.reproduce.shared_problems import shared_share
-from t3d.reproduce.suites import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC, Suite
+from t3d.reproduce.suites import Suite
 
 AVERAGE = "average"
 """The mean over the suite's tasks."""
 GROUPS = {"T2": FEW_STEPS[:2], "T4": FEW_STEPS[2:]}
 """Settings that Table 1 averages over."""
-CURVES = {block: tuple(name for name in STATIC if name.startswith(block)) for block in ("B4", "B8")}
+CURVES = {block: tuple(name for name in STATIC_SETTINGS if name.startswith(block)) for block in ("B4", "B8")}
 """Settings of an accuracy-TPF curve, by block size."""
 
 Records = Mapping[tuple[int, str], Mapping[str, Any]]
@@ -197,7 +198,7 @@ def _aup_entries(all_rows: Sequence[Rows]) -> Iterator[Entry]:
             _point(other, setting, task)[1]
             for other in curves
             if other.demand.teacher == rows.demand.teacher
-            for setting in STATIC
+            for setting in STATIC_SETTINGS
         )
         for rows in curves
         for task in rows.suite.tasks

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from t3d.reproduce.paper import INCONSISTENCIES, METRICS
 from t3d.reproduce.recipes import LAMBDAS, ORIGINAL
-from t3d.reproduce.suites import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS, Suite
+from t3d.reproduce.settings import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS
+from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import AVERAGE, CURVES, GROUPS, Entry, is_part_of_the_benchmarks
 
 TITLES = {

@@ -20,8 +20,9 @@ from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import newest_checkpoint
-from t3d.work.claim import claim, differences, fingerprint, full_plan
 from t3d.work.files import write_errors
+from t3d.work.kept import claim
+from t3d.work.plan import described, differences, fingerprint, full_plan
 
 STUDENT_PLAN = "training.json"
 """File of an exported student that holds the plan of its training."""
@@ -115,7 +116,7 @@ def _is_finished(student_folder: Path, plan: dict[str, Any], *, has_checkpoints:
             raise InputError("output", str(path), f"damaged ({error})", fix) from error
         if not found:
             return True
-        problem = f"holds the student of another run: {'; '.join(found[:4])}"
+        problem = f"holds the student of another run: {described(found)}"
     elif not student_folder.exists() or has_checkpoints:
         return False
     else:

@@ -1,6 +1,5 @@
 """Checkpoints of transformers' Trainer that are whole or not there, and training that continues from them."""
 
-import hashlib
 import json
 import os
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from t3d.errors import InputError
 from t3d.work.files import atomic_folder, beside, discard
+from t3d.work.plan import file_sha256
 
 FILES_NAME = "files.json"
 """Name and SHA-256 of a checkpoint's other files."""
@@ -44,13 +44,8 @@ def check_checkpoint(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise refuse(path, "missing")
-        if _sha256(path) != digest:
+        if file_sha256(path) != digest:
             raise refuse(path, "truncated or damaged")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class LogAtSave(TrainerCallback):
@@ -122,7 +117,7 @@ class CheckpointingTrainer(Trainer):
                 self._name_best(run_folder)
                 self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
                 files = sorted(path for path in partial.rglob("*") if path.is_file())
-                digests = {path.relative_to(partial).as_posix(): _sha256(path) for path in files}
+                digests = {path.relative_to(partial).as_posix(): file_sha256(path) for path in files}
                 (partial / FILES_NAME).write_text(json.dumps(digests, indent=1), encoding="utf-8")
         if self.args.should_save and self.args.save_total_limit:
             best = self.state.best_model_checkpoint

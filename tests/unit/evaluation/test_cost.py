@@ -2,7 +2,7 @@ import pytest
 
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation.cost import count_cost, token_agreement
+from t3d.evaluation.cost import decoding_cost, keep_rows, response_row, token_agreement
 from t3d.evaluation.intervals import mean_interval, wilson_interval
 
 
@@ -47,7 +47,7 @@ def test_mean_interval_is_not_empty_where_all_answers_agree(share):
 
 def test_cost_counts_commit_forwards_in_tokens_per_forward():
     """8 committed tokens in 4 steps and 1 commit: TokPS 2, TPF 8 / 5; 6 visible in 2 s: 3 tokens/s."""
-    cost = count_cost([completion((1,) * 8, (1, 1, 2, 2, 3, 3, 4, 4), 1, 6, 4)], seconds=2.0).cost()
+    cost = decoding_cost([response_row(completion((1,) * 8, (1, 1, 2, 2, 3, 3, 4, 4), 1, 6, 4), 2.0)])
     assert cost["tokens_per_step"] == 2.0
     assert cost["tokens_per_forward"] == pytest.approx(1.6)
     assert cost["tokens_per_second"] == 3.0
@@ -60,3 +60,14 @@ def test_agreement_is_the_share_of_the_targets_visible_tokens():
     )
     assert token_agreement([ours], [target]) == pytest.approx(2 / 3)
     assert token_agreement([target], [target]) == 1.0
+
+
+def test_seconds_of_responses_add_up_to_the_wall_time(monkeypatch):
+    times = iter([10.0, 10.5, 12.0])
+    monkeypatch.setattr("t3d.evaluation.cost.time.perf_counter", lambda: next(times))
+    rows = []
+    on_finish = keep_rows(rows.append)
+    for _ in range(2):
+        on_finish(completion((1,), (1,), 0, 1, 1))
+    assert [row["seconds"] for row in rows] == [0.5, 1.5]
+    assert decoding_cost(rows)["seconds"] == 2.0

@@ -1,42 +1,22 @@
-"""Evaluation of the tiny model in memory: counts, several samples per prompt, verdicts."""
+"""Evaluations: refusals, files that hold every task under every setting, and the same without files."""
+
+import dataclasses
+import json
 
 import pytest
+from task_helpers import EvenTask
 
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError
-from t3d.evaluation.evaluate import evaluate, grade_responses
-from t3d.grading.verdict import Verdict
+from t3d.evaluation import evaluate as module
+from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.models.loading import load_model
-from t3d.problems.problem import Problem
-from t3d.tasks.task import PromptFileTask, verdict_of
+from t3d.tasks.task import PosedTask
+from t3d.work.kept import KeptLines
 
-
-class LengthTask:
-    """Right if the response has an even number of characters; knows its problems."""
-
-    name = "length"
-
-    def problems(self, split, limit, seed):
-        return [Problem(id=str(index), question=f"how many {index}") for index in range(limit)]
-
-    def check(self, problem):
-        assert problem.question
-
-    def grade(self, problem, response):
-        return len(response) % 2 == 0
-
-
-class ReasonTask(LengthTask):
-    """Says why, and grades by a second rule."""
-
-    def assess(self, problem, response):
-        late, is_even = problem.id == "3", len(response) % 2 == 0
-        reason = "time limit" if late else "equal" if is_even else "unparsed"
-        others = {"flexible-extract": problem.id != "0"}
-        return Verdict(correct=is_even and not late, extracted=response[:1], reason=reason, others=others)
-
-    def settings(self):
-        return {"grader": {"name": "reasons"}}
+SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
+SETTINGS = decoding_settings(block_sizes=(4,), tokens_per_step=(2, 4), dynamic=(0.9,), shared=SHARED)
 
 
 @pytest.fixture(scope="module")
@@ -44,69 +24,129 @@ def loaded(checkpoint):
     return load_model(checkpoint, device="cpu", dtype="float64")
 
 
-def test_accuracy_is_the_share_of_right_samples_and_interval_holds_it(loaded):
-    task = LengthTask()
-    result = evaluate(loaded, task, task.problems("", 12, 0), DecodeParams(max_new_tokens=6, temperature=1.0))
-    summary = result.summary()
-    assert result.num_correct == sum(len(sample.response) % 2 == 0 for sample in result.samples)
-    assert summary["accuracy"] == pytest.approx(100 * result.num_correct / 12)
-    assert summary["ci95"][0] <= summary["accuracy"] <= summary["ci95"][1]
-    assert [sample.id for sample in result.samples] == [str(index) for index in range(12)]
-    assert summary["latency"] == summary["seconds"] / 12
-    assert sum(summary["finish_reasons"].values()) == 12
+def posed(name="a", limit=3, **fields):
+    task = EvenTask(name)
+    return PosedTask(task=task, problems=task.problems("", limit, 0), **fields)
 
 
-def test_samples_of_one_prompt_differ_when_sampled_and_agree_when_greedy(loaded):
-    task = LengthTask()
-    problems = task.problems("", 3, 0)
-    counts = {}
-    for temperature in (0.0, 1.0):
-        params = DecodeParams(max_new_tokens=6, temperature=temperature)
-        result = evaluate(loaded, task, problems, params, samples_per_prompt=4)
-        assert result.num_samples == 12
-        counts[temperature] = result.distinct_answers_per_prompt
-    assert counts[0.0] == 1.0
-    assert 1.0 < counts[1.0] <= 4.0
+def run(loaded, folder, tasks, settings=SETTINGS, **config):
+    return evaluate(loaded, tasks, settings, folder, EvalConfig(**config), report={"seed": 7})
 
 
-def test_reasons_late_and_unread_answers_and_other_rules_are_counted(loaded):
-    task = ReasonTask()
-    params = DecodeParams(max_new_tokens=6, temperature=1.0)
-    result = evaluate(loaded, task, task.problems("", 8, 0), params)
-    plain = evaluate(loaded, LengthTask(), task.problems("", 8, 0), params)
-    assert [s.response for s in result.samples] == [s.response for s in plain.samples]
-    summary = result.summary()
-    assert summary["num_timeouts"] == summary["reasons"]["time limit"] == 1
-    assert summary["num_unparsed"] == summary["reasons"].get("unparsed", 0)
-    assert summary["reasons"].get("equal", 0) == result.num_correct
-    assert summary["flexible-extract"] == 87.5
-    row = result.samples[0].row()
-    assert row["flexible-extract"] is False and row["extracted"] == result.samples[0].response[:1]
-    assert "others" not in row
+def samples(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
-def test_verdicts_are_in_the_order_of_the_responses():
-    task = ReasonTask()
-    responses = [(Problem(id=str(index), question="?"), "a" * index) for index in range(20)]
-    verdicts = list(grade_responses(task, responses))
-    assert [verdict.correct for verdict in verdicts] == [i % 2 == 0 and i != 3 for i in range(20)]
-    assert verdict_of(LengthTask(), responses[1][0], "a").reason == "failed"
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("response", "extracted", "reason"),
-    [("\\boxed{ 18 }", "18", "equal"), ("\\boxed{19}", "19", "different"), ("18", None, "no answer")],
-)
-def test_an_answer_to_a_prompt_file_is_the_boxed_text(tmp_path, response, extracted, reason):
-    file = tmp_path / "set.jsonl"
-    file.write_text('{"question": "a", "answer": "18 "}')
-    task = PromptFileTask(file)
-    (problem,) = task.problems("test", None, 0)
-    verdict = task.assess(problem, response)
-    assert (verdict.extracted, verdict.reason, verdict.correct) == (extracted, reason, reason == "equal")
-    assert task.grade(problem, response) == verdict.correct
+def test_files_hold_every_task_under_every_setting(loaded, tmp_path):
+    tasks = [posed("a"), posed("b", 2, style="sdar")]
+    entries = run(loaded, tmp_path, tasks, samples_per_prompt=2, latency_samples=1)
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert report["results"] == json.loads(json.dumps(entries))
+    assert report["config"] == {"seed": 7} and len(report["config_hash"]) == 64
+    assert "torch" in report["versions"] and report["model"] == loaded.identity()
+    cells = [(entry["task"], entry["setting"]) for entry in entries]
+    assert cells == [(name, label) for name in "ab" for label in ("B4-T2", "B4-T4", "B4-dynamic")]
+    rows = samples(tmp_path)
+    assert [(row["task"], row["setting"]) for row in rows] == [
+        cell for cell in cells for _ in range(6 if cell[0] == "a" else 4)
+    ]
+    for entry in entries:
+        mine = [row for row in rows if (row["task"], row["setting"]) == (entry["task"], entry["setting"])]
+        assert entry["n"] == len(mine) and entry["num_prompts"] == len(mine) / 2
+        assert entry["accuracy"] == pytest.approx(100 * sum(row["correct"] for row in mine) / len(mine))
+        assert entry["mean_length"] == pytest.approx(sum(row["num_tokens"] for row in mine) / len(mine))
+        steps = sum(row["num_denoising_steps"] for row in mine) / len(mine)
+        assert entry["mean_denoising_steps"] == pytest.approx(steps)
+        assert entry["decode_params"] == dataclasses.asdict(SETTINGS[entry["setting"]])
+        assert entry["batch1_latency"]["n"] == 1
+    assert entries[-1]["prompt"] == {"style": "sdar", "kind": "math"}
+    assert list(rows[0])[:6] == ["setting", "task", "id", "question", "answer", "response"]
+    assert names(tmp_path) == ["results.json", "samples.jsonl"]
 
 
-def test_no_problem_is_an_error(loaded):
-    with pytest.raises(InputError, match="limit"):
-        evaluate(loaded, LengthTask(), [], DecodeParams())
+def test_an_evaluation_in_memory_has_the_entries_of_one_in_a_folder(loaded, tmp_path):
+    wall_clock = ("seconds", "tokens_per_second", "latency", "batch1_latency")
+    found = [
+        [{name: value for name, value in entry.items() if name not in wall_clock} for entry in entries]
+        for entries in (run(loaded, folder, [posed("a"), posed("b", 2)]) for folder in (None, tmp_path))
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_cut_evaluation_ends_like_one_that_was_not(loaded, tmp_path, monkeypatch):
+    tasks = [posed("a", 2), posed("b", 1)]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(loaded, whole, tasks)
+    real, calls = KeptLines.append, []
+
+    def append(self, row):
+        calls.append(row)
+        if len(calls) in (3, 9, 10, 15):
+            raise KeyboardInterrupt
+        real(self, row)
+
+    monkeypatch.setattr(KeptLines, "append", append)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run(loaded, cut, tasks)
+        assert names(cut) == ["unfinished"]
+    run(loaded, cut, tasks)
+    assert len(calls) == 3 * (4 + 2) + 4  # each response and verdict once
+    assert (cut / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+    assert names(cut) == names(whole)
+
+
+def test_a_finished_evaluation_is_read_and_not_made_again(loaded, tmp_path, monkeypatch, caplog):
+    entries = run(loaded, tmp_path, [posed()])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(module, "measure", None)
+    assert run(loaded, tmp_path, [posed()]) == json.loads(json.dumps(entries))
+    assert "results.json was finished before by the same command" in caplog.text
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"results": []}'])
+def test_results_that_tell_no_plan_are_not_written_over(loaded, tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=r"results\.json': exists, and nothing in it tells"):
+        run(loaded, tmp_path, [posed()])
+    assert (tmp_path / "results.json").read_text() == content
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_an_output_of_another_evaluation_is_refused(loaded, tmp_path, monkeypatch, is_finished):
+    monkeypatch.setattr(module, "discard", lambda folder: None)
+    run(loaded, tmp_path, [posed()])
+    if not is_finished:
+        (tmp_path / "results.json").unlink()
+    other = {label: dataclasses.replace(params, seed=1) for label, params in SETTINGS.items()}
+    for changes, difference in [
+        ({"tasks": [posed(limit=2)]}, r"tasks\.a\.problems\.count was 3, now 2"),
+        ({"tasks": [posed(style="sdar")]}, r"tasks\.a\.prompt\.style was plain, now sdar"),
+        ({"tasks": [posed(), posed("b")]}, r"tasks\.b\.problems\.count was None, now 3"),
+        ({"settings": other}, r"settings\.B4-T2\.seed was 0, now 1"),
+        ({"samples_per_prompt": 2}, r"samples_per_prompt was 1, now 2"),
+        ({"chunk_size": 5}, r"chunk_size was 512, now 5"),
+    ]:
+        with pytest.raises(InputError, match=difference):
+            run(loaded, tmp_path, **({"tasks": [posed()]} | changes))
+
+
+def test_what_cannot_be_evaluated_is_named_before_anything_is_written(loaded, tmp_path):
+    twice = dataclasses.replace(posed(), problems=[*posed().problems, posed().problems[0]])
+    for tasks, message in [
+        ([twice], "id='a/0': used by two problems"),
+        ([posed(), posed()], "tasks='a': given twice"),
+        ([posed(limit=0)], "limit=0: no problem of 'a'"),
+        ([posed(style="sdar", kind="stdio")], "prompt_style='sdar'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            run(loaded, tmp_path / "out", tasks)
+    long = {"B4-T1": DecodeParams(max_new_tokens=500)}
+    with pytest.raises(InputError, match="max_new_tokens=500"):
+        run(loaded, tmp_path / "out", [posed()], long)
+    assert not (tmp_path / "out").exists()

@@ -7,7 +7,8 @@ from reproduce_helpers import N, records
 
 from t3d.reproduce import plots
 from t3d.reproduce.recipes import ORIGINAL, TABLES, demands
-from t3d.reproduce.suites import LAMBDA_SETTINGS, MINI
+from t3d.reproduce.settings import LAMBDA_SETTINGS
+from t3d.reproduce.suites import MINI
 from t3d.reproduce.summaries import table_entries
 from t3d.reproduce.tables import TITLES
 

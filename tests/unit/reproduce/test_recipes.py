@@ -5,7 +5,8 @@ import pytest
 from t3d.reproduce.paper import LARGE, SMALL, paper_values
 from t3d.reproduce.recipes import MAIN_METHODS, ORIGINAL, TABLES, CellSpec, StudentSpec, demands, grid_cells
 from t3d.reproduce.resolve import resolve_records, resolve_student, training_fields
-from t3d.reproduce.suites import GRID_SETTINGS, MINI, load_suite
+from t3d.reproduce.settings import GRID_SETTINGS
+from t3d.reproduce.suites import MINI, load_suite
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS
 

@@ -6,7 +6,6 @@ The harness has no discovery of models in other packages: importing this module 
 
 import logging
 import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,15 +20,15 @@ from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.utils import setup_logging, simple_parse_args_string
 from transformers import PreTrainedTokenizerBase
 
-from t3d.decoding.completion import Completion, DecodeRequest, check_request
+from t3d.decoding.completion import DecodeRequest, check_request
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.evaluation.cost import CostCounts, count_cost
+from t3d.evaluation.cost import Row, decoding_cost, keep_rows
 from t3d.evaluation.lm_eval.settings import cut, read_model_args, request_params
 from t3d.models.loading import LoadedModel, load_model
 from t3d.problems.prompts import token_ids
-from t3d.work.claim import fingerprint
+from t3d.work.plan import fingerprint
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
@@ -53,9 +52,9 @@ class _Job:
     params: DecodeParams
     stops: list[str]
 
-    def text(self, completion: Completion) -> str:
+    def text(self, row: Row) -> str:
         """The answer up to its first stop text."""
-        return cut(completion.text, self.stops)
+        return cut(row["response"], self.stops)
 
 
 @register_model("t3d")
@@ -78,7 +77,7 @@ class T3dLM(LM):
             loaded = load_model(str(loaded), device=self.config.device, dtype=self.config.dtype)
         self._llm = LLM(loaded, max_batch_size=self.config.batch_size)
         self._device = loaded.model.device
-        self._counts: CostCounts | None = None
+        self._rows: list[Row] = []
         self._has_chat_template = False
 
     @classmethod
@@ -159,8 +158,7 @@ class T3dLM(LM):
         texts: dict[int, str] = {}
         with Progress("lm-eval", len(requests)) as progress:
             for jobs in by_task.values():
-                for job, completion in zip(jobs, self._decode(jobs, progress), strict=True):
-                    texts[job.index] = job.text(completion)
+                self._decode(jobs, texts, progress)
         return [texts[index] for index in range(len(requests))]
 
     def _jobs(self, requests: Sequence[Instance]) -> list["_Job"]:
@@ -174,26 +172,25 @@ class T3dLM(LM):
             jobs.append(_Job(index=index, request=request, prompt=prompt, params=params, stops=stops))
         return jobs
 
-    def _decode(self, jobs: Sequence["_Job"], progress: Progress) -> list[Completion]:
+    def _decode(self, jobs: Sequence["_Job"], texts: dict[int, str], progress: Progress) -> None:
+        """Put the answer of each job under its index."""
         by_id = {job.prompt.id: job for job in jobs}
 
-        def finish(completion: Completion) -> None:
-            job = by_id[completion.id]
+        def keep(row: Row) -> None:
+            job = by_id[row["id"]]
+            texts[job.index] = job.text(row)
             if job.request.repeats in (None, 1):  # the harness's cache cannot tell several draws apart
-                self.cache_hook.add_partial("generate_until", job.request.args, job.text(completion))
+                self.cache_hook.add_partial("generate_until", job.request.args, texts[job.index])
+            self._rows.append(row)
             progress.advance()
 
-        started = time.perf_counter()
         prompts, params = [job.prompt for job in jobs], [job.params for job in jobs]
-        completions = self._llm.decode(prompts, params, on_finish=finish)
-        counts = count_cost(completions, time.perf_counter() - started)
-        self._counts = counts if self._counts is None else self._counts + counts
-        return completions
+        self._llm.decode(prompts, params, on_finish=keep_rows(keep))
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness adds to the configuration in its results: settings, identity and cost."""
         settings = asdict(self.config)
-        cost = None if self._counts is None else self._counts.cost()
+        cost = decoding_cost(self._rows) if self._rows else None
         identity = self._llm.loaded.identity()
         return {"t3d": {"settings": settings, "identity": identity, "cost": cost, "versions": versions()}}
 

@@ -9,7 +9,7 @@ import pytest
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompts import prompt_ids, token_ids, token_text
-from t3d.reproduce.demo import MAX_NEW_TOKENS
+from t3d.reproduce.settings import MAX_NEW_TOKENS
 from t3d.tasks.mini.chain import ChainSpec, ChainTask
 from t3d.tasks.mini.code import CodeSpec, CodeTask
 from t3d.tasks.mini.make import MakeSpec, all_specs

@@ -1,0 +1,55 @@
+"""Decoding settings by label: block size and how many tokens a denoising step commits."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import get_args
+
+from t3d.decoding.params import DecodeParams, StaticRemasking
+from t3d.errors import InputError
+
+
+def decoding_settings(
+    *,
+    block_sizes: Sequence[int],
+    tokens_per_step: Sequence[int] = (),
+    dynamic: Sequence[float] = (),
+    entropy_bounds: Sequence[float] = (),
+    shared: DecodeParams,
+) -> dict[str, DecodeParams]:
+    """Every block size with everything else, by label: ``B4-T2``, ``B4-dynamic`` (threshold 0.9),
+    ``B4-dynamic-0.95``, ``B4-entropy-0.1``.
+
+    ``dynamic`` are confidence thresholds, ``entropy_bounds`` those of ``entropy_bounded``; a block may take
+    as many steps as it has tokens in both. ``shared`` gives all else, and the strategy of those with a
+    number of tokens per step. Raises InputError for a size, number, threshold or bound that cannot be.
+    """
+    found: dict[str, DecodeParams] = {}
+    for size in block_sizes:
+        full = dataclasses.replace(shared, block_size=size, steps_per_block=size)
+        for count in tokens_per_step:
+            found[f"B{size}-T{count}"] = dataclasses.replace(full, steps_per_block=_steps(size, count))
+        for threshold in dynamic:
+            ending = "" if threshold == DecodeParams.confidence_threshold else f"-{threshold}"
+            found[f"B{size}-dynamic{ending}"] = dataclasses.replace(
+                full, remasking="low_confidence_dynamic", confidence_threshold=threshold
+            )
+        for bound in entropy_bounds:
+            found[f"B{size}-entropy-{bound}"] = dataclasses.replace(
+                full, remasking="entropy_bounded", entropy_bound=bound
+            )
+    if not found:
+        raise InputError("block_size", tuple(block_sizes), "no setting to evaluate", "give at least one")
+    default, strategies = DecodeParams.remasking, get_args(StaticRemasking)
+    if shared.remasking not in strategies or (shared.remasking != default and not tokens_per_step):
+        problem = "no strategy of a setting with a number of tokens per step"
+        raise InputError("remasking", shared.remasking, problem, f"use {default}")
+    return found
+
+
+def _steps(block_size: int, tokens_per_step: int) -> int:
+    if tokens_per_step < 1:
+        raise InputError("tokens_per_step", tokens_per_step, "not positive", "use 1 or more")
+    if block_size % tokens_per_step:
+        problem = f"does not divide block_size={block_size}"
+        raise InputError("tokens_per_step", tokens_per_step, problem, f"use divisors of {block_size}")
+    return block_size // tokens_per_step

@@ -1,0 +1,196 @@
+"""One task under one decoding setting: decoded, graded, measured.
+
+Every response and verdict is kept as soon as it is there (:class:`~t3d.work.kept.KeptLines`), so that a
+measurement that was cut repeats nothing.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.params import DecodeParams
+from t3d.evaluation.cost import decoding_cost, keep_rows
+from t3d.evaluation.intervals import wilson_interval
+from t3d.evaluation.samples import sample_row
+from t3d.grading.math_worker import usable_cores
+from t3d.grading.verdict import OTHER_RULES, Verdict
+from t3d.problems.problem import Problem
+from t3d.tasks.task import ExplainingTask, Task, verdict_of
+from t3d.work.kept import KeptLines, Row
+
+Asked = tuple[Problem, DecodeRequest]
+"""A problem and one request for an answer to it."""
+Decode = Callable[[Sequence[DecodeRequest], Callable[[Completion], None]], object]
+"""Answers requests, and calls back with each answer when it is finished."""
+LATE = ("time limit", "timeout")
+"""Reasons of verdicts on answers that took too long to grade."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One task under one decoding setting."""
+
+    task: str
+    params: DecodeParams
+    samples: tuple[Row, ...]
+    """Rows of ``samples.jsonl``, in the order of the requests."""
+    problem_ids: tuple[str, ...]
+    """Of each sample; answers to one problem share it."""
+    cost: Mapping[str, float]
+    batch1_seconds: tuple[float, ...]
+    """Seconds of each response that was decoded alone."""
+
+    @property
+    def num_correct(self) -> int:
+        """Right responses."""
+        return sum(sample["correct"] for sample in self.samples)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, JSON-ready; accuracies in percent.
+
+        ``verdicts``: a character per response, ``1`` for right. ``distinct_answers_per_prompt``: mean number
+        of different responses to one prompt. ``latency``: seconds of wall time per response, all decoded
+        together; ``batch1_latency``: of those decoded alone.
+        """
+        distinct = {(name, s["response"]) for name, s in zip(self.problem_ids, self.samples, strict=True)}
+        num_prompts = len(set(self.problem_ids))
+        alone = self.batch1_seconds
+        return {
+            "task": self.task,
+            **summarise(self.samples, num_prompts),
+            "verdicts": "".join("01"[sample["correct"]] for sample in self.samples),
+            "distinct_answers_per_prompt": len(distinct) / num_prompts,
+            **self.cost,
+            "latency": self.cost["seconds"] / len(self.samples),
+            "finish_reasons": dict(Counter(sample["finish_reason"] for sample in self.samples).most_common()),
+            "decode_params": asdict(self.params),
+            **(
+                {
+                    "batch1_latency": {
+                        "n": len(alone),
+                        "mean": statistics.fmean(alone),
+                        "median": statistics.median(alone),
+                    }
+                }
+                if alone
+                else {}
+            ),
+        }
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], num_prompts: int) -> dict[str, Any]:
+    """Accuracy of graded rows (percent), its 95 % interval, verdicts by other rules, counts of reasons.
+
+    The interval counts prompts: several answers to one are not independent.
+    """
+    count, num_correct = len(rows), sum(row["correct"] for row in rows)
+    low, high = wilson_interval(num_correct / count * num_prompts, num_prompts)
+    reasons = Counter(row["reason"] for row in rows)
+    return {
+        "accuracy": 100 * num_correct / count,
+        "ci95": [100 * low, 100 * high],
+        "n": count,
+        "num_correct": num_correct,
+        "num_prompts": num_prompts,
+        **{rule: 100 * sum(row[rule] for row in rows) / count for rule in OTHER_RULES if rule in rows[0]},
+        "reasons": dict(reasons.most_common()),
+        "num_timeouts": sum(reasons[name] for name in LATE),
+        "num_unparsed": reasons["unparsed"],
+    }
+
+
+def measure(
+    task: Task,
+    asked: Sequence[Asked],
+    params: DecodeParams,
+    decode: Decode,
+    lines: KeptLines,
+    *,
+    chunk_size: int | None = None,
+    num_alone: int = 0,
+    on_response: Callable[[int], object] = lambda _: None,
+) -> Measurement:
+    """Decode what ``lines`` do not have yet, grade what is not graded, and sum up.
+
+    ``num_alone`` problems are decoded once more, one by one, for their seconds. ``on_response`` is told how
+    many responses have come, kept ones at once. With ``chunk_size`` requests are decoded in chunks of that
+    many, of which a cut one is decoded again as a whole: where rounding depends on what is decoded beside a
+    response, the cut then leaves no trace.
+    """
+    size = len(asked) if chunk_size is None else chunk_size
+    for first in range(0, len(asked), size):
+        part = [request for _, request in asked[first : first + size]]
+        missing = [request for request in part if request.id not in lines.rows]
+        if missing and chunk_size is not None:
+            missing = part
+        on_response(len(part) - len(missing))
+
+        def keep(row: Row) -> None:
+            lines.append(row)
+            on_response(1)
+
+        decode(missing, keep_rows(keep))
+    grade_lines(task, [(problem, request.id) for problem, request in asked], lines)
+    _decode_alone(asked, decode, lines, num_alone, on_response)
+    rows = [lines.rows[request.id] for _, request in asked]
+    return Measurement(
+        task=task.name,
+        params=params,
+        samples=tuple(
+            sample_row(task.name, problem, row) for (problem, _), row in zip(asked, rows, strict=True)
+        ),
+        problem_ids=tuple(problem.id for problem, _ in asked),
+        cost=decoding_cost(rows),
+        batch1_seconds=tuple(row["batch1_seconds"] for row in rows if "batch1_seconds" in row),
+    )
+
+
+def grade_lines(
+    task: Task,
+    responses: Sequence[tuple[Problem, str]],
+    lines: KeptLines,
+    *,
+    num_threads: int | None = None,
+    on_verdict: Callable[[], object] = lambda: None,
+) -> None:
+    """Grade the responses that have no verdict yet, named by the ids of their lines; keep each verdict."""
+    ungraded = [(problem, name) for problem, name in responses if "correct" not in lines.rows[name]]
+    texts = [(problem, lines.rows[name]["response"]) for problem, name in ungraded]
+    for (_, name), verdict in zip(ungraded, _verdicts(task, texts, num_threads), strict=True):
+        lines.append({"id": name, **verdict.row()})
+        on_verdict()
+
+
+def _verdicts(
+    task: Task, responses: Sequence[tuple[Problem, str]], num_threads: int | None
+) -> Iterator[Verdict]:
+    """Verdicts in order; of a task that threads may share, several are made at the same time."""
+    if not isinstance(task, ExplainingTask):
+        yield from (verdict_of(task, problem, response) for problem, response in responses)
+        return
+    with ThreadPoolExecutor(num_threads or min(4, usable_cores())) as pool:
+        yield from pool.map(lambda pair: verdict_of(task, *pair), responses)
+
+
+def _decode_alone(
+    asked: Sequence[Asked],
+    decode: Decode,
+    lines: KeptLines,
+    count: int,
+    on_response: Callable[[int], object],
+) -> None:
+    """Decode the first answer to each of the first problems once more, by itself, and keep its seconds."""
+    firsts: dict[str, DecodeRequest] = {}
+    for problem, request in asked:
+        firsts.setdefault(problem.id, request)
+    for request in list(firsts.values())[:count]:
+        if "batch1_seconds" not in lines.rows[request.id]:
+            started = time.perf_counter()
+            decode([request], lambda _: None)
+            lines.append({"id": request.id, "batch1_seconds": time.perf_counter() - started})
+        on_response(1)

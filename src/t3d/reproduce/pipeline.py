@@ -1,0 +1,82 @@
+"""The stages of a distillation, each kept and made once: rollouts, a student, an evaluation.
+
+The demo and the tables are recipes of these stages.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout import roll_out_to_file
+from t3d.evaluation.evaluate import EvalConfig, evaluate
+from t3d.models.loading import LoadedModel, load_model
+from t3d.models.placement import DTYPES
+from t3d.problems.problem import Problem
+from t3d.tasks.task import PosedTask
+from t3d.training.config import T3DConfig
+from t3d.training.run import distil
+from t3d.trajectory import Trajectory
+from t3d.work.kept import Product
+
+
+@dataclass
+class Pipeline:
+    """Makes what is not made yet; where its models run, and in which precision they decode."""
+
+    device: str
+    dtype: str
+    batch_size: int
+    """Requests decoded together."""
+    _loaded: tuple[str, LoadedModel] | None = field(default=None, init=False)
+
+    def load(self, source: str | Path) -> LoadedModel:
+        """A model for decoding. The last one stays loaded."""
+        if self._loaded is None or self._loaded[0] != str(source):
+            self._loaded = None  # memory
+            self._loaded = (str(source), load_model(source, device=self.device, dtype=self.dtype))
+        return self._loaded[1]
+
+    def roll_out(
+        self, product: Product, source: str | Path, problems: Sequence[Problem], params: DecodeParams
+    ) -> None:
+        """Trajectories of a model, as a Parquet file."""
+
+        def work() -> int:
+            loaded = self.load(source)
+            return len(roll_out_to_file(loaded, problems, params, product.path, batch_size=self.batch_size))
+
+        product.make(work)
+
+    def train(
+        self,
+        product: Product,
+        source: str | Path,
+        trajectories: Callable[[], Sequence[Trajectory]],
+        config: T3DConfig,
+    ) -> None:
+        """A student of a model, as a checkpoint folder in the precision of decoding."""
+
+        def work() -> None:
+            self._loaded = None  # memory
+            teacher = load_model(source, device=self.device, dtype="float32")
+            distil(teacher, trajectories(), config, product.path, export_dtype=DTYPES.get(self.dtype))
+
+        product.make(work)
+
+    def evaluate(
+        self,
+        product: Product,
+        source: str | Path,
+        tasks: Sequence[PosedTask],
+        settings: Mapping[str, DecodeParams],
+        *,
+        samples_per_prompt: int = 1,
+        label: str,
+    ) -> list[dict[str, Any]]:
+        """The entries of a model's evaluation, whose responses stay in the product's folder."""
+        config = EvalConfig(samples_per_prompt=samples_per_prompt, batch_size=self.batch_size)
+        return product.make(
+            lambda: evaluate(self.load(source), tasks, settings, product.path, config, label=label)
+        )

@@ -1,0 +1,183 @@
+"""Finished units of work, kept so that a killed run goes on where it was.
+
+A run does its work in units (a chunk of prompts, a response, a checkpoint, a student) in one folder. It
+claims that folder first: nobody else may work there at the same time, and the units that lie there must be
+those of the same plan. Units are whole files, lines of a file (:class:`KeptLines`), or products that
+are made once each (:func:`once`).
+"""
+
+import json
+import os
+import socket
+import time
+import zlib
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.errors import InputError
+from t3d.work.files import clear_leftovers, discard, read_json, write_errors, write_text
+from t3d.work.lock import locked
+from t3d.work.plan import described, differences, full_plan
+
+CHUNK_SIZE = 512
+"""Default of prompts per unit of decoding. A resumed run redoes whole chunks, so a cut leaves no trace."""
+PLAN_FILE = "plan.json"
+Row = dict[str, Any]
+
+
+@contextmanager
+def claim(folder: str | Path, plan: Mapping[str, Any], finished: str) -> Generator[Path]:
+    """Hold ``folder``, its units of work made by ``plan``, for this process; ``plan`` is JSON-ready.
+
+    ``finished`` is the glob pattern of the units that a later run reuses.
+
+    Raises InUseError if another run holds the folder, InputError if units of another plan lie in it.
+    """
+    folder = Path(folder)
+    with locked(folder, holder=_holder(folder)):
+        clear_leftovers(folder)
+        _take_up(folder, plan, finished)
+        yield folder
+
+
+def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
+    """Like :func:`claim` for units that several runs make together, each under a lock of its own.
+
+    Nothing is held afterwards. Raises InputError if units of another plan lie in the folder.
+    """
+    with locked(Path(folder), wait=True):
+        _take_up(Path(folder), plan, finished)
+
+
+def _take_up(folder: Path, plan: Mapping[str, Any], finished: str) -> None:
+    plan = full_plan(plan)
+    if any(folder.glob(finished)):
+        _check_plan(folder, plan)
+    process = {"pid": os.getpid(), "host": socket.gethostname()}
+    write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
+
+
+def _check_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    match read_json(folder / PLAN_FILE):
+        case {"plan": dict() as before, "process": {"pid": _, "host": _}}:
+            found = differences(before, plan)
+        case _:
+            problem = f"holds the work of another run, and no readable {PLAN_FILE} tells which"
+            raise InputError("output", str(folder), problem, "delete the folder, or use another output")
+    if found:
+        problem = f"holds the work of another run: {described(found)}"
+        fix = "give that run's settings to continue it, delete the folder, or use another output"
+        raise InputError("output", str(folder), problem, fix)
+
+
+def _holder(folder: Path) -> str:
+    match read_json(folder / PLAN_FILE):
+        case {"plan": dict(), "process": {"pid": pid, "host": host}}:
+            return f" (process {pid} on {host})"
+    return ""
+
+
+class KeptLines:
+    """Rows with an ``id``, each kept at once in a JSON Lines file; without a path, in memory.
+
+    ``rows`` holds by id what was said last: a row with a field of ``fresh`` starts an id anew, any other adds
+    to it. A line ends with a checksum. A process that is killed leaves at most a torn last line, which is
+    dropped. Raises InputError for any other damage.
+    """
+
+    def __init__(self, path: Path | None = None, *, fresh: str) -> None:
+        self.path, self._fresh = path, fresh
+        self.rows: dict[str, Row] = {}
+        if path is None or not path.is_file():
+            return
+        content = path.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            with write_errors(path):
+                os.truncate(path, end)
+        for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
+            try:
+                text, _, checksum = line.rpartition(b"\t")
+                if int(checksum, 16) != zlib.crc32(text):
+                    raise ValueError("its checksum does not fit")
+                self._take(dict(json.loads(text)))
+            except (ValueError, TypeError, KeyError) as error:
+                fix = "delete the file; the same command then makes its lines again"
+                raise InputError("output", str(path), f"line {number} is damaged ({error})", fix) from error
+
+    def append(self, row: Row) -> None:
+        """Keep a row: something new, or more about an earlier one with its id."""
+        if self.path is not None:
+            text = json.dumps(row).encode()  # ASCII: a text may hold lone surrogates
+            with write_errors(self.path), self.path.open("ab") as file:
+                file.write(b"%s\t%08x\n" % (text, zlib.crc32(text)))
+        self._take(row)
+
+    def _take(self, row: Row) -> None:
+        before = {} if self._fresh in row else self.rows[row["id"]]
+        self.rows[row["id"]] = before | row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What takes long to make and is made once per plan: a file or folder, and a record of how it was made.
+
+    The record has the plan before the work begins, and the result and its seconds once all is there.
+    """
+
+    path: Path
+    record: Path
+    plan: Mapping[str, Any]
+    unfinished: Sequence[Path] = ()
+    """Folders of what a later process goes on from."""
+    added_later: Collection[str] = ()
+    """Names of the plan's fields that an older record may lack."""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is there, and was made by the present plan."""
+        return self.path.exists() and "seconds" in self._read()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 if it is not made."""
+        return self._read().get("seconds", 0.0)
+
+    def make(self, work: Callable[[], Any]) -> Any:
+        """The result (JSON-ready) of the work, which is done now if need be.
+
+        What another plan has left, or one that nothing tells, is removed first. ``work`` goes on from what a
+        cut one of the same plan has left; its seconds count from there.
+        """
+        if not self.is_made:
+            if not self._read():
+                self._remove()
+                self._write({})
+            started = time.perf_counter()
+            result = work()
+            self._write({"seconds": round(time.perf_counter() - started, 2), "result": result})
+        for folder in self.unfinished:
+            discard(folder)  # a kill may have left it beside what is finished
+        return self._read()["result"]
+
+    def _read(self) -> dict[str, Any]:
+        """The record, if it is of the present plan; else nothing. Raises InputError if it is damaged."""
+        if not self.record.is_file():
+            return {}
+        match read_json(self.record):
+            case {"plan": dict() as before} as found:
+                return {} if differences(before, self.plan, added_later=self.added_later) else found
+        fix = "delete it; the same command then makes again what it is the record of"
+        raise InputError("output", str(self.record), "damaged", fix)
+
+    def _write(self, made: Mapping[str, Any]) -> None:
+        write_text(self.record, json.dumps({"plan": dict(self.plan), **made}, indent=1) + "\n")
+
+    def _remove(self) -> None:
+        for path in (*self.unfinished, self.path):
+            discard(path)
+        with write_errors(self.path):
+            self.path.unlink(missing_ok=True)

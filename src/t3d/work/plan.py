@@ -1,0 +1,100 @@
+"""A plan: all that finished work depends on, JSON-ready. Work is the same where its plans are.
+
+Comparison is strict: a field that only one of two plans has is a difference. Where a field was added after
+work had been kept, it is named by the comparer (``added_later``), whose work without it counts as of the
+default that the field has now.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from t3d.errors import InputError
+from t3d.work.versions import versions
+
+_VERSIONS_OF_NUMBERS = ("t3d", "torch", "transformers")
+_MAX_SHOWN = 4
+"""Differences that an error names."""
+
+_logger = logging.getLogger(__name__)
+
+
+def full_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as it is read back from JSON, with the versions that numbers depend on."""
+    found = versions()
+    whole = {**plan, "versions": {name: found[name] for name in _VERSIONS_OF_NUMBERS}}
+    return _as_json(whole)
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes; read again only when its size or time has changed."""
+    state = path.stat()
+    return _file_sha256(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _file_sha256(path: Path, size: int, time_ns: int) -> str:
+    del size, time_ns
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, added_later: Collection[str] = ()
+) -> list[str]:
+    """Where two plans differ: ``decode.temperature was 0.1, now 0.2``.
+
+    ``added_later`` holds last parts of names (``temperature``) that an older plan may lack.
+    """
+    old, new = (_leaves(_as_json(plan)) for plan in (before, now))
+    return [
+        f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not (name not in old and name.rpartition(".")[2] in added_later)
+    ]
+
+
+def described(found: list[str]) -> str:
+    """The first few differences, for an error."""
+    return "; ".join(found[:_MAX_SHOWN])
+
+
+def take_finished(output: Path, before: Mapping[str, Any] | None, plan: Mapping[str, Any]) -> None:
+    """Say that a finished output is taken as it is; ``before`` is the full plan it holds, None without one.
+
+    Raises InputError if it was made by another plan than ``plan``: nothing finished is overwritten.
+    """
+    fix = "delete it to make it again, or use another output"
+    if before is None:
+        raise InputError("output", str(output), "exists, and nothing in it tells how it was made", fix)
+    if found := differences(before, full_plan(plan)):
+        problem = f"is the finished work of another run: {described(found)}"
+        raise InputError("output", str(output), problem, fix)
+    _logger.warning("%s was finished before by the same command; delete it to make it again", output)
+
+
+def _as_json(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(plan), default=str))
+
+
+def _leaves(plan: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in plan.items():
+        leaves |= (
+            _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        )
+    return leaves
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

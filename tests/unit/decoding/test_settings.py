@@ -1,0 +1,58 @@
+"""Settings by label: every block size with every axis, and refusals."""
+
+import dataclasses
+
+import pytest
+
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.settings import decoding_settings
+from t3d.errors import InputError
+
+SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
+BLOCK_OF_4 = {"block_sizes": (4,), "shared": SHARED}
+
+
+def test_every_block_size_meets_every_other_axis():
+    found = decoding_settings(
+        block_sizes=(4, 8),
+        tokens_per_step=(2,),
+        dynamic=(0.9, 0.95),
+        entropy_bounds=(0.2,),
+        shared=dataclasses.replace(SHARED, remasking="sequential", seed=3),
+    )
+    endings = ("T2", "dynamic", "dynamic-0.95", "entropy-0.2")
+    assert list(found) == [f"B{size}-{ending}" for size in (4, 8) for ending in endings]
+    assert {params.seed for params in found.values()} == {3}
+    assert found["B8-T2"].steps_per_block == 4 and found["B8-T2"].remasking == "sequential"
+    dynamic = found["B8-dynamic-0.95"]
+    assert (dynamic.remasking, dynamic.confidence_threshold) == ("low_confidence_dynamic", 0.95)
+    assert dynamic.steps_per_block == 8
+    assert (found["B4-entropy-0.2"].remasking, found["B4-entropy-0.2"].entropy_bound) == (
+        "entropy_bounded",
+        0.2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"block_sizes": (4, 6), "tokens_per_step": (4,)}, "tokens_per_step=4: does not divide block_size=6"),
+        ({"tokens_per_step": (8,)}, "tokens_per_step=8: does not divide block_size=4"),
+        ({"tokens_per_step": (0,)}, "tokens_per_step=0: not positive"),
+        ({"block_sizes": (0,)}, "block_size=0: not positive"),
+        ({"dynamic": (1.5,)}, "confidence_threshold=1.5: not in"),
+        ({"dynamic": (float("nan"),)}, "confidence_threshold=nan: not in"),
+        ({"entropy_bounds": (-0.1,)}, "entropy_bound=-0.1: not a number of 0 or more"),
+        ({"block_sizes": ()}, "no setting to evaluate"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(fields, message):
+    with pytest.raises(InputError, match=message):
+        decoding_settings(**BLOCK_OF_4 | {"tokens_per_step": (1,)} | fields)
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence_dynamic", "entropy_bounded", "random"])
+def test_a_strategy_that_no_setting_would_use_is_refused(remasking):
+    shared = dataclasses.replace(SHARED, remasking=remasking)
+    with pytest.raises(InputError, match=f"remasking='{remasking}'"):
+        decoding_settings(block_sizes=(4,), dynamic=(0.9,), shared=shared)

@@ -1,0 +1,51 @@
+"""Two plans are the same where every field is."""
+
+import json
+
+import pytest
+
+from t3d.errors import InputError
+from t3d.work.plan import differences, file_sha256, full_plan, take_finished
+
+PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
+
+
+def test_differences_name_added_and_missing_fields_and_shorten_hashes():
+    before, now = {"a": {"b": 1}, "hash": "0" * 64}, {"a": {"c": 2}, "hash": "1" * 64}
+    assert differences(before, now) == [
+        "a.b was 1, now None",
+        "a.c was None, now 2",
+        "hash was 000000000000..., now 111111111111...",
+    ]
+    assert differences(full_plan(PLAN), json.loads(json.dumps(full_plan(PLAN)))) == []
+
+
+def test_a_field_that_only_one_plan_has_is_a_difference_unless_it_was_added_later():
+    older, now = {"a": {"x": 1}}, {"a": {"x": 1, "new": 2}}
+    assert differences({}, {"a": 1}) == ["a was None, now 1"]
+    assert differences(older, now) == ["a.new was None, now 2"]
+    assert differences(older, now, added_later={"new"}) == []
+    assert differences(now, older, added_later={"new"}) == ["a.new was 2, now None"]
+    assert differences(now, {"a": {"x": 1, "new": 3}}, added_later={"new"}) == ["a.new was 2, now 3"]
+
+
+def test_plans_are_compared_as_json_holds_them():
+    assert differences({"sizes": (1, 2)}, {"sizes": [1, 2]}) == []
+    assert differences({"sizes": [1]}, {"sizes": [1, 2]}) == ["sizes was [1], now [1, 2]"]
+
+
+def test_a_finished_output_is_taken_only_by_the_plan_that_made_it(tmp_path, caplog):
+    take_finished(tmp_path, full_plan(PLAN), PLAN)
+    assert "was finished before by the same command" in caplog.text
+    with pytest.raises(InputError, match=r"finished work of another run: count was 4, now 5"):
+        take_finished(tmp_path, full_plan(PLAN), PLAN | {"count": 5})
+    with pytest.raises(InputError, match="nothing in it tells how it was made"):
+        take_finished(tmp_path, None, PLAN)
+
+
+def test_a_file_that_changed_has_another_hash(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert file_sha256(path).startswith("ba7816bf")
+    path.write_bytes(b"abcd")
+    assert file_sha256(path).startswith("88d4266f")
