@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from t3d.reproduce.commands import cell_command
-from t3d.reproduce.recipes import CellSpec, Demand
+from t3d.reproduce.recipes import CellSpec, Demand, cell_command
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.suites import MINI, Suite
 

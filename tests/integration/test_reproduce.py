@@ -20,8 +20,8 @@ from t3d.cli import main
 from t3d.cli import reproduce as reproduce_command
 from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
-from t3d.reproduce import pipeline, recipes, runner, suite_choice
-from t3d.reproduce.commands import cell_command
+from t3d.reproduce import pipeline, recipes, runner, suites
+from t3d.reproduce.recipes import cell_command
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.suites import MINI, Budget, MiniData
 from t3d.tasks.mini.suite import TASKS
@@ -66,13 +66,13 @@ NUMBERS = (
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_suite():
     """Every command of this file has the toy suite in place of ``mini``."""
-    real = suite_choice.load_suite
+    real = suites.load_suite
 
     def load(name, data=None):
         return SUITE if name == "mini" else real(name, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suite_choice, "load_suite", load)
+        patch.setattr(suites, "load_suite", load)
         yield
 
 
@@ -487,7 +487,7 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, tmp_path, capsys)
 @pytest.mark.parametrize("path", sorted(CELLS.glob("*.*.json")), ids=lambda path: path.name)
 def test_committed_cells_are_those_of_the_present_recipes(path, monkeypatch):
     """The command of each leads to its hash, and no default has changed since."""
-    monkeypatch.setattr(suite_choice, "load_suite", lambda name, data=None: MINI)
+    monkeypatch.setattr(suites, "load_suite", lambda name, data=None: MINI)
     record = json.loads(path.read_text())
     command = tyro.cli(ReproduceCell, args=shlex.split(record["command"])[3:])
     suite, cell = command.spec()

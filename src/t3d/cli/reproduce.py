@@ -18,8 +18,7 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.runner import ReproduceConfig, Reproduction, tables_of
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop, training_config
-from t3d.reproduce.suite_choice import SuiteChoice
-from t3d.reproduce.suites import Suite
+from t3d.reproduce.suites import Suite, SuiteChoice
 from t3d.reproduce.tables import method_title
 from t3d.training.presets import parse_overrides
 from t3d.work.files import write_text

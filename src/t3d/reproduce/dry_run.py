@@ -6,9 +6,8 @@ from typing import Any
 
 import yaml
 
-from t3d.reproduce.commands import cell_command
 from t3d.reproduce.paper import LARGE, SMALL
-from t3d.reproduce.recipes import ORIGINAL, StudentSpec, learns_solutions
+from t3d.reproduce.recipes import ORIGINAL, StudentSpec, cell_command, learns_solutions
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.runner import Reproduction
 from t3d.reproduce.suite_data import MISSING

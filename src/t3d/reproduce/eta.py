@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-from t3d.reproduce.rates import trained_methods
 from t3d.reproduce.recipes import (
     ORIGINAL,
     CellSpec,
@@ -18,6 +17,7 @@ from t3d.reproduce.recipes import (
     StudentSpec,
     grid_cells,
     learns_solutions,
+    trained_methods,
 )
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import CellStore

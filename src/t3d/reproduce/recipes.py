@@ -5,6 +5,7 @@ A *cell* is one student under one decoding setting on all tasks.
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC_SETTINGS
 from t3d.reproduce.suites import Budget, Suite
-from t3d.training.presets import SOLUTION_PRESETS
+from t3d.training.presets import SOLUTION_PRESETS, override_text
 
 ORIGINAL = "original"
 MAIN_METHODS = (ORIGINAL, "sft", "redi", "dparallel", "naive_td", "t3d")
@@ -121,6 +122,11 @@ def demands(suite: Suite, tables: Sequence[int], num_seeds: int, budget: Budget)
     return found
 
 
+def trained_methods(found: Sequence[Demand]) -> list[str]:
+    """Whose learning rates these demands take."""
+    return list(dict.fromkeys(demand.method for demand in found if demand.method != ORIGINAL))
+
+
 def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budget) -> list[Demand]:
     methods, settings = {
         1: (MAIN_METHODS, STATIC_SETTINGS),
@@ -163,3 +169,22 @@ def grid_cells(suite: Suite, method: str) -> list[CellSpec]:
         )
         for rate in suite.learning_rates
     ]
+
+
+def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
+    """A command that trains the cell's student and evaluates it, whatever the learning-rate grid says."""
+    student = cell.student
+    words = ["t3d", "reproduce", "cell", "--suite", suite.name, "--teacher", student.teacher]
+    words += ["--method", student.method, "--seed", str(student.seed)]
+    if student.method != ORIGINAL:
+        words += ["--learning-rate", f"{student.learning_rate!r}"]
+    if student.overrides:
+        words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
+    words += ["--settings", *cell.settings]
+    if cell.split != "test":
+        words += ["--split", cell.split]
+    if cell.samples_per_prompt != 1:
+        words += ["--samples-per-prompt", str(cell.samples_per_prompt)]
+    if quick:
+        words.append("--quick")
+    return shlex.join([*words, *suite.flags, "--output", "runs/cell"])

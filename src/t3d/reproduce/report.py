@@ -10,7 +10,7 @@ from typing import Any
 from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.plots import write_plots
 from t3d.reproduce.runner import Reproduction
-from t3d.reproduce.shared_problems import draws_training_prompts, shared_share
+from t3d.reproduce.suite_data import draws_training_prompts, shared_share
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
 from t3d.reproduce.tables import grid_table, markdown_tables, method_title

@@ -10,12 +10,20 @@ from typing import Any
 
 from t3d.errors import InputError, require_positive
 from t3d.reproduce.eta import Plan, duration, make_plan
-from t3d.reproduce.rates import best_rate, grid_scores, missing_grid, trained_methods
-from t3d.reproduce.recipes import ORIGINAL, TABLES, CellSpec, Demand, StudentSpec, demands, grid_cells
+from t3d.reproduce.recipes import (
+    ORIGINAL,
+    TABLES,
+    CellSpec,
+    Demand,
+    StudentSpec,
+    demands,
+    grid_cells,
+    trained_methods,
+)
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
-from t3d.reproduce.suite_choice import SuiteChoice
+from t3d.reproduce.suites import SuiteChoice
 from t3d.work.kept import join
 from t3d.work.lock import InUseError, locked
 
@@ -74,8 +82,7 @@ class Reproduction:
 
     def all_cells(self) -> list[CellSpec]:
         """Cells of the grid and of the tables; where the grid has not chosen yet, at its middle rate."""
-        methods = [] if self.config.quick else trained_methods(self.demands)
-        cells = [cell for method in methods for cell in grid_cells(self.suite, method)]
+        cells = self._grid()
         for demand in self.demands:
             cells += demand.cells(self.learning_rate(demand) or self.suite.middle_learning_rate)
         return list(dict.fromkeys(cells))
@@ -106,8 +113,11 @@ class Reproduction:
         return None if demand.method == ORIGINAL else self._rate(demand.method)
 
     def chosen_rate(self, method: str) -> float | None:
-        """The choice of a finished grid."""
-        return best_rate(self.suite, self._scores(method))
+        """The best of a finished grid, whose choice all teachers take; of two equal ones the smaller."""
+        scores = self._scores(method)
+        if len(scores) < len(self.suite.learning_rates):
+            return None
+        return max(scores, key=lambda rate: (scores[rate], -rate))
 
     def find(self, cell: CellSpec) -> dict[str, Any] | None:
         """The record of a finished cell."""
@@ -125,32 +135,41 @@ class Reproduction:
         return result
 
     def scores(self) -> dict[str, dict[float, float]]:
-        """Validation accuracy by method and learning rate."""
+        """Mean validation accuracy (percent; GRID_SETTINGS, all tasks) by method and learning rate."""
         return {method: self._scores(method) for method in trained_methods(self.demands)}
+
+    def _grid(self) -> list[CellSpec]:
+        methods = [] if self.config.quick else trained_methods(self.demands)
+        return [cell for method in methods for cell in grid_cells(self.suite, method)]
 
     def _rate(self, method: str) -> float | None:
         rate = self.chosen_rate(method)
         return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
 
     def _scores(self, method: str) -> dict[float, float]:
-        """Scores of the grid. Those of a finished grid stay what they are, and with ``quick`` those of any:
-        another process may finish it meanwhile, but this run has begun with the middle rate."""
+        """Scores of the grid, always of the full budget. Those of a finished one stay what they are, and with
+        ``quick`` those of any: another process may finish it meanwhile, but this run has begun with the
+        middle rate."""
         if method in self._kept_scores:
             return self._kept_scores[method]
-        scores = grid_scores(self.suite, self.store, method)
+        scores = {}
+        for cell in grid_cells(self.suite, method):
+            record = self.store.find(resolve_cell(self.suite, self.suite.full, cell))
+            if record is not None:
+                scores[cell.student.learning_rate or 0.0] = _accuracy(record)
         if self.config.quick or len(scores) == len(self.suite.learning_rates):
             self._kept_scores[method] = scores
         return scores
 
     def _unfinished(self) -> list[list[CellSpec]]:
         """Cells to be made by student, the grid's first; none of a method whose learning rate is open."""
-        cells = [] if self.config.quick else list(missing_grid(self.suite, self.store, self.demands))
+        cells = self._grid()
         for demand in self.demands:
             rate = self.learning_rate(demand)
             if rate is not None or demand.method == ORIGINAL:
-                cells += [cell for cell in demand.cells(rate) if self.find(cell) is None]
+                cells += demand.cells(rate)
         by_student: dict[StudentSpec, list[CellSpec]] = {}
-        for cell in dict.fromkeys(cells):
+        for cell in [cell for cell in dict.fromkeys(cells) if self.find(cell) is None]:
             by_student.setdefault(cell.student, []).append(cell)
         return list(by_student.values())
 
@@ -165,13 +184,17 @@ class Reproduction:
                         record = self.workshop.make_cell(cell)
                         self.store.write(cell.label, record)
                         num_made += 1
-                        accuracy = mean(100 * row["num_correct"] / row["n"] for row in record["results"])
-                        clock.say_finished(f"{cell.label}: {accuracy:.1f} %")
+                        clock.say_finished(f"{cell.label}: {_accuracy(record):.1f} %")
         except InUseError:
             return num_made
         if num_made:
             clock.say_left(self.plan().seconds)
         return num_made
+
+
+def _accuracy(record: dict[str, Any]) -> float:
+    """Mean over the cell's settings and tasks, percent."""
+    return mean(100 * row["num_correct"] / row["n"] for row in record["results"])
 
 
 @dataclass

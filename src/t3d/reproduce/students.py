@@ -18,9 +18,8 @@ from t3d.interchange.solutions import solution_trajectory
 from t3d.models.loading import load_tokenizer
 from t3d.models.placement import resolve_device
 from t3d.problems.problem import Problem
-from t3d.reproduce.commands import cell_command
 from t3d.reproduce.pipeline import Pipeline
-from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, cell_command, learns_solutions
 from t3d.reproduce.resolve import (
     ADDED_LATER,
     Resolved,

@@ -1,10 +1,16 @@
-"""The problems of a suite: those trained on, those evaluated on, and what tells them from others."""
+"""The problems of a suite: those trained on, those evaluated on, and what tells them from others.
+
+What tells them from others is part of the hash of a cell.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from statistics import mean
+from typing import Any
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
@@ -19,36 +25,6 @@ MISSING: dict[str, Any] = {"data": "missing"}
 """Identity of an evaluation that is not possible here."""
 
 
-@runtime_checkable
-class SuiteData(Protocol):
-    """The suite's problems."""
-
-    def task(self, name: str) -> Task:
-        """The verifier of a task."""
-        ...
-
-    def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """Held-out problems (``validation`` or ``test``)."""
-        ...
-
-    def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
-        """Training prompts of all tasks; ``solved``: with the real solutions that SFT learns."""
-        ...
-
-    def identity(self, *, solved: bool) -> dict[str, str]:
-        """What tells the training problems from others of the same count and seed; part of the hash."""
-        ...
-
-    def evaluation_identity(self, task: str, split: str) -> dict[str, Any]:
-        """What tells a task's problems and verdicts from those of other files and another grader; part of the
-        hash. Empty where neither can differ."""
-        ...
-
-    def paths(self, tasks: Sequence[str]) -> list[Path]:
-        """Files and folders that are read for training and these tasks, for the user to check."""
-        ...
-
-
 class MiniData:
     """Problems of the built-in tasks."""
 
@@ -57,11 +33,14 @@ class MiniData:
         return TASKS[name]
 
     def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """Held-out problems, drawn with this seed."""
+        """Held-out problems (``validation`` or ``test``), drawn with this seed."""
         return TASKS[task].problems(split, limit, seed)
 
     def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
-        """As many of every task, the rest one more of each of the first; all come with a solution anyway."""
+        """Training prompts of all tasks; ``solved``: with the solutions that SFT learns, as all are here.
+
+        As many of every task, the rest one more of each of the first.
+        """
         del solved
         share, rest = divmod(count, len(TASKS))
         counts = [share + (index < rest) for index in range(len(TASKS))]
@@ -73,17 +52,17 @@ class MiniData:
         ]
 
     def identity(self, *, solved: bool) -> dict[str, str]:
-        """The seed says it all."""
+        """Of the training problems, besides count and seed: nothing."""
         del solved
         return {}
 
     def evaluation_identity(self, task: str, split: str) -> dict[str, Any]:
-        """Problems and verdicts are those of this package."""
+        """Of a task's problems and verdicts: nothing, both are this package's."""
         del task, split
         return {}
 
     def paths(self, tasks: Sequence[str]) -> list[Path]:
-        """Nothing is read."""
+        """Files and folders that are read for training and these tasks: none."""
         del tasks
         return []
 
@@ -166,3 +145,32 @@ def _split_of_data(task: str, split: str) -> str:
 
 def _with_prompt(problem: Problem, kind: PromptKind) -> Problem:
     return dataclasses.replace(problem, question=user_turn(problem.question, "paper", kind))
+
+
+SuiteData = MiniData | SdarData
+
+
+def shared_share(data: SuiteData, task: str, limit: int | None, seeds: Sequence[int]) -> float:
+    """Share of a task's test problems that two seeds have in common, the mean over all pairs.
+
+    0 for a single seed, which has nobody to share with.
+    """
+    drawn = [_questions(data.problems, task, limit, seed) for seed in seeds] if len(seeds) > 1 else []
+    shares = [len(first & second) / len(first) for first, second in combinations(drawn, 2)]
+    return mean(shares) if shares else 0.0
+
+
+def draws_training_prompts(data: SuiteData) -> bool:
+    """Whether another seed has other training prompts."""
+    first, second = (data.training_problems(1, seed, solved=False) for seed in (0, 1))
+    return [problem.question for problem in first] != [problem.question for problem in second]
+
+
+@cache  # every number of a table asks, and the problems of some tasks take seconds to list
+def _questions(
+    problems_of: Callable[[str, str, int | None, int], list[Problem]],
+    task: str,
+    limit: int | None,
+    seed: int,
+) -> frozenset[str]:
+    return frozenset(problem.question for problem in problems_of(task, "test", limit, seed))

@@ -10,7 +10,7 @@ from t3d.evaluation.intervals import seeds_interval
 from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC_SETTINGS
-from t3d.reproduce.shared_problems import shared_share
+from t3d.reproduce.suite_data import shared_share
 from t3d.reproduce.suites import Suite
 
 AVERAGE = "average"

@@ -6,8 +6,7 @@ import pytest
 from reproduce_helpers import record
 
 from t3d.reproduce import eta
-from t3d.reproduce.rates import trained_methods
-from t3d.reproduce.recipes import StudentSpec, demands
+from t3d.reproduce.recipes import StudentSpec, demands, trained_methods
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MINI

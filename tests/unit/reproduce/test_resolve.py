@@ -11,11 +11,9 @@ import pytest
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.grading import math as math_grading
-from t3d.reproduce.commands import cell_command
-from t3d.reproduce.recipes import CellSpec, StudentSpec
+from t3d.reproduce.recipes import CellSpec, StudentSpec, cell_command
 from t3d.reproduce.resolve import resolve_cell, resolve_records, resolve_student
-from t3d.reproduce.suite_choice import SuiteChoice
-from t3d.reproduce.suites import MINI
+from t3d.reproduce.suites import MINI, SuiteChoice
 
 STUDENT = StudentSpec(
     teacher="org/model", method="t3d", seed=0, learning_rate=5e-4, overrides=(("path_weight", 0.5),)

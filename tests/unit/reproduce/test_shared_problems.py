@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from t3d.reproduce.shared_problems import draws_training_prompts, shared_share
-from t3d.reproduce.suites import MiniData, SdarData
+from t3d.reproduce.suite_data import MiniData, SdarData, draws_training_prompts, shared_share
 
 
 @pytest.fixture

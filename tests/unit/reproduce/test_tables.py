@@ -6,9 +6,8 @@ import pytest
 from reproduce_helpers import N, record, records
 
 from t3d.reproduce.paper import INCONSISTENCIES
-from t3d.reproduce.rates import best_rate, grid_scores, missing_grid, trained_methods
 from t3d.reproduce.recipes import TABLES, demands, grid_cells
-from t3d.reproduce.store import CellStore
+from t3d.reproduce.runner import ReproduceConfig, Reproduction
 from t3d.reproduce.suites import MINI, load_suite
 from t3d.reproduce.summaries import table_entries
 from t3d.reproduce.tables import grid_table, markdown_tables, method_title
@@ -106,6 +105,10 @@ def test_overrides_are_named():
     assert method_title("t3d refresh_every=5") == "t3d refresh_every=5"
 
 
+def table_4(output) -> Reproduction:
+    return Reproduction(ReproduceConfig(output=str(output), cells=None, device="cpu"), (4,))
+
+
 def write_grid(store, right_by_rate):
     for cell in grid_cells(MINI, "t3d"):
         if cell.student.learning_rate in right_by_rate:
@@ -113,22 +116,22 @@ def write_grid(store, right_by_rate):
 
 
 def test_the_best_learning_rate_is_chosen_once_the_grid_is_complete(tmp_path):
-    store = CellStore(tmp_path)
-    rates = MINI.learning_rates
-    write_grid(store, {rates[0]: 100, rates[1]: 300})
-    assert best_rate(MINI, grid_scores(MINI, store, "t3d")) is None
-    wanted = demands(MINI, [4], 1, MINI.full)
-    assert trained_methods(wanted) == ["t3d"]
-    assert [cell.student.learning_rate for cell in missing_grid(MINI, store, wanted)] == [rates[2]]
-    write_grid(store, {rates[2]: 200})
-    assert best_rate(MINI, grid_scores(MINI, store, "t3d")) == rates[1]
-    assert grid_scores(MINI, store, "t3d")[rates[1]] == pytest.approx(100 * 300 / N)
+    reproduction, rates = table_4(tmp_path), MINI.learning_rates
+    write_grid(reproduction.store, {rates[0]: 100, rates[1]: 300})
+    assert reproduction.chosen_rate("t3d") is None
+    assert reproduction.scores().keys() == {"t3d"}
+    missing = [cell for cell in reproduction.all_cells() if reproduction.find(cell) is None]
+    grid = [cell.student.learning_rate for cell in missing if cell.split == "validation"]
+    assert grid == [rates[2]]
+    write_grid(reproduction.store, {rates[2]: 200})
+    assert reproduction.chosen_rate("t3d") == rates[1]
+    assert reproduction.scores()["t3d"][rates[1]] == pytest.approx(100 * 300 / N)
 
 
 def test_of_two_equal_learning_rates_the_smaller_is_chosen(tmp_path):
-    store = CellStore(tmp_path)
-    write_grid(store, dict.fromkeys(MINI.learning_rates, 100))
-    assert best_rate(MINI, grid_scores(MINI, store, "t3d")) == min(MINI.learning_rates)
+    reproduction = table_4(tmp_path)
+    write_grid(reproduction.store, dict.fromkeys(MINI.learning_rates, 100))
+    assert reproduction.chosen_rate("t3d") == min(MINI.learning_rates)
 
 
 def test_the_grid_table_marks_the_best_of_a_complete_grid():
