@@ -47,10 +47,8 @@ class Reproduce(ReproduceConfig):
                 print(document, end="")
         plan = reproduction.plan()
         console.print(plan_table(plan, f"{self.table}, suite {self.suite}"))
-        if plan.seconds or self.suite == "mini":
-            console.print(
-                f"total ETA {duration(plan.seconds)}, at {speed():.1f} times one core", soft_wrap=True
-            )
+        cores = f", at {speed():.1f} times one core" if reproduction.suite.device_kind == "cpu" else ""
+        console.print(f"total ETA {duration(plan.seconds)}{cores}", soft_wrap=True)
         if self.dry_run:
             for line in budget_lines(reproduction):
                 console.print(line, soft_wrap=True)

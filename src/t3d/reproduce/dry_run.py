@@ -11,6 +11,7 @@ from t3d.reproduce.recipes import ORIGINAL, StudentSpec, cell_command, learns_so
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.runner import Reproduction
 from t3d.reproduce.suite_data import MISSING
+from t3d.reproduce.suites import MEAN_TEST_PROBLEMS
 
 PARAMETERS = {LARGE: 4.4e9, SMALL: 2.0e9}
 TRAINING_BYTES = 20
@@ -22,8 +23,6 @@ MEAN_TOKENS = 600
 """Of a prompt and its response."""
 TOKENS_PER_SECOND = 1500
 """Of decoding on one GPU."""
-MEAN_TEST_PROBLEMS = 620
-"""GSM8K 1,319, MATH500 500, MBPP 500, HumanEval 164."""
 
 
 def all_students(reproduction: Reproduction) -> list[StudentSpec]:

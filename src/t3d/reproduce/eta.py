@@ -1,12 +1,14 @@
-"""How long cells take: seconds measured on one thread, scaled to this machine's threads and to the budget.
-
-Measured on 2026-11-26 on one core of an AMD EPYC (AVX-512), float32, PyTorch 2.13, the other core busy:
-cross-entropy, rollouts, B4-T1, B8-T2 and B8-T4 of ``mini``. The others are scaled from an earlier run.
-"""
+"""How long cells take, by what finished ones took, of this output and of the folder of earlier ones."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import torch
 
@@ -20,38 +22,84 @@ from t3d.reproduce.recipes import (
     trained_methods,
 )
 from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.store import CellStore
+from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
-from t3d.reproduce.suites import split_problems
-from t3d.training.presets import preset_fields
+from t3d.reproduce.suites import MEAN_TEST_PROBLEMS, split_problems
 
-STEP_SECONDS = {
-    "mini": {"cross_entropy": 1.4, "certainty_forcing": 2.8, "t3d": 1.9},
-    "mini-small": {"cross_entropy": 0.7, "certainty_forcing": 1.4, "t3d": 0.9},
-}
-"""Per optimizer step of 64 trajectories, by teacher and objective; another one is taken to be as slow as the
-slowest of them."""
-ROLLOUT_SECONDS = {"mini": 15.0, "mini-small": 8.0}
-"""Per thousand prompts."""
-EVALUATION_SECONDS = {
-    "B4-T1": 15.0,
-    "B4-T2": 12.0,
-    "B4-T4": 8.0,
-    "B8-T1": 18.0,
-    "B8-T2": 13.0,
-    "B8-T4": 8.0,
-    "B8-T8": 6.0,
-    "B4-dynamic": 9.0,
-    "B4-dynamic-sampled": 9.0,
-    "B4-T1-temperature-1": 15.0,
-}
-"""Per thousand responses of teacher ``mini``."""
-SMALL_FACTOR = 0.5
-"""Evaluation of ``mini-small`` against ``mini``."""
 PARALLEL_POWER = 0.9
 """Two threads are 2 ** 0.9 times as fast as one (measured on training steps)."""
 MAX_THREADS = 4
 """More do not help models of this size."""
+TRAINING = "training"
+
+
+def speed(num_threads: int | None = None) -> float:
+    """How much faster than one thread so many are; None: those of this process."""
+    return min(num_threads or torch.get_num_threads(), MAX_THREADS) ** PARALLEL_POWER
+
+
+class Speeds:
+    """Seconds that finished cells took on this kind of device, scaled to this process's threads on a CPU.
+
+    They are by teacher, by work (a decoding setting, per response, or TRAINING, per trajectory of a step) and
+    by method, without its overrides.
+    """
+
+    def __init__(self, store: CellStore, device_kind: str) -> None:
+        self._seconds: dict[tuple[str, str, str], list[float]] = {}
+        for folder in (store.folder, store.earlier):
+            found: dict[tuple[str, str, str], list[float]] = {}
+            for record in [] if folder is None else _records(folder, device_kind):
+                factor = speed(record["num_threads"]) / speed() if device_kind == "cpu" else 1.0
+                for work, seconds in _parts(record):
+                    key = (record["teacher"], work, record["method"].split()[0])
+                    found.setdefault(key, []).append(seconds * factor)
+            self._seconds = found | self._seconds  # those of the output tell more than earlier ones
+
+    def seconds(self, student: StudentSpec, work: str, count: int) -> float:
+        """Of ``count`` units of work: as long as this method took or else, of this teacher, the slowest, at
+        this work or else at any decoding; nan: unknown."""
+        of_teacher = {
+            (kind, method): mean(values)
+            for (owner, kind, method), values in self._seconds.items()
+            if owner == student.teacher
+        }
+        same_work = {method: value for (kind, method), value in of_teacher.items() if kind == work}
+        decoding = [value for (kind, _), value in of_teacher.items() if TRAINING not in (kind, work)]
+        slowest = max(same_work.values() or decoding, default=math.nan)
+        return count * same_work.get(student.method, slowest)
+
+
+def _records(folder: Path, device_kind: str) -> Iterator[dict[str, Any]]:
+    """Finished cells; what cannot be read is said by whoever needs it, and measures nothing."""
+    for path in sorted(folder.glob(FINISHED)):
+        with suppress(OSError, ValueError):
+            match json.loads(path.read_text(encoding="utf-8")):
+                case {
+                    "teacher": str(),
+                    "method": str(),
+                    "seconds": float(),
+                    "training_seconds": float(),
+                    "num_threads": int(),
+                    "model": {"device": str(device)},
+                    "results": [_, *_],
+                } as record if device.partition(":")[0] == device_kind:
+                    yield record
+
+
+def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Each kind of work in a cell, and its seconds per unit."""
+    rows = record["results"]
+    # Rows count the decoding only; loading and grading are shared out.
+    overhead = record["seconds"] / sum(row["seconds"] for row in rows)
+    for setting in {row["setting"] for row in rows}:
+        of_setting = [row for row in rows if row["setting"] == setting]
+        seconds = sum(row["seconds"] for row in of_setting)
+        yield setting, overhead * seconds / sum(row["n"] for row in of_setting)
+    if record["training_seconds"]:
+        fields = record["config"]["training"]
+        batch_size = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+        yield TRAINING, record["training_seconds"] / (fields["max_steps"] * batch_size)
 
 
 @dataclass
@@ -66,47 +114,7 @@ class PlanLine:
     """Cells."""
     num_missing: int = 0
     seconds: float = 0.0
-
-
-def speed() -> float:
-    """How much faster than one thread these threads are."""
-    return min(torch.get_num_threads(), MAX_THREADS) ** PARALLEL_POWER
-
-
-def student_seconds(workshop: Workshop, spec: StudentSpec) -> float:
-    """Estimate of a training; 0 if the student is there, or for a suite without measurements."""
-    if spec.method == ORIGINAL or spec.teacher not in STEP_SECONDS:
-        return 0.0
-    if spec.learning_rate is not None and workshop.student(spec).is_made:
-        return 0.0
-    budget = workshop.suite.budget(quick=workshop.quick)
-    measured = STEP_SECONDS[spec.teacher]
-    objective = str(preset_fields(spec.method).get("objective", "t3d"))
-    step = measured.get(objective, max(measured.values())) * budget.train_batch_size / 64
-    return step * budget.num_optimizer_steps / speed()
-
-
-def records_seconds(workshop: Workshop, spec: StudentSpec) -> float:
-    """Estimate of the rollouts that a student learns from."""
-    if spec.teacher not in ROLLOUT_SECONDS or learns_solutions(spec.method) or spec.method == ORIGINAL:
-        return 0.0
-    if workshop.records(spec).is_made:
-        return 0.0
-    num_prompts = workshop.suite.budget(quick=workshop.quick).num_prompts
-    return ROLLOUT_SECONDS[spec.teacher] * num_prompts / 1000 / speed()
-
-
-def cell_seconds(workshop: Workshop, cell: CellSpec) -> float:
-    """Estimate of a cell's evaluation, without its student's training."""
-    teacher = cell.student.teacher
-    if teacher not in STEP_SECONDS:
-        return 0.0
-    suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
-    tasks, limit = split_problems(suite, budget, cell.split)
-    responses = (limit or 0) * len(tasks) * cell.samples_per_prompt
-    per_thousand = sum(EVALUATION_SECONDS[setting] for setting in cell.settings)
-    factor = 1.0 if teacher == "mini" else SMALL_FACTOR
-    return per_thousand * factor * responses / 1000 / speed()
+    """Of what is missing; nan: unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,46 +128,52 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of everything that is missing."""
+        """Of everything that is missing; nan: unknown."""
         return self.rollout_seconds + sum(line.seconds for line in self.lines.values())
 
 
 def make_plan(
-    workshop: Workshop, store: CellStore, found: Sequence[Demand], rates: Mapping[str, float | None]
+    workshop: Workshop,
+    store: CellStore,
+    found: Sequence[Demand],
+    rates: Mapping[str, float | None],
+    speeds: Speeds,
 ) -> Plan:
     """Count cells and estimate times.
 
     ``rates``: learning rates of the trained methods. None is one of the grid's, still to be chosen.
     """
     suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
-    lines: dict[tuple[str, str], PlanLine] = {}
     main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
+    lines: dict[tuple[str, str], PlanLine] = {}
     trained: set[StudentSpec] = set()
     rollouts: dict[str, StudentSpec] = {}
 
     def add(cell: CellSpec, *, is_known: bool) -> None:
         student = cell.student
-        line = lines.setdefault(
-            (student.teacher, student.name), PlanLine(teacher=student.teacher, method=student.name)
-        )
+        new = PlanLine(teacher=student.teacher, method=student.name)
+        line = lines.setdefault((student.teacher, student.name), new)
         if is_known and store.find(resolve_cell(suite, budget, cell)) is not None:
             line.num_done += 1
             return
         line.num_missing += 1
-        line.seconds += cell_seconds(workshop, cell)
+        tasks, limit = split_problems(suite, budget, cell.split)
+        num_responses = len(tasks) * (limit or MEAN_TEST_PROBLEMS) * cell.samples_per_prompt
+        line.seconds += sum(speeds.seconds(student, setting, num_responses) for setting in cell.settings)
         is_of_grid = not is_known and student == dataclasses.replace(main, method=student.method)
         if student in trained or is_of_grid or student.method == ORIGINAL:
             return
         trained.add(student)
         if student.learning_rate is None or not workshop.student(student).is_made:
             line.num_students += 1
-            line.seconds += student_seconds(workshop, student)
+            num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
+            line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
             records = workshop.records(student)
             if not learns_solutions(student.method) and not records.is_made:
                 rollouts[records.path.name] = student
 
-    for method in trained_methods(found):
-        for cell in [] if workshop.quick else grid_cells(suite, method):
+    for method in [] if workshop.quick else trained_methods(found):
+        for cell in grid_cells(suite, method):
             add(cell, is_known=True)
     cells = {
         cell: rates.get(demand.method) is not None or demand.method == ORIGINAL
@@ -168,12 +182,16 @@ def make_plan(
     }
     for cell, is_known in cells.items():
         add(cell, is_known=is_known)
-    seconds = sum(records_seconds(workshop, spec) for spec in rollouts.values())
+    # The teacher decodes its rollouts as it does the full-step setting.
+    originals = [dataclasses.replace(main, teacher=student.teacher) for student in rollouts.values()]
+    seconds = sum(speeds.seconds(original, "B4-T1", budget.num_prompts) for original in originals)
     return Plan(lines=lines, rollouts=list(rollouts.values()), rollout_seconds=seconds)
 
 
 def duration(seconds: float) -> str:
-    """``1 h 20 min`` or ``3 min`` or ``40 s``."""
+    """``1 h 20 min`` or ``3 min`` or ``40 s``; ``unknown`` for nan."""
+    if math.isnan(seconds):
+        return "unknown"
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"

@@ -1,6 +1,7 @@
 """Make the missing cells of some tables, and report them all."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from t3d.errors import InputError, require_positive
-from t3d.reproduce.eta import Plan, duration, make_plan
+from t3d.reproduce.eta import Plan, Speeds, duration, make_plan
 from t3d.reproduce.recipes import (
     ORIGINAL,
     TABLES,
@@ -75,10 +76,14 @@ class Reproduction:
         self.workshop = Workshop(suite=self.suite, quick=config.quick, output=self.output)
         self._kept_scores: dict[str, dict[float, float]] = {}
 
-    def plan(self) -> Plan:
-        """What is there and what is missing."""
+    def speeds(self) -> Speeds:
+        """By the cells that are finished now."""
+        return Speeds(self.store, self.suite.device_kind)
+
+    def plan(self, speeds: Speeds | None = None) -> Plan:
+        """What is there and what is missing, with estimates by the present speeds or by given ones."""
         rates = {method: self._rate(method) for method in trained_methods(self.demands)}
-        return make_plan(self.workshop, self.store, self.demands, rates)
+        return make_plan(self.workshop, self.store, self.demands, rates, speeds or self.speeds())
 
     def all_cells(self) -> list[CellSpec]:
         """Cells of the grid and of the tables; where the grid has not chosen yet, at its middle rate."""
@@ -97,7 +102,8 @@ class Reproduction:
         if self._unfinished():
             self.workshop.check(self.all_cells())
         join(self.output / "cells", {"suite": self.suite.name}, FINISHED)
-        clock = _Clock(total=self.plan().seconds, say=say)
+        speeds = self.speeds()
+        clock = _Clock(total=self.plan(speeds).seconds, speeds=speeds, say=say)
         num_waited_for = 0
         while students := self._unfinished():
             if sum(self._make_cells(cells, clock) for cells in students):
@@ -188,7 +194,7 @@ class Reproduction:
         except InUseError:
             return num_made
         if num_made:
-            clock.say_left(self.plan().seconds)
+            clock.say_left(self.plan)
         return num_made
 
 
@@ -202,14 +208,21 @@ class _Clock:
     """Says what is finished and, from how fast the estimate of the rest has shrunk, how long that takes."""
 
     total: float
+    """Estimate of all, by ``speeds``; nan: unknown."""
+    speeds: Speeds
     say: Callable[[str], None]
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
     def say_finished(self, text: str) -> None:
         self.say(f"{text} ({duration(time.perf_counter() - self.started)})")
 
-    def say_left(self, left: float) -> None:
-        """``left``: seconds by the estimate; what other processes have made is no part of it."""
-        elapsed = time.perf_counter() - self.started
-        if 0 < left < self.total:
-            self.say(f"about {duration(left * elapsed / (self.total - left))} left")
+    def say_left(self, plan: Callable[[Speeds | None], Plan]) -> None:
+        """What other processes have made is no part of it. Where too little was known at the start, the
+        cells made since then tell, once they tell of all that is left."""
+        if math.isnan(self.total):
+            left = plan(None).seconds
+        else:
+            rest, elapsed = plan(self.speeds).seconds, time.perf_counter() - self.started
+            left = rest * elapsed / (self.total - rest) if rest < self.total else math.nan
+        if left > 0:
+            self.say(f"about {duration(left)} left")

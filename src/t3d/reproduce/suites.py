@@ -17,6 +17,9 @@ from t3d.reproduce.settings import MAX_NEW_TOKENS, TABLE_SETTINGS
 from t3d.reproduce.suite_data import MiniData, SdarData, SuiteData
 from t3d.tasks.mini.suite import TASKS
 
+MEAN_TEST_PROBLEMS = 620
+"""GSM8K 1,319, MATH500 500, MBPP 500, HumanEval 164."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:

@@ -1,36 +1,76 @@
-"""Estimates before the work: what is missing counts, what is there does not."""
+"""Estimates before the work: by what finished cells took; what is missing counts, what is there does not."""
 
 import dataclasses
+import json
+import math
+from pathlib import Path
 
 import pytest
+import torch
 from reproduce_helpers import record
 
 from t3d.reproduce import eta
 from t3d.reproduce.recipes import StudentSpec, demands, trained_methods
+from t3d.reproduce.runner import ReproduceConfig, Reproduction
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MINI
-from t3d.training.presets import PRESETS
 
+CELLS = Path(__file__).parents[3] / "docs" / "results" / "cells"
 TWO_CORES = 2**eta.PARALLEL_POWER
+T3D = StudentSpec(teacher="mini", method="t3d", seed=0, learning_rate=5e-4)
 
 
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch):
-    monkeypatch.setattr(eta, "speed", lambda: TWO_CORES)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
-def plan(folder, table, *, quick, seeds=1, suite=MINI):
-    workshop = Workshop(suite=suite, quick=quick, output=folder)
-    found = demands(suite, [table], seeds, suite.budget(quick=quick))
+def measure(folder, method, settings, *, training=0.0, teacher="mini", device="cpu", num_threads=1):
+    """A finished cell of 100 responses: ``settings`` in seconds of each, a fifth of them grading, and the
+    training in seconds of each of 10 trajectories."""
+    rows = [
+        {"setting": name, "n": share, "seconds": 0.8 * seconds * share}
+        for name, seconds in settings.items()
+        for share in (20, 80)  # two tasks
+    ]
+    content = {
+        "teacher": teacher,
+        "method": method,
+        "results": rows,
+        "seconds": sum(100 * seconds for seconds in settings.values()),
+        "training_seconds": 10 * training,
+        "num_threads": num_threads,
+        "model": {"device": device},
+        "config": {
+            "training": {
+                "max_steps": 5,
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 2,
+            }
+        },
+    }
+    folder.mkdir(exist_ok=True)
+    name = "-".join([method, *settings])
+    (folder / f"{name}.{len(list(folder.iterdir()))}.json").write_text(json.dumps(content))
+
+
+def plan(folder, table, *, quick=False, suite=MINI, earlier=None):
+    workshop, store = Workshop(suite=suite, quick=quick, output=folder), CellStore(folder / "cells", earlier)
+    found = demands(suite, [table], 1, suite.budget(quick=quick))
     rates = dict.fromkeys(trained_methods(found), suite.middle_learning_rate if quick else None)
-    return eta.make_plan(workshop, CellStore(folder / "cells"), found, rates)
+    return eta.make_plan(workshop, store, found, rates, eta.Speeds(store, "cpu"))
+
+
+def speeds(folder, kind="cpu", earlier=None) -> eta.Speeds:
+    return eta.Speeds(CellStore(folder, earlier), kind)
 
 
 def test_a_quick_table_5_is_promised_in_a_quarter_of_an_hour_on_two_cores(tmp_path):
-    quick = plan(tmp_path, 5, quick=True)
+    quick = plan(tmp_path, 5, quick=True, earlier=CELLS)
     assert sum(line.num_students for line in quick.lines.values()) == 9
-    assert sum(line.num_missing for line in quick.lines.values()) == 10
+    assert sum(line.num_done for line in quick.lines.values()) == 1, "the original's, which has no budget"
+    assert sum(line.num_missing for line in quick.lines.values()) == 9
     assert 60 < quick.seconds <= 15 * 60
 
 
@@ -40,41 +80,77 @@ def test_by_hand_for_one_method(tmp_path):
     Grid: 3 rates, each a student and 450 responses in three settings. Table: two further students (lambda 0.2
     is the grid's) and six settings of 3 x 512 responses for each of three.
     """
-    training = 1.9 / 2 * 150
-    grid = 3 * (training + 0.45 * (15 + 13 + 8))
-    table = 2 * training + 3 * 1.536 * (15 + 18 + 13 + 8 + 8 + 6)
-    expected = (15.0 * 3.072 + grid + table) / TWO_CORES
-    assert plan(tmp_path, 4, quick=False).seconds == pytest.approx(expected)
+    seconds = {"B4-T1": 0.15, "B8-T1": 0.18, "B8-T2": 0.13, "B4-T4": 0.08, "B8-T4": 0.07, "B8-T8": 0.06}
+    measure(tmp_path / "cells", "original", {"B4-T1": 0.1})
+    measure(tmp_path / "cells", "t3d", seconds, training=0.03)
+    training = 0.03 * 32 * 150
+    grid = 3 * (training + 450 * (0.15 + 0.13 + 0.07))
+    table = 2 * training + 3 * 1536 * sum(seconds.values())
+    assert plan(tmp_path, 4).seconds == pytest.approx((0.1 * 3072 + grid + table) / TWO_CORES)
 
 
 def test_finished_cells_take_no_time(tmp_path):
-    store = CellStore(tmp_path / "cells")
-    before = plan(tmp_path, 2, quick=False)
+    measure(tmp_path / "cells", "original", {"B4-T1": 0.15})
+    before = plan(tmp_path, 2).lines["mini", "original"]
+    assert before.seconds == pytest.approx(0.15 * 1536 / TWO_CORES)
     (original, *_) = demands(MINI, [2], 1, MINI.full)
     (cell,) = original.cells(None)
-    store.write(cell.label, record(cell, lambda *_: 1))
-    after = plan(tmp_path, 2, quick=False)
-    line = after.lines["mini", "original"]
+    CellStore(tmp_path / "cells").write(cell.label, record(cell, lambda *_: 1))
+    line = plan(tmp_path, 2).lines["mini", "original"]
     assert (line.num_done, line.num_missing, line.seconds) == (1, 0, 0.0)
-    assert before.seconds - after.seconds == pytest.approx(15 * 1.536 / TWO_CORES)
 
 
-def test_a_suite_without_measurements_has_no_estimate(tmp_path):
+def test_a_teacher_without_measurements_has_no_estimate(tmp_path):
     suite = dataclasses.replace(MINI, teachers={"org/model": MINI.teachers["mini"]})
-    assert plan(tmp_path, 5, quick=True, suite=suite).seconds == 0.0
+    found = plan(tmp_path, 5, quick=True, suite=suite, earlier=CELLS)
+    assert found.rollouts and math.isnan(found.seconds)
+    assert {eta.duration(line.seconds) for line in found.lines.values()} == {"unknown"}
 
 
-def test_an_objective_without_measurements_is_taken_to_be_as_slow_as_the_slowest(tmp_path, monkeypatch):
-    workshop = Workshop(suite=MINI, quick=False, output=tmp_path)
-    slowest = StudentSpec(teacher="mini", method="dparallel", seed=0, learning_rate=5e-4)
-    expected = eta.student_seconds(workshop, slowest)
-    monkeypatch.setitem(PRESETS, "newest", {"objective": "newest"})
-    newest = dataclasses.replace(slowest, method="newest")
-    assert eta.student_seconds(workshop, newest) == expected > 0
+def test_what_was_not_measured_is_taken_to_be_as_slow_as_the_slowest(tmp_path):
+    measure(tmp_path, "sft", {"B4-T1": 0.4, "B4-T2": 0.9}, training=2.0, num_threads=2)
+    measure(tmp_path, "dparallel", {"B4-T1": 0.6}, training=3.0, num_threads=2)
+    found, newest = speeds(tmp_path), dataclasses.replace(T3D, method="newest")
+    assert found.seconds(newest, eta.TRAINING, 10) == pytest.approx(30.0)
+    assert found.seconds(newest, "B4-T1", 10) == pytest.approx(6.0)
+    assert found.seconds(newest, "B4-T4", 10) == pytest.approx(9.0), "of any setting"
+    sft = dataclasses.replace(T3D, method="sft", overrides=(("weight_decay", 0.1),))
+    assert found.seconds(sft, "B4-T1", 10) == pytest.approx(4.0)
+    measure(tmp_path, "original", {"B4-T1": 0.4}, teacher="org/untrained", num_threads=2)
+    untrained = dataclasses.replace(T3D, teacher="org/untrained")
+    assert math.isnan(speeds(tmp_path).seconds(untrained, eta.TRAINING, 1))
+
+
+def test_threads_count_on_a_cpu_and_other_devices_do_not(tmp_path):
+    measure(tmp_path, "t3d", {"B4-T1": 0.5}, num_threads=4)
+    measure(tmp_path, "t3d", {"B4-T1": 0.01}, device="cuda:0", num_threads=1)
+    assert speeds(tmp_path).seconds(T3D, "B4-T1", 1) == pytest.approx(0.5 * TWO_CORES)
+    assert speeds(tmp_path, "cuda").seconds(T3D, "B4-T1", 1) == pytest.approx(0.01)
+
+
+def test_cells_of_the_output_tell_more_than_earlier_ones(tmp_path):
+    measure(tmp_path / "earlier", "t3d", {"B4-T1": 5.0, "B4-T2": 3.0}, num_threads=2)
+    measure(tmp_path / "own", "t3d", {"B4-T1": 1.0}, num_threads=2)
+    found = speeds(tmp_path / "own", earlier=tmp_path / "earlier")
+    assert found.seconds(T3D, "B4-T1", 1) == pytest.approx(1.0)
+    assert found.seconds(T3D, "B4-T2", 1) == pytest.approx(3.0)
+
+
+def test_a_file_that_cannot_be_read_measures_nothing(tmp_path):
+    (tmp_path / "a.0.json").write_text("{")
+    (tmp_path / "b.0.json").write_text('{"teacher": "mini"}')
+    assert math.isnan(speeds(tmp_path).seconds(T3D, "B4-T1", 1))
+
+
+def test_a_reproduction_estimates_by_the_folder_of_earlier_cells(tmp_path):
+    for cells, is_known in ((str(CELLS), True), (None, False)):
+        config = ReproduceConfig(output=str(tmp_path), cells=cells, quick=True, device="cpu")
+        assert math.isfinite(Reproduction(config, (4,)).plan().seconds) == is_known
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (119, "2 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min")]
+    ("seconds", "text"),
+    [(40, "40 s"), (119, "2 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min"), (math.nan, "unknown")],
 )
 def test_durations_are_short_texts(seconds, text):
     assert eta.duration(seconds) == text
