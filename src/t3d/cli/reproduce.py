@@ -145,8 +145,7 @@ def plan_table(plan: Plan, title: str) -> Table:
             str(line.num_students),
             duration(line.seconds) if line.seconds else "-",
         )
-    if plan.rollouts:
-        count = str(len(plan.rollouts))
+    if plan.num_rollouts:
         needed = duration(plan.rollout_seconds) if plan.rollout_seconds else "-"
-        table.add_row("", "rollouts of the teachers", "", count, "", needed)
+        table.add_row("", "rollouts of the teachers", "", str(plan.num_rollouts), "", needed)
     return table

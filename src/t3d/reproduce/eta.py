@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,8 @@ from typing import Any
 
 import torch
 
-from t3d.reproduce.recipes import (
-    ORIGINAL,
-    CellSpec,
-    Demand,
-    StudentSpec,
-    grid_cells,
-    learns_solutions,
-    trained_methods,
-)
-from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.store import FINISHED, CellStore
+from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
+from t3d.reproduce.store import FINISHED
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MEAN_TEST_PROBLEMS, split_problems
 
@@ -45,16 +36,21 @@ class Speeds:
     by method, without its overrides.
     """
 
-    def __init__(self, store: CellStore, device_kind: str) -> None:
+    def __init__(self, folders: Sequence[Path | None], device_kind: str) -> None:
+        """``folders`` of finished cells; one that comes first tells more than the next."""
         self._seconds: dict[tuple[str, str, str], list[float]] = {}
-        for folder in (store.folder, store.earlier):
+        for folder in folders:
             found: dict[tuple[str, str, str], list[float]] = {}
-            for record in [] if folder is None else _records(folder, device_kind):
-                factor = speed(record["num_threads"]) / speed() if device_kind == "cpu" else 1.0
-                for work, seconds in _parts(record):
-                    key = (record["teacher"], work, record["method"].split()[0])
-                    found.setdefault(key, []).append(seconds * factor)
-            self._seconds = found | self._seconds  # those of the output tell more than earlier ones
+            for path in [] if folder is None else sorted(folder.glob(FINISHED)):
+                # A file that is damaged or of another form measures nothing; whoever needs it says so.
+                with suppress(OSError, ValueError, KeyError):
+                    record = json.loads(path.read_text(encoding="utf-8"))
+                    if record["model"]["device"].partition(":")[0] == device_kind:
+                        factor = speed(record["num_threads"]) / speed() if device_kind == "cpu" else 1.0
+                        for work, seconds in _parts(record):
+                            key = (record["teacher"], work, record["method"].split()[0])
+                            found.setdefault(key, []).append(seconds * factor)
+            self._seconds = found | self._seconds
 
     def seconds(self, student: StudentSpec, work: str, count: int) -> float:
         """Of ``count`` units of work: as long as this method took or else, of this teacher, the slowest, at
@@ -68,23 +64,6 @@ class Speeds:
         decoding = [value for (kind, _), value in of_teacher.items() if TRAINING not in (kind, work)]
         slowest = max(same_work.values() or decoding, default=math.nan)
         return count * same_work.get(student.method, slowest)
-
-
-def _records(folder: Path, device_kind: str) -> Iterator[dict[str, Any]]:
-    """Finished cells; what cannot be read is said by whoever needs it, and measures nothing."""
-    for path in sorted(folder.glob(FINISHED)):
-        with suppress(OSError, ValueError):
-            match json.loads(path.read_text(encoding="utf-8")):
-                case {
-                    "teacher": str(),
-                    "method": str(),
-                    "seconds": float(),
-                    "training_seconds": float(),
-                    "num_threads": int(),
-                    "model": {"device": str(device)},
-                    "results": [_, *_],
-                } as record if device.partition(":")[0] == device_kind:
-                    yield record
 
 
 def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -122,8 +101,8 @@ class Plan:
     """All that a run takes, and how much of it is there."""
 
     lines: Mapping[tuple[str, str], PlanLine]
-    rollouts: Sequence[StudentSpec]
-    """One student for each set of trajectories that is missing."""
+    num_rollouts: int
+    """Sets of trajectories that are missing."""
     rollout_seconds: float
 
     @property
@@ -133,59 +112,44 @@ class Plan:
 
 
 def make_plan(
-    workshop: Workshop,
-    store: CellStore,
-    found: Sequence[Demand],
-    rates: Mapping[str, float | None],
-    speeds: Speeds,
+    workshop: Workshop, cells: Mapping[CellSpec, bool], find: Callable[[CellSpec], Any], speeds: Speeds
 ) -> Plan:
     """Count cells and estimate times.
 
-    ``rates``: learning rates of the trained methods. None is one of the grid's, still to be chosen.
+    ``cells``: whether the learning rate is known; another one is one of the grid's, still to be chosen.
+    ``find`` has the record of a finished cell, or None.
     """
     suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
     main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
     lines: dict[tuple[str, str], PlanLine] = {}
     trained: set[StudentSpec] = set()
     rollouts: dict[str, StudentSpec] = {}
-
-    def add(cell: CellSpec, *, is_known: bool) -> None:
+    for cell, is_known in cells.items():
         student = cell.student
         new = PlanLine(teacher=student.teacher, method=student.name)
         line = lines.setdefault((student.teacher, student.name), new)
-        if is_known and store.find(resolve_cell(suite, budget, cell)) is not None:
+        if is_known and find(cell) is not None:
             line.num_done += 1
-            return
+            continue
         line.num_missing += 1
         tasks, limit = split_problems(suite, budget, cell.split)
         num_responses = len(tasks) * (limit or MEAN_TEST_PROBLEMS) * cell.samples_per_prompt
         line.seconds += sum(speeds.seconds(student, setting, num_responses) for setting in cell.settings)
         is_of_grid = not is_known and student == dataclasses.replace(main, method=student.method)
         if student in trained or is_of_grid or student.method == ORIGINAL:
-            return
+            continue
         trained.add(student)
-        if student.learning_rate is None or not workshop.student(student).is_made:
+        if not is_known or not workshop.student(student).is_made:
             line.num_students += 1
             num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
             line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
             records = workshop.records(student)
             if not learns_solutions(student.method) and not records.is_made:
                 rollouts[records.path.name] = student
-
-    for method in [] if workshop.quick else trained_methods(found):
-        for cell in grid_cells(suite, method):
-            add(cell, is_known=True)
-    cells = {
-        cell: rates.get(demand.method) is not None or demand.method == ORIGINAL
-        for demand in found
-        for cell in demand.cells(rates.get(demand.method))
-    }
-    for cell, is_known in cells.items():
-        add(cell, is_known=is_known)
     # The teacher decodes its rollouts as it does the full-step setting.
     originals = [dataclasses.replace(main, teacher=student.teacher) for student in rollouts.values()]
     seconds = sum(speeds.seconds(original, "B4-T1", budget.num_prompts) for original in originals)
-    return Plan(lines=lines, rollouts=list(rollouts.values()), rollout_seconds=seconds)
+    return Plan(lines=lines, num_rollouts=len(rollouts), rollout_seconds=seconds)
 
 
 def duration(seconds: float) -> str:

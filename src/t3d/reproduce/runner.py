@@ -78,12 +78,11 @@ class Reproduction:
 
     def speeds(self) -> Speeds:
         """By the cells that are finished now."""
-        return Speeds(self.store, self.suite.device_kind)
+        return Speeds((self.store.folder, self.store.earlier), self.suite.device_kind)
 
     def plan(self, speeds: Speeds | None = None) -> Plan:
         """What is there and what is missing, with estimates by the present speeds or by given ones."""
-        rates = {method: self._rate(method) for method in trained_methods(self.demands)}
-        return make_plan(self.workshop, self.store, self.demands, rates, speeds or self.speeds())
+        return make_plan(self.workshop, self._cells(), self.find, speeds or self.speeds())
 
     def all_cells(self) -> list[CellSpec]:
         """Cells of the grid and of the tables; where the grid has not chosen yet, at its middle rate."""
@@ -148,6 +147,14 @@ class Reproduction:
         methods = [] if self.config.quick else trained_methods(self.demands)
         return [cell for method in methods for cell in grid_cells(self.suite, method)]
 
+    def _cells(self) -> dict[CellSpec, bool]:
+        """Those of the grid, then the tables'; False: of a method whose learning rate is open."""
+        cells = dict.fromkeys(self._grid(), True)
+        for demand in self.demands:
+            rate = self.learning_rate(demand)
+            cells |= dict.fromkeys(demand.cells(rate), rate is not None or demand.method == ORIGINAL)
+        return cells
+
     def _rate(self, method: str) -> float | None:
         rate = self.chosen_rate(method)
         return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
@@ -169,14 +176,10 @@ class Reproduction:
 
     def _unfinished(self) -> list[list[CellSpec]]:
         """Cells to be made by student, the grid's first; none of a method whose learning rate is open."""
-        cells = self._grid()
-        for demand in self.demands:
-            rate = self.learning_rate(demand)
-            if rate is not None or demand.method == ORIGINAL:
-                cells += demand.cells(rate)
         by_student: dict[StudentSpec, list[CellSpec]] = {}
-        for cell in [cell for cell in dict.fromkeys(cells) if self.find(cell) is None]:
-            by_student.setdefault(cell.student, []).append(cell)
+        for cell, is_known in self._cells().items():
+            if is_known and self.find(cell) is None:
+                by_student.setdefault(cell.student, []).append(cell)
         return list(by_student.values())
 
     def _make_cells(self, cells: Sequence[CellSpec], clock: "_Clock") -> int:

@@ -10,10 +10,9 @@ import torch
 from reproduce_helpers import record
 
 from t3d.reproduce import eta
-from t3d.reproduce.recipes import StudentSpec, demands, trained_methods
+from t3d.reproduce.recipes import StudentSpec, demands
 from t3d.reproduce.runner import ReproduceConfig, Reproduction
 from t3d.reproduce.store import CellStore
-from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MINI
 
 CELLS = Path(__file__).parents[3] / "docs" / "results" / "cells"
@@ -55,19 +54,18 @@ def measure(folder, method, settings, *, training=0.0, teacher="mini", device="c
     (folder / f"{name}.{len(list(folder.iterdir()))}.json").write_text(json.dumps(content))
 
 
-def plan(folder, table, *, quick=False, suite=MINI, earlier=None):
-    workshop, store = Workshop(suite=suite, quick=quick, output=folder), CellStore(folder / "cells", earlier)
-    found = demands(suite, [table], 1, suite.budget(quick=quick))
-    rates = dict.fromkeys(trained_methods(found), suite.middle_learning_rate if quick else None)
-    return eta.make_plan(workshop, store, found, rates, eta.Speeds(store, "cpu"))
+def plan(folder, table, *, cells=None, **fields) -> eta.Plan:
+    cells = None if cells is None else str(cells)
+    config = ReproduceConfig(output=str(folder), cells=cells, device="cpu", **fields)
+    return Reproduction(config, (table,)).plan()
 
 
 def speeds(folder, kind="cpu", earlier=None) -> eta.Speeds:
-    return eta.Speeds(CellStore(folder, earlier), kind)
+    return eta.Speeds((folder, earlier), kind)
 
 
 def test_a_quick_table_5_is_promised_in_a_quarter_of_an_hour_on_two_cores(tmp_path):
-    quick = plan(tmp_path, 5, quick=True, earlier=CELLS)
+    quick = plan(tmp_path, 5, quick=True, cells=CELLS)
     assert sum(line.num_students for line in quick.lines.values()) == 9
     assert sum(line.num_done for line in quick.lines.values()) == 1, "the original's, which has no budget"
     assert sum(line.num_missing for line in quick.lines.values()) == 9
@@ -101,9 +99,10 @@ def test_finished_cells_take_no_time(tmp_path):
 
 
 def test_a_teacher_without_measurements_has_no_estimate(tmp_path):
-    suite = dataclasses.replace(MINI, teachers={"org/model": MINI.teachers["mini"]})
-    found = plan(tmp_path, 5, quick=True, suite=suite, earlier=CELLS)
-    assert found.rollouts and math.isnan(found.seconds)
+    measure(tmp_path / "cells", "original", {"B4-T1": 0.1})
+    measure(tmp_path / "cells", "t3d", {"B4-T1": 0.1}, training=0.1)
+    found = plan(tmp_path, 5, quick=True, teachers=("mini-small",))
+    assert found.num_rollouts == 1 and math.isnan(found.seconds)
     assert {eta.duration(line.seconds) for line in found.lines.values()} == {"unknown"}
 
 
@@ -140,12 +139,6 @@ def test_a_file_that_cannot_be_read_measures_nothing(tmp_path):
     (tmp_path / "a.0.json").write_text("{")
     (tmp_path / "b.0.json").write_text('{"teacher": "mini"}')
     assert math.isnan(speeds(tmp_path).seconds(T3D, "B4-T1", 1))
-
-
-def test_a_reproduction_estimates_by_the_folder_of_earlier_cells(tmp_path):
-    for cells, is_known in ((str(CELLS), True), (None, False)):
-        config = ReproduceConfig(output=str(tmp_path), cells=cells, quick=True, device="cpu")
-        assert math.isfinite(Reproduction(config, (4,)).plan().seconds) == is_known
 
 
 @pytest.mark.parametrize(
