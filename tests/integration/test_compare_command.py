@@ -113,6 +113,22 @@ def test_a_file_of_t3d_grade_is_compared_with_the_evaluation_that_it_grades(tmp_
     assert "-/" not in capsys.readouterr().out
 
 
+def test_cells_of_t3d_reproduce_are_compared(tmp_path, capsys):
+    evaluation = {"split": "test", "seed": 0, "limit": 10, "samples_per_prompt": 1}
+    paths = []
+    for name, verdicts in (("a", "1111111100"), ("b", "1000000010")):
+        row = {"setting": "B4-T2", "task": "chain", "n": 10, "verdicts": verdicts}
+        record = {"results": [row], "config": {"suite": "mini", "evaluation": evaluation}}
+        paths.append(tmp_path / f"mini.{name}.seed0.B4-T2.0123456789abcdef.json")
+        paths[-1].write_text(json.dumps(record))
+    assert main(["compare", *map(str, paths), "--list-changes", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "-60.0 [-85.9, -4.9]" in text and "chain/test/seed0/limit10/1: only A is right" in text
+    record["config"]["evaluation"]["seed"] = 1
+    paths[1].write_text(json.dumps(record))
+    assert "seed is 1, but 0 in" in run_failing(["compare", *map(str, paths)], capsys)
+
+
 def test_what_cannot_be_compared_is_named(tmp_path, capsys):
     a, b = samples(tmp_path / "a", "110"), samples(tmp_path / "b", "11")
     error = run_failing(["compare", a, b], capsys)

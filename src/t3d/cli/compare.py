@@ -22,7 +22,8 @@ class Compare:
     """Compare evaluations prompt by prompt: paired differences with 95 % intervals, and what changed."""
 
     evaluations: tyro.conf.Positional[tuple[str, ...]]
-    """Output folders of t3d eval, or files of t3d grade; every later one is compared with the first."""
+    """Output folders of t3d eval, files of t3d grade, or cells of t3d reproduce (cells/LABEL.HASH.json);
+    every later one is compared with the first."""
     setting_a: str | None = None
     """With commas: settings of the first evaluation, matched in turn with setting_b; one is matched with all.
     Default: equal settings."""

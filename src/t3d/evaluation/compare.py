@@ -21,7 +21,7 @@ from t3d.evaluation.intervals import (
     sign_flip_p,
     wilson_interval,
 )
-from t3d.evaluation.pairs import DATA_FIELDS, Pair, match_cells, pair_rows, shorten
+from t3d.evaluation.pairs import DATA_FIELDS, Pair, check_sources, match_cells, pair_rows, shorten
 from t3d.evaluation.samples import COSTS, GradedSamples, Key, prompt_key
 
 _GROUP = ("a", "b", "setting_a", "setting_b")
@@ -72,7 +72,7 @@ def compare(evaluations: Sequence[GradedSamples], config: CompareConfig | None =
     """All comparisons: ``cells`` by evaluation pair, task and setting, ``means`` over tasks, ``notes``.
 
     Raises InputError if there are fewer than two evaluations, if nothing matches, if the ids of a cell
-    differ, or if the same id has another question or answer.
+    differ, if the same id has another question or answer, or for cells on other problems.
     """
     config = CompareConfig() if config is None else config
     if not 2 <= len(evaluations) <= len(ascii_uppercase):
@@ -84,6 +84,7 @@ def compare(evaluations: Sequence[GradedSamples], config: CompareConfig | None =
     for (a, first), (b, second) in combinations(zip(letters, evaluations, strict=True), 2):
         if a != "A" and not config.all_pairs:
             continue
+        check_sources(first, second)
         keys = match_cells(first, second, config.settings())
         for key_a, key_b in keys:
             pairs, left_out = pair_rows(first, second, key_a, key_b, common_only=config.common_only)

@@ -13,6 +13,19 @@ _SHOWN = 3
 """Ids that an error names."""
 
 
+def check_sources(first: GradedSamples, second: GradedSamples) -> None:
+    """Raise InputError for a cell of ``t3d reproduce`` and one of other problems, or lines that have ids."""
+    ours, theirs = first.source, second.source
+    if (ours is None) != (theirs is None):
+        cell, other = (second, first) if ours is None else (first, second)
+        problem = f"a cell numbers its problems, and {other.path} names them by id"
+        raise InputError("evaluations", cell.path, problem, "compare cells with cells")
+    for name, value in (ours or {}).items():
+        if theirs is not None and name in theirs and theirs[name] != value:
+            problem = f"{name} is {theirs[name]!r}, but {value!r} in {first.path}, so the problems differ"
+            raise InputError("evaluations", second.path, problem, f"compare cells of the same {name}")
+
+
 def match_cells(
     first: GradedSamples, second: GradedSamples, settings: Sequence[tuple[str, str]]
 ) -> list[tuple[Key, Key]]:

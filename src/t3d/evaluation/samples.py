@@ -1,8 +1,8 @@
-"""Graded answers as files: what ``t3d eval`` and ``t3d grade`` wrote, by task and setting."""
+"""Graded answers as files: what ``eval``, ``grade`` and ``reproduce`` wrote, by task and setting."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ Row = Mapping[str, Any]
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
 """What decoding an answer took; files of outputs from elsewhere do not say."""
 _DRAW = re.compile(r"#\d+$")
+_POSED = ("split", "seed", "limit", "samples_per_prompt")
+"""What poses the problems of a cell of ``t3d reproduce``, besides its suite and data."""
 
 
 def sample_row(task: str, problem: Problem, row: Row) -> dict[str, Any]:
@@ -54,6 +56,8 @@ class GradedSamples:
     path: str
     """As the caller gave it."""
     cells: Mapping[Key, Mapping[str, Row]]
+    source: Mapping[str, Any] | None = None
+    """Of a cell of ``t3d reproduce``: what posed and graded its problems, which its lines do not tell."""
 
     def describe(self) -> str:
         """The names of its cells."""
@@ -71,16 +75,21 @@ def prompt_key(row: Row) -> tuple[str, str, str]:
 
 
 def read_graded(path: str | Path) -> GradedSamples:
-    """Read a folder of ``t3d eval``, its ``samples.jsonl``, or a file of ``t3d grade``.
+    """Read a folder of ``t3d eval``, its ``samples.jsonl``, a file of ``t3d grade``, or a cell of ``t3d
+    reproduce`` (``cells/LABEL.HASH.json``).
 
-    Raises InputError for a file or line that is not so, and for an id that a cell has twice.
+    Raises InputError for a file or line that is not so, for an id that a cell has twice, and for a cell
+    that does not keep its verdicts.
     """
     file = Path(path)
     if file.is_dir():
         file = file / "samples.jsonl"
     if not file.is_file():
-        fix = "give the output of a finished t3d eval, or a file that t3d grade wrote"
+        fix = "give a finished output of t3d eval, a file of t3d grade, or a cell of t3d reproduce"
         raise InputError("evaluations", str(path), f"there is no {file.name}", fix)
+    report = _report_in(file)
+    if report is not None:
+        return _read_cell(str(path), report)
     named_task = _task_of_summary(file)
     cells: dict[Key, dict[str, Row]] = {}
     for where, line in read_lines(file, "evaluations", "a JSONL file"):
@@ -96,6 +105,52 @@ def read_graded(path: str | Path) -> GradedSamples:
     if not cells:
         raise InputError("evaluations", str(file), "holds no answer", "give a finished evaluation")
     return GradedSamples(path=str(path), cells=cells)
+
+
+def _report_in(file: Path) -> dict[str, Any] | None:
+    """The content of a JSON file of results and their configuration; None for a file of lines."""
+    if file.suffix != ".json":
+        return None
+    try:
+        match json.loads(file.read_text(encoding="utf-8")):
+            case {"results": list(), "config": dict()} as report:
+                return report
+    except ValueError:
+        pass
+    return None
+
+
+def _read_cell(path: str, record: Mapping[str, Any]) -> GradedSamples:
+    """The verdicts of a cell, whose problems are named by what poses them and their number."""
+    match record["config"]:
+        case {"suite": suite, "evaluation": {"samples_per_prompt": int() as num_draws, **evaluation}}:
+            posed = {**evaluation, "samples_per_prompt": num_draws}
+        case _:
+            fix = "give a cell of t3d reproduce, or the folder of t3d eval"
+            raise InputError("evaluations", path, "not the record of a cell", fix)
+    if not all("verdicts" in row for row in record["results"]):
+        problem = "made before cells kept the verdict of every problem; it tells only their sum"
+        raise InputError("evaluations", path, problem, f"make it again: {record['command']}")
+    source = {"suite": suite, **{name: posed.get(name) for name in _POSED}}
+    source |= {f"data and grader of {task}": each for task, each in posed.get("data_and_graders", {}).items()}
+    where = f"{posed.get('split')}/seed{posed.get('seed')}/limit{posed.get('limit')}"
+    cells: dict[Key, Mapping[str, Row]] = {}
+    for row in record["results"]:
+        verdicts, prefix = row["verdicts"], f"{row['task']}/{where}"
+        if not re.fullmatch("[01]+", verdicts) or len(verdicts) != row["n"]:
+            raise InputError("verdicts", path, "not a 0 or 1 for every response", "make the cell again")
+        cells[Key(task=row["task"], setting=row["setting"])] = {
+            line["id"]: line for line in _verdict_lines(verdicts, prefix, num_draws)
+        }
+    return GradedSamples(path=path, cells=cells, source=source)
+
+
+def _verdict_lines(verdicts: str, prefix: str, num_draws: int) -> Iterator[Row]:
+    """A line per verdict; the answers to one problem stand one after another."""
+    for index, verdict in enumerate(verdicts):
+        problem, draw = divmod(index, num_draws)
+        name = f"{prefix}/{problem}" if num_draws == 1 else f"{prefix}/{problem}#{draw}"
+        yield {"id": name, "correct": verdict == "1"}
 
 
 def _task_of_summary(file: Path) -> str | None:
