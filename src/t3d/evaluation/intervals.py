@@ -5,7 +5,7 @@ tests go by prompts; for one answer each they are Tango's interval and McNemar's
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean, stdev
 
 import numpy as np
@@ -57,9 +57,40 @@ def seeds_interval(per_seed: Sequence[SeedAccuracies], shared: Sequence[float]) 
     means over the tasks, which covers what training adds. With one seed it covers prompts only.
     """
     means = [fmean(accuracies) for accuracies, _ in per_seed]
+    return _over_seeds(means, *_prompt_distances(per_seed, shared), lowest=0.0)
+
+
+VerdictsByPrompt = Mapping[Hashable, Sequence[tuple[bool, bool]]]
+"""Pairs of verdicts by prompt: of the first and of the second of two models."""
+
+
+def paired_seeds_interval(per_seed: Sequence[Sequence[VerdictsByPrompt]]) -> tuple[float, float, float]:
+    """Mean and 95 % interval of the second's accuracies minus the first's (fractions), over tasks and seeds.
+
+    ``per_seed`` has a seed's pairs by task. Pairs of one prompt, of a seed or of several, are a cluster of
+    :func:`clustered_interval`; the tasks are combined by :func:`mean_of_differences`, and what training adds
+    is covered as in :func:`seeds_interval`.
+    """
+    means = [fmean(_mean_gain(list(pairs.values())) for pairs in tasks) for tasks in per_seed]
+    of_tasks = []
+    for of_seeds in zip(*per_seed, strict=True):
+        merged: dict[Hashable, list[tuple[bool, bool]]] = {}
+        for pairs_by_prompt in of_seeds:
+            for prompt, pairs in pairs_by_prompt.items():
+                merged.setdefault(prompt, []).extend(pairs)
+        groups = list(merged.values())
+        of_tasks.append((_mean_gain(groups), *clustered_interval(groups)))
+    middle, low, high = mean_of_differences(of_tasks)
+    return _over_seeds(means, middle - low, high - middle, lowest=-1.0)
+
+
+def _over_seeds(
+    means: Sequence[float], below: float, above: float, *, lowest: float
+) -> tuple[float, float, float]:
+    """Mean of the seeds' ``means`` and its interval, from ``lowest`` to 1 at most: on each side the larger of
+    the distance over prompts and the half-width of the t interval."""
     centre, spread = fmean(means), t_half_width(means)
-    below, above = _prompt_distances(per_seed, shared)
-    return centre, max(0.0, centre - max(below, spread)), min(1.0, centre + max(above, spread))
+    return centre, max(lowest, centre - max(below, spread)), min(1.0, centre + max(above, spread))
 
 
 def t_half_width(values: Sequence[float]) -> float:
@@ -161,6 +192,10 @@ def _design_effect(
 def gain(pairs: Sequence[tuple[bool, bool]]) -> int:
     """Answers of one prompt that are right in the second evaluation, minus those in the first."""
     return sum(second - first for first, second in pairs)
+
+
+def _mean_gain(pairs_by_prompt: Sequence[Sequence[tuple[bool, bool]]]) -> float:
+    return sum(map(gain, pairs_by_prompt)) / sum(map(len, pairs_by_prompt))
 
 
 def mcnemar_p(more: int, less: int) -> float:

@@ -99,6 +99,10 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
         "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds at least "
         "the t interval of the seeds' own averages, with one seed over prompts only. Prompts that settings "
         "or seeds of one average share count once.",
+        "- vs. original, vs. best (Tables 1, 2, 5 to 7): the average minus that of the original model, and "
+        "minus the highest average of the same rows, in points. Answers are paired by prompt (Tango's "
+        "interval, clustered by prompt, combined over tasks); with several seeds at least the t interval of "
+        "the seeds' own differences. `-`: that row itself, or cells from before verdicts were kept.",
         f"- Learning rate: {_rates_note(reproduction)}",
         "- Tokens/s and latency are those of the machine that made the cell; latency: wall time by samples.",
         "- AUP: accuracy under parallelism (d3LLM), points of one block size over tokens per forward.",

@@ -155,7 +155,7 @@ def shared_share(data: SuiteData, task: str, limit: int | None, seeds: Sequence[
 
     0 for a single seed, which has nobody to share with.
     """
-    drawn = [_questions(data.problems, task, limit, seed) for seed in seeds] if len(seeds) > 1 else []
+    drawn = [set(questions(data.problems, task, limit, seed)) for seed in seeds] if len(seeds) > 1 else []
     shares = [len(first & second) / len(first) for first, second in combinations(drawn, 2)]
     return mean(shares) if shares else 0.0
 
@@ -167,10 +167,11 @@ def draws_training_prompts(data: SuiteData) -> bool:
 
 
 @cache  # every number of a table asks, and the problems of some tasks take seconds to list
-def _questions(
+def questions(
     problems_of: Callable[[str, str, int | None, int], list[Problem]],
     task: str,
     limit: int | None,
     seed: int,
-) -> frozenset[str]:
-    return frozenset(problem.question for problem in problems_of(task, "test", limit, seed))
+) -> tuple[str, ...]:
+    """The questions of a task's test problems, in their order."""
+    return tuple(problem.question for problem in problems_of(task, "test", limit, seed))

@@ -1,12 +1,15 @@
 """From finished cells to the numbers of the tables: means and intervals over prompts and seeds."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import mean
 from typing import Any
 
 from t3d.evaluation.aup import accuracy_under_parallelism
 from t3d.evaluation.intervals import seeds_interval
+from t3d.reproduce.paired import paired_difference
 from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC_SETTINGS
@@ -15,6 +18,9 @@ from t3d.reproduce.suites import Suite
 
 AVERAGE = "average"
 """The mean over the suite's tasks."""
+PAIRED_TO_ORIGINAL, PAIRED_TO_BEST = "paired_to_original", "paired_to_best"
+"""Metrics: points above the teacher, and above (mostly below) the method with the best average, on the same
+prompts."""
 GROUPS = {"T2": FEW_STEPS[:2], "T4": FEW_STEPS[2:]}
 """Settings that Table 1 averages over."""
 CURVES = {block: tuple(name for name in STATIC_SETTINGS if name.startswith(block)) for block in ("B4", "B8")}
@@ -109,6 +115,21 @@ class Rows:
         centre, low, high = (100 * value for value in seeds_interval(per_seed, shared))
         return self.entry(setting, task, "accuracy", centre, (low, high))
 
+    def minus(self, base: "Rows", setting: str) -> tuple[float, float, float] | None:
+        """Average accuracy minus that of another method on the same prompts, as fractions, with its interval;
+        None where not all cells have verdicts."""
+        names = GROUPS.get(setting) or (setting,)
+        seeds = self.demand.seeds
+        return paired_difference(
+            self.suite.data,
+            self.records[seeds[0], names[0]]["config"]["evaluation"]["limit"],
+            base.rows,
+            self.rows,
+            seeds=seeds,
+            settings=names,
+            tasks=self.suite.tasks,
+        )
+
     def _paper(self, setting: str, task: str, metric: str) -> tuple[float | None, bool]:
         """The paper's number, and whether the paper prints it."""
         model, method = self.suite.teachers[self.demand.teacher], self.demand.student(0, None).name
@@ -143,8 +164,10 @@ def table_entries(suite: Suite, found: Sequence[tuple[Demand, Records]]) -> list
     """All entries of one table's demands, the original model's among them."""
     all_rows = [Rows(suite, demand, records) for demand, records in found]
     entries = [entry for rows in all_rows for entry in _entries(rows)]
-    entries += _relative_entries(all_rows, entries)
-    return entries + list(_aup_entries(all_rows))
+    averages = _averages_of_rows(entries)
+    entries += _relative_entries(all_rows, averages)
+    entries += _aup_entries(all_rows)
+    return entries + list(_paired_entries(all_rows, averages))
 
 
 def _entries(rows: Rows) -> Iterator[Entry]:
@@ -164,30 +187,67 @@ def _entries(rows: Rows) -> Iterator[Entry]:
             yield rows.accuracy_entry(group, AVERAGE)
 
 
-def _relative_entries(all_rows: Sequence[Rows], entries: Sequence[Entry]) -> list[Entry]:
-    """Table 1's improvement over the original model, and how much of its accuracy is kept at full steps."""
-    kinds = {1: "improvement", 2: "retention", 5: "retention"}
-    wanted = [
+def _averages_of_rows(entries: Sequence[Entry]) -> list[Entry]:
+    """The accuracies under 'Average', where methods are rows of a table."""
+    return [
         entry
         for entry in entries
         if entry.metric == "accuracy"
         and entry.task == AVERAGE
-        and (entry.table in (2, 5) or (entry.table == 1 and entry.setting in GROUPS))
+        and (entry.table in (2, 5, 6, 7) or (entry.table == 1 and entry.setting in GROUPS))
     ]
+
+
+def _rows_of(all_rows: Sequence[Rows], entry: Entry) -> Rows:
+    """The rows that an entry is of."""
+    (rows,) = (
+        item
+        for item in all_rows
+        if (item.demand.teacher, item.demand.student(0, None).name) == (entry.teacher, entry.method)
+        and set(GROUPS.get(entry.setting, (entry.setting,))) <= set(item.demand.settings)
+    )
+    return rows
+
+
+def _relative_entries(all_rows: Sequence[Rows], averages: Sequence[Entry]) -> list[Entry]:
+    """Table 1's improvement over the original model, and how much of its accuracy is kept at full steps."""
+    kinds = {1: "improvement", 2: "retention", 5: "retention"}
+    wanted = [entry for entry in averages if entry.table in kinds]
     original = {(e.teacher, e.setting): e.mean for e in wanted if e.method == ORIGINAL}
     result = []
     for entry in wanted:
         base = original.get((entry.teacher, entry.setting), 0.0)
         if base and entry.method != ORIGINAL:
-            (rows,) = (
-                item
-                for item in all_rows
-                if (item.demand.teacher, item.demand.method) == (entry.teacher, entry.method)
-                and set(GROUPS.get(entry.setting, (entry.setting,))) <= set(item.demand.settings)
-            )
             value = 100 * entry.mean / base - (100 if entry.table == 1 else 0)
+            rows = _rows_of(all_rows, entry)
             result.append(rows.entry(entry.setting, AVERAGE, kinds[entry.table], value))
     return result
+
+
+def _paired_entries(all_rows: Sequence[Rows], averages: Sequence[Entry]) -> Iterator[Entry]:
+    """Differences to the original and to the method with the best average, on the same prompts.
+
+    Of methods whose cells and the other's all have verdicts, and the same seeds. The hashes and commands are
+    those of both.
+    """
+    for teacher, setting in dict.fromkeys((entry.teacher, entry.setting) for entry in averages):
+        group = [entry for entry in averages if (entry.teacher, entry.setting) == (teacher, setting)]
+        bases = {
+            PAIRED_TO_ORIGINAL: next((entry for entry in group if entry.method == ORIGINAL), None),
+            PAIRED_TO_BEST: max(group, key=lambda entry: entry.mean),
+        }
+        for entry, (metric, base) in product(group, bases.items()):
+            if base is None or base.method == entry.method or base.seeds != entry.seeds:
+                continue
+            rows = _rows_of(all_rows, entry)
+            found = rows.minus(_rows_of(all_rows, base), setting)
+            if found is not None:
+                centre, low, high = (100 * value for value in found)
+                yield dataclasses.replace(
+                    rows.entry(setting, AVERAGE, metric, centre, (low, high)),
+                    config_hashes=entry.config_hashes + base.config_hashes,
+                    commands=entry.commands + base.commands,
+                )
 
 
 def _aup_entries(all_rows: Sequence[Rows]) -> Iterator[Entry]:

@@ -6,7 +6,15 @@ from t3d.reproduce.paper import INCONSISTENCIES, METRICS
 from t3d.reproduce.recipes import LAMBDAS, ORIGINAL
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS
 from t3d.reproduce.suites import Suite
-from t3d.reproduce.summaries import AVERAGE, CURVES, GROUPS, Entry, is_part_of_the_benchmarks
+from t3d.reproduce.summaries import (
+    AVERAGE,
+    CURVES,
+    GROUPS,
+    PAIRED_TO_BEST,
+    PAIRED_TO_ORIGINAL,
+    Entry,
+    is_part_of_the_benchmarks,
+)
 
 TITLES = {
     ORIGINAL: "Original Model",
@@ -38,6 +46,9 @@ _METRIC_TITLES = {
     "mean_length": "length",
     "accuracy": "accuracy %",
 }
+
+_PAIRED = {"vs. original": PAIRED_TO_ORIGINAL, "vs. best": PAIRED_TO_BEST}
+"""Columns beside an average."""
 
 Index = Mapping[tuple[str, str, str, str, str], Entry]
 """Entries of one table by teacher, method, setting, task and metric."""
@@ -106,6 +117,18 @@ def _ours(entry: Entry | None, *, with_paper: bool = True) -> str:
     return text
 
 
+def _paired(index: Index, teacher: str, method: str, setting: str) -> list[str]:
+    """``+5.6 [3.2, 8.0]``: the average's distances to the original's and to the best one, in points."""
+    texts = []
+    for metric in _PAIRED.values():
+        entry = index.get((teacher, method, setting, AVERAGE, metric))
+        if entry is None or entry.ci95 is None:
+            texts.append("-")
+        else:
+            texts.append(f"{entry.mean:+.1f} [{entry.ci95[0]:.1f}, {entry.ci95[1]:.1f}]")
+    return texts
+
+
 def _printed(entry: Entry | None, form: str = ".2f") -> str:
     return "-" if entry is None or entry.paper is None else format(entry.paper, form)
 
@@ -133,6 +156,7 @@ def _table_1(suite: Suite, index: Index) -> Iterator[str]:
                         method_title(method),
                         *row,
                         _ours(whole, with_paper=False),
+                        *_paired(index, teacher, method, group),
                         "-" if gain is None else f"{gain.mean:+.1f}",
                         _printed(whole),
                         _printed(gain, "+.2f"),
@@ -140,7 +164,7 @@ def _table_1(suite: Suite, index: Index) -> Iterator[str]:
                 )
         columns = [f"B{block} {task}" for block in (4, 8) for task in suite.tasks]
         paper = f"mean of {_averaged(suite)}" if is_part_of_the_benchmarks(suite) else "Average"
-        ends = ["Average", "Improvement %", f"paper: {paper}", "paper: Improvement %"]
+        ends = ["Average", *_PAIRED, "Improvement %", f"paper: {paper}", "paper: Improvement %"]
         yield heading
         yield _grid(["TokPS", "method", *columns, *ends], body)
         draws = suite.full.samples_per_prompt
@@ -164,10 +188,11 @@ def _table_2(suite: Suite, index: Index) -> Iterator[str]:
             cells = [index.get((teacher, method, "B4-T1", task, "accuracy")) for task in suite.tasks]
             whole = index.get((teacher, method, "B4-T1", AVERAGE, "accuracy"))
             kept = index.get((teacher, method, "B4-T1", AVERAGE, "retention"))
-            ends = [_ours(whole, with_paper=False), _kept(kept), _printed(whole), _printed(kept, ".1f")]
-            body.append([method_title(method), *map(_ours, cells), *ends])
+            ours = [_ours(whole, with_paper=False), *_paired(index, teacher, method, "B4-T1"), _kept(kept)]
+            papers = [_printed(whole), _printed(kept, ".1f")]
+            body.append([method_title(method), *map(_ours, cells), *ours, *papers])
         yield heading
-        ends = ["Average", "kept, %", f"paper: mean of {_averaged(suite)}", "paper: kept, %"]
+        ends = ["Average", *_PAIRED, "kept, %", f"paper: mean of {_averaged(suite)}", "paper: kept, %"]
         yield _grid(["method", *suite.tasks, *ends], body)
 
 
@@ -224,10 +249,11 @@ def _ablation(suite: Suite, index: Index) -> Iterator[str]:
             whole = index.get((teacher, method, setting, AVERAGE, "accuracy"))
             printed = index.get((teacher, method, setting, "math500", "accuracy"), whole)
             kept = index.get((teacher, method, setting, AVERAGE, "retention"))
-            ends = [_ours(whole, with_paper=False), *([_kept(kept)] if is_full else []), _printed(printed)]
+            ends = [_ours(whole, with_paper=False), *_paired(index, teacher, method, setting)]
+            ends += [*([_kept(kept)] if is_full else []), _printed(printed)]
             body.append([method_title(method), *map(_ours, cells), *ends])
         yield heading
-        ends = ["Average", *(["kept, %"] if is_full else []), "paper: MATH500"]
+        ends = ["Average", *_PAIRED, *(["kept, %"] if is_full else []), "paper: MATH500"]
         yield _grid(["method", *suite.tasks, *ends], body)
 
 
