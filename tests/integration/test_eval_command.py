@@ -146,6 +146,16 @@ def test_unfit_settings_are_named_and_no_model_is_loaded(tmp_path, monkeypatch, 
     assert not (tmp_path / "e").exists()
 
 
+@pytest.mark.parametrize("grader", ["math_verify", "exact"])
+def test_the_grader_of_a_prompt_file_is_in_the_results(long_checkpoint, tmp_path, grader):
+    (tmp_path / "own.jsonl").write_text('{"question": "half of one?", "answer": "0.5"}')
+    arguments = ["eval", "--model", str(long_checkpoint), "--prompts", str(tmp_path / "own.jsonl"), *SHORT]
+    flags = [] if grader == "math_verify" else ["--grader", grader]
+    assert main([*arguments, *flags, "--output", str(tmp_path / "e")]) == 0
+    (entry,) = results(tmp_path / "e")["results"]
+    assert entry["grader"]["name"] == grader and ("versions" in entry["grader"]) == (grader != "exact")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -7,6 +7,7 @@ import pytest
 from command_helpers import run_failing
 
 from t3d.cli import main
+from t3d.grading import math as math_grading
 from t3d.interchange.solutions import SOURCE
 from t3d.models.loading import load_model
 from t3d.trajectory import write_trajectories
@@ -66,6 +67,11 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
         ),
         (["--eval-every", "1"], "eval_every=1: there is nothing to evaluate on without eval_tasks"),
         (["--eval-limit", "5"], "eval_limit=5: nothing is evaluated"),
+        (["--eval-grader", "exact"], "eval_grader='exact': nothing is evaluated"),
+        (
+            [*EVALUATED, "chain", "--eval-grader", "exact"],
+            "eval_grader='exact': tasks of the mini suite have graders of their own",
+        ),
         (
             ["--reference-choice", "best"],
             "name held-out tasks, for example --eval-tasks chain make; --eval-every",
@@ -94,6 +100,24 @@ def test_a_held_out_prompt_that_does_not_fit_is_found_before_training(refused, t
 def test_a_held_out_problem_without_an_answer_is_found_before_training(refused, tmp_path):
     (tmp_path / "open.jsonl").write_text('{"question": "how many apples"}')
     assert "has no gold answer" in refused(*EVALUATED, str(tmp_path / "open.jsonl"))
+
+
+def test_held_out_prompts_need_math_verify_or_another_grader(refused, tmp_path, monkeypatch):
+    real = math_grading.version
+
+    def without_math_verify(package):
+        if package == "math-verify":
+            raise math_grading.PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(math_grading, "version", without_math_verify)
+    (tmp_path / "own.jsonl").write_text('{"question": "how many apples", "answer": "1"}')
+    flags = [*EVALUATED, str(tmp_path / "own.jsonl"), "--eval-max-new-tokens"]
+    text = refused(*flags, "8")
+    assert "eval_grader='math_verify': needs math-verify" in text
+    assert "t3d[eval]" in text and "--eval_grader exact" in text
+    text = refused(*flags, "100000", "--eval_grader", "exact")
+    assert "eval_max_new_tokens=100000" in text, "the grader is there"
 
 
 def test_presets_for_solutions_and_for_rollouts_refuse_each_other_s_records(refused, trajectories, tmp_path):

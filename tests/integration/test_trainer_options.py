@@ -11,7 +11,7 @@ from t3d.errors import InputError
 from t3d.evaluation.monitor import student_evaluator
 from t3d.models.loading import load_model
 from t3d.problems.problem import Problem
-from t3d.tasks.task import PromptFileTask
+from t3d.tasks.prompt_file import PromptFileTask
 from t3d.training.lora import add_adapter
 from t3d.training.run import distil
 from t3d.training.trainer import NonFiniteLossError, T3DTrainer

@@ -25,10 +25,11 @@ from t3d.grading.math_worker import GraderName
 from t3d.report.console import results_table
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
-from t3d.tasks.task import PosedTask, PromptFileTask
+from t3d.tasks.prompt_file import PromptFileTask
+from t3d.tasks.task import PosedTask
 
 _NEEDED_BY = {
-    "grader": ("gsm8k", "math500"),
+    "grader": ("gsm8k", "math500", "prompts"),
     "mbpp_protocol": ("mbpp",),
     "unsafe_no_sandbox": ("mbpp", "humaneval"),
     "problem_seed": tuple(TASKS),
@@ -87,7 +88,8 @@ class Eval(ModelChoice, PromptChoice):
     latency_samples: int = 0
     """Problems of each cell to decode once more, one by one, for the seconds of a response on its own."""
     grader: GraderName = "math_verify"
-    """Of gsm8k and math500: math_verify, or legacy, the grader of T3D's released code."""
+    """Of gsm8k, math500 and prompts: math_verify, legacy (the grader of T3D's released code), or exact (the
+    same text)."""
     mbpp_protocol: MbppProtocol = "t3d"
     """Of mbpp: t3d, all_tests, or sanitized, the one that SDAR was evaluated on."""
     unsafe_no_sandbox: bool = False
@@ -140,11 +142,11 @@ class Eval(ModelChoice, PromptChoice):
         check_one_source("tasks", self.tasks, self.prompts)
         names = parse_list("tasks", self.tasks, str, "gsm8k,math500")
         check_data_is_used(self.data, names)
-        check_flags_are_used(self, _NEEDED_BY, names)
+        check_flags_are_used(self, _NEEDED_BY, names or ("prompts",))
         if self.prompts is not None:
             if self.split != "test":
                 raise InputError("split", self.split, "a file of prompts has no splits", "leave it out")
-            task = PromptFileTask(self.prompts)
+            task = PromptFileTask(self.prompts, grader=self.grader)
             problems = task.problems(self.split, self.limit, self.problem_seed)
             return [self.pose(task, "", problems)]
         tasks = {name: named_task(name, self.data, "tasks", **self._options(name)) for name in names}

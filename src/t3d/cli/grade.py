@@ -35,7 +35,7 @@ class Grade:
     split: str = "test"
     """Split of the data in which to look up ids."""
     grader: GraderName = "math_verify"
-    """Of math answers: math_verify, or legacy, the grader of T3D's released code."""
+    """Of math answers: math_verify, legacy (the grader of T3D's released code), or exact (the same text)."""
     time_limit_s: float | None = None
     """Seconds for a math answer (default 3), or for a program and again for each of its tests (10)."""
     protocol: MbppProtocol = "t3d"

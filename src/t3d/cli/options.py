@@ -15,7 +15,8 @@ from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.benchmarks import BenchmarkName, default_prompt_style, load_benchmark, prompt_kind
 from t3d.tasks.mini.suite import TASKS
-from t3d.tasks.task import PosedTask, PromptFileTask, Task
+from t3d.tasks.prompt_file import PromptFileTask
+from t3d.tasks.task import PosedTask, Task
 
 Flat = Annotated[DecodeParams, tyro.conf.arg(name="")]
 """Decoding settings as top-level flags."""

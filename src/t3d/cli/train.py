@@ -9,10 +9,12 @@ from t3d.cli.options import ModelChoice
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.monitor import student_evaluator
+from t3d.grading.math_worker import GraderName
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES, require_training_device, resolve_device
 from t3d.tasks.mini.suite import TASKS
-from t3d.tasks.task import PromptFileTask, Task
+from t3d.tasks.prompt_file import PromptFileTask
+from t3d.tasks.task import Task
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warmup_covers_run
 from t3d.training.presets import parse_overrides, preset_fields
@@ -37,9 +39,11 @@ _FLAG_OF_FIELD = {
     "limit": "eval_limit",
     "prompts": "eval_tasks",
     "held_out": "eval_tasks",
+    "grader": "eval_grader",
 }
 """Flags under which settings and arguments of other names are given."""
-_EVALUATION_FLAGS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
+_EVALUATION_COUNTS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
+_EVALUATION_FLAGS = (*_EVALUATION_COUNTS, "eval_grader")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,8 @@ class Train(ModelChoice):
     eval_tokens_per_step: int = 4
     """Of the few-step accuracy; the full-step accuracy decodes one token per step."""
     eval_max_new_tokens: int = 256
+    eval_grader: GraderName = "math_verify"
+    """Of JSONL files, as the grader of t3d eval: math_verify, legacy or exact."""
     report_to: tuple[str, ...] = ()
     """Trackers of transformers: tensorboard, trackio (both in t3d[trackers]), wandb, ..."""
     seed: int = 0
@@ -96,7 +102,7 @@ class Train(ModelChoice):
     def run(self) -> None:
         """Run the command."""
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
-        require_positive(self, *counts, "eval_every", *_EVALUATION_FLAGS)
+        require_positive(self, *counts, "eval_every", *_EVALUATION_COUNTS)
         require_training_device(self.device)
         if self.batch_size % self.gradient_accumulation_steps:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
@@ -180,6 +186,9 @@ class Train(ModelChoice):
             if self.block_size % self.eval_tokens_per_step:
                 problem = f"does not divide block_size={self.block_size}"
                 raise InputError("eval_tokens_per_step", self.eval_tokens_per_step, problem, "use a divisor")
+            if self.eval_grader != Train.eval_grader and not any(map(_is_file, self.eval_tasks)):
+                problem = "tasks of the mini suite have graders of their own"
+                raise InputError("eval_grader", self.eval_grader, problem, "leave it out")
             if self.eval_every is not None and self.eval_every > self.num_optimizer_steps:
                 problem = f"more than num_optimizer_steps={self.num_optimizer_steps}: never evaluated"
                 raise InputError("eval_every", self.eval_every, problem, "use fewer")
@@ -210,7 +219,7 @@ class Train(ModelChoice):
                 )
                 for tokens_per_step in (self.eval_tokens_per_step, 1)
             )
-            tasks = [_held_out_task(name) for name in self.eval_tasks]
+            tasks = [_held_out_task(name, self.eval_grader) for name in self.eval_tasks]
             held_out = [(task, task.problems("validation", self.eval_limit, self.seed)) for task in tasks]
             return student_evaluator(loaded, held_out, few_steps=few, full_steps=full)
         except InputError as error:
@@ -219,9 +228,13 @@ class Train(ModelChoice):
             raise InputError(flag, error.value, error.problem, fix) from error
 
 
-def _held_out_task(name: str) -> Task:
-    if name.endswith(".jsonl"):
-        return PromptFileTask(name)
+def _is_file(name: str) -> bool:
+    return name.endswith(".jsonl")
+
+
+def _held_out_task(name: str, grader: GraderName) -> Task:
+    if _is_file(name):
+        return PromptFileTask(name, grader=grader)
     if name not in TASKS:
         raise InputError("eval_tasks", name, "not known", f"use {', '.join(TASKS)}, or a JSONL file")
     return TASKS[name]

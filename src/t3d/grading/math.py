@@ -1,7 +1,7 @@
 """Answers to math problems: whether what a response holds in its box equals the gold answer.
 
 Equality is decided by math-verify, or by a reproduction of the released code (``legacy``), in worker
-processes that are killed when they are late.
+processes that are killed when they are late, or by the texts (``exact``).
 """
 
 import re
@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from t3d.errors import InputError
-from t3d.grading.boxed import last_closed_box, last_opened_box_verbatim
+from t3d.grading.boxed import last_closed_box, last_opened_box, last_opened_box_verbatim
 from t3d.grading.math_worker import TIME_LIMIT_S, GraderName, MathWorkers
 from t3d.grading.verdict import Verdict
 
@@ -20,6 +20,12 @@ Reason = Literal["equal", "different", "no answer", "unparsed", "time limit", "w
 MAX_ANSWER_LENGTH = 2000
 """Longer answers are not read at all; the longest gold answer of MATH has about 160 characters."""
 INSTALL = "python -m pip install 't3d[eval]'"
+_PACKAGES: dict[GraderName, tuple[str, ...]] = {
+    "math_verify": ("math-verify", "latex2sympy2_extended", "sympy", "antlr4-python3-runtime"),
+    "legacy": ("sympy", "antlr4-python3-runtime"),
+    "exact": (),
+}
+"""What decides, by grader."""
 LEGACY_RUNTIME = "4.11"
 """The version of antlr4-python3-runtime for which sympy's LaTeX parser was made."""
 
@@ -70,7 +76,8 @@ class MathGrader:
     """Compares boxed answers with gold answers. Threads may share it; its workers start when needed.
 
     ``math_verify`` compares the last balanced box by value. ``legacy`` is the released code's grader, but its
-    time limit is per answer. Raises InputError if the grader's packages are not there.
+    time limit is per answer. ``exact`` compares texts. Raises InputError if the grader's packages are not
+    there.
     """
 
     def __init__(
@@ -95,15 +102,21 @@ class MathGrader:
         """How many answers are compared at the same time."""
         return self._workers.num_workers
 
+    def extract(self, response: str) -> str | None:
+        """The answer in a response, or None: where this grader looks for it."""
+        rules = {"legacy": last_opened_box_verbatim, "exact": last_opened_box}
+        return rules.get(self.name, last_closed_box)(response)
+
     def grade(self, response: str, gold: str) -> Verdict:
         """Extract the answer from a response and compare it."""
-        extract = last_opened_box_verbatim if self.name == "legacy" else last_closed_box
-        extracted = extract(response)
+        extracted = self.extract(response)
         reason = "no answer" if extracted is None else self._compare(extracted, gold)
         return Verdict(correct=reason == "equal", extracted=extracted, reason=reason, grader=self.name)
 
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""
+        if self.name == "exact":
+            return {"name": self.name}
         return {"name": self.name, "time_limit_s": self.time_limit_s, "versions": self.versions}
 
     def close(self) -> None:
@@ -111,6 +124,8 @@ class MathGrader:
         self._workers.close()
 
     def _compare(self, answer: str, gold: str) -> Reason:
+        if self.name == "exact":
+            return "equal" if answer == gold.strip() else "different"
         clean: Callable[[str], str] = str if self.name == "legacy" else clean_answer
         answer, gold = clean(answer), clean(gold)
         if len(answer) > MAX_ANSWER_LENGTH:
@@ -120,16 +135,15 @@ class MathGrader:
 
 def grader_versions(name: GraderName) -> dict[str, str]:
     """Versions of the packages that decide. Raises InputError if one is missing or does not fit."""
-    packages = ("sympy", "antlr4-python3-runtime")
-    if name == "math_verify":
-        packages = ("math-verify", "latex2sympy2_extended", *packages)
+    packages = _PACKAGES[name]
     versions: dict[str, str] = {}
     for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError as error:
-            raise InputError("grader", name, f"needs {package}, which is not installed", INSTALL) from error
-    found = versions["antlr4-python3-runtime"]
+            fix = f"{INSTALL}, or compare texts: --grader exact"
+            raise InputError("grader", name, f"needs {package}, which is not installed", fix) from error
+    found = versions.get("antlr4-python3-runtime", "")
     if name == "legacy" and not found.startswith(f"{LEGACY_RUNTIME}."):
         # With another version sympy refuses to parse, and the released code silently compares texts only.
         problem = f"sympy's parse_latex needs antlr4-python3-runtime {LEGACY_RUNTIME}, found {found}"

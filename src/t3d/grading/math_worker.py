@@ -22,7 +22,8 @@ from typing import Literal
 from t3d.errors import InputError
 from t3d.sandbox.worker_pipe import read_line, write_all
 
-GraderName = Literal["math_verify", "legacy"]
+GraderName = Literal["math_verify", "legacy", "exact"]
+"""``exact``: equal texts, which needs no worker."""
 Reason = Literal["equal", "different", "unparsed", "time limit", "worker died"]
 """``unparsed``: the grader could not read one of the answers, and the texts differ."""
 

@@ -21,7 +21,7 @@ from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
 from t3d.problems.prompts import problem_ids, prompt_ids
 from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
-from t3d.tasks.task import PromptFileTask
+from t3d.tasks.prompt_file import PromptFileTask
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
 
