@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from t3d.cli import main
+from t3d.cli.main import main
 
 
 def write_prompts(folder: Path) -> Path:

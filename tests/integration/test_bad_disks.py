@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_helpers import run_failing, write_prompts
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.decoding import rollout
 from t3d.evaluation import evaluate as evaluate_module
 from t3d.trajectory import read_trajectories, write_trajectories

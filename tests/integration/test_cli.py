@@ -9,7 +9,7 @@ import torch
 import yaml
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.decoding import rollout
 from t3d.models.loading import load_model
 from t3d.trajectory import read_trajectories, write_trajectories

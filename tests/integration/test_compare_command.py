@@ -7,7 +7,7 @@ import pytest
 import yaml
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 
 COSTS = {"num_tokens": 8, "num_forwards": 4, "finish_reason": "stop"}
 

@@ -11,8 +11,7 @@ from command_helpers import run_failing
 from format_helpers import PROMPT, make, visible_part
 from strategies import TOKENIZER
 
-from t3d.cli import main
-from t3d.cli.main import COMMANDS
+from t3d.cli.main import COMMANDS, main
 from t3d.interchange.formats.assemble import DropReason
 from t3d.models.loading import load_tokenizer
 from t3d.trajectory import read_trajectories, write_trajectories

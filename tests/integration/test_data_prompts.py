@@ -11,7 +11,7 @@ import pytest
 from command_helpers import run_failing
 from huggingface_hub import constants
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.grading.code import FunctionTests, grade_program
 from t3d.problems.prompts import read_prompt_file
 from t3d.problems.sources.registry import SOURCES

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from command_helpers import run_failing
 
-from t3d.cli import main
 from t3d.cli.evaluate import Eval
+from t3d.cli.main import main
 from t3d.decoding.llm import LLM
 from t3d.errors import InputError
 from t3d.problems.problem import Problem

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.tasks.benchmarks import load_benchmark
 from t3d.tasks.math_task import MathTask
 from t3d.work.kept import KeptLines

@@ -5,7 +5,7 @@ import torch
 from packing_helpers import loss_logits
 from training_helpers import trainer, weights
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.training.presets import preset_fields
 from t3d.trajectory import read_trajectories
 

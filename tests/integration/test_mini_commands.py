@@ -5,7 +5,7 @@ import json
 import pytest
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 
 QUICK = ["mini", "oracle", "--settings", "B4-T1", "B4-T4", "--limit", "6"]
 

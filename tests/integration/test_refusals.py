@@ -8,7 +8,7 @@ import shutil
 import pytest
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.decoding import rollout
 from t3d.trajectory import read_trajectories, write_trajectories
 from t3d.work.kept import claim

@@ -16,8 +16,8 @@ import tyro
 import yaml
 from command_helpers import run_failing
 
-from t3d.cli import main
 from t3d.cli import reproduce as reproduce_command
+from t3d.cli.main import main
 from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
 from t3d.reproduce import pipeline, recipes, runner, suites

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.models.sdar import SDARForCausalLM
 
 DATA = Path(os.environ.get("T3D_DATA", ""), "gsm8k")

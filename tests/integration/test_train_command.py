@@ -6,7 +6,7 @@ import json
 import pytest
 from command_helpers import run_failing
 
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.grading import math as math_grading
 from t3d.interchange.solutions import SOURCE
 from t3d.models.loading import load_model

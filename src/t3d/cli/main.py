@@ -9,40 +9,41 @@ import tyro
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from t3d.cli import (
-    commands,
-    compare,
-    data,
-    data_prompts,
-    evaluate,
-    grade,
-    lm_eval,
-    mini,
-    reproduce,
-    train,
-)
+from t3d.cli import lm_eval
+from t3d.cli.compare import Compare
 from t3d.cli.config_file import flags_from_file
+from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
+from t3d.cli.data_prompts import DataPrompts
+from t3d.cli.demo import Demo
+from t3d.cli.env import Env
+from t3d.cli.evaluate import Eval
+from t3d.cli.generate import Generate
+from t3d.cli.grade import Grade
+from t3d.cli.mini import MiniOracle, MiniPretrain
+from t3d.cli.reproduce import Reproduce, ReproduceCell
+from t3d.cli.rollout import Rollout
+from t3d.cli.train import Train
 from t3d.errors import InputError
 
 COMMANDS: dict[tuple[str, ...], Any] = {
-    ("demo",): commands.Demo,
-    ("rollout",): commands.Rollout,
-    ("train",): train.Train,
-    ("eval",): evaluate.Eval,
-    ("grade",): grade.Grade,
+    ("demo",): Demo,
+    ("rollout",): Rollout,
+    ("train",): Train,
+    ("eval",): Eval,
+    ("grade",): Grade,
     ("lm-eval",): lm_eval.LmEval,
-    ("compare",): compare.Compare,
-    ("generate",): commands.Generate,
-    ("data", "stats"): data.DataStats,
-    ("data", "validate"): data.DataValidate,
-    ("data", "convert"): data.DataConvert,
-    ("data", "prompts"): data_prompts.DataPrompts,
-    ("data", "solutions"): data.DataSolutions,
-    ("mini", "pretrain"): mini.MiniPretrain,
-    ("mini", "oracle"): mini.MiniOracle,
-    ("reproduce", "cell"): reproduce.ReproduceCell,
-    ("reproduce",): reproduce.Reproduce,
-    ("env",): commands.Env,
+    ("compare",): Compare,
+    ("generate",): Generate,
+    ("data", "stats"): DataStats,
+    ("data", "validate"): DataValidate,
+    ("data", "convert"): DataConvert,
+    ("data", "prompts"): DataPrompts,
+    ("data", "solutions"): DataSolutions,
+    ("mini", "pretrain"): MiniPretrain,
+    ("mini", "oracle"): MiniOracle,
+    ("reproduce", "cell"): ReproduceCell,
+    ("reproduce",): Reproduce,
+    ("env",): Env,
 }
 
 

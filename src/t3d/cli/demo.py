@@ -1,0 +1,25 @@
+"""The command ``t3d demo``: the main job end to end on the bundled teacher."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from t3d.cli.config_file import write_config
+from t3d.report.demo_table import summary_table
+from t3d.reproduce.demo import DemoConfig, run_demo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(DemoConfig):
+    """Distil the bundled teacher into a few-step student and compare them, in minutes on a CPU."""
+
+    output: str = "runs/demo"
+    """Folder for summary.json, plot.png, student and trajectories."""
+
+    def run(self) -> None:
+        """Run the command."""
+        summary = run_demo(self)
+        write_config(self, Path(self.output) / "config.yaml")
+        Console().print(summary_table(summary))
+        print(f"{summary['seconds']['total']:.0f} s; summary, plot, student, trajectories in {self.output}")
