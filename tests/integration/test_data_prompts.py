@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from t3d.cli.main import main
 from t3d.grading.code import FunctionTests, grade_program
-from t3d.problems.prompts import read_prompt_file
+from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.sources.registry import SOURCES
 from t3d.problems.sources.rows import DroppedProblem
 from t3d.reproduce.suites import SdarData

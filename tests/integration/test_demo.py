@@ -11,8 +11,9 @@ from rich.console import Console
 from t3d.errors import InputError
 from t3d.models.loading import load_model
 from t3d.report.demo_table import markdown_report, summary_table
-from t3d.reproduce import pipeline
-from t3d.reproduce.demo import DemoConfig, run_demo
+from t3d.reproduce import demo, pipeline
+from t3d.reproduce.demo import run_demo
+from t3d.reproduce.demo_config import DemoConfig
 from t3d.reproduce.settings import SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.trajectory import read_trajectories

@@ -139,7 +139,7 @@ def test_a_grid_over_a_benchmark_and_a_mini_task_and_again_from_its_config(
     ],
 )
 def test_unfit_settings_are_named_and_no_model_is_loaded(tmp_path, monkeypatch, fields, message):
-    monkeypatch.setattr("t3d.cli.options.load_model", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr("t3d.models.loading.load_model", lambda *args, **kwargs: pytest.fail("loaded"))
     settings = {"model": "mini", "output": str(tmp_path / "e"), "tasks": "chain", "limit": 2} | fields
     with pytest.raises(InputError, match=message):
         Eval(**settings).run()
@@ -171,7 +171,7 @@ def test_unfit_flags_end_on_one_screen(tmp_path, capsys, flags, message):
 
 def test_data_of_the_hub_are_downloaded_by_name(gsm8k, tmp_path, long_checkpoint, monkeypatch):
     asked = []
-    monkeypatch.setattr("t3d.cli.options.benchmark_folder", lambda name: asked.append(name) or gsm8k)
+    monkeypatch.setattr("t3d.problems.hub.benchmark_folder", lambda name: asked.append(name) or gsm8k)
     arguments = ["eval", "--model", str(long_checkpoint), "--tasks", "gsm8k,chain", "--data", "hub"]
     assert main([*arguments, "--limit", "1", "--output", str(tmp_path / "e"), *SHORT]) == 0
     assert asked == ["gsm8k"]

@@ -9,9 +9,11 @@ from transformers import TrainerCallback
 
 from t3d.errors import InputError
 from t3d.mini import pretrain as module
-from t3d.mini.pretrain import PretrainConfig, StreamDataset, pretrain
+from t3d.mini.pretrain import StreamDataset, pretrain
+from t3d.mini.pretrain_config import PretrainConfig
 from t3d.models.loading import load_model
-from t3d.tasks.mini.suite import TASKS, mini_tokenizer
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.mini.tokenizer import mini_tokenizer
 
 SMALL = {
     "batch_size": 8,

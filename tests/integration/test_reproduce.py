@@ -20,7 +20,7 @@ from t3d.cli import reproduce as reproduce_command
 from t3d.cli.main import main
 from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
-from t3d.reproduce import pipeline, recipes, runner, suites
+from t3d.reproduce import pipeline, recipes, runner, suite_choice, suites
 from t3d.reproduce.recipes import cell_command
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.suites import MINI, Budget, MiniData
@@ -208,7 +208,7 @@ def test_quick_takes_the_learning_rate_of_the_kept_grid(whole, tmp_path, monkeyp
 
 def test_quick_keeps_the_rates_that_it_began_with(whole, tmp_path):
     """Another process may finish the grid in the same output meanwhile."""
-    config = runner.ReproduceConfig(output=str(tmp_path), cells=None, quick=True, device="cpu")
+    config = suite_choice.ReproduceConfig(output=str(tmp_path), cells=None, quick=True, device="cpu")
     reproduction = runner.Reproduction(config, (4,))
     reproduction.plan()
     shutil.copytree(whole / "cells", tmp_path / "cells")
@@ -333,7 +333,7 @@ def test_the_command_of_a_cell_repeats_its_overrides(override):
 
 @pytest.mark.parametrize("held", ["student", "records"])
 def test_what_another_process_makes_is_left_to_it_until_it_ends(held, tmp_path, monkeypatch):
-    config = runner.ReproduceConfig(output=str(tmp_path / "out"), cells=None, quick=True, device="cpu")
+    config = suite_choice.ReproduceConfig(output=str(tmp_path / "out"), cells=None, quick=True, device="cpu")
     reproduction = runner.Reproduction(config, (4,))
     reproduction.demands = [dataclasses.replace(item, settings=("B8-T8",)) for item in reproduction.demands]
     student = reproduction.demands[0].student(0, SUITE.middle_learning_rate)

@@ -10,7 +10,8 @@ import pytest
 from t3d.evaluation.evaluate import evaluate
 from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
 from t3d.reproduce.settings import SETTINGS
-from t3d.tasks.mini.suite import TASKS, mini_tokenizer
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.mini.tokenizer import mini_tokenizer
 from t3d.tasks.task import PosedTask
 
 ORACLE_TABLE = Path(__file__).parents[2] / "docs" / "results" / "oracle.json"

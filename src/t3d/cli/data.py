@@ -5,21 +5,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from t3d.cli.options import BENCHMARKS, ProblemChoice
 from t3d.errors import InputError, require_positive
-from t3d.interchange.formats.assemble import Drop, DropReason, ImportSettings
-from t3d.interchange.formats.registry import FormatName, export_file, import_file, split_for_export
-from t3d.interchange.solutions import solution_trajectory
-from t3d.interchange.stats import trajectory_stats
-from t3d.interchange.validate import validate_file
-from t3d.models.loading import LoadedTokenizer, load_tokenizer
-from t3d.report.trajectory_stats import stats_table
-from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
+from t3d.interchange.formats.names import FormatName
 from t3d.work.files import check_output_file
+
+if TYPE_CHECKING:
+    from t3d.interchange.formats.assemble import Drop, ImportSettings
+    from t3d.models.loading import LoadedTokenizer
+    from t3d.trajectory import Trajectory
 
 MAX_LISTED = 20
 """Problems that ``validate`` prints one by one."""
@@ -48,6 +46,10 @@ class DataStats:
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.interchange.stats import trajectory_stats
+        from t3d.report.trajectory_stats import stats_table
+        from t3d.trajectory import read_trajectories
+
         stats = trajectory_stats(read_trajectories(self.trajectories))
         if self.json:
             print(json.dumps(dataclasses.asdict(stats), indent=2))
@@ -66,6 +68,9 @@ class DataValidate:
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.interchange.validate import validate_file
+        from t3d.models.loading import load_tokenizer
+
         loaded = None if self.model is None else load_tokenizer(self.model)
         num_records, problems = validate_file(self.trajectories, loaded)
         if not problems:
@@ -96,6 +101,10 @@ class DataSolutions(ProblemChoice):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.interchange.solutions import solution_trajectory
+        from t3d.models.loading import load_tokenizer
+        from t3d.trajectory import write_trajectories
+
         require_positive(self, "block_size")
         check_output_file(self.output, self.prompts)
         if self.task in BENCHMARKS:
@@ -143,6 +152,10 @@ class DataConvert:
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.interchange.formats.registry import export_file, split_for_export
+        from t3d.models.loading import load_tokenizer
+        from t3d.trajectory import write_trajectories
+
         self._check_output()
         loaded = None if self.model is None else load_tokenizer(self.model)
         if self.to_format != "t3d" and loaded is None:
@@ -167,7 +180,10 @@ class DataConvert:
             write_trajectories(self.output, trajectories)
         print(f"{len(trajectories)} records in {self.output}")
 
-    def _read(self, loaded: LoadedTokenizer | None) -> tuple[list[Trajectory], list[Drop]]:
+    def _read(self, loaded: "LoadedTokenizer | None") -> "tuple[list[Trajectory], list[Drop]]":
+        from t3d.interchange.formats.registry import import_file
+        from t3d.trajectory import read_trajectories
+
         if self.from_format != "t3d":
             return import_file(self.input, self.from_format, self._import_settings(loaded))
         for item in dataclasses.fields(self):
@@ -177,8 +193,10 @@ class DataConvert:
                 raise InputError(item.name, value, problem, "leave it out")
         return read_trajectories(self.input), []
 
-    def _import_settings(self, loaded: LoadedTokenizer | None) -> ImportSettings:
+    def _import_settings(self, loaded: "LoadedTokenizer | None") -> "ImportSettings":
         """The flags as settings; the model fills in what they leave open."""
+        from t3d.interchange.formats.assemble import ImportSettings
+
         if self.block_size is None:
             fix = "set block_size to that of the rollout (4 in the released T3D rollouts)"
             raise InputError("block_size", None, f"{self.from_format} does not record it", fix)
@@ -209,9 +227,9 @@ class DataConvert:
             check_output_file(self.output, self.input)
 
 
-def _print_drops(dropped: Sequence[Drop]) -> None:
+def _print_drops(dropped: "Sequence[Drop]") -> None:
     """One line per reason, the most frequent first."""
-    counts: Counter[DropReason] = Counter(drop.reason for drop in dropped)
+    counts = Counter(drop.reason for drop in dropped)
     for reason, count in counts.most_common():
         ids = [drop.id for drop in dropped if drop.reason == reason]
         more = ", ..." if count > MAX_NAMED else ""

@@ -8,11 +8,6 @@ from typing import Any
 
 from t3d.cli.config_file import write_config
 from t3d.errors import InputError
-from t3d.models.loading import load_tokenizer
-from t3d.problems.hub import HUB, benchmark_folder
-from t3d.problems.prompts import token_ids
-from t3d.problems.sources.registry import read_source
-from t3d.problems.sources.selection import SelectionConfig, select_problems, write_prompt_file
 from t3d.tasks.benchmarks import BenchmarkName, load_benchmark
 from t3d.tasks.code_task import CodeTask
 from t3d.tasks.math_task import MathTask
@@ -45,6 +40,11 @@ class DataPrompts:
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.models.loading import load_tokenizer
+        from t3d.problems.prompts import token_ids
+        from t3d.problems.sources.registry import read_source
+        from t3d.problems.sources.selection import SelectionConfig, select_problems, write_prompt_file
+
         config = SelectionConfig(
             limits=self.limit, seed=self.seed, max_solution_tokens=self.max_solution_tokens
         )
@@ -76,6 +76,8 @@ class DataPrompts:
 
     def _test_questions(self) -> tuple[list[str], dict[str, Any]]:
         """Questions of the excluded benchmarks, and the files that they are from."""
+        from t3d.problems.hub import HUB, benchmark_folder
+
         questions: list[str] = []
         files: dict[str, Any] = {}
         # A file given as data holds training problems.

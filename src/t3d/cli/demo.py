@@ -6,8 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from t3d.cli.config_file import write_config
-from t3d.report.demo_table import summary_table
-from t3d.reproduce.demo import DemoConfig, run_demo
+from t3d.reproduce.demo_config import DemoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +18,9 @@ class Demo(DemoConfig):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.report.demo_table import summary_table
+        from t3d.reproduce.demo import run_demo
+
         summary = run_demo(self)
         write_config(self, Path(self.output) / "config.yaml")
         Console().print(summary_table(summary))

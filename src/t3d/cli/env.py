@@ -4,8 +4,6 @@ import json
 import sys
 from dataclasses import dataclass
 
-import torch
-
 from t3d.work.versions import versions
 
 
@@ -15,6 +13,8 @@ class Env:
 
     def run(self) -> None:
         """Run the command."""
+        import torch
+
         cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         facts = {**versions(), "platform": sys.platform, "cpu_threads": torch.get_num_threads(), "cuda": cuda}
         print(json.dumps(facts, indent=2))

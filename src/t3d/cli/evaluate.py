@@ -17,16 +17,15 @@ from t3d.cli.options import (
     named_task,
     parse_list,
 )
-from t3d.decoding.params import Confidence, DecodeParams, StaticRemasking
+from t3d.decoding.params import BATCH_SIZE, Confidence, DecodeParams, StaticRemasking
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.grading.math_worker import GraderName
-from t3d.report.console import results_table
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask
+from t3d.work.kept import CHUNK_SIZE
 
 _NEEDED_BY = {
     "grader": ("gsm8k", "math500", "prompts"),
@@ -94,14 +93,17 @@ class Eval(ModelChoice, PromptChoice):
     """Of mbpp: t3d, all_tests, or sanitized, the one that SDAR was evaluated on."""
     unsafe_no_sandbox: bool = False
     """Run the programs of code answers without a sandbox if none works here."""
-    batch_size: int = EvalConfig.batch_size
+    batch_size: int = BATCH_SIZE
     """Requests decoded together."""
-    chunk_size: int = EvalConfig.chunk_size
+    chunk_size: int = CHUNK_SIZE
     """A killed evaluation keeps finished responses; in bfloat16, where rounding depends on the batch,
     finished chunks of this many requests."""
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.evaluation.evaluate import EvalConfig, evaluate
+        from t3d.report.console import results_table
+
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
         if self.latency_samples < 0:
             raise InputError("latency_samples", self.latency_samples, "negative", "use 0 or more")

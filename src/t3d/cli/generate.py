@@ -5,13 +5,10 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from t3d.cli.options import Flat, ModelChoice, PromptChoice
-from t3d.decoding.completion import check_requests
-from t3d.decoding.llm import LLM, decode_requests
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
-from t3d.problems.prompts import read_prompt_file
-from t3d.report.console import coloured_steps
+from t3d.problems.prompt_file import read_prompt_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +22,17 @@ class Generate(ModelChoice, PromptChoice):
     prompts: str | None = None
     """JSONL file with a "question" per line."""
     limit: int | None = None
-    batch_size: int = 256
+    batch_size: int = BATCH_SIZE
     show_steps: bool = False
     """Colour each token by the denoising step that committed it, and print the step beside it."""
     decode: Flat = field(default_factory=DecodeParams)
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.decoding.completion import check_requests
+        from t3d.decoding.llm import LLM, decode_requests
+        from t3d.report.console import coloured_steps
+
         problems = self._problems()
         loaded = self.load()
         style, kind = self.prompt_style or "plain", self.prompt_kind or "math"

@@ -18,7 +18,7 @@ class LmEval:
 def forward(arguments: Sequence[str]) -> None:
     """Run the harness's command line. Raises InputError where the harness is not installed."""
     try:
-        from t3d.evaluation.lm_eval.plugin import main  # noqa: PLC0415 - an extra, and slow to import
+        from t3d.evaluation.lm_eval.plugin import main
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "lm_eval":
             raise

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
 from t3d.cli import lm_eval
 from t3d.cli.compare import Compare
@@ -58,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"t3d {version('t3d')}")
         return 0
-    transformers_logging.disable_progress_bar()
     try:
         name, flags = _split_name(arguments)
         if name == ("lm-eval",):
+            _hide_loading_bars()
             lm_eval.forward(flags)  # flags of another program, its --config included
             return 0
         if name in COMMANDS:
@@ -69,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command: Any = tyro.cli(COMMANDS[name], prog=f"t3d {' '.join(name)}", args=flags)
         else:
             command = tyro.cli(_any_command(), prog="t3d", description=_DESCRIPTION, args=arguments)
+        _hide_loading_bars()
         command.run()
     except InputError as error:
         Console(stderr=True, highlight=False).print(
@@ -79,6 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _hide_loading_bars() -> None:
+    """Switch off transformers' bars; its import is left to commands that run."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _split_name(arguments: list[str]) -> tuple[tuple[str, ...], list[str]]:

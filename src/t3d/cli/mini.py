@@ -4,26 +4,26 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from t3d.cli.config_file import resolved_config, write_config
+from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.evaluation.intervals import wilson_interval
-from t3d.mini.oracle import oracle_results
-from t3d.mini.pretrain import PretrainConfig, pretrain
-from t3d.models.loading import LoadedModel, load_model
-from t3d.report.console import accuracy_cell
+from t3d.mini.pretrain_config import PretrainConfig
 from t3d.reproduce.settings import SETTINGS
 from t3d.tasks.mini.mini_task import MiniTask
-from t3d.tasks.mini.suite import TASKS, mini_task, mini_tokenizer
+from t3d.tasks.mini.suite import TASKS, mini_task
 from t3d.tasks.task import PosedTask
 from t3d.work.files import check_output_file, write_text
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
+
+if TYPE_CHECKING:
+    from t3d.models.loading import LoadedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class MiniPretrain(PretrainConfig):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.mini.pretrain import pretrain
+
         folder = pretrain(self)
         write_config(self, Path(self.output) / "config.yaml")
         print(f"teacher in {folder}")
@@ -51,13 +53,15 @@ class MiniOracle:
     """Held-out problems per task."""
     problem_seed: int = 0
     """Seed that draws the problems."""
-    batch_size: int = 256
+    batch_size: int = BATCH_SIZE
     """Requests that a model decodes together."""
     output: str | None = None
     """JSON file to write the table to."""
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.models.loading import load_model
+
         self._check()
         loaded = {name: load_model(name) for name in self.models}
         rows = [row for name in self.tasks for row in self._compare(mini_task(name), loaded)]
@@ -86,8 +90,12 @@ class MiniOracle:
         if self.output is not None:
             check_output_file(self.output)
 
-    def _compare(self, task: MiniTask, loaded: dict[str, LoadedModel]) -> list[dict[str, Any]]:
+    def _compare(self, task: MiniTask, loaded: "dict[str, LoadedModel]") -> list[dict[str, Any]]:
         """One row per setting: right answers of ``n`` by the oracle and by each model."""
+        from t3d.evaluation.evaluate import EvalConfig, evaluate
+        from t3d.mini.oracle import oracle_results
+        from t3d.tasks.mini.tokenizer import mini_tokenizer
+
         problems = task.problems("test", self.limit, self.problem_seed)
         settings = {name: SETTINGS[name] for name in self.settings}
         with Progress(f"oracle {task.name}", len(problems)) as progress:
@@ -113,6 +121,8 @@ class MiniOracle:
 
 def oracle_table(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Table:
     """Oracle and models side by side, and how far the first model is above the oracle."""
+    from t3d.report.console import accuracy_cell
+
     table = Table(title="accuracy %, 95 % interval")
     names = ["oracle", *models]
     for name in ("task", "setting", *names, f"{models[0]} - oracle" if models else ""):

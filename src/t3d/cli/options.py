@@ -3,20 +3,21 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import tyro
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
-from t3d.models.loading import LoadedModel, load_model
-from t3d.problems.hub import HUB, benchmark_folder
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.benchmarks import BenchmarkName, default_prompt_style, load_benchmark, prompt_kind
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
+
+if TYPE_CHECKING:
+    from t3d.models.loading import LoadedModel
 
 Flat = Annotated[DecodeParams, tyro.conf.arg(name="")]
 """Decoding settings as top-level flags."""
@@ -61,8 +62,10 @@ class ModelChoice:
     dtype: str = "float32"
     """float32, bfloat16 or float64; auto is the checkpoint's own (not for training)."""
 
-    def load(self) -> LoadedModel:
+    def load(self) -> "LoadedModel":
         """Load it."""
+        from t3d.models.loading import load_model
+
         return load_model(self.model, device=self.device, dtype=self.dtype)
 
 
@@ -134,6 +137,8 @@ def named_task(name: str, data: str | None = None, field: str = "task", **option
 
     Raises InputError for an unknown name.
     """
+    from t3d.problems.hub import HUB, benchmark_folder
+
     if name in TASKS:
         return TASKS[name]
     if name not in BENCHMARKS:

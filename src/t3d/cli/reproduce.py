@@ -3,27 +3,22 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from t3d.errors import InputError, require_positive
-from t3d.reproduce.dry_run import budget_lines, configurations
-from t3d.reproduce.eta import Plan, duration, speed
-from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
-from t3d.reproduce.report import write_report
-from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.runner import ReproduceConfig, Reproduction, tables_of
-from t3d.reproduce.store import FINISHED, CellStore
-from t3d.reproduce.students import Workshop, training_config
-from t3d.reproduce.suites import Suite, SuiteChoice
-from t3d.reproduce.tables import method_title
-from t3d.training.presets import parse_overrides
+from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
 from t3d.work.files import write_text
 from t3d.work.kept import join
 from t3d.work.lock import locked
+
+if TYPE_CHECKING:
+    from t3d.reproduce.eta import Plan
+    from t3d.reproduce.recipes import CellSpec
+    from t3d.reproduce.suites import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +35,11 @@ class Reproduce(ReproduceConfig):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.reproduce.dry_run import budget_lines, configurations
+        from t3d.reproduce.eta import duration, speed
+        from t3d.reproduce.report import write_report
+        from t3d.reproduce.runner import Reproduction, tables_of
+
         reproduction = Reproduction(self, tables_of(self.table))
         console = Console(highlight=False)
         if self.dry_run:
@@ -81,8 +81,13 @@ class ReproduceCell(SuiteChoice):
     quick: bool = False
     """Half the prompts and optimizer steps (sdar: a fifth)."""
 
-    def spec(self) -> tuple[Suite, CellSpec]:
+    def spec(self) -> "tuple[Suite, CellSpec]":
         """The suite and the cell. Raises InputError for what suite or training do not have."""
+        from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
+        from t3d.reproduce.resolve import resolve_cell
+        from t3d.reproduce.students import training_config
+        from t3d.training.presets import parse_overrides
+
         require_positive(self, "samples_per_prompt")
         suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
         if (self.learning_rate is None) != (self.method == ORIGINAL):
@@ -115,6 +120,9 @@ class ReproduceCell(SuiteChoice):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.reproduce.store import FINISHED, CellStore
+        from t3d.reproduce.students import Workshop
+
         suite, cell = self.spec()
         self.require_data()
         output = Path(self.output)
@@ -131,8 +139,11 @@ class ReproduceCell(SuiteChoice):
         print(path)
 
 
-def plan_table(plan: Plan, title: str) -> Table:
+def plan_table(plan: "Plan", title: str) -> Table:
     """Students and cells by teacher and method: what is there, what is missing, how long it takes."""
+    from t3d.reproduce.eta import duration
+    from t3d.reproduce.tables import method_title
+
     table = Table(title=title)
     for name in ("teacher", "method", "cells done", "missing", "to train", "ETA"):
         table.add_column(name, justify="left" if name in ("teacher", "method") else "right")

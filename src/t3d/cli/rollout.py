@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from t3d.cli.config_file import write_config
 from t3d.cli.options import Flat, ModelChoice, ProblemChoice
-from t3d.decoding.params import DecodeParams
-from t3d.decoding.rollout import roll_out_to_file
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import require_positive
 from t3d.work.kept import CHUNK_SIZE
 
@@ -17,7 +16,7 @@ class Rollout(ModelChoice, ProblemChoice):
     output: str
     """Parquet file to write; its settings go to OUTPUT.yaml."""
     split: str = "train"
-    batch_size: int = 256
+    batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     chunk_size: int = CHUNK_SIZE
     """Prompts decoded between two saves; a killed rollout continues after the last."""
@@ -25,6 +24,8 @@ class Rollout(ModelChoice, ProblemChoice):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.decoding.rollout import roll_out_to_file
+
         require_positive(self, "batch_size", "chunk_size")
         posed = self.resolve(self.split)
         trajectories = roll_out_to_file(

@@ -2,27 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t3d.cli.config_file import write_config
 from t3d.cli.options import ModelChoice
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.monitor import student_evaluator
 from t3d.grading.math_worker import GraderName
-from t3d.models.loading import LoadedModel, load_model
-from t3d.models.placement import DTYPES, require_training_device, resolve_device
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import Task
-from t3d.training.config import T3DConfig
-from t3d.training.config_checks import warmup_covers_run
-from t3d.training.presets import parse_overrides, preset_fields
-from t3d.training.reference import ReferenceChoice
-from t3d.training.run import distil
-from t3d.training.selection import check_source
-from t3d.training.trainer import Evaluator
-from t3d.trajectory import read_trajectories
+from t3d.training.choices import ReferenceChoice
+
+if TYPE_CHECKING:
+    from t3d.models.loading import LoadedModel
+    from t3d.training.config import T3DConfig
+    from t3d.training.trainer import Evaluator
 
 _FLAG_OF_FIELD = {
     "output_dir": "output",
@@ -92,7 +87,7 @@ class Train(ModelChoice):
     """Problems of each task."""
     eval_tokens_per_step: int = 4
     """Of the few-step accuracy; the full-step accuracy decodes one token per step."""
-    eval_max_new_tokens: int = 256
+    eval_max_new_tokens: int = DecodeParams.max_new_tokens
     eval_grader: GraderName = "math_verify"
     """Of JSONL files, as the grader of t3d eval: math_verify, legacy or exact."""
     report_to: tuple[str, ...] = ()
@@ -101,6 +96,12 @@ class Train(ModelChoice):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.models.loading import load_model
+        from t3d.models.placement import DTYPES, require_training_device
+        from t3d.training.run import distil
+        from t3d.training.selection import check_source
+        from t3d.trajectory import read_trajectories
+
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
         require_positive(self, *counts, "eval_every", *_EVALUATION_COUNTS)
         require_training_device(self.device)
@@ -130,6 +131,8 @@ class Train(ModelChoice):
 
     def _fields(self) -> dict[str, Any]:
         """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""
+        from t3d.training.presets import parse_overrides, preset_fields
+
         for override in self.override:
             name = override.partition("=")[0]
             flag = name if hasattr(self, name) else _FLAG_OF_FIELD.get(name)
@@ -141,11 +144,15 @@ class Train(ModelChoice):
         fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
         return fields | parse_overrides(self.override)
 
-    def _trainer_config(self, fields: dict[str, Any]) -> T3DConfig:
+    def _trainer_config(self, fields: dict[str, Any]) -> "T3DConfig":
         """The flags as T3DConfig; ``fields``, the preset with its overrides, win.
 
         Raises InputError for a warm-up that lasts for the whole run.
         """
+        from t3d.models.placement import resolve_device
+        from t3d.training.config import T3DConfig
+        from t3d.training.config_checks import warmup_covers_run
+
         device = resolve_device(self.device).type
         arguments: dict[str, Any] = {
             "output_dir": str(Path(self.output) / "checkpoints"),
@@ -205,8 +212,10 @@ class Train(ModelChoice):
                     fix = f"leave it out, or give --eval-every and held-out tasks, {example}"
                     raise InputError(name, getattr(self, name), "nothing is evaluated", fix)
 
-    def _evaluator(self, loaded: LoadedModel) -> Evaluator | None:
+    def _evaluator(self, loaded: "LoadedModel") -> "Evaluator | None":
         """None without tasks. Raises InputError, under the flag's name, for what cannot be evaluated."""
+        from t3d.evaluation.monitor import student_evaluator
+
         if not self.eval_tasks:
             return None
         try:

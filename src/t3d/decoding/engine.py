@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodingError, check_request
 from t3d.decoding.decide import decide
+from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
 from t3d.decoding.sequences import Detail, Job, RowTable
 from t3d.decoding.stats import EngineStats
@@ -25,7 +26,7 @@ from t3d.errors import InputError, require_positive, require_unique_ids
 class EngineConfig:
     """How the engine uses the machine; none of it changes what is decoded, near-ties of rounding aside."""
 
-    max_batch_size: int = 256
+    max_batch_size: int = BATCH_SIZE
     """Sequences decoded together: slots."""
     max_model_len: int | None = None
     """Most positions of a request, prompt and response; None: as many as the model has."""

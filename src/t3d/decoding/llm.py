@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError
@@ -45,7 +45,7 @@ class LLM:
         model: str | Path | LoadedModel | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        max_batch_size: int = EngineConfig.max_batch_size,
+        max_batch_size: int = BATCH_SIZE,
         max_model_len: int | None = EngineConfig.max_model_len,
         device: str = "auto",
         dtype: str = "auto",

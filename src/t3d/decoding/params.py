@@ -12,6 +12,8 @@ AdaptiveRemasking = Literal["low_confidence_dynamic", "entropy_bounded"]
 Remasking = Literal[StaticRemasking, AdaptiveRemasking]
 """The rule of each is in :mod:`t3d.decoding.transfer`."""
 Confidence = Literal["model", "sampled"]
+BATCH_SIZE = 256
+"""Requests decoded together where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)

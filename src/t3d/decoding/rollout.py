@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t3d.decoding.completion import check_requests
-from t3d.decoding.engine import EngineConfig
 from t3d.decoding.llm import LLM, decode_requests
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_unique_ids
 from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem
@@ -26,7 +25,7 @@ def roll_out(
     *,
     style: PromptStyle = "plain",
     kind: PromptKind = "math",
-    batch_size: int = EngineConfig.max_batch_size,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> list[Trajectory]:
     """Decode every problem once and return the trajectories in order."""
@@ -54,7 +53,7 @@ def roll_out_to_file(
     *,
     style: PromptStyle = "plain",
     kind: PromptKind = "math",
-    batch_size: int = EngineConfig.max_batch_size,
+    batch_size: int = BATCH_SIZE,
     chunk_size: int = CHUNK_SIZE,
 ) -> list[Trajectory]:
     """Roll out chunk by chunk into a Parquet file; finished chunks survive a kill.

@@ -13,7 +13,7 @@ import torch
 
 from t3d.decoding.completion import Completion, DecodeRequest, check_requests
 from t3d.decoding.llm import LLM, decode_requests
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_unique_ids
 from t3d.evaluation.measure import Asked, Measurement, measure
 from t3d.evaluation.samples import jsonl
@@ -36,7 +36,7 @@ class EvalConfig:
     samples_per_prompt: int = 1
     latency_samples: int = 0
     """Problems of each task under each setting that are decoded once more, one by one, for their seconds."""
-    batch_size: int = 256
+    batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     chunk_size: int = CHUNK_SIZE
     """Below float32, where rounding depends on the batch: requests per chunk; a cut one is decoded again."""

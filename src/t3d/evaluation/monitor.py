@@ -6,7 +6,7 @@ from statistics import fmean
 from transformers import PreTrainedModel
 
 from t3d.decoding.completion import check_requests
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluation_requests
 from t3d.models.loading import LoadedModel, adopt_model
@@ -21,7 +21,7 @@ def student_evaluator(
     *,
     few_steps: DecodeParams,
     full_steps: DecodeParams,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> Evaluator:
     """An evaluator for ``T3DTrainer``: percent right of each task, and ``few_step_accuracy`` and
     ``full_step_accuracy``, their means.

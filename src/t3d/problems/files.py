@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from t3d.errors import InputError
 
 Row = dict[str, Any]
@@ -50,11 +47,8 @@ def read_data_file(path: Path) -> DataFile:
     try:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        if path.suffix == ".parquet":
-            rows = pq.read_table(io.BytesIO(content)).to_pylist()
-        else:
-            rows = _json_rows(content.decode())
-    except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
+        rows = _parquet_rows(content) if path.suffix == ".parquet" else _json_rows(content.decode())
+    except (OSError, ValueError, EOFError) as error:  # of Arrow, too
         problem = f"cannot be read ({' '.join(str(error).split())[:100]})"
         raise InputError("data", str(path), problem, "get the file again") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
@@ -62,6 +56,12 @@ def read_data_file(path: Path) -> DataFile:
             "data", str(path), "not a list of objects", "give JSON Lines, a JSON list or Parquet"
         )
     return DataFile(path=path, sha256=sha256, rows=tuple(rows))
+
+
+def _parquet_rows(content: bytes) -> list[Any]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - tasks are imported for their names, too
+
+    return pq.read_table(io.BytesIO(content)).to_pylist()
 
 
 def _json_rows(text: str) -> list[Any]:

@@ -10,22 +10,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from t3d.decoding.params import DecodeParams
-from t3d.errors import (
-    InputError,
-    require_above_zero,
-    require_at_least_zero,
-    require_below_one,
-    require_positive,
-    require_seed,
-)
+from t3d.errors import InputError
 from t3d.evaluation.intervals import mean_interval, wilson_interval
 from t3d.models.loading import load_model
 from t3d.models.placement import require_training_device, resolve_device
 from t3d.problems.problem import Problem
 from t3d.report.demo_table import plot_summary
+from t3d.reproduce.demo_config import DemoConfig
 from t3d.reproduce.pipeline import Pipeline
 from t3d.reproduce.settings import MAX_NEW_TOKENS, SETTINGS
 from t3d.tasks.mini.suite import TASKS
@@ -38,51 +32,6 @@ from t3d.work.kept import Product, claim
 from t3d.work.versions import versions
 
 TEACHER = "mini"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Settings of the demo."""
-
-    output: str
-    """Folder for summary, plot, student and trajectories."""
-    seed: int = 0
-    method: Literal["t3d", "naive_td"] = "t3d"
-    num_rounds: int = 2
-    """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
-    before in the others, on prompts of their own. 1 is the paper's method."""
-    num_prompts: int = 3072
-    """Training prompts rolled out in a round, over all tasks."""
-    rollout_temperature: float = 0.0
-    """Greedy: among equally good responses a draw has nothing that a student could learn (docs/LOG.md)."""
-    num_optimizer_steps: int = 150
-    """Optimizer steps in a round."""
-    train_batch_size: int = 64
-    learning_rate: float = 5e-4
-    random_token_prob: float = 0.05
-    """Of method t3d; half of the preset's, which costs full-step accuracy (docs/LOG.md)."""
-    limit: int = 512
-    """Held-out prompts per task."""
-    batch_size: int = 256
-    """Requests decoded together."""
-    device: str = "auto"
-    dtype: str = "float32"
-    show_progress: bool = True
-
-    def __post_init__(self) -> None:
-        require_positive(
-            self,
-            "num_rounds",
-            "num_prompts",
-            "num_optimizer_steps",
-            "train_batch_size",
-            "limit",
-            "batch_size",
-        )
-        require_seed(self)
-        require_above_zero(self, "learning_rate")
-        require_at_least_zero(self, "rollout_temperature")
-        require_below_one(self, "random_token_prob")
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError
 from t3d.reproduce.eta import Plan, Speeds, duration, make_plan
 from t3d.reproduce.recipes import (
     ORIGINAL,
@@ -24,34 +24,12 @@ from t3d.reproduce.recipes import (
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
-from t3d.reproduce.suites import SuiteChoice
+from t3d.reproduce.suite_choice import ReproduceConfig
 from t3d.work.kept import join
 from t3d.work.lock import InUseError, locked
 
 WAIT_SECONDS = 10.0
 """Between two looks at what other processes have made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReproduceConfig(SuiteChoice):
-    """Settings of a reproduction."""
-
-    teachers: tuple[str, ...] = ()
-    """Checkpoint folders in place of the suite's teachers, the main one first; with one, tables have no
-    second."""
-    seeds: int = 1
-    """Seeds with the main teacher; of ``all``, for Tables 1 and 2. The other teacher has one."""
-    output: str = "runs/reproduce"
-    """Folder for cells, students, tables.md, tables.json and plots. Processes with the same output share
-    the work."""
-    cells: str | None = "docs/results/cells"
-    """Folder of finished cells of earlier runs that may be reused; it may be missing."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "seeds")
-        if self.quick and self.seeds != 1:
-            raise InputError("seeds", self.seeds, "quick has one", "leave out one of the two")
 
 
 def tables_of(name: str) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from typing import Any
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.prompt_styles import PromptKind, user_turn
-from t3d.problems.prompts import read_prompt_file
 from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import ExplainingTask, Task

@@ -10,7 +10,7 @@ from t3d.grading.math import MathGrader
 from t3d.grading.math_worker import GraderName
 from t3d.grading.verdict import Verdict
 from t3d.problems.problem import Problem
-from t3d.problems.prompts import read_prompt_file
+from t3d.problems.prompt_file import read_prompt_file
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"\w*[^\W\d_]\w*[^\W\d_]\w*")

@@ -1,7 +1,7 @@
 """Settings of a distillation run."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from transformers import TrainingArguments
@@ -18,20 +18,22 @@ from t3d.errors import (
 )
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
+from t3d.training.choices import (
+    FakeSource,
+    LossNormaliser,
+    LossWeighting,
+    NoiseRefresh,
+    Objective,
+    PathPositions,
+    PathScope,
+    Placement,
+    ReferenceChoice,
+    StateSource,
+)
 from t3d.training.config_checks import check_schedule, check_transformers_choices, refusal
 from t3d.training.lora import LoraSettings
 from t3d.training.noising import RandomTokenRule, StateOrder, StateScope
-from t3d.training.reference import Placement, ReferenceChoice
 from t3d.trajectory import GridOrigin
-
-Objective = Literal["t3d", "cross_entropy", "certainty_forcing"]
-LossWeighting = Literal["uniform", "inverse_mask_prob"]
-LossNormaliser = Literal["masked_tokens", "response_tokens"]
-FakeSource = Literal["argmax", "sample"]
-NoiseRefresh = Literal["epoch", "once"]
-PathScope = Literal["block", "response"]
-PathPositions = Literal["masked", "all"]
-StateSource = Literal["trajectory", "random_mask"]
 
 
 @dataclass

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from t3d.errors import InputError
+from t3d.training.choices import Placement, ReferenceChoice
 from t3d.training.lora import is_adapted, student_adapter
 
 if torch.distributed.is_available():
@@ -29,9 +30,6 @@ if torch.distributed.is_available():
 REFERENCE_FILE = "reference.safetensors"
 REFERENCE_ADAPTER = "reference"
 """Name of the adapter that :class:`AdapterCopy` adds to the student."""
-
-Placement = Literal["device", "cpu", "adapter"]
-ReferenceChoice = Literal["latest", "best"]
 
 
 class Reference(ABC):

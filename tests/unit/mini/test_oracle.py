@@ -10,7 +10,8 @@ from t3d.mini.oracle import Oracle, decode_oracle, oracle_results
 from t3d.problems.problem import Problem
 from t3d.problems.prompts import token_ids, token_text
 from t3d.tasks.mini.mini_task import MiniTask
-from t3d.tasks.mini.suite import TASKS, mini_tokenizer
+from t3d.tasks.mini.suite import TASKS
+from t3d.tasks.mini.tokenizer import mini_tokenizer
 
 TOKENIZER = mini_tokenizer()
 MASK = TOKENIZER.mask_token_id

@@ -12,7 +12,7 @@ from t3d.models.sdar import SDARConfig, SDARForCausalLM
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_saved_model_reloads_through_the_auto_classes(tmp_path, make_model, tied):
-    """Importing t3d is enough; the config names the classes that JetEngine, LMDeploy and SGLang look for."""
+    """Importing t3d.models is enough; JetEngine, LMDeploy and SGLang look for these class names."""
     model = make_model(tie_word_embeddings=tied, block_size=8)
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

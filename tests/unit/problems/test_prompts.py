@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from t3d.decoding.llm import decode_requests
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
-from t3d.problems.prompts import prompt_ids, read_prompt_file
+from t3d.problems.prompt_file import read_prompt_file
+from t3d.problems.prompts import prompt_ids
 
 
 @given(st.text(max_size=30))

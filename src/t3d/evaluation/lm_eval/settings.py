@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.problems.prompt_styles import PromptStyle
-
-AUTO_BATCH_SIZE = 256
-"""What ``batch_size=auto`` means without ``max_batch_size``: the default of ``t3d eval``."""
 
 _OWN_KINDS: dict[str, Any] = {"device": str, "dtype": str, "prompt_style": PromptStyle}
 _DECODE_KINDS: dict[str, Any] = get_type_hints(DecodeParams)
@@ -32,7 +29,7 @@ class LmEvalConfig:
     device: str = "auto"
     dtype: str = "float32"
     """As in ``t3d eval``; auto is the checkpoint's own."""
-    batch_size: int = AUTO_BATCH_SIZE
+    batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     prompt_style: PromptStyle | None = None
     """Of the tasks ``t3d_*``; None is that of ``t3d eval``. Other tasks write their own prompts."""
@@ -130,7 +127,7 @@ def _steps_per_block(decode: Mapping[str, Any], value: Any) -> int:
 def _batch_size(value: Any, maximum: Any) -> int:
     """A number, or the harness's ``auto``, which may name how often to try: ``auto:4``."""
     if isinstance(value, str) and value.partition(":")[0] == "auto":
-        return AUTO_BATCH_SIZE if maximum is None else _typed("max_batch_size", maximum, int)
+        return BATCH_SIZE if maximum is None else _typed("max_batch_size", maximum, int)
     if isinstance(value, str) and value.isdecimal():  # the harness's flag is a text
         value = int(value)
     return _typed("batch_size", value, int)

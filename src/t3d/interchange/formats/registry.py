@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,9 +14,6 @@ from t3d.interchange.formats.files import read_json_list, write_json_list
 from t3d.models.loading import tokenizer_hash
 from t3d.problems.fields import Record
 from t3d.trajectory import Trajectory
-
-FormatName = Literal["t3d", "authors", "dllm_rl", "d3llm"]
-"""``t3d`` is the Parquet file of this library; the others are in FOREIGN_FORMATS."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from t3d.errors import InputError
 from t3d.problems.files import DataFile, Row, read_data_file
 from t3d.problems.hub import HUB, source_folder
 from t3d.problems.problem import Problem
-from t3d.problems.prompts import PROMPT_FIELDS, read_prompt_file
+from t3d.problems.prompt_file import PROMPT_FIELDS, read_prompt_file
 from t3d.problems.sources.rows import (
     DroppedProblem,
     Reading,

@@ -13,7 +13,7 @@ import torch
 from t3d.counter_rng import counter_hash, stable_key
 from t3d.errors import InputError, require_positive, require_unique_ids
 from t3d.problems.problem import Problem
-from t3d.problems.prompts import PROMPT_FIELDS
+from t3d.problems.prompt_file import PROMPT_FIELDS
 from t3d.problems.sources.registry import SourceData
 from t3d.problems.sources.rows import DroppedProblem
 from t3d.work.files import atomic_file
@@ -143,7 +143,7 @@ def _count(
 
 
 def write_prompt_file(path: str | Path, problems: Sequence[Problem]) -> str:
-    """Write what :func:`t3d.problems.prompts.read_prompt_file` reads; returns the file's SHA-256.
+    """Write what :func:`t3d.problems.prompt_file.read_prompt_file` reads; returns the file's SHA-256.
 
     The file is ASCII, so that no character in a text can be taken for the end of a line.
     """

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from t3d.tasks.mini.suite import TASKS
+
 END_OF_TEXT, TURN_START, TURN_END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>"
 MAX_VOCAB_SIZE = 512
 CHAT_TEMPLATE = (
@@ -61,3 +63,8 @@ def build_mini_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     if len(tokenizer) > MAX_VOCAB_SIZE:
         raise ValueError(f"the mini vocabulary has {len(tokenizer)} entries; keep it at {MAX_VOCAB_SIZE}")
     return tokenizer
+
+
+def mini_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer in which every word of every task is one token."""
+    return build_mini_tokenizer(word for task in TASKS.values() for word in task.corpus_words())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
-from t3d.problems.prompts import read_prompt_file
+from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.sources.registry import SourceData, read_source
 from t3d.problems.sources.rows import DroppedProblem
 from t3d.problems.sources.selection import SelectionConfig, same_question, select_problems, write_prompt_file

@@ -13,8 +13,8 @@ from t3d.reproduce.settings import MAX_NEW_TOKENS
 from t3d.tasks.mini.chain import ChainSpec, ChainTask
 from t3d.tasks.mini.code import CodeSpec, CodeTask
 from t3d.tasks.mini.make import MakeSpec, all_specs
-from t3d.tasks.mini.suite import TASKS, mini_task, mini_tokenizer
-from t3d.tasks.mini.tokenizer import MAX_VOCAB_SIZE
+from t3d.tasks.mini.suite import TASKS, mini_task
+from t3d.tasks.mini.tokenizer import MAX_VOCAB_SIZE, mini_tokenizer
 
 SPLITS = ("train", "validation", "test")
 SPEC_OF = {"chain": ChainSpec.of_question, "make": MakeSpec.of_question, "code": CodeSpec.of_question}

@@ -1,0 +1,58 @@
+"""Settings of the demo."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from t3d.decoding.params import BATCH_SIZE
+from t3d.errors import (
+    require_above_zero,
+    require_at_least_zero,
+    require_below_one,
+    require_positive,
+    require_seed,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Settings of the demo."""
+
+    output: str
+    """Folder for summary, plot, student and trajectories."""
+    seed: int = 0
+    method: Literal["t3d", "naive_td"] = "t3d"
+    num_rounds: int = 2
+    """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
+    before in the others, on prompts of their own. 1 is the paper's method."""
+    num_prompts: int = 3072
+    """Training prompts rolled out in a round, over all tasks."""
+    rollout_temperature: float = 0.0
+    """Greedy: among equally good responses a draw has nothing that a student could learn (docs/LOG.md)."""
+    num_optimizer_steps: int = 150
+    """Optimizer steps in a round."""
+    train_batch_size: int = 64
+    learning_rate: float = 5e-4
+    random_token_prob: float = 0.05
+    """Of method t3d; half of the preset's, which costs full-step accuracy (docs/LOG.md)."""
+    limit: int = 512
+    """Held-out prompts per task."""
+    batch_size: int = BATCH_SIZE
+    """Requests decoded together."""
+    device: str = "auto"
+    dtype: str = "float32"
+    show_progress: bool = True
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            "num_rounds",
+            "num_prompts",
+            "num_optimizer_steps",
+            "train_batch_size",
+            "limit",
+            "batch_size",
+        )
+        require_seed(self)
+        require_above_zero(self, "learning_rate")
+        require_at_least_zero(self, "rollout_temperature")
+        require_below_one(self, "random_token_prob")

@@ -1,0 +1,16 @@
+"""What settings of a distillation run may be; those of one module's own stand there."""
+
+from typing import Literal
+
+Objective = Literal["t3d", "cross_entropy", "certainty_forcing"]
+LossWeighting = Literal["uniform", "inverse_mask_prob"]
+LossNormaliser = Literal["masked_tokens", "response_tokens"]
+FakeSource = Literal["argmax", "sample"]
+NoiseRefresh = Literal["epoch", "once"]
+PathScope = Literal["block", "response"]
+PathPositions = Literal["masked", "all"]
+StateSource = Literal["trajectory", "random_mask"]
+Placement = Literal["device", "cpu", "adapter"]
+"""Where the reference is."""
+ReferenceChoice = Literal["latest", "best"]
+"""Which student the reference is copied from."""
