@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from t3d.cli.options import BENCHMARKS, ProblemChoice
+from t3d.cli.options import ProblemChoice
 from t3d.errors import InputError, require_positive
 from t3d.interchange.formats.names import FormatName
+from t3d.tasks.benchmarks import BENCHMARKS
 from t3d.work.files import check_output_file
 
 if TYPE_CHECKING:

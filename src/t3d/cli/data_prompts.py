@@ -9,8 +9,6 @@ from typing import Any
 from t3d.cli.config_file import write_config
 from t3d.errors import InputError
 from t3d.tasks.benchmarks import BenchmarkName, load_benchmark
-from t3d.tasks.code_task import CodeTask
-from t3d.tasks.math_task import MathTask
 from t3d.work.files import check_output_file, write_text
 
 
@@ -86,7 +84,6 @@ class DataPrompts:
             if data is None:
                 raise InputError("exclude_data", None, f"{name} needs its data", f"give a folder, or {HUB}")
             task = load_benchmark(name, benchmark_folder(name) if data == HUB else data)
-            assert isinstance(task, MathTask | CodeTask)
             questions += [problem.question for problem in task.problems("test", None, 0)]
             files[name] = task.data
         return questions, files

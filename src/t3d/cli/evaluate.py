@@ -21,19 +21,15 @@ from t3d.decoding.params import BATCH_SIZE, Confidence, DecodeParams, StaticRema
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
+from t3d.tasks.benchmarks import option_users, own_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask
 from t3d.work.kept import CHUNK_SIZE
 
-_NEEDED_BY = {
-    "grader": ("gsm8k", "math500", "prompts"),
-    "mbpp_protocol": ("mbpp",),
-    "unsafe_no_sandbox": ("mbpp", "humaneval"),
-    "problem_seed": tuple(TASKS),
-}
-"""Tasks that a flag is for."""
+_FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
+"""Flags under which options of benchmarks have other names."""
 LOG_WIDTH = 110
 """Columns of the table where there is no terminal."""
 
@@ -144,7 +140,9 @@ class Eval(ModelChoice, PromptChoice):
         check_one_source("tasks", self.tasks, self.prompts)
         names = parse_list("tasks", self.tasks, str, "gsm8k,math500")
         check_data_is_used(self.data, names)
-        check_flags_are_used(self, _NEEDED_BY, names or ("prompts",))
+        users = {_FLAG_OF_OPTION.get(option, option): used for option, used in option_users().items()}
+        users |= {"grader": (*users["grader"], "prompts"), "problem_seed": tuple(TASKS)}
+        check_flags_are_used(self, users, names or ("prompts",))
         if self.prompts is not None:
             if self.split != "test":
                 raise InputError("split", self.split, "a file of prompts has no splits", "leave it out")
@@ -159,5 +157,6 @@ class Eval(ModelChoice, PromptChoice):
 
     def _options(self, name: str) -> dict[str, Any]:
         """Settings of the task itself."""
-        found = {flag: getattr(self, flag) for flag, users in _NEEDED_BY.items() if name in users}
-        return {"protocol" if flag == "mbpp_protocol" else flag: value for flag, value in found.items()}
+        return own_options(
+            name, {option: getattr(self, _FLAG_OF_OPTION.get(option, option)) for option in option_users()}
+        )

@@ -10,15 +10,9 @@ from t3d.errors import InputError, require_positive
 from t3d.evaluation.grade_file import grade_to_file
 from t3d.grading.math_worker import GraderName
 from t3d.sandbox.sandbox import Limits
-from t3d.tasks.benchmarks import BenchmarkName, load_benchmark
+from t3d.tasks.benchmarks import BENCHMARKS, BenchmarkName, load_benchmark, option_users, own_options
+from t3d.tasks.math_task import MathTask
 from t3d.tasks.mbpp import MbppProtocol
-
-_NEEDED_BY = {
-    "grader": ("gsm8k", "math500"),
-    "protocol": ("mbpp",),
-    "unsafe_no_sandbox": ("mbpp", "humaneval"),
-}
-"""Tasks that a flag is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +44,7 @@ class Grade:
         require_positive(self, "num_workers")
         if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
             raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
-        check_flags_are_used(self, _NEEDED_BY, [self.task])
+        check_flags_are_used(self, option_users(), [self.task])
         summary = grade_to_file(
             load_benchmark(self.task, self.data, **self._options()),
             self.samples,
@@ -65,11 +59,10 @@ class Grade:
 
     def _options(self) -> dict[str, Any]:
         """The task's own settings."""
-        is_math = self.task in ("gsm8k", "math500")
-        names = ["grader", "num_workers"] if is_math else ["unsafe_no_sandbox"]
-        if self.task == "mbpp":
-            names.append("protocol")
-        options = {name: getattr(self, name) for name in names}
+        options = own_options(self.task, vars(self))
+        is_math = issubclass(BENCHMARKS[self.task].task, MathTask)
+        if is_math:
+            options["num_workers"] = self.num_workers
         if self.time_limit_s is None:
             return options
         limit = self.time_limit_s if is_math else Limits(time_limit_s=self.time_limit_s)

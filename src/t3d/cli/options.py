@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -11,7 +11,7 @@ from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
-from t3d.tasks.benchmarks import BenchmarkName, default_prompt_style, load_benchmark, prompt_kind
+from t3d.tasks.benchmarks import BENCHMARKS, default_prompt_style, load_benchmark, prompt_kind
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Flat = Annotated[DecodeParams, tyro.conf.arg(name="")]
 """Decoding settings as top-level flags."""
-BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
 T = TypeVar("T")
 
 

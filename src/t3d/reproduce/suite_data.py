@@ -16,7 +16,7 @@ from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.prompt_styles import PromptKind, user_turn
-from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
+from t3d.tasks.benchmarks import load_benchmark, prompt_kind
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import ExplainingTask, Task
 from t3d.work.plan import file_sha256
@@ -87,7 +87,7 @@ class SdarData:
     def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
         """A benchmark's problems; GSM8K's validation problems are of its training split."""
         problems = self.task(task).problems(_split_of_data(task, split), limit, seed)
-        return [_with_prompt(problem, PROMPT_KINDS[task]) for problem in problems]
+        return [_with_prompt(problem, prompt_kind(task)) for problem in problems]
 
     def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
         """The first ``count`` lines of the file; the seed draws nothing.

@@ -20,7 +20,7 @@ from t3d.models.loading import LoadedTokenizer, adopt_model
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
 from t3d.problems.prompts import problem_ids, prompt_ids
-from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
+from t3d.tasks.benchmarks import load_benchmark, prompt_kind
 from t3d.tasks.prompt_file import PromptFileTask
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
@@ -83,7 +83,7 @@ def test_released_prompts_of_the_published_code_problems(file):
         published.add(rendered)
     # The same from the data sets' own files, where nothing of the released data is stored.
     name = file.partition("/")[0]
-    problems, kind = load_benchmark(name, DATA).problems("test", None, 0), PROMPT_KINDS[name]
+    problems, kind = load_benchmark(name, DATA).problems("test", None, 0), prompt_kind(name)
     ours = {released_prompt(problem.question, kind, problem.prefix) for problem in problems}
     different = {"humaneval": 0, "mbpp": 1}  # MBPP's copy there has one question in other words
     assert len(ours - published) == len(published - ours) == different[name]

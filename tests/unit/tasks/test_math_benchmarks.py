@@ -2,9 +2,11 @@
 
 import gzip
 import hashlib
+import inspect
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ import pytest
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
-from t3d.tasks.benchmarks import PROMPT_KINDS, load_benchmark
+from t3d.tasks.benchmarks import BENCHMARKS, BenchmarkName, load_benchmark, option_users, own_options
 from t3d.tasks.gsm8k import Gsm8kTask
 from t3d.tasks.math500 import Math500Task
 from t3d.tasks.task import Task
@@ -103,9 +105,20 @@ def test_the_benchmarks_are_tasks_by_name(tmp_path):
     write_lines(tmp_path / "test.jsonl", GSM8K_ROWS)
     for name in ("gsm8k", "math500"):
         task = load_benchmark(name, tmp_path)
-        assert isinstance(task, Task) and task.name == name and PROMPT_KINDS[name] == "math"
+        assert isinstance(task, Task) and task.name == name and BENCHMARKS[name].prompt_kind == "math"
     with pytest.raises(InputError, match="task='gsm9k': not known"):
         load_benchmark("gsm9k")
+
+
+def test_one_table_says_what_belongs_to_which_benchmark():
+    assert tuple(BENCHMARKS) == get_args(BenchmarkName)
+    assert option_users()["unsafe_no_sandbox"] == ("mbpp", "humaneval")
+    values = {"grader": "legacy", "protocol": "sanitized", "data": "folder"}
+    assert own_options("gsm8k", values) == {"grader": "legacy"} and own_options("chain", values) == {}
+    for name, benchmark in BENCHMARKS.items():
+        arguments = inspect.signature(benchmark.task.__init__).parameters
+        shared = inspect.signature(benchmark.task.__mro__[1].__init__).parameters
+        assert set(benchmark.options) <= {*arguments, *shared}, name
 
 
 def test_a_verdict_shows_strict_and_flexible_extraction_side_by_side():

@@ -15,20 +15,12 @@ from t3d.evaluation.lm_eval.plugin import PROMPT_STYLE, SAMPLE_ID
 from t3d.problems.hub import HUB, benchmark_folder
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptStyle, released_prompt, user_turn
-from t3d.tasks.benchmarks import default_prompt_style, load_benchmark, prompt_kind
+from t3d.tasks.benchmarks import default_prompt_style, load_benchmark, own_options, prompt_kind
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import Task
 
 DATA_VARIABLE = "T3D_DATA"
 """Environment variable: the folder of the benchmarks' data, where ``--metadata data=FOLDER`` does not say."""
-
-_OPTIONS = {
-    "gsm8k": ("grader",),
-    "math500": ("grader",),
-    "mbpp": ("protocol", "unsafe_no_sandbox"),
-    "humaneval": ("unsafe_no_sandbox",),
-}
-"""Settings of a benchmark that ``--metadata`` may hold."""
 
 
 class T3dTask(ConfigurableTask):
@@ -77,7 +69,7 @@ def _task(name: str, metadata: Mapping[str, Any]) -> Task:
         fix = f"set {DATA_VARIABLE} or --metadata data=FOLDER, or data={HUB} to download them"
         raise InputError("data", None, f"{name} needs the folder with its data", fix)
     folder = benchmark_folder(name) if folder == HUB else folder
-    return load_benchmark(name, folder, **{key: metadata[key] for key in _OPTIONS[name] if key in metadata})
+    return load_benchmark(name, folder, **own_options(name, metadata))
 
 
 def _prompt(problem: Problem, name: str, style: PromptStyle) -> str:
