@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 MAX_SEED = 2**32 - 1
 """Of the generators that training seeds (numpy's takes 32 bits)."""
@@ -57,6 +60,28 @@ def require_seed(settings: object, name: str = "seed") -> None:
     value = getattr(settings, name)
     if not (isinstance(value, Integral) and 0 <= value <= MAX_SEED):
         raise InputError(name, value, f"not a whole number from 0 to {MAX_SEED}", "use for example 0")
+
+
+def require_choices(settings: object) -> None:
+    """Raise :class:`InputError` for the first Literal field (or Literal or None) with another value."""
+    for name, choices in _choices(type(settings)).items():
+        value = getattr(settings, name)
+        if value not in choices:
+            known = ", ".join(choice for choice in choices if choice is not None)
+            raise InputError(name, value, "not known", f"use one of {known}")
+
+
+@cache
+def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
+    """Choices by field, of the fields that have some."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, kind in get_type_hints(settings).items():
+        others = [argument for argument in get_args(kind) if argument is not NoneType]
+        if get_origin(kind) is Literal:
+            found[name] = get_args(kind)
+        elif len(others) == 1 and get_origin(others[0]) is Literal:
+            found[name] = (*get_args(others[0]), None)
+    return found
 
 
 def _is_finite(value: object) -> bool:

@@ -1,7 +1,9 @@
 """The error for input that a user can correct."""
 
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
@@ -10,6 +12,7 @@ from t3d.errors import (
     require_above_zero,
     require_at_least_zero,
     require_below_one,
+    require_choices,
     require_seed,
     require_unique_ids,
 )
@@ -47,3 +50,22 @@ def test_numbers_of_a_range_pass_and_all_else_is_named(require, right, wrong):
     for value in (*wrong, math.nan, math.inf, "1", None):
         with pytest.raises(InputError, match=f"seed={value!r}: not "):
             require(SimpleNamespace(seed=value), "seed")
+
+
+@dataclass
+class Shape:
+    """One field of choices, one with None among them, one of any value."""
+
+    form: Literal["disc", "square"] = "disc"
+    edge: Literal["thin", "bold"] | None = None
+    name: str | None = None
+
+
+def test_a_literal_field_takes_its_choices_and_all_else_is_named():
+    require_choices(Shape(form="square", edge="bold", name="any"))
+    with pytest.raises(InputError, match=r"form='cube': not known\. Fix: use one of disc, square"):
+        require_choices(Shape(form="cube"))
+    with pytest.raises(InputError, match=r"edge=\['thin'\]: not known\. Fix: use one of thin, bold"):
+        require_choices(Shape(edge=["thin"]))
+    with pytest.raises(InputError, match="form=None"):
+        require_choices(Shape(form=None))

@@ -1,9 +1,9 @@
 """How to decode: the block schedule, the transfer strategy and the sampling."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from t3d.errors import InputError, require_at_least_zero, require_positive
+from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive
 
 StaticRemasking = Literal["low_confidence_static", "sequential", "random"]
 """Strategies that commit exactly as many tokens as the schedule plans."""
@@ -45,16 +45,14 @@ class DecodeParams:
 
     def __post_init__(self) -> None:
         require_positive(self, "block_size", "steps_per_block", "max_new_tokens")
+        require_choices(self)
         require_at_least_zero(self, "temperature", "entropy_bound")
         fits, size = self.steps_per_block <= self.block_size, self.block_size
         too_many = f"exceeds block_size={size}, and each step commits at least one token"
-        strategies, kinds = get_args(Remasking), get_args(Confidence)
         is_threshold, is_int64 = 0 <= self.confidence_threshold <= 1, -(2**63) <= self.seed < 2**63
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
         for field, holds, problem, fix in (
             ("steps_per_block", fits, too_many, f"use at most steps_per_block={size}"),
-            ("remasking", self.remasking in strategies, "not known", f"use one of {', '.join(strategies)}"),
-            ("confidence", self.confidence in kinds, "not known", f"use one of {', '.join(kinds)}"),
             ("top_k", self.top_k >= 0, "negative", "use 0 (all) or a positive count"),
             ("top_p", 0 < self.top_p <= 1, "not in (0, 1]", "use 1 to keep all tokens"),
             ("confidence_threshold", is_threshold, "not in [0, 1]", "use for example 0.9"),

@@ -1,7 +1,6 @@
 """Settings of a distillation run."""
 
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from transformers import TrainingArguments
@@ -13,6 +12,7 @@ from t3d.errors import (
     require_above_zero,
     require_at_least_zero,
     require_below_one,
+    require_choices,
     require_positive,
     require_seed,
 )
@@ -196,30 +196,7 @@ class T3DConfig(TrainingArguments):
         require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
 
     def _check(self) -> None:
-        choices = {
-            "objective": Objective,
-            "loss_weighting": LossWeighting,
-            "loss_normaliser": LossNormaliser,
-            "log_ratio": Reduction,
-            "fake_source": FakeSource,
-            "path_weighting": PathWeighting,
-            "path_scope": PathScope,
-            "path_positions": PathPositions,
-            "path_reduction": Reduction,
-            "grid_origin": GridOrigin,
-            "state_source": StateSource,
-            "state_order": StateOrder,
-            "state_scope": StateScope,
-            "random_token_rule": RandomTokenRule,
-            "noise_refresh": NoiseRefresh,
-            "reference_choice": ReferenceChoice,
-            "reference_placement": Placement,
-            "attention": PackedAttention,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                fix = f"use one of {', '.join(get_args(allowed))}"
-                raise InputError(name, getattr(self, name), "not known", fix)
+        require_choices(self)
         self.mask_ratios = tuple(self.mask_ratios)
         if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
             raise InputError("mask_ratios", self.mask_ratios, "not all in (0, 1]", "use for example 1.0 0.5")

@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 import yaml
 
 from t3d.errors import InputError
+from t3d.field_types import fit, read_value, type_text
 from t3d.training.config import T3DConfig
-from t3d.training.field_types import fit, type_text
 
 _EIGHTHS = tuple(count / 8 for count in range(8, 0, -1))
 _PLAIN = {"path_weight": 0.0, "random_token_prob": 0.0}
@@ -104,7 +104,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise InputError("override", override, "not a setting of T3DConfig", fix)
         kind = _field_types()[name]
         try:
-            fields[name] = fit(yaml.safe_load(value), kind)
+            fields[name] = fit(read_value(value), kind)
         except (ValueError, yaml.YAMLError) as error:
             fix = f"write {name}= with {type_text(kind)}"
             raise InputError("override", override, f"{name} takes {type_text(kind)}", fix) from error

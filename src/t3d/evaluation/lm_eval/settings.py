@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_positive
+from t3d.field_types import fit, type_text
 from t3d.problems.prompt_styles import PromptStyle
 
 _OWN_KINDS: dict[str, Any] = {"device": str, "dtype": str, "prompt_style": PromptStyle}
@@ -18,7 +19,6 @@ _NEEDS_REMASKING = {
 }
 _LENGTH_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """The harness's names for one thing."""
-_NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +134,10 @@ def _batch_size(value: Any, maximum: Any) -> int:
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
-    """The value as this type or one of its literals; the harness makes floats of negative whole numbers."""
-    choices = get_args(kind)
-    if choices and value not in choices:
-        raise InputError(name, value, "not known", f"use one of {', '.join(choices)}")
-    kind = str if choices else kind
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    """The value as this type; the harness makes floats of negative whole numbers."""
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(name, value, f"not {_NOUNS[kind]}", f"give {_NOUNS[kind]}")
-    return value
+    try:
+        return fit(value, kind)
+    except ValueError as error:
+        raise InputError(name, value, f"not {type_text(kind)}", f"give {type_text(kind)}") from error
