@@ -484,13 +484,18 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, tmp_path, capsys)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("path", sorted(CELLS.glob("*.*.json")), ids=lambda path: path.name)
-def test_committed_cells_are_those_of_the_present_recipes(path, monkeypatch):
+def test_committed_cells_are_those_of_the_present_recipes(monkeypatch):
     """The command of each leads to its hash, and no default has changed since."""
     monkeypatch.setattr(suites, "load_suite", lambda name, data=None: MINI)
+    paths = sorted(CELLS.glob("*.*.json"))
+    assert paths
+    assert [path.name for path in paths if not is_of_present_recipe(path)] == []
+
+
+def is_of_present_recipe(path) -> bool:
     record = json.loads(path.read_text())
     command = tyro.cli(ReproduceCell, args=shlex.split(record["command"])[3:])
     suite, cell = command.spec()
     resolved = resolve_cell(suite, suite.budget(quick=command.quick), cell)
-    assert path.name.split(".")[-2] == record["config_hash"] == resolved.hash
-    assert differences(record["config"], resolved.full) == []
+    named = path.name.split(".")[-2] == record["config_hash"] == resolved.hash
+    return named and differences(record["config"], resolved.full) == []
