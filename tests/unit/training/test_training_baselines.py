@@ -12,7 +12,7 @@ import torch
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 LENGTHS = [(5, 7), (9, 11), (3, 25), (8, 16), (6, 2)]
 """Prompts that end inside a block, responses with a last block that is not full, padding on both sides."""
 
