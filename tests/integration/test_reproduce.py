@@ -25,6 +25,7 @@ from t3d.reproduce.recipes import cell_command
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.suites import MINI, Budget, MiniData
 from t3d.tasks.mini.suite import TASKS
+from t3d.work.kept import KeptLines
 from t3d.work.lock import locked
 from t3d.work.plan import differences
 
@@ -178,6 +179,54 @@ def test_a_run_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, mo
     assert {record["model"]["weights"] for record in ours.values()} == {
         record["model"]["weights"] for record in theirs.values()
     }
+
+
+@pytest.mark.parametrize("num_kept", [3, 7])
+def test_a_cut_cell_has_kept_as_many_responses_as_a_cut_eval_of_the_same(num_kept, tmp_path, monkeypatch):
+    """And goes on from them: no response is decoded twice."""
+    commands = {
+        "cell": ["reproduce", *ORIGINAL, "--settings", "B8-T4", "--limit", "8"],
+        "eval": [
+            "eval",
+            "--model",
+            "mini-small",
+            "--tasks",
+            "chain",
+            "--limit",
+            "8",
+            "--max-new-tokens",
+            "16",
+        ],
+    }
+    commands["eval"] += ["--block-size", "8", "--tokens-per-step", "4"]
+    real, calls = KeptLines.append, []
+
+    def append(self, row):
+        if "response" in row:
+            if len(calls) == num_kept:
+                raise KeyboardInterrupt
+            calls.append(row["id"])
+        real(self, row)
+
+    kept, texts = {}, {}
+    for name, command in commands.items():
+        line = [*command, "--output", str(tmp_path / name), "--device", "cpu"]
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(KeptLines, "append", append)
+            assert main(line) == 130
+        (file,) = (tmp_path / name).rglob("unfinished/*.jsonl")
+        kept[name] = file.read_text().count('"response"')
+        with monkeypatch.context() as patch:
+            decoded = []
+            patch.setattr(KeptLines, "append", lambda self, row, d=decoded: d.append(row) or real(self, row))
+            assert main(line) == 0
+        assert sum("response" in row for row in decoded) == 8 - num_kept
+        (samples,) = (tmp_path / name).rglob("samples.jsonl")
+        rows = [json.loads(line) for line in samples.read_text().splitlines()]
+        texts[name] = [(row["response"], row["correct"]) for row in rows]
+    assert kept == {"cell": num_kept, "eval": num_kept}
+    assert texts["cell"] == texts["eval"], "the same work"
 
 
 def test_the_command_of_a_cell_gives_its_numbers_again(whole, tmp_path):
