@@ -10,7 +10,6 @@ import time
 from collections import Counter
 
 import pytest
-from bare_package import BARE_T3D
 
 from t3d.errors import InputError
 from t3d.grading.math import MathGrader
@@ -116,7 +115,7 @@ def test_threads_share_a_bounded_number_of_workers():
 def test_workers_need_no_main_module_and_end_with_their_parent(tmp_path):
     """Under ``python -c``, where multiprocessing could not import the parent's main module."""
     script = (
-        f"{BARE_T3D}from t3d.grading.math_worker import MathWorkers\n"
+        "from t3d.grading.math_worker import MathWorkers\n"
         "workers = MathWorkers('math_verify', num_workers=1)\n"
         "print(workers.compare('2', '2'), workers.workers[0].pid)\n"
     )
@@ -128,7 +127,7 @@ def test_workers_need_no_main_module_and_end_with_their_parent(tmp_path):
 
 def test_a_killed_parent_leaves_no_worker_behind():
     script = (
-        f"{BARE_T3D}import os, signal\n"
+        "import os, signal\n"
         "from t3d.grading.math_worker import MathWorkers\n"
         "workers = MathWorkers('math_verify', num_workers=1)\n"
         "workers.compare('2', '2')\n"

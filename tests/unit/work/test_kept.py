@@ -8,7 +8,6 @@ import sys
 import zlib
 
 import pytest
-from bare_package import BARE_T3D
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,16 +16,13 @@ from t3d.work.kept import KeptLines, Product, claim, join
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
-HOLD = (
-    BARE_T3D
-    + """
+HOLD = """
 import sys, time
 from t3d.work.kept import claim
 with claim(sys.argv[1], {"count": 4}, "chunk-*"):
     print("held", flush=True)
     time.sleep(60)
 """
-)
 
 
 def names(folder):

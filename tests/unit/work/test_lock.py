@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from bare_package import BARE_T3D
 
 from t3d.work.lock import InUseError, locked
 
@@ -13,7 +12,7 @@ def test_a_lock_is_one_run_s_and_may_be_waited_for(tmp_path):
     path = tmp_path / "unit"
     with locked(path), pytest.raises(InUseError, match="another run is using it"), locked(path):
         pytest.fail("locked twice")
-    script = f"{BARE_T3D}import time; from pathlib import Path; from t3d.work.lock import locked\n"
+    script = "import sys, time; from pathlib import Path; from t3d.work.lock import locked\n"
     script += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(0.2)"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
