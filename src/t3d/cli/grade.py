@@ -7,7 +7,6 @@ from typing import Any
 from t3d.cli.config_file import write_config
 from t3d.cli.options import check_flags_are_used
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.grade_file import grade_to_file
 from t3d.grading.math_worker import GraderName
 from t3d.sandbox.sandbox import Limits
 from t3d.tasks.benchmarks import BENCHMARKS, BenchmarkName, load_benchmark, option_users, own_options
@@ -41,6 +40,8 @@ class Grade:
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.evaluation.grade_file import grade_to_file
+
         require_positive(self, "num_workers")
         if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
             raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
