@@ -78,7 +78,7 @@ def test_a_truncated_model(checkpoint, prompts, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"), [("rollout", "out.chunks"), ("eval", "out/cells"), ("train", "out/checkpoints")]
+    ("name", "folder"), [("rollout", "out.chunks"), ("eval", "out/unfinished"), ("train", "out/checkpoints")]
 )
 def test_a_second_run_in_the_same_output_is_refused(
     checkpoint, prompts, rolled, tmp_path, capsys, name, folder
