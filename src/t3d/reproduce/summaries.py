@@ -10,7 +10,7 @@ from typing import Any
 from t3d.evaluation.aup import accuracy_under_parallelism
 from t3d.evaluation.intervals import seeds_interval
 from t3d.reproduce.paired import paired_difference
-from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
+from t3d.reproduce.paper import METRICS, PAPER_TASKS, paper_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC_SETTINGS
 from t3d.reproduce.suite_data import shared_share
@@ -148,16 +148,16 @@ class Rows:
         """The mean of the paper's cells. None where our tasks are benchmarks that it does not all print, as
         means over different benchmarks say nothing side by side."""
         where = (self.demand.table, self.suite.teachers[self.demand.teacher], method)
-        tasks = self.suite.tasks if set(self.suite.tasks) <= set(BENCHMARKS) else None
+        tasks = self.suite.tasks if set(self.suite.tasks) <= set(PAPER_TASKS) else None
         names = GROUPS.get(setting) or (setting,)
-        means = [benchmark_mean(*where, name, metric, tasks=tasks) for name in names]
+        means = [paper_mean(*where, name, metric, tasks=tasks) for name in names]
         values = [value for value in means if value is not None]
         return mean(values) if len(values) == len(names) else None
 
 
 def is_part_of_the_benchmarks(suite: Suite) -> bool:
     """Whether our tasks are some, but not all, of the paper's; its averages are then no match for ours."""
-    return set(suite.tasks) < set(BENCHMARKS)
+    return set(suite.tasks) < set(PAPER_TASKS)
 
 
 def table_entries(suite: Suite, found: Sequence[tuple[Demand, Records]]) -> list[Entry]:
