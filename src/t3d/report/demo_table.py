@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from t3d.report.console import accuracy_cell
-from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
+from t3d.report.plots import FORWARDS, Bar, plot_lines
 
 _GROUPS = {
     "B4/B8 at TokPS 4": ("B4-T4", "B8-T4"),
@@ -142,16 +142,18 @@ def _gain_lines(summaries: Sequence[Mapping[str, Any]], task: str) -> Iterator[s
 def plot_summary(summary: Mapping[str, Any], path: Path) -> None:
     """Mean accuracy against tokens per forward, teacher and student."""
     curves = {
-        model: [
-            CurvePoint(
-                setting=setting,
-                tokens_per_forward=cell["tokens_per_forward"],
-                accuracy=cell["accuracy"]["mean"],
-                low=cell["ci95"]["mean"][0],
-                high=cell["ci95"]["mean"][1],
+        model: {
+            setting: (
+                found["tokens_per_forward"],
+                Bar(
+                    value=found["accuracy"]["mean"],
+                    low=found["ci95"]["mean"][0],
+                    high=found["ci95"]["mean"][1],
+                ),
             )
-            for setting, cell in settings.items()
-        ]
+            for setting, found in settings.items()
+        }
         for model, settings in summary["models"].items()
     }
-    plot_accuracy_per_forward(curves, path, f"Few-step decoding before and after {summary['method']}")
+    title = f"Few-step decoding before and after {summary['method']}"
+    plot_lines(curves, path, title, xlabel=FORWARDS, annotated=curves)
