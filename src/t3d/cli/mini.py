@@ -121,7 +121,7 @@ class MiniOracle:
 
 def oracle_table(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Table:
     """Oracle and models side by side, and how far the first model is above the oracle."""
-    from t3d.report.console import accuracy_cell
+    from t3d.report.console import accuracy_text
 
     table = Table(title="accuracy %, 95 % interval")
     names = ["oracle", *models]
@@ -132,7 +132,7 @@ def oracle_table(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Table
             table.add_section()
         accuracy = {name: 100 * row["num_correct"][name] / row["n"] for name in names}
         cells = [
-            accuracy_cell(
+            accuracy_text(
                 accuracy[name], [100 * x for x in wilson_interval(row["num_correct"][name], row["n"])]
             )
             for name in names

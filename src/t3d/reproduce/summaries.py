@@ -133,7 +133,7 @@ class Rows:
     def _paper(self, setting: str, task: str, metric: str) -> tuple[float | None, bool]:
         """The paper's number, and whether the paper prints it."""
         model, method = self.suite.teachers[self.demand.teacher], self.demand.student(0, None).name
-        if task != AVERAGE or not is_part_of_the_benchmarks(self.suite):
+        if task != AVERAGE or not has_only_some_tasks_of_the_paper(self.suite):
             value = printed(self.demand.table, model, method, setting, task, metric)
             if value is not None or task != AVERAGE:
                 return value, value is not None
@@ -155,7 +155,7 @@ class Rows:
         return mean(values) if len(values) == len(names) else None
 
 
-def is_part_of_the_benchmarks(suite: Suite) -> bool:
+def has_only_some_tasks_of_the_paper(suite: Suite) -> bool:
     """Whether our tasks are some, but not all, of the paper's; its averages are then no match for ours."""
     return set(suite.tasks) < set(PAPER_TASKS)
 
