@@ -85,8 +85,6 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 class PlanLine:
     """What is there and what is missing of one method and teacher."""
 
-    teacher: str
-    method: str
     num_students: int = 0
     """To be trained."""
     num_done: int = 0
@@ -101,6 +99,7 @@ class Plan:
     """All that a run takes, and how much of it is there."""
 
     lines: Mapping[tuple[str, str], PlanLine]
+    """By teacher and method."""
     num_rollouts: int
     """Sets of trajectories that are missing."""
     rollout_seconds: float
@@ -126,8 +125,7 @@ def make_plan(
     rollouts: dict[str, StudentSpec] = {}
     for cell, is_known in cells.items():
         student = cell.student
-        new = PlanLine(teacher=student.teacher, method=student.name)
-        line = lines.setdefault((student.teacher, student.name), new)
+        line = lines.setdefault((student.teacher, student.name), PlanLine())
         if is_known and find(cell) is not None:
             line.num_done += 1
             continue
