@@ -52,9 +52,8 @@ class Generate(ModelChoice, PromptChoice):
 
     def _problems(self) -> list[Problem]:
         if (self.prompt is None) == (self.prompts is None):
-            raise InputError(
-                "prompt", self.prompt, f"prompts={self.prompts!r}: give one of the two", "set one"
-            )
+            problem = f"prompts={self.prompts!r}: give one of the two"
+            raise InputError("prompt", self.prompt, problem, "set one")
         require_positive(self, "limit", "batch_size")
         if self.prompts is not None:
             return read_prompt_file(self.prompts)[: self.limit]
