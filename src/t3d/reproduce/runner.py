@@ -93,7 +93,10 @@ class Reproduction:
 
     def learning_rate(self, demand: Demand) -> float | None:
         """Of the grid; with ``quick`` and no finished grid its middle. None: original, or no choice yet."""
-        return None if demand.method == ORIGINAL else self._rate(demand.method)
+        if demand.method == ORIGINAL:
+            return None
+        rate = self.chosen_rate(demand.method)
+        return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
 
     def chosen_rate(self, method: str) -> float | None:
         """The best of a finished grid, whose choice all teachers take; of two equal ones the smaller."""
@@ -132,10 +135,6 @@ class Reproduction:
             rate = self.learning_rate(demand)
             cells |= dict.fromkeys(demand.cells(rate), rate is not None or demand.method == ORIGINAL)
         return cells
-
-    def _rate(self, method: str) -> float | None:
-        rate = self.chosen_rate(method)
-        return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
 
     def _scores(self, method: str) -> dict[float, float]:
         """Scores of the grid, always of the full budget. Those of a finished one stay what they are, and with

@@ -65,12 +65,10 @@ class Workshop:
         for split, seed in dict.fromkeys((cell.split, cell.student.seed) for cell in cells):
             for task in split_problems(self.suite, self._budget, split)[0]:
                 self._problems(task, split, seed)
-        trained = [cell.student for cell in cells if cell.student.method != ORIGINAL]
-        sources = [
-            (spec.seed, learns_solutions(spec.method)) for spec in trained if not self.student(spec).is_made
-        ]
-        for seed, is_solved in dict.fromkeys(sources):
-            self._training_problems(seed, is_solved=is_solved)
+        students = {cell.student: None for cell in cells if cell.student.method != ORIGINAL}
+        missing = [spec for spec in students if not self.student(spec).is_made]
+        for source in dict.fromkeys((spec.seed, learns_solutions(spec.method)) for spec in missing):
+            self._training_problems(*source)
 
     def make_cell(self, cell: CellSpec) -> dict[str, Any]:
         """Train the student if its weights are missing, evaluate it, and return the record of the cell."""
@@ -78,16 +76,11 @@ class Workshop:
         tasks, _ = split_problems(self.suite, self._budget, cell.split)
         resolved = resolve_cell(self.suite, self._budget, cell)
         evaluation = self._product("evaluations", resolved.hash, resolved)
+        problems = {task: self._problems(task, cell.split, cell.student.seed) for task in tasks}
         entries = self._pipeline.evaluate(
             evaluation,
             source,
-            [
-                PosedTask(
-                    task=self.suite.data.task(task),
-                    problems=self._problems(task, cell.split, cell.student.seed),
-                )
-                for task in tasks
-            ],
+            [PosedTask(task=self.suite.data.task(task), problems=problems[task]) for task in tasks],
             {name: evaluation_params(self.suite, cell, name) for name in cell.settings},
             samples_per_prompt=cell.samples_per_prompt,
             label=cell.label,
@@ -165,17 +158,16 @@ class Workshop:
             self._posed[key] = problems
         return self._posed[key]
 
-    def _training_problems(self, seed: int, *, is_solved: bool) -> list[Problem]:
+    def _training_problems(self, seed: int, is_solved: bool) -> list[Problem]:
         return self.suite.data.training_problems(self._budget.num_prompts, seed, solved=is_solved)
 
     def _make_records(self, spec: StudentSpec) -> None:
         records = self.records(spec)
-        if learns_solutions(spec.method) or records.is_made:
-            return
-        problems = self._training_problems(spec.seed, is_solved=False)
-        with locked(records.path):  # another process may just be making it
-            params = rollout_params(self.suite, spec.seed)
-            self._pipeline.roll_out(records, spec.teacher, problems, params)
+        if not (learns_solutions(spec.method) or records.is_made):
+            problems = self._training_problems(spec.seed, is_solved=False)
+            with locked(records.path):  # another process may just be making it
+                params = rollout_params(self.suite, spec.seed)
+                self._pipeline.roll_out(records, spec.teacher, problems, params)
 
     def _read_records(self, spec: StudentSpec) -> list[Trajectory]:
         if not learns_solutions(spec.method):
