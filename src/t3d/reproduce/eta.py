@@ -118,7 +118,7 @@ def make_plan(
     ``cells``: whether the learning rate is known; another one is one of the grid's, still to be chosen.
     ``find`` has the record of a finished cell, or None.
     """
-    suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
+    suite, budget = workshop.suite, workshop.budget
     main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
     lines: dict[tuple[str, str], PlanLine] = {}
     trained: set[StudentSpec] = set()
@@ -137,13 +137,14 @@ def make_plan(
         if student in trained or is_of_grid or student.method == ORIGINAL:
             continue
         trained.add(student)
-        if not is_known or not workshop.student(student).is_made:
-            line.num_students += 1
-            num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
-            line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
-            records = workshop.records(student)
-            if not learns_solutions(student.method) and not records.is_made:
-                rollouts[records.path.name] = student
+        if is_known and workshop.student(student).is_made:
+            continue
+        line.num_students += 1
+        num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
+        line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
+        records = workshop.records(student)
+        if not learns_solutions(student.method) and not records.is_made:
+            rollouts[records.path.name] = student
     # The teacher decodes its rollouts as it does the full-step setting.
     originals = [dataclasses.replace(main, teacher=student.teacher) for student in rollouts.values()]
     seconds = sum(speeds.seconds(original, "B4-T1", budget.num_prompts) for original in originals)

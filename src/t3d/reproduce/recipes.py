@@ -6,7 +6,7 @@ A *cell* is one student under one decoding setting on all tasks.
 import dataclasses
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,13 @@ def grid_cells(suite: Suite, method: str) -> list[CellSpec]:
         )
         for rate in suite.learning_rates
     ]
+
+
+def best_rate(rates: Sequence[float], scores: Mapping[float, float]) -> float | None:
+    """What a finished grid chooses, the smaller of two equal ones; None: some rate has no score."""
+    if any(rate not in scores for rate in rates):
+        return None
+    return max(scores, key=lambda rate: (scores[rate], -rate))
 
 
 def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:

@@ -17,6 +17,7 @@ from t3d.reproduce.recipes import (
     CellSpec,
     Demand,
     StudentSpec,
+    best_rate,
     demands,
     grid_cells,
     trained_methods,
@@ -99,11 +100,8 @@ class Reproduction:
         return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
 
     def chosen_rate(self, method: str) -> float | None:
-        """The best of a finished grid, whose choice all teachers take; of two equal ones the smaller."""
-        scores = self._scores(method)
-        if len(scores) < len(self.suite.learning_rates):
-            return None
-        return max(scores, key=lambda rate: (scores[rate], -rate))
+        """The best of a finished grid, whose choice all teachers take."""
+        return best_rate(self.suite.learning_rates, self._scores(method))
 
     def find(self, cell: CellSpec) -> dict[str, Any] | None:
         """The record of a finished cell."""

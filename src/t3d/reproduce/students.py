@@ -51,6 +51,7 @@ class Workshop:
 
     def __post_init__(self) -> None:
         suite = self.suite
+        self.budget = suite.budget(quick=self.quick)
         self._pipeline = Pipeline(device=suite.device, dtype=suite.dtype, batch_size=suite.batch_size)
 
     def check(self, cells: Sequence[CellSpec]) -> None:
@@ -63,7 +64,7 @@ class Workshop:
         for teacher in dict.fromkeys(cell.student.teacher for cell in cells):
             load_tokenizer(teacher)
         for split, seed in dict.fromkeys((cell.split, cell.student.seed) for cell in cells):
-            for task in split_problems(self.suite, self._budget, split)[0]:
+            for task in split_problems(self.suite, self.budget, split)[0]:
                 self._problems(task, split, seed)
         students = {cell.student: None for cell in cells if cell.student.method != ORIGINAL}
         missing = [spec for spec in students if not self.student(spec).is_made]
@@ -73,8 +74,8 @@ class Workshop:
     def make_cell(self, cell: CellSpec) -> dict[str, Any]:
         """Train the student if its weights are missing, evaluate it, and return the record of the cell."""
         source, training_seconds = self.make_student(cell.student)
-        tasks, _ = split_problems(self.suite, self._budget, cell.split)
-        resolved = resolve_cell(self.suite, self._budget, cell)
+        tasks, _ = split_problems(self.suite, self.budget, cell.split)
+        resolved = resolve_cell(self.suite, self.budget, cell)
         evaluation = self._product("evaluations", resolved.hash, resolved)
         problems = {task: self._problems(task, cell.split, cell.student.seed) for task in tasks}
         entries = self._pipeline.evaluate(
@@ -114,19 +115,19 @@ class Workshop:
         student = self.student(spec)
         if not student.is_made:
             self._make_records(spec)
-        config = training_config(self.suite, self._budget, spec, student.unfinished[0])
+        config = training_config(self.suite, self.budget, spec, student.unfinished[0])
         self._pipeline.train(student, spec.teacher, lambda: self._read_records(spec), config)
         return student.path, student.seconds
 
     def student(self, spec: StudentSpec) -> Product:
         """A student's weights, to be made or made; those of the original never are."""
-        resolved = resolve_student(self.suite, self._budget, spec)
+        resolved = resolve_student(self.suite, self.budget, spec)
         checkpoints = self.output / "checkpoints" / resolved.hash
         return self._product("students", resolved.hash, resolved, checkpoints)
 
     def records(self, spec: StudentSpec) -> Product:
         """The trajectories that a student learns from; real solutions are not kept."""
-        resolved = resolve_records(self.suite, self._budget, spec)
+        resolved = resolve_records(self.suite, self.budget, spec)
         chunks = self.output / "records" / f"{resolved.hash}.parquet.chunks"
         return self._product("records", f"{resolved.hash}.parquet", resolved, chunks)
 
@@ -140,15 +141,11 @@ class Workshop:
             added_later=ADDED_LATER,
         )
 
-    @property
-    def _budget(self) -> Budget:
-        return self.suite.budget(quick=self.quick)
-
     def _problems(self, task: str, split: str, seed: int) -> list[Problem]:
         """The problems of a task, posed and checked once."""
         key = (task, split, seed)
         if key not in self._posed:
-            _, limit = split_problems(self.suite, self._budget, split)
+            _, limit = split_problems(self.suite, self.budget, split)
             problems = self.suite.data.problems(task, split, limit, seed)
             if not problems:
                 problem, fix = f"no {split} problem of {task}", "put some into its data"
@@ -159,7 +156,7 @@ class Workshop:
         return self._posed[key]
 
     def _training_problems(self, seed: int, is_solved: bool) -> list[Problem]:
-        return self.suite.data.training_problems(self._budget.num_prompts, seed, solved=is_solved)
+        return self.suite.data.training_problems(self.budget.num_prompts, seed, solved=is_solved)
 
     def _make_records(self, spec: StudentSpec) -> None:
         records = self.records(spec)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from t3d.report.console import accuracy_text
 from t3d.report.markdown import markdown_table
 from t3d.reproduce.paper import INCONSISTENCIES, METRICS
-from t3d.reproduce.recipes import LAMBDAS, ORIGINAL
+from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, best_rate
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import (
@@ -75,8 +75,7 @@ def learning_rate_table(rates: Sequence[float], scores: Mapping[str, Mapping[flo
     """Validation accuracy by learning rate; the chosen one is bold. Only a complete grid makes a choice."""
     body = []
     for method, found in scores.items():
-        is_complete = all(rate in found for rate in rates)
-        best = max(found, key=lambda rate: (found[rate], -rate)) if is_complete else None
+        best = best_rate(rates, found)
         cells = [
             "-" if rate not in found else f"**{found[rate]:.1f}**" if rate == best else f"{found[rate]:.1f}"
             for rate in rates
