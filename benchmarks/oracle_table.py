@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 
 from t3d.evaluation.intervals import wilson_interval
-from t3d.report.console import accuracy_cell
+from t3d.report.console import accuracy_text
 
 GROUPS = (("B4-T1",), ("B8-T1",), ("B4-T2", "B8-T2"), ("B4-T4", "B8-T4"), ("B8-T8",), ("B4-dynamic",))
 HEADER = """# The oracle beside the bundled teachers
@@ -46,7 +46,7 @@ def main(path: str) -> None:
     for row in rows:
         percent = {name: 100 * row["num_correct"][name] / row["n"] for name in names}
         bounds = {name: wilson_interval(row["num_correct"][name], row["n"]) for name in names}
-        cells = [accuracy_cell(percent[name], [100 * bound for bound in bounds[name]]) for name in names]
+        cells = [accuracy_text(percent[name], [100 * bound for bound in bounds[name]]) for name in names]
         gap = percent[models[0]] - percent["oracle"]
         print(f"| {row['task']} | {row['setting']} | {' | '.join(cells)} | {gap:+.1f} |")
     print(f"\n## Means over the tasks\n\n| settings | {' | '.join(names)} |\n|---|{'---|' * len(names)}")

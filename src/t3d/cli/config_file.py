@@ -65,14 +65,11 @@ def _read_mapping(path: str) -> Mapping[str, Any]:
         mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         first_lines = " ".join(str(error).split())[:200]
-        raise InputError(
-            "config", path, f"not YAML ({first_lines})", "write one 'key: value' per line"
-        ) from error
-    if mapping is None:
-        return {}
-    if not isinstance(mapping, Mapping):
+        fix = "write one 'key: value' per line"
+        raise InputError("config", path, f"not YAML ({first_lines})", fix) from error
+    if not isinstance(mapping, Mapping | None):
         raise InputError("config", path, "not a mapping", "write one 'key: value' per line")
-    return mapping
+    return mapping or {}
 
 
 def _flags(path: str, key: str, value: Any) -> Sequence[str]:
@@ -85,6 +82,5 @@ def _flags(path: str, key: str, value: Any) -> Sequence[str]:
         return [flag, *map(str, value)]
     if isinstance(value, (str, int, float)):
         return [f"{flag}={value}"]
-    raise InputError(
-        key, value, f"not a plain value in {path}", "use a number, a text, true, false or a list"
-    )
+    fix = "use a number, a text, true, false or a list"
+    raise InputError(key, value, f"not a plain value in {path}", fix)

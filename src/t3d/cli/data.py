@@ -24,16 +24,9 @@ MAX_LISTED = 20
 """Problems that ``validate`` prints one by one."""
 MAX_NAMED = 3
 """Records that ``convert`` names per reason."""
-IMPORT_FLAGS = (
-    "block_size",
-    "steps_per_block",
-    "first_step",
-    "mask_token_id",
-    "stop_token_ids",
-    "task",
-    "teacher",
-)
-"""Flags of ``convert`` for what only foreign records leave open."""
+RECORD_FLAGS = ("steps_per_block", "first_step", "task", "teacher")
+IMPORT_FLAGS = ("block_size", *RECORD_FLAGS, "mask_token_id", "stop_token_ids")
+"""Flags of ``convert`` for what only foreign records leave open; the first group is taken as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +150,12 @@ class DataConvert:
         from t3d.models.loading import load_tokenizer
         from t3d.trajectory import write_trajectories
 
-        self._check_output()
+        if self.to_format != "d3llm" or self.output.endswith(".jsonl"):
+            check_output_file(self.output, self.input)
         loaded = None if self.model is None else load_tokenizer(self.model)
         if self.to_format != "t3d" and loaded is None:
-            raise InputError(
-                "model", None, f"{self.to_format} holds text, which needs a tokenizer", "set model"
-            )
+            problem = f"{self.to_format} holds text, which needs a tokenizer"
+            raise InputError("model", None, problem, "set model")
         trajectories, dropped = self._read(loaded)
         if self.to_format != "t3d" and loaded is not None:
             trajectories, unfit = split_for_export(trajectories, self.to_format, loaded.tokenizer)
@@ -187,11 +180,10 @@ class DataConvert:
 
         if self.from_format != "t3d":
             return import_file(self.input, self.from_format, self._import_settings(loaded))
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if item.name in IMPORT_FLAGS and value != item.default:
+        for name in IMPORT_FLAGS:
+            if getattr(self, name) != getattr(DataConvert, name):
                 problem = "records of from_format='t3d' say this themselves"
-                raise InputError(item.name, value, problem, "leave it out")
+                raise InputError(name, getattr(self, name), problem, "leave it out")
         return read_trajectories(self.input), []
 
     def _import_settings(self, loaded: "LoadedTokenizer | None") -> "ImportSettings":
@@ -217,15 +209,8 @@ class DataConvert:
             stop_token_ids=stop_token_ids,
             tokenizer=None if loaded is None else loaded.tokenizer,
             tokenizer_hash="" if loaded is None else loaded.tokenizer_hash,
-            steps_per_block=self.steps_per_block,
-            first_step=self.first_step,
-            task=self.task,
-            teacher=self.teacher,
+            **{name: getattr(self, name) for name in RECORD_FLAGS},
         )
-
-    def _check_output(self) -> None:
-        if self.to_format != "d3llm" or self.output.endswith(".jsonl"):
-            check_output_file(self.output, self.input)
 
 
 def _print_drops(dropped: "Sequence[Drop]") -> None:

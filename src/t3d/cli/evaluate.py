@@ -1,9 +1,9 @@
 """The command ``t3d eval``: accuracy and cost of a checkpoint, over tasks and decoding settings."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ from t3d.tasks.benchmarks import option_users, own_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
-from t3d.tasks.task import PosedTask
+from t3d.tasks.task import PosedTask, Task
 from t3d.work.kept import CHUNK_SIZE
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
@@ -106,10 +106,7 @@ class Eval(ModelChoice, PromptChoice):
         settings = self._settings()
         tasks = self._tasks()
         config = EvalConfig(
-            samples_per_prompt=self.samples_per_prompt,
-            latency_samples=self.latency_samples,
-            batch_size=self.batch_size,
-            chunk_size=self.chunk_size,
+            **{item.name: getattr(self, item.name) for item in dataclasses.fields(EvalConfig)}
         )
         entries = evaluate(self.load(), tasks, settings, self.output, config, report=resolved_config(self))
         write_config(self, Path(self.output) / "config.yaml")
@@ -119,21 +116,13 @@ class Eval(ModelChoice, PromptChoice):
     def _settings(self) -> dict[str, DecodeParams]:
         has_others = self.dynamic is not None or self.entropy_bound is not None
         counts = self.tokens_per_step if has_others else self.tokens_per_step or "1"
-        shared = DecodeParams(
-            remasking=self.remasking,
-            confidence=self.confidence,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.seed,
-        )
+        shared = ("remasking", "confidence", "temperature", "top_k", "top_p", "max_new_tokens", "seed")
         return decoding_settings(
             block_sizes=parse_list("block_size", self.block_size, int, "4,8"),
             tokens_per_step=parse_list("tokens_per_step", counts, int, "1,2,4"),
             dynamic=parse_list("dynamic", self.dynamic, float, "0.9,0.95"),
             entropy_bounds=parse_list("entropy_bound", self.entropy_bound, float, "0.1,0.2"),
-            shared=shared,
+            shared=DecodeParams(**{name: getattr(self, name) for name in shared}),
         )
 
     def _tasks(self) -> list[PosedTask]:
@@ -146,17 +135,11 @@ class Eval(ModelChoice, PromptChoice):
         if self.prompts is not None:
             if self.split != "test":
                 raise InputError("split", self.split, "a file of prompts has no splits", "leave it out")
-            task = PromptFileTask(self.prompts, grader=self.grader)
-            problems = task.problems(self.split, self.limit, self.problem_seed)
-            return [self.pose(task, "", problems)]
-        tasks = {name: named_task(name, self.data, "tasks", **self._options(name)) for name in names}
+            tasks: dict[str, Task] = {"": PromptFileTask(self.prompts, grader=self.grader)}
+        else:
+            given = {option: getattr(self, _FLAG_OF_OPTION.get(option, option)) for option in option_users()}
+            tasks = {name: named_task(name, self.data, "tasks", **own_options(name, given)) for name in names}
         return [
             self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
             for name, task in tasks.items()
         ]
-
-    def _options(self, name: str) -> dict[str, Any]:
-        """Settings of the task itself."""
-        return own_options(
-            name, {option: getattr(self, _FLAG_OF_OPTION.get(option, option)) for option in option_users()}
-        )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from t3d.cli.options import Flat, ModelChoice, PromptChoice
+from t3d.cli.options import Flat, ModelChoice, PromptChoice, check_one_source
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
@@ -51,10 +51,7 @@ class Generate(ModelChoice, PromptChoice):
                 print(completion.text)
 
     def _problems(self) -> list[Problem]:
-        if (self.prompt is None) == (self.prompts is None):
-            raise InputError(
-                "prompt", self.prompt, f"prompts={self.prompts!r}: give one of the two", "set one"
-            )
+        check_one_source("prompt", self.prompt, self.prompts)
         require_positive(self, "limit", "batch_size")
         if self.prompts is not None:
             return read_prompt_file(self.prompts)[: self.limit]

@@ -71,9 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _hide_loading_bars()
         command.run()
     except InputError as error:
-        Console(stderr=True, highlight=False).print(
-            f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True
-        )
+        text = f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}"
+        Console(stderr=True, highlight=False).print(text, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -100,20 +99,15 @@ def _split_name(arguments: list[str]) -> tuple[tuple[str, ...], list[str]]:
     return (), arguments
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
-
-
 def _expand_config(arguments: list[str], command: Any) -> list[str]:
     """Replace ``--config FILE`` by the file's flags, placed first so that the line's own win."""
     rest: list[str] = []
     flags: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
-        if argument == "--config":
-            flags += flags_from_file(next(remaining, ""), command)
-        elif argument.startswith("--config="):
-            flags += flags_from_file(argument.removeprefix("--config="), command)
+        name, is_joined, value = argument.partition("=")
+        if name == "--config":
+            flags += flags_from_file(value if is_joined else next(remaining, ""), command)
         else:
             rest.append(argument)
     return flags + rest

@@ -84,9 +84,8 @@ class MiniOracle:
             if choices is not None and not values:
                 raise InputError(field, values, "empty", f"use some of {', '.join(choices)}")
         if "oracle" in self.models:
-            raise InputError(
-                "models", "oracle", "the oracle is always shown", "leave it out, or write ./oracle"
-            )
+            fix = "leave it out, or write ./oracle"
+            raise InputError("models", "oracle", "the oracle is always shown", fix)
         if self.output is not None:
             check_output_file(self.output)
 
@@ -99,11 +98,8 @@ class MiniOracle:
         problems = task.problems("test", self.limit, self.problem_seed)
         settings = {name: SETTINGS[name] for name in self.settings}
         with Progress(f"oracle {task.name}", len(problems)) as progress:
-            found = {
-                "oracle": oracle_results(
-                    task, problems, settings, mini_tokenizer(), on_finish=progress.advance
-                )
-            }
+            right = oracle_results(task, problems, settings, mini_tokenizer(), on_finish=progress.advance)
+            found = {"oracle": right}
         posed, config = PosedTask(task=task, problems=problems), EvalConfig(batch_size=self.batch_size)
         for name, model in loaded.items():
             entries = evaluate(model, [posed], settings, config=config, label=f"{name} {task.name}")
@@ -121,7 +117,7 @@ class MiniOracle:
 
 def oracle_table(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Table:
     """Oracle and models side by side, and how far the first model is above the oracle."""
-    from t3d.report.console import accuracy_cell
+    from t3d.report.console import accuracy_text
 
     table = Table(title="accuracy %, 95 % interval")
     names = ["oracle", *models]
@@ -131,12 +127,8 @@ def oracle_table(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Table
         if row["setting"] == rows[0]["setting"]:
             table.add_section()
         accuracy = {name: 100 * row["num_correct"][name] / row["n"] for name in names}
-        cells = [
-            accuracy_cell(
-                accuracy[name], [100 * x for x in wilson_interval(row["num_correct"][name], row["n"])]
-            )
-            for name in names
-        ]
+        ends = {name: wilson_interval(row["num_correct"][name], row["n"]) for name in names}
+        texts = [accuracy_text(accuracy[name], [100 * end for end in ends[name]]) for name in names]
         gap = f"{accuracy[models[0]] - accuracy['oracle']:+.1f}" if models else ""
-        table.add_row(row["task"], row["setting"], *cells, gap)
+        table.add_row(row["task"], row["setting"], *texts, gap)
     return table

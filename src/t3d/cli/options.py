@@ -118,7 +118,7 @@ class ProblemChoice(PromptChoice):
 
 
 def check_one_source(field: str, value: str | None, prompts: str | None) -> None:
-    """Raise InputError unless either a task or a prompt file is given."""
+    """Raise InputError unless either this (tasks, or one question) or a prompt file is given."""
     if (value is None) == (prompts is None):
         problem = f"prompts={prompts!r}: give one of the two"
         raise InputError(field, value, problem, f"set {field} or prompts")

@@ -103,12 +103,8 @@ class ReproduceCell(SuiteChoice):
             learning_rate=self.learning_rate,
             overrides=tuple(parse_overrides(self.override).items()),
         )
-        cell = CellSpec(
-            student=student,
-            settings=self.settings,
-            split=self.split,
-            samples_per_prompt=self.samples_per_prompt,
-        )
+        how = {"split": self.split, "samples_per_prompt": self.samples_per_prompt}
+        cell = CellSpec(student=student, settings=self.settings, **how)
         if not self.settings:
             fix = f"use some of {', '.join(suite.settings)}"
             raise InputError("settings", self.settings, "empty", fix)
@@ -147,15 +143,10 @@ def plan_table(plan: "Plan", title: str) -> Table:
     table = Table(title=title)
     for name in ("teacher", "method", "cells done", "missing", "to train", "ETA"):
         table.add_column(name, justify="left" if name in ("teacher", "method") else "right")
-    for line in plan.lines.values():
-        table.add_row(
-            Path(line.teacher).name,
-            method_title(line.method),
-            str(line.num_done),
-            str(line.num_missing),
-            str(line.num_students),
-            duration(line.seconds) if line.seconds else "-",
-        )
+    for (teacher, method), line in plan.lines.items():
+        needed = duration(line.seconds) if line.seconds else "-"
+        counts = map(str, (line.num_done, line.num_missing, line.num_students))
+        table.add_row(Path(teacher).name, method_title(method), *counts, needed)
     if plan.num_rollouts:
         needed = duration(plan.rollout_seconds) if plan.rollout_seconds else "-"
         table.add_row("", "rollouts of the teachers", "", str(plan.num_rollouts), "", needed)

@@ -37,6 +37,9 @@ _FLAG_OF_FIELD = {
     "grader": "eval_grader",
 }
 """Flags under which settings and arguments of other names are given."""
+_SAME_NAMES = ("gradient_accumulation_steps", "learning_rate", "warmup_steps", "seed", "block_size")
+_SAME_NAMES += ("refresh_every", "reference_choice", "lora_rank", "max_length")
+"""Flags that are T3DConfig fields."""
 _EVALUATION_COUNTS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
 _EVALUATION_FLAGS = (*_EVALUATION_COUNTS, "eval_grader")
 
@@ -117,15 +120,9 @@ class Train(ModelChoice):
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
         loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
-        output = Path(self.output)
-        student = distil(
-            loaded,
-            trajectories,
-            config,
-            output / "student",
-            export_dtype=DTYPES[self.dtype],
-            evaluator=self._evaluator(loaded),
-        )
+        output, evaluator = Path(self.output), self._evaluator(loaded)
+        how = {"export_dtype": DTYPES[self.dtype], "evaluator": evaluator}
+        student = distil(loaded, trajectories, config, output / "student", **how)
         write_config(self, output / "config.yaml")
         print(f"student in {student}")
 
@@ -158,17 +155,9 @@ class Train(ModelChoice):
             "output_dir": str(Path(self.output) / "checkpoints"),
             "max_steps": self.num_optimizer_steps,
             "per_device_train_batch_size": self.batch_size // self.gradient_accumulation_steps,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "learning_rate": self.learning_rate,
-            "warmup_steps": self.warmup_steps,
             "save_steps": self.save_every,
             "save_total_limit": 2,
-            "seed": self.seed,
-            "block_size": self.block_size,
-            "refresh_every": self.refresh_every,
-            "reference_choice": self.reference_choice,
-            "lora_rank": self.lora_rank,
-            "max_length": self.max_length,
+            **{name: getattr(self, name) for name in _SAME_NAMES},
             "eval_strategy": "no" if self.eval_every is None else "steps",
             "eval_steps": self.eval_every,
             "report_to": list(self.report_to) or "none",
@@ -208,7 +197,7 @@ class Train(ModelChoice):
             raise InputError("reference_choice", self.reference_choice, problem, fix)
         else:
             for name in _EVALUATION_FLAGS:
-                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                if getattr(self, name) != getattr(Train, name):
                     fix = f"leave it out, or give --eval-every and held-out tasks, {example}"
                     raise InputError(name, getattr(self, name), "nothing is evaluated", fix)
 

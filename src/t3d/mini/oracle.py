@@ -10,7 +10,6 @@ distillation teaches. V vocabulary, Q query positions, N solutions, L response l
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,20 +103,16 @@ def oracle_results(
             text = token_text(tokenizer, completion.visible_ids)
             answers[name].append(dataclasses.replace(completion, text=text))
         on_finish()
-    return {
-        name: measure(
-            task, asked, params, partial(_give, answers[name]), KeptLines(fresh="response")
-        ).num_correct
-        for name, params in settings.items()
-    }
+    return {name: _num_correct(task, asked, params, answers[name]) for name, params in settings.items()}
 
 
-def _give(
-    answers: Sequence[Completion],
-    requests: Sequence[DecodeRequest],
-    on_finish: Callable[[Completion], None],
-) -> None:
-    """Answer all requests at once with what was decoded before."""
-    assert len(requests) == len(answers)
-    for completion in answers:
-        on_finish(completion)
+def _num_correct(
+    task: MiniTask, asked: Sequence[Asked], params: DecodeParams, answers: Sequence[Completion]
+) -> int:
+    def give(requests: Sequence[DecodeRequest], on_finish: Callable[[Completion], None]) -> None:
+        """Answer all requests at once with what was decoded before."""
+        assert len(requests) == len(answers)
+        for completion in answers:
+            on_finish(completion)
+
+    return measure(task, asked, params, give, KeptLines(fresh="response")).num_correct

@@ -140,7 +140,7 @@ def pretrain(config: PretrainConfig) -> Path:
             trainer.train_from(last)
             seconds = time.perf_counter() - started
             stage = {"plan": plan, "seconds": seconds, "resumed": last is not None, "versions": versions()}
-            _export(trainer, tokenizer, config, stage)
+            _export(trainer, output / "teacher", config.start_from, stage)
     return output / "teacher"
 
 
@@ -165,24 +165,20 @@ def _is_finished(teacher: Path, plan: dict[str, Any]) -> bool:
     return True
 
 
-def _export(
-    trainer: PretrainTrainer,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PretrainConfig,
-    stage: dict[str, Any],
-) -> None:
-    model = trainer.model
+def _export(trainer: PretrainTrainer, folder: Path, start: str | None, stage: dict[str, Any]) -> None:
+    """Write the SDAR checkpoint folder, with tokenizer, stop ids, card and log."""
+    model, tokenizer = trainer.model, trainer.processing_class
     assert isinstance(model, SDARForCausalLM)
-    stages, log = (
-        ([], [])
-        if config.start_from is None
-        else read_stages(BUNDLED_MODELS.get(config.start_from, config.start_from))
-    )
-    number = len(stages) + 1
-    log += [{"stage": number, **entry} for entry in trainer.state.log_history]
-    with atomic_folder(Path(config.output) / "teacher") as folder:
-        save_teacher(model, tokenizer, folder)
-        write_model_card(folder, [*stages, stage], log)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    stages, log = ([], []) if start is None else read_stages(BUNDLED_MODELS.get(start, start))
+    log += [{"stage": len(stages) + 1, **entry} for entry in trainer.state.log_history]
+    stops = [*token_ids(tokenizer, TURN_END), *token_ids(tokenizer, END_OF_TEXT)]
+    model.config.use_cache = True  # the Trainer turned it off
+    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
+    with atomic_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        write_model_card(partial, [*stages, stage], log)
 
 
 def _build_trainer(
@@ -231,12 +227,3 @@ def _load_start(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> S
         fix = "give that teacher's sizes (see its pretrain.json)"
         raise InputError("start_from", config.start_from, "its network has other sizes", fix)
     return loaded.model
-
-
-def save_teacher(model: SDARForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write an SDAR checkpoint folder with tokenizer and stop ids."""
-    stops = [*token_ids(tokenizer, TURN_END), *token_ids(tokenizer, END_OF_TEXT)]
-    model.config.use_cache = True  # the Trainer turned it off
-    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -10,6 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from t3d.report.markdown import markdown_table
+
 Rows = list[list[str]]
 
 
@@ -38,7 +40,8 @@ def comparison_markdown(summary: Mapping[str, Any]) -> str:
     parts = ["# Comparison, prompt by prompt"]
     for a, b, cells in _by_pair(summary):
         parts.append(f"{a}: `{summary['evaluations'][a]}`, {b}: `{summary['evaluations'][b]}`")
-        parts += [_grid(difference_rows(summary, a, b, cells)), _grid(verdict_rows(a, b, cells))]
+        for header, *body in (difference_rows(summary, a, b, cells), verdict_rows(a, b, cells)):
+            parts.append(markdown_table(header, body))
     parts.append(
         "Differences in points with 95 % intervals: Tango's score interval for paired proportions. Ratios of "
         "cost are the second's mean by the first's."
@@ -53,36 +56,14 @@ def comparison_markdown(summary: Mapping[str, Any]) -> str:
 
 def difference_rows(summary: Mapping[str, Any], a: str, b: str, cells: Sequence[Mapping[str, Any]]) -> Rows:
     """Header and rows: accuracies, difference, p-value; Holm's where there are several tests."""
-    num_tests = len(summary["cells"])
-    means = [mean for mean in summary["means"] if (mean["a"], mean["b"]) == (a, b)]
-    rows = [
-        [
-            "task",
-            "setting",
-            "n",
-            f"{a} %",
-            f"{b} %",
-            f"{b} - {a} [95 %]",
-            "p (Holm)" if num_tests > 1 else "p",
-        ]
-    ]
+    p_value = "p (Holm)" if len(summary["cells"]) > 1 else "p"
+    rows = [["task", "setting", "n", f"{a} %", f"{b} %", f"{b} - {a} [95 %]", p_value]]
     for cell in cells:
-        rows.append(
-            [
-                _name(cell["task"]),
-                _settings(cell),
-                str(cell["n"]),
-                f"{cell['accuracy_a']:.1f}",
-                f"{cell['accuracy_b']:.1f}",
-                _difference(cell),
-                _p_value(cell["p_holm"]),
-            ]
-        )
-    for mean in means:
-        accuracies = [f"{mean['accuracy_a']:.1f}", f"{mean['accuracy_b']:.1f}"]
-        rows.append(
-            [f"mean of {len(mean['tasks'])}", _settings(mean), "", *accuracies, _difference(mean), ""]
-        )
+        place = [_name(cell["task"]), _settings(cell), str(cell["n"])]
+        rows.append([*place, *_accuracies(cell), _p_value(cell["p_holm"])])
+    for mean in summary["means"]:
+        if (mean["a"], mean["b"]) == (a, b):
+            rows.append([f"mean of {len(mean['tasks'])}", _settings(mean), "", *_accuracies(mean), ""])
     return rows
 
 
@@ -113,10 +94,11 @@ def _settings(cell: Mapping[str, Any]) -> str:
     return "/".join(names)
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    """``+1.2 [-0.3, +2.7]``, points."""
+def _accuracies(row: Mapping[str, Any]) -> list[str]:
+    """Of both sides, and their difference in points: ``+1.2 [-0.3, +2.7]``."""
     low, high = row["ci95"]
-    return f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    difference = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return [f"{row['accuracy_a']:.1f}", f"{row['accuracy_b']:.1f}", difference]
 
 
 def _p_value(value: float) -> str:
@@ -130,8 +112,3 @@ def _table(rows: Rows) -> Table:
     for row in rows[1:]:
         table.add_row(*map(Text, row))
     return table
-
-
-def _grid(rows: Rows) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -14,7 +14,7 @@ from t3d.problems.prompts import token_text
 _STEP_COLOURS = ("red", "dark_orange", "yellow", "green", "cyan", "blue", "magenta", "bright_black")
 
 
-def accuracy_cell(accuracy: float, interval: Sequence[float]) -> str:
+def accuracy_text(accuracy: float, interval: Sequence[float]) -> str:
     """``73.2 [69.2, 76.9]``, percent."""
     return f"{accuracy:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
@@ -33,7 +33,7 @@ def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
         table.add_row(
             entry["task"],
             entry["setting"],
-            accuracy_cell(entry["accuracy"], entry["ci95"]),
+            accuracy_text(entry["accuracy"], entry["ci95"]),
             f"{entry['tokens_per_step']:.2f}",
             f"{entry['tokens_per_forward']:.2f}",
             f"{entry['tokens_per_second']:.0f}",

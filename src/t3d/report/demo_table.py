@@ -7,12 +7,13 @@ the mean over the tasks, then one row per task.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.table import Table
 
-from t3d.report.console import accuracy_cell
-from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
+from t3d.report.console import accuracy_text
+from t3d.report.markdown import markdown_table
+from t3d.report.plots import FORWARDS, Bar, plot_lines
 
 _GROUPS = {
     "B4/B8 at TokPS 4": ("B4-T4", "B8-T4"),
@@ -32,39 +33,20 @@ bundled teacher is the same. Accuracy in percent on {n} held-out prompts per cel
 temperature 0.1, 95 % intervals; a setting's first row is the mean over the tasks. `B8-T4`: blocks of 8, four
 tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF: tokens per forward of a
 request; its prompt and its commits ride in these forwards.
-{versions}
-"""
+{versions}"""
 
 
-class Row(NamedTuple):
-    """Teacher and student in one setting, on one task or on the mean over all."""
-
-    setting: str
-    task: str
-    """``mean`` or the name of a task."""
-    tokens_per_forward: float
-    """The student's."""
-    teacher: str
-    student: str
-    gain: float
-
-
-def demo_rows(summary: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of the comparison; a demo of one task has the mean only."""
+def demo_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Setting, task (``mean`` first), and the texts beside them: the student's tokens per forward, teacher,
+    student, and the gain in points."""
     teacher, student = summary["models"]["teacher"], summary["models"]["student"]
     for setting, before in teacher.items():
         after = student[setting]
-        for task in before["accuracy"] if len(before["accuracy"]) > 2 else ("mean",):
-            yield Row(
-                setting=setting,
-                task=task,
-                tokens_per_forward=after["tokens_per_forward"]
-                if task == "mean"
-                else after["tokens_per_forward_by_task"][task],
-                teacher=accuracy_cell(before["accuracy"][task], before["ci95"][task]),
-                student=accuracy_cell(after["accuracy"][task], after["ci95"][task]),
-                gain=after["accuracy"][task] - before["accuracy"][task],
-            )
+        forwards = {"mean": after["tokens_per_forward"], **after["tokens_per_forward_by_task"]}
+        for task in before["accuracy"]:
+            both = [accuracy_text(found["accuracy"][task], found["ci95"][task]) for found in (before, after)]
+            gain = after["accuracy"][task] - before["accuracy"][task]
+            yield setting, task, [f"{forwards[task]:.2f}", *both, f"{gain:+.1f}"]
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -72,86 +54,70 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['method']}, seed {summary['seed']}: accuracy %, 95 % interval")
     for name in ("setting", "TPF", "teacher", "student", "gain"):
         table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
-    for row in demo_rows(summary):
-        is_mean = row.task == "mean"
-        if is_mean:
+    for setting, task, texts in demo_rows(summary):
+        if task == "mean":
             table.add_section()
-        table.add_row(
-            row.setting if is_mean else f"  {row.task}",
-            f"{row.tokens_per_forward:.2f}",
-            row.teacher,
-            row.student,
-            f"{row.gain:+.1f}",
-            style=None if is_mean else "dim",
-        )
+            table.add_row(setting, *texts)
+        else:
+            table.add_row(f"  {task}", *texts, style="dim")
     return table
 
 
 def markdown_report(summaries: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> str:
     """Report of runs with different seeds, one after the other."""
-    cells = next(iter(summaries[0]["models"]["teacher"].values()))
-    tasks = [name for name in cells["accuracy"] if name != "mean"]
+    measured = next(iter(summaries[0]["models"]["teacher"].values()))
+    tasks = [name for name in measured["accuracy"] if name != "mean"]
     seeds = [str(summary["seed"]) for summary in summaries]
-    lines = [
-        _HEADER.format(
-            num_runs=len(summaries),
-            seeds=" ".join(seeds),
-            folders=" ".join(folders),
-            n=cells["n"] // len(tasks),
-            tasks=", ".join(tasks),
-            versions=", ".join(f"{name} {number}" for name, number in summaries[0]["versions"].items()) + ".",
-        ),
-        "## Student minus teacher\n",
-        f"| points | {' | '.join(f'seed {seed}' for seed in seeds)} |",
-        f"|---|{'---|' * len(summaries)}",
-    ]
-    for task in cells["accuracy"] if len(tasks) > 1 else ("mean",):
-        lines += _gain_lines(summaries, task)
+    header = _HEADER.format(
+        num_runs=len(summaries),
+        seeds=" ".join(seeds),
+        folders=" ".join(folders),
+        n=measured["n"] // len(tasks),
+        tasks=", ".join(tasks),
+        versions=", ".join(f"{name} {number}" for name, number in summaries[0]["versions"].items()) + ".",
+    )
+    gains = [row for task in measured["accuracy"] for row in _gain_rows(summaries, task)]
+    parts = [header, "## Student minus teacher"]
+    parts.append(markdown_table(["points", *(f"seed {seed}" for seed in seeds)], gains))
     for summary in summaries:
-        title = f"## Seed {summary['seed']}, {summary['method']}, {summary['seconds']['total']:.0f} seconds"
-        lines += [
-            "",
-            title,
-            "",
-            "| setting | TPF | teacher | student | difference |",
-            "|---|---|---|---|---|",
+        seconds = summary["seconds"]
+        parts.append(f"## Seed {summary['seed']}, {summary['method']}, {seconds['total']:.0f} seconds")
+        rows = [
+            [f"**{setting}**" if task == "mean" else task, *texts]
+            for setting, task, texts in demo_rows(summary)
         ]
-        for row in demo_rows(summary):
-            name = f"**{row.setting}**" if row.task == "mean" else row.task
-            numbers = f"{row.tokens_per_forward:.2f} | {row.teacher} | {row.student} | {row.gain:+.1f}"
-            lines.append(f"| {name} | {numbers} |")
-        times = ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items())
-        lines += ["", f"Seconds: {times}."]
-    return "\n".join(lines)
+        parts.append(markdown_table(["setting", "TPF", "teacher", "student", "difference"], rows))
+        parts.append(f"Seconds: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}.")
+    return "\n\n".join(parts)
 
 
-def _gain_lines(summaries: Sequence[Mapping[str, Any]], task: str) -> Iterator[str]:
+def _gain_rows(summaries: Sequence[Mapping[str, Any]], task: str) -> Iterator[list[str]]:
     def accuracy(summary: Mapping[str, Any], model: str, settings: Sequence[str]) -> float:
         return mean(summary["models"][model][setting]["accuracy"][task] for setting in settings)
 
     for name, settings in _GROUPS.items():
         gains = [accuracy(s, "student", settings) - accuracy(s, "teacher", settings) for s in summaries]
-        yield f"| {task}: {name} | {' | '.join(f'{gain:+.1f}' for gain in gains)} |"
-    kept = []
-    for summary in summaries:
-        before, after = (accuracy(summary, model, ("B4-T1",)) for model in ("teacher", "student"))
-        kept.append(f"{100 * after / before:.1f}" if before else "-")
-    yield f"| {task}: B4-T1 kept, % of the teacher's | {' | '.join(kept)} |"
+        yield [f"{task}: {name}", *(f"{gain:+.1f}" for gain in gains)]
+    both = [[accuracy(s, model, ("B4-T1",)) for model in ("teacher", "student")] for s in summaries]
+    kept = [f"{100 * after / before:.1f}" if before else "-" for before, after in both]
+    yield [f"{task}: B4-T1 kept, % of the teacher's", *kept]
 
 
 def plot_summary(summary: Mapping[str, Any], path: Path) -> None:
     """Mean accuracy against tokens per forward, teacher and student."""
     curves = {
-        model: [
-            CurvePoint(
-                setting=setting,
-                tokens_per_forward=cell["tokens_per_forward"],
-                accuracy=cell["accuracy"]["mean"],
-                low=cell["ci95"]["mean"][0],
-                high=cell["ci95"]["mean"][1],
+        model: {
+            setting: (
+                found["tokens_per_forward"],
+                Bar(
+                    value=found["accuracy"]["mean"],
+                    low=found["ci95"]["mean"][0],
+                    high=found["ci95"]["mean"][1],
+                ),
             )
-            for setting, cell in settings.items()
-        ]
+            for setting, found in settings.items()
+        }
         for model, settings in summary["models"].items()
     }
-    plot_accuracy_per_forward(curves, path, f"Few-step decoding before and after {summary['method']}")
+    title = f"Few-step decoding before and after {summary['method']}"
+    plot_lines(curves, path, title, xlabel=FORWARDS, annotated=curves)

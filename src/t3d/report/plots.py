@@ -1,4 +1,4 @@
-"""Plots of results."""
+"""Plots of accuracies with their 95 % intervals, as PNG: bars by method, and lines over a quantity."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,8 @@ from matplotlib.figure import Figure
 
 from t3d.work.files import atomic_file
 
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """One decoding setting of one model; percent."""
-
-    setting: str
-    tokens_per_forward: float
-    accuracy: float
-    low: float
-    high: float
-
-
+FORWARDS = "tokens per forward (commits counted)"
+"""Label of the axis of few-step decoding."""
 _STYLES = (
     ("o--", (6, -10)),
     ("s-", (4, 6)),
@@ -30,35 +20,82 @@ _STYLES = (
     ("P-", (4, 6)),
     ("X-.", (4, 6)),
 )
-"""Line and where its labels stand, of one curve after the other."""
+"""Line and where its labels stand, of one line after the other."""
 
 
-def plot_accuracy_per_forward(
-    curves: Mapping[str, Sequence[CurvePoint]],
-    path: str | Path,
-    title: str,
-    *,
-    annotated: Collection[str] | None = None,
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A value with its 95 % interval; percent."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Below and above; rounding may put an end a hair inside the value."""
+        return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
+
+
+Points = Mapping[str, tuple[float, Bar]]
+"""By name, such as that of a decoding setting: place on the horizontal axis, and accuracy there."""
+
+
+def plot_bars(
+    groups: Mapping[str, Mapping[str, Bar]], path: str | Path, title: str, *, baseline: str
 ) -> None:
-    """Accuracy against tokens per forward, one curve per model, with 95 % intervals, as PNG.
+    """A horizontal bar per method and group; ``groups`` maps group and method to a bar.
 
-    ``annotated`` are the models whose settings are named beside their points; None: all.
+    A dashed line per group stands at the ``baseline`` method, so that what is lost or gained is seen.
+    """
+    methods = list(dict.fromkeys(method for bars in groups.values() for method in bars))
+    height = 0.8 / len(groups)
+    figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(methods) * len(groups) ** 0.7), layout="constrained")
+    axes = figure.add_subplot()
+    for index, (group, bars) in enumerate(groups.items()):
+        places = [methods.index(method) + (index - (len(groups) - 1) / 2) * height for method in bars]
+        values, errors = [bar.value for bar in bars.values()], _errors(list(bars.values()))
+        drawn = axes.barh(places, values, height, xerr=errors, capsize=2, color=f"C{index}", label=group)
+        axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=7)
+        if baseline in bars:
+            axes.axvline(bars[baseline].value, color=f"C{index}", linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(methods)), methods)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 112), xlabel="accuracy (%)", title=title)
+    axes.set_axisbelow(True)
+    if len(groups) > 1:
+        figure.legend(loc="outside lower center", ncols=len(groups), fontsize=8)
+    _save(figure, path)
+
+
+def plot_lines(
+    lines: Mapping[str, Points], path: str | Path, title: str, *, xlabel: str, annotated: Collection[str] = ()
+) -> None:
+    """A line per name through its points, from left to right.
+
+    ``annotated`` are the lines whose points' names stand beside them.
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    for (style, label_offset), (name, curve) in zip(cycle(_STYLES), curves.items(), strict=False):
-        points = sorted(curve, key=lambda point: point.tokens_per_forward)
-        # Rounding may put an interval's end a hair inside its own point.
-        errors = [[max(0.0, bar) for bar in (p.accuracy - p.low, p.high - p.accuracy)] for p in points]
-        x, y = [p.tokens_per_forward for p in points], [p.accuracy for p in points]
-        axes.errorbar(x, y, yerr=list(zip(*errors, strict=True)), fmt=style, capsize=3, label=name)
-        for point in points if annotated is None or name in annotated else ():
-            where = (point.tokens_per_forward, point.accuracy)
-            axes.annotate(point.setting, where, textcoords="offset points", xytext=label_offset, fontsize=7)
-    axes.set(
-        xlabel="tokens per forward (commits counted)", ylabel="accuracy (%)", ylim=(-2, 104), title=title
-    )
-    axes.grid(alpha=0.3)
+    for (style, label_offset), (line, named) in zip(cycle(_STYLES), lines.items(), strict=False):
+        points = sorted(named.items(), key=lambda item: item[1][0])
+        places, bars = [place for _, (place, _) in points], [bar for _, (_, bar) in points]
+        values = [bar.value for bar in bars]
+        axes.errorbar(places, values, yerr=_errors(bars), fmt=style, capsize=3, label=line)
+        for name, (place, bar) in points if line in annotated else ():
+            where = (place, bar.value)
+            axes.annotate(name, where, textcoords="offset points", xytext=label_offset, fontsize=7)
+    axes.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 104), title=title)
     axes.legend()
+    _save(figure, path)
+
+
+def _errors(bars: Sequence[Bar]) -> list[tuple[float, ...]]:
+    """Of all bars below, and of all above."""
+    return list(zip(*(bar.errors for bar in bars), strict=True))
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    figure.axes[0].grid(alpha=0.3)
     with atomic_file(path) as partial:
         figure.savefig(partial, format="png", dpi=150)

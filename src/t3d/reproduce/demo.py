@@ -96,7 +96,8 @@ class _Demo:
         params = DecodeParams(
             max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
         )
-        self.pipeline.roll_out(rollouts, source, _problems_of_round(config, number), params)
+        problems = [problem for task in TASKS for problem in _training_problems(task, config)[number - 1]]
+        self.pipeline.roll_out(rollouts, source, problems, params)
         checkpoints = self.output / f"checkpoints-{number}"
         student = self.output / ("student" if number == config.num_rounds else f"student-{number}")
         training = self._stage("train", f"train-{number}", student, checkpoints)
@@ -121,30 +122,20 @@ def _plan(config: DemoConfig, teacher: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_counts(config: DemoConfig) -> None:
     """Raise InputError if a task has too few problems, before any work is done."""
-    for name, value, draw in (
-        ("num_prompts", config.num_prompts, _training_problems),
-        ("limit", config.limit, _test_problems),
-    ):
+    for name, draw in (("num_prompts", _training_problems), ("limit", _test_problems)):
         try:
             for task in TASKS:
                 draw(task, config)
         except InputError as error:
-            raise InputError(name, value, error.problem, f"lower {name}: {error.fix} per task") from error
+            fix = f"lower {name}: {error.fix} per task"
+            raise InputError(name, getattr(config, name), error.problem, fix) from error
 
 
-def _training_problems(task: str, config: DemoConfig) -> list[Problem]:
-    """A task's problems of all rounds; those of one round lie side by side."""
-    return TASKS[task].problems("train", _num_per_round(config) * config.num_rounds, config.seed)
-
-
-def _problems_of_round(config: DemoConfig, number: int) -> list[Problem]:
-    part = slice((number - 1) * _num_per_round(config), number * _num_per_round(config))
-    return [problem for task in TASKS for problem in _training_problems(task, config)[part]]
-
-
-def _num_per_round(config: DemoConfig) -> int:
-    """Training problems of each task in a round."""
-    return -(-config.num_prompts // len(TASKS))
+def _training_problems(task: str, config: DemoConfig) -> list[list[Problem]]:
+    """A task's problems by round."""
+    share = -(-config.num_prompts // len(TASKS))
+    problems = TASKS[task].problems("train", share * config.num_rounds, config.seed)
+    return [problems[start : start + share] for start in range(0, len(problems), share)]
 
 
 def _test_problems(task: str, config: DemoConfig) -> list[Problem]:
@@ -153,8 +144,7 @@ def _test_problems(task: str, config: DemoConfig) -> list[Problem]:
 
 def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
     # A preset that says something else, as naive_td's none at all, wins.
-    fields: dict[str, Any] = {"random_token_prob": config.random_token_prob}
-    fields |= preset_fields(config.method)
+    fields: dict[str, Any] = {"random_token_prob": config.random_token_prob} | preset_fields(config.method)
     return T3DConfig(
         output_dir=str(checkpoints),
         max_steps=config.num_optimizer_steps,
@@ -179,18 +169,17 @@ def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _over_tasks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    tasks = [entry["task"] for entry in entries]
-    counts = [entry["n"] for entry in entries]
-    accuracies = [entry["num_correct"] / entry["n"] for entry in entries]
-    intervals = [wilson_interval(entry["num_correct"], entry["n"]) for entry in entries]
+    counts = {entry["task"]: entry["n"] for entry in entries}
+    accuracies = {entry["task"]: entry["num_correct"] / entry["n"] for entry in entries}
+    intervals = {"mean": mean_interval(list(accuracies.values()), list(counts.values()))}
+    intervals |= {entry["task"]: wilson_interval(entry["num_correct"], entry["n"]) for entry in entries}
     num_tasks = len(entries)
     return {
-        "accuracy": {"mean": 100 * sum(accuracies) / num_tasks}
-        | {task: 100 * accuracy for task, accuracy in zip(tasks, accuracies, strict=True)},
-        "ci95": {"mean": [100 * bound for bound in mean_interval(accuracies, counts)]}
-        | {task: [100 * bound for bound in ends] for task, ends in zip(tasks, intervals, strict=True)},
+        "accuracy": {"mean": 100 * sum(accuracies.values()) / num_tasks}
+        | {task: 100 * accuracy for task, accuracy in accuracies.items()},
+        "ci95": {task: [100 * bound for bound in ends] for task, ends in intervals.items()},
         "tokens_per_step": sum(entry["tokens_per_step"] for entry in entries) / num_tasks,
         "tokens_per_forward": sum(entry["tokens_per_forward"] for entry in entries) / num_tasks,
         "tokens_per_forward_by_task": {entry["task"]: entry["tokens_per_forward"] for entry in entries},
-        "n": sum(counts),
+        "n": sum(counts.values()),
     }

@@ -85,8 +85,6 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 class PlanLine:
     """What is there and what is missing of one method and teacher."""
 
-    teacher: str
-    method: str
     num_students: int = 0
     """To be trained."""
     num_done: int = 0
@@ -101,6 +99,7 @@ class Plan:
     """All that a run takes, and how much of it is there."""
 
     lines: Mapping[tuple[str, str], PlanLine]
+    """By teacher and method."""
     num_rollouts: int
     """Sets of trajectories that are missing."""
     rollout_seconds: float
@@ -119,15 +118,14 @@ def make_plan(
     ``cells``: whether the learning rate is known; another one is one of the grid's, still to be chosen.
     ``find`` has the record of a finished cell, or None.
     """
-    suite, budget = workshop.suite, workshop.suite.budget(quick=workshop.quick)
+    suite, budget = workshop.suite, workshop.budget
     main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
     lines: dict[tuple[str, str], PlanLine] = {}
     trained: set[StudentSpec] = set()
     rollouts: dict[str, StudentSpec] = {}
     for cell, is_known in cells.items():
         student = cell.student
-        new = PlanLine(teacher=student.teacher, method=student.name)
-        line = lines.setdefault((student.teacher, student.name), new)
+        line = lines.setdefault((student.teacher, student.name), PlanLine())
         if is_known and find(cell) is not None:
             line.num_done += 1
             continue
@@ -139,13 +137,14 @@ def make_plan(
         if student in trained or is_of_grid or student.method == ORIGINAL:
             continue
         trained.add(student)
-        if not is_known or not workshop.student(student).is_made:
-            line.num_students += 1
-            num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
-            line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
-            records = workshop.records(student)
-            if not learns_solutions(student.method) and not records.is_made:
-                rollouts[records.path.name] = student
+        if is_known and workshop.student(student).is_made:
+            continue
+        line.num_students += 1
+        num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
+        line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
+        records = workshop.records(student)
+        if not learns_solutions(student.method) and not records.is_made:
+            rollouts[records.path.name] = student
     # The teacher decodes its rollouts as it does the full-step setting.
     originals = [dataclasses.replace(main, teacher=student.teacher) for student in rollouts.values()]
     seconds = sum(speeds.seconds(original, "B4-T1", budget.num_prompts) for original in originals)

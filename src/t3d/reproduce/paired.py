@@ -33,18 +33,13 @@ def paired_difference(
         found = []
         for task in tasks:
             pairs = [(base[seed, setting, task], other[seed, setting, task]) for setting in settings]
-            found.append(_by_prompt(pairs, _prompts(data, task, limit, seed, len(seeds), pairs[0][0])))
+            # Names under which other seeds find the same prompts; numbers where there is no other seed.
+            numbers = range(pairs[0][0]["num_prompts"])
+            is_alone = len(seeds) == 1
+            prompts = numbers if is_alone else questions(data.problems, task, limit, seed)
+            found.append(_by_prompt(pairs, prompts))
         per_seed.append(found)
     return paired_seeds_interval(per_seed)
-
-
-def _prompts(
-    data: SuiteData, task: str, limit: int | None, seed: int, num_seeds: int, row: Mapping[str, Any]
-) -> Sequence[Hashable]:
-    """Names under which other seeds find the same prompts; numbers where there is no other seed."""
-    if num_seeds == 1:
-        return range(row["num_prompts"])
-    return questions(data.problems, task, limit, seed)
 
 
 def _by_prompt(

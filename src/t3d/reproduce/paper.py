@@ -6,11 +6,11 @@ Methods go by the names of the presets, ``original`` is the model before trainin
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 SMALL, LARGE = "SDAR-1.7B-Chat", "SDAR-4B-Chat"
-BENCHMARKS = ("math500", "gsm8k", "mbpp", "humaneval")
+PAPER_TASKS = ("math500", "gsm8k", "mbpp", "humaneval")
 METRICS = ("tokens_per_second", "latency", "mean_denoising_steps", "mean_length", "accuracy")
 """Columns of Table 3; latency in seconds per sample."""
 
@@ -150,40 +150,34 @@ INCONSISTENCIES = (
 by 1 to 3 points from one table to the next."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PaperValue:
-    """One printed number."""
+class Place(NamedTuple):
+    """Where a printed number stands."""
 
     table: int
     model: str
     method: str
     setting: str
     task: str
-    """A benchmark, or ``average``."""
+    """One of the paper's, or ``average``."""
     metric: str = "accuracy"
     """``accuracy`` and ``improvement`` are in percent."""
-    value: float
 
 
 @cache
-def paper_values() -> tuple[PaperValue, ...]:
+def paper_values() -> dict[Place, float]:
     """All printed numbers of Tables 1-7."""
-    return (*_table_1(), *_table_2(), *_table_3(), *_table_4(), *_tables_5_to_7())
-
-
-@cache
-def _index() -> dict[tuple[int, str, str, str, str, str], float]:
-    return {(v.table, v.model, v.method, v.setting, v.task, v.metric): v.value for v in paper_values()}
+    numbers = [*_table_1(), *_tables_2_and_3(), *_tables_of_math500()]
+    return {place: float(number) for place, number in numbers if number != "-"}
 
 
 def printed(
     table: int, model: str, method: str, setting: str, task: str, metric: str = "accuracy"
 ) -> float | None:
     """The printed number of a cell, or None if the paper has no such cell."""
-    return _index().get((table, model, method, setting, task, metric))
+    return paper_values().get(Place(table, model, method, setting, task, metric))
 
 
-def benchmark_mean(
+def paper_mean(
     table: int,
     model: str,
     method: str,
@@ -192,77 +186,42 @@ def benchmark_mean(
     *,
     tasks: Sequence[str] | None = None,
 ) -> float | None:
-    """The mean of a row's printed cells in one setting, over these benchmarks; None if one is not printed.
+    """The mean of a row's printed cells in one setting, over these tasks; None if one is not printed.
 
-    Without ``tasks``, over the benchmarks that the table has.
+    Without ``tasks``, over the tasks that the table has.
     """
-    found = [printed(table, model, method, setting, task, metric) for task in tasks or BENCHMARKS]
+    found = [printed(table, model, method, setting, task, metric) for task in tasks or PAPER_TASKS]
     values = [value for value in found if value is not None]
     if not values or (tasks is not None and len(values) < len(found)):
         return None
     return sum(values) / len(values)
 
 
-def _table_1() -> Iterator[PaperValue]:
-    for line in _TABLE_1.strip().splitlines():
-        model, tokens, method, *numbers = line.split()
-        cells = [(f"{block}-{tokens}", task, "accuracy") for block in ("B4", "B8") for task in BENCHMARKS]
-        cells += [(tokens, "average", "accuracy"), (tokens, "average", "improvement")]
-        for (setting, task, metric), number in zip(cells, numbers, strict=True):
-            if number != "-":
-                yield PaperValue(
-                    table=1,
-                    model=model,
-                    method=method,
-                    setting=setting,
-                    task=task,
-                    metric=metric,
-                    value=float(number),
-                )
+def _rows(text: str) -> Iterator[list[str]]:
+    return (line.split() for line in text.strip().splitlines())
 
 
-def _table_2() -> Iterator[PaperValue]:
-    for line in _TABLE_2.strip().splitlines():
-        model, method, *numbers = line.split()
-        for task, number in zip(BENCHMARKS, numbers, strict=True):
-            yield PaperValue(
-                table=2, model=model, method=method, setting="B4-T1", task=task, value=float(number)
-            )
+def _table_1() -> Iterator[tuple[Place, str]]:
+    for model, tokens, method, *numbers in _rows(_TABLE_1):
+        columns = [(f"{block}-{tokens}", task, "accuracy") for block in ("B4", "B8") for task in PAPER_TASKS]
+        columns += [(tokens, "average", "accuracy"), (tokens, "average", "improvement")]
+        for column, number in zip(columns, numbers, strict=True):
+            yield Place(1, model, method, *column), number
 
 
-def _table_3() -> Iterator[PaperValue]:
-    for line in _TABLE_3.strip().splitlines():
-        task, method, *numbers = line.split()
+def _tables_2_and_3() -> Iterator[tuple[Place, str]]:
+    for model, method, *numbers in _rows(_TABLE_2):
+        for task, number in zip(PAPER_TASKS, numbers, strict=True):
+            yield Place(2, model, method, "B4-T1", task), number
+    for task, method, *numbers in _rows(_TABLE_3):
         for metric, number in zip(METRICS, numbers, strict=True):
-            yield PaperValue(
-                table=3,
-                model=LARGE,
-                method=method,
-                setting="B4-dynamic-sampled",
-                task=task,
-                metric=metric,
-                value=float(number),
-            )
+            yield Place(3, LARGE, method, "B4-dynamic-sampled", task, metric), number
 
 
-def _table_4() -> Iterator[PaperValue]:
-    for line in _TABLE_4.strip().splitlines():
-        setting, *numbers = line.split()
+def _tables_of_math500() -> Iterator[tuple[Place, str]]:
+    for setting, *numbers in _rows(_TABLE_4):
         methods = ("t3d path_weight=0.05", "t3d", "t3d path_weight=0.5")
         for method, number in zip(methods, numbers, strict=True):
-            yield PaperValue(
-                table=4, model=LARGE, method=method, setting=setting, task="math500", value=float(number)
-            )
-
-
-def _tables_5_to_7() -> Iterator[PaperValue]:
-    for line in _TABLES_5_TO_7.strip().splitlines():
-        table, setting, method, number = line.split()
-        yield PaperValue(
-            table=int(table),
-            model=LARGE,
-            method=method,
-            setting=setting,
-            task="math500",
-            value=float(number),
-        )
+            yield Place(4, LARGE, method, setting, "math500"), number
+    for table, setting, method, number in _rows(_TABLES_5_TO_7):
+        yield Place(int(table), LARGE, method, setting, "math500"), number

@@ -1,10 +1,10 @@
 """The plots of a reproduction: per teacher, what each table shows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
-from t3d.report.bars import Bar, plot_bars, plot_lines
-from t3d.report.plots import CurvePoint, plot_accuracy_per_forward
+from t3d.report.plots import FORWARDS, Bar, plot_bars, plot_lines
 from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, Demand
 from t3d.reproduce.settings import DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS
 from t3d.reproduce.suites import Suite
@@ -37,24 +37,19 @@ def write_plots(
                 if (entry.table, entry.teacher, entry.task) == (table, teacher, AVERAGE)
                 and entry.metric == "accuracy"
             }
-            path = output / f"table{table}-{name}.png"
-            draw = _lambda_plot if table == 4 else _bar_plot(table)
-            draw(accuracies, path, f"Table {table}: {name}, {tasks}")
-            paths.append(path)
+            paths.append(output / f"table{table}-{name}.png")
+            _table_plot(table, accuracies, paths[-1], f"Table {table}: {name}, {tasks}")
         rows = [
             Rows(suite, demand, records)
             for demand, records in found
             if (demand.table, demand.teacher) == (1, teacher) and set(CURVES["B4"]) <= set(demand.settings)
         ]
         for block, settings in CURVES.items() if rows else ():
-            curves = {
-                TITLES[item.demand.method]: [_curve_point(item, setting) for setting in settings]
-                for item in rows
-            }
-            path = output / f"accuracy-tpf-{name}-{block}.png"
+            curves = {TITLES[item.demand.method]: _curve(item, settings) for item in rows}
+            paths.append(output / f"accuracy-tpf-{name}-{block}.png")
             title = f"{name}, block size {block[1:]}, {tasks}"
-            plot_accuracy_per_forward(curves, path, title, annotated=(TITLES[ORIGINAL], TITLES["t3d"]))
-            paths.append(path)
+            annotated = (TITLES[ORIGINAL], TITLES["t3d"])
+            plot_lines(curves, paths[-1], title, xlabel=FORWARDS, annotated=annotated)
     return paths
 
 
@@ -68,32 +63,23 @@ def _names(teachers: Sequence[str]) -> dict[str, str]:
     return names
 
 
-Accuracies = Mapping[tuple[str, str], Bar]
-"""By setting and method."""
-
-
-def _bar_plot(table: int) -> Callable[[Accuracies, Path, str], None]:
-    def draw(accuracies: Accuracies, path: Path, title: str) -> None:
-        groups = {
-            group: {method_title(m): bar for (s, m), bar in accuracies.items() if s == setting}
-            for group, setting in _BARS[table].items()
+def _table_plot(table: int, accuracies: Mapping[tuple[str, str], Bar], path: Path, title: str) -> None:
+    """Bars, of Table 4 lines; ``accuracies`` are by setting and method."""
+    if table == 4:
+        methods = list(dict.fromkeys(method for _, method in accuracies))  # in the order of LAMBDAS
+        lines = {
+            setting: {m: (value, accuracies[setting, m]) for value, m in zip(LAMBDAS, methods, strict=True)}
+            for setting in LAMBDA_SETTINGS
         }
-        if len(groups) == 1:
-            title += f"\n{next(iter(groups))}"
-        plot_bars(groups, path, title, baseline=TITLES[ORIGINAL])
-
-    return draw
-
-
-def _lambda_plot(accuracies: Accuracies, path: Path, title: str) -> None:
-    methods = list(dict.fromkeys(method for _, method in accuracies))  # in the order of LAMBDAS
-    lines = {
-        setting: [
-            (value, accuracies[setting, method]) for value, method in zip(LAMBDAS, methods, strict=True)
-        ]
-        for setting in LAMBDA_SETTINGS
+        plot_lines(lines, path, title, xlabel="lambda (weight of the path term)")
+        return
+    groups = {
+        group: {method_title(m): bar for (s, m), bar in accuracies.items() if s == setting}
+        for group, setting in _BARS[table].items()
     }
-    plot_lines(lines, path, title, xlabel="lambda (weight of the path term)")
+    if len(groups) == 1:
+        title += f"\n{next(iter(groups))}"
+    plot_bars(groups, path, title, baseline=TITLES[ORIGINAL])
 
 
 def _bar(entry: Entry) -> Bar:
@@ -101,13 +87,11 @@ def _bar(entry: Entry) -> Bar:
     return Bar(value=entry.mean, low=entry.ci95[0], high=entry.ci95[1])
 
 
-def _curve_point(rows: Rows, setting: str) -> CurvePoint:
-    bar = _bar(rows.accuracy_entry(setting, AVERAGE))
-    forwards = rows.values(setting, AVERAGE, "tokens_per_forward")
-    return CurvePoint(
-        setting=setting,
-        tokens_per_forward=sum(forwards) / len(forwards),
-        accuracy=bar.value,
-        low=bar.low,
-        high=bar.high,
-    )
+def _curve(rows: Rows, settings: Sequence[str]) -> dict[str, tuple[float, Bar]]:
+    return {
+        setting: (
+            mean(rows.values(setting, AVERAGE, "tokens_per_forward")),
+            _bar(rows.accuracy_entry(setting, AVERAGE)),
+        )
+        for setting in settings
+    }

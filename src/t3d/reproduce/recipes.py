@@ -6,7 +6,7 @@ A *cell* is one student under one decoding setting on all tasks.
 import dataclasses
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,11 @@ class Demand:
     overrides: tuple[tuple[str, Any], ...] = ()
     samples_per_prompt: int = 1
 
+    @property
+    def name(self) -> str:
+        """The student's."""
+        return self.student(0, None).name
+
     def student(self, seed: int, learning_rate: float | None) -> StudentSpec:
         """The student of one seed."""
         return StudentSpec(
@@ -111,14 +116,17 @@ def demands(suite: Suite, tables: Sequence[int], num_seeds: int, budget: Budget)
     and 2 get more than one seed.
     """
     main, *others = suite.teachers
-    several = tuple(range(num_seeds))
     found: list[Demand] = []
     for table in tables:
-        seeds = several if len(tables) == 1 or table in (1, 2) else (0,)
-        found += _main_demands(table, main, seeds, budget)
+        num_of_table = num_seeds if len(tables) == 1 or table in (1, 2) else 1
+        of_main = _main_demands(table, main, tuple(range(num_of_table)), budget)
+        found += of_main
         for teacher in others if table in (1, 2) else ():
-            settings = STATIC_SETTINGS if table == 1 else ("B4-T1",)
-            found += _of_methods(table, teacher, MAIN_METHODS, settings, (0,))
+            found += [
+                dataclasses.replace(demand, teacher=teacher, seeds=(0,))
+                for demand in of_main
+                if demand.settings != (DIVERSITY,)
+            ]
     return found
 
 
@@ -137,7 +145,10 @@ def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budg
         6: (TABLE_6_METHODS, ("B8-T2",)),
         7: (TABLE_6_METHODS, ("B8-T4",)),
     }[table]
-    found = _of_methods(table, teacher, methods, settings, seeds)
+    found = [
+        Demand(table=table, teacher=teacher, method=method, settings=settings, seeds=seeds)
+        for method in methods
+    ]
     if table == 1:
         answers = {"samples_per_prompt": budget.samples_per_prompt}
         found += [
@@ -147,15 +158,6 @@ def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budg
         overrides = [(("path_weight", value),) if value != 0.2 else () for value in LAMBDAS]
         found = [dataclasses.replace(found[0], overrides=item) for item in overrides]
     return found
-
-
-def _of_methods(
-    table: int, teacher: str, methods: Sequence[str], settings: tuple[str, ...], seeds: tuple[int, ...]
-) -> list[Demand]:
-    return [
-        Demand(table=table, teacher=teacher, method=method, settings=settings, seeds=seeds)
-        for method in methods
-    ]
 
 
 def grid_cells(suite: Suite, method: str) -> list[CellSpec]:
@@ -169,6 +171,13 @@ def grid_cells(suite: Suite, method: str) -> list[CellSpec]:
         )
         for rate in suite.learning_rates
     ]
+
+
+def best_rate(rates: Sequence[float], scores: Mapping[float, float]) -> float | None:
+    """What a finished grid chooses, the smaller of two equal ones; None: some rate has no score."""
+    if any(rate not in scores for rate in rates):
+        return None
+    return max(scores, key=lambda rate: (scores[rate], -rate))
 
 
 def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:

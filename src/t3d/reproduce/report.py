@@ -13,7 +13,7 @@ from t3d.reproduce.runner import Reproduction
 from t3d.reproduce.suite_data import draws_training_prompts, shared_share
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
-from t3d.reproduce.tables import grid_table, markdown_tables, method_title
+from t3d.reproduce.tables import learning_rate_table, markdown_tables, method_title
 from t3d.work.files import write_text
 from t3d.work.versions import versions
 
@@ -146,7 +146,7 @@ def _rates_note(reproduction: Reproduction) -> str:
 def _afterword(reproduction: Reproduction) -> str:
     scores = reproduction.scores()
     rates = reproduction.suite.learning_rates
-    text = grid_table(rates, scores)
+    text = learning_rate_table(rates, scores)
     at_edge = [
         method_title(method)
         for method in scores

@@ -46,11 +46,6 @@ _OTHER_FILES = (
     "chat_template.*",
 )
 """Patterns of the files of a checkpoint, besides its weights, that change what a model says."""
-_DEFAULTS = {
-    item.name: item.default
-    for item in dataclasses.fields(T3DConfig)
-    if item.default is not dataclasses.MISSING
-}
 
 
 def training_fields(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
@@ -77,17 +72,16 @@ class Resolved:
 
 def resolve_student(suite: Suite, budget: Budget, student: StudentSpec) -> Resolved:
     """The student's configuration. Raises InputError for an unknown method."""
-    return _resolved(*_student_parts(suite, budget, student))
+    return _resolved(_student_config(suite, budget, student))
 
 
 def resolve_records(suite: Suite, budget: Budget, student: StudentSpec) -> Resolved:
     """What the student is trained on; methods share it, except for SFT's real solutions."""
-    return _resolved(*_record_parts(suite, budget, student))
+    return _resolved(_records_config(suite, budget, student))
 
 
 def resolve_cell(suite: Suite, budget: Budget, cell: CellSpec) -> Resolved:
     """The cell's configuration: its student's, and how it is evaluated."""
-    full, sparse = _student_parts(suite, budget, cell.student)
     tasks, limit = split_problems(suite, budget, cell.split)
     how: dict[str, Any] = {
         "split": cell.split,
@@ -99,13 +93,10 @@ def resolve_cell(suite: Suite, budget: Budget, cell: CellSpec) -> Resolved:
     identities = {task: suite.data.evaluation_identity(task, cell.split) for task in tasks}
     how |= {"data_and_graders": identities} if any(identities.values()) else {}
     how |= {"batch_size": suite.batch_size} if suite.is_below_float32 else {}
-    params = {name: evaluation_params(suite, cell, name) for name in cell.settings}
-    all_params = {name: dataclasses.asdict(value) for name, value in params.items()}
-    own_params = {name: _not_default(DecodeParams, fields) for name, fields in all_params.items()}
-    return _resolved(
-        {**full, "evaluation": {**how, "settings": all_params}},
-        {**sparse, "evaluation": {**how, "settings": own_params}},
-    )
+    how["settings"] = {
+        name: dataclasses.asdict(evaluation_params(suite, cell, name)) for name in cell.settings
+    }
+    return _resolved({**_student_config(suite, budget, cell.student), "evaluation": how})
 
 
 def evaluation_params(suite: Suite, cell: CellSpec, setting: str) -> DecodeParams:
@@ -120,37 +111,32 @@ def rollout_params(suite: Suite, seed: int) -> DecodeParams:
     return dataclasses.replace(suite.rollout, seed=seed)
 
 
-def _student_parts(
-    suite: Suite, budget: Budget, student: StudentSpec
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    start: dict[str, Any] = {"suite": suite.name, "teacher": _identity(student.teacher), "dtype": suite.dtype}
-    start["method"] = student.name
-    start |= {"device": suite.device_kind} if suite.is_below_float32 else {}
+def _student_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "suite": suite.name,
+        "teacher": _identity(student.teacher),
+        "dtype": suite.dtype,
+        "method": student.name,
+    }
+    config |= {"device": suite.device_kind} if suite.is_below_float32 else {}
     if student.method == ORIGINAL:
-        return start, start
-    fields = training_fields(suite, budget, student)
-    known = {name: _DEFAULTS[name] for name in inspect.get_annotations(T3DConfig) if name not in _FREE}
-    records, own_records = _record_parts(suite, budget, student)
-    return (
-        {**start, "training": known | fields, "records": records},
-        {**start, "training": _not_default(T3DConfig, fields), "records": own_records},
-    )
+        return config
+    defaults, own = _defaults(T3DConfig), inspect.get_annotations(T3DConfig)
+    known = {name: defaults[name] for name in own if name not in _FREE}
+    training = known | training_fields(suite, budget, student)
+    return {**config, "training": training, "records": _records_config(suite, budget, student)}
 
 
-def _record_parts(
-    suite: Suite, budget: Budget, student: StudentSpec
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    start: dict[str, Any] = {"count": budget.num_prompts, "seed": student.seed, "suite": suite.name}
+def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
     is_solved = learns_solutions(student.method)
-    start |= suite.data.identity(solved=is_solved)
+    config: dict[str, Any] = {"count": budget.num_prompts, "seed": student.seed, "suite": suite.name}
+    config |= suite.data.identity(solved=is_solved)
     if is_solved:
-        source = {**start, "source": "solutions"}
-        return source, source
-    start |= {"source": "rollouts", "teacher": _identity(student.teacher)}
+        return {**config, "source": "solutions"}
+    config |= {"source": "rollouts", "teacher": _identity(student.teacher)}
     if suite.is_below_float32:
-        start |= {"device": suite.device_kind, "batch_size": suite.batch_size}
-    params = dataclasses.asdict(rollout_params(suite, student.seed))
-    return {**start, "decode": params}, {**start, "decode": _not_default(DecodeParams, params)}
+        config |= {"device": suite.device_kind, "batch_size": suite.batch_size}
+    return {**config, "decode": dataclasses.asdict(rollout_params(suite, student.seed))}
 
 
 def _identity(teacher: str) -> dict[str, str]:
@@ -175,11 +161,27 @@ def _commit(hub_id: str) -> str:
     return Path(path).parent.name if isinstance(path, str) else ""
 
 
-def _not_default(owner: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are not at the dataclass's defaults."""
-    defaults = {item.name: item.default for item in dataclasses.fields(owner)}
-    return {name: value for name, value in fields.items() if defaults[name] != value}
+def _resolved(config: Mapping[str, Any]) -> Resolved:
+    return Resolved(full=json.loads(json.dumps(config)), hash=fingerprint(_without_defaults(config))[:16])
 
 
-def _resolved(full: dict[str, Any], sparse: dict[str, Any]) -> Resolved:
-    return Resolved(full=json.loads(json.dumps(full)), hash=fingerprint(sparse)[:16])
+def _without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without what is at its default in the settings of training, of rollouts and of evaluations."""
+    sparse = dict(config)
+    for name, owner in (("training", T3DConfig), ("decode", DecodeParams)):
+        if name in config:
+            defaults = _defaults(owner)
+            sparse[name] = {key: value for key, value in config[name].items() if value != defaults[key]}
+    for name in ("records", "evaluation"):
+        if name in config:
+            sparse[name] = _without_defaults(config[name])
+    if "settings" in config:
+        by_name = config["settings"].items()
+        sparse["settings"] = {
+            name: _without_defaults({"decode": params})["decode"] for name, params in by_name
+        }
+    return sparse
+
+
+def _defaults(owner: Any) -> dict[str, Any]:
+    return {item.name: item.default for item in dataclasses.fields(owner)}

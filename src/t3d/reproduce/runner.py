@@ -17,6 +17,7 @@ from t3d.reproduce.recipes import (
     CellSpec,
     Demand,
     StudentSpec,
+    best_rate,
     demands,
     grid_cells,
     trained_methods,
@@ -93,14 +94,14 @@ class Reproduction:
 
     def learning_rate(self, demand: Demand) -> float | None:
         """Of the grid; with ``quick`` and no finished grid its middle. None: original, or no choice yet."""
-        return None if demand.method == ORIGINAL else self._rate(demand.method)
+        if demand.method == ORIGINAL:
+            return None
+        rate = self.chosen_rate(demand.method)
+        return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
 
     def chosen_rate(self, method: str) -> float | None:
-        """The best of a finished grid, whose choice all teachers take; of two equal ones the smaller."""
-        scores = self._scores(method)
-        if len(scores) < len(self.suite.learning_rates):
-            return None
-        return max(scores, key=lambda rate: (scores[rate], -rate))
+        """The best of a finished grid, whose choice all teachers take."""
+        return best_rate(self.suite.learning_rates, self._scores(method))
 
     def find(self, cell: CellSpec) -> dict[str, Any] | None:
         """The record of a finished cell."""
@@ -132,10 +133,6 @@ class Reproduction:
             rate = self.learning_rate(demand)
             cells |= dict.fromkeys(demand.cells(rate), rate is not None or demand.method == ORIGINAL)
         return cells
-
-    def _rate(self, method: str) -> float | None:
-        rate = self.chosen_rate(method)
-        return self.suite.middle_learning_rate if rate is None and self.config.quick else rate
 
     def _scores(self, method: str) -> dict[float, float]:
         """Scores of the grid, always of the full budget. Those of a finished one stay what they are, and with

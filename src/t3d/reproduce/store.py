@@ -1,7 +1,7 @@
 """Finished cells as small JSON files, in the output and in a folder of earlier ones."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,12 @@ class CellStore:
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        missing = _missing(record, ("config", "config_hash", "results"))
+        found = record if isinstance(record, dict) else {}
+        names = ("config", "config_hash", "results")
+        problem = ", ".join(f"no {name}" for name in names if name not in found)
     except ValueError as error:
-        missing = str(error)
-    if missing:
+        problem = str(error)
+    if problem:
         fix = "delete it; the same command then makes this cell again"
-        raise InputError("cells", str(path), f"damaged ({missing})", fix)
+        raise InputError("cells", str(path), f"damaged ({problem})", fix)
     return record
-
-
-def _missing(record: Any, names: Sequence[str]) -> str:
-    found = record.keys() if isinstance(record, dict) else ()
-    return ", ".join(f"no {name}" for name in names if name not in found)

@@ -51,6 +51,7 @@ class Workshop:
 
     def __post_init__(self) -> None:
         suite = self.suite
+        self.budget = suite.budget(quick=self.quick)
         self._pipeline = Pipeline(device=suite.device, dtype=suite.dtype, batch_size=suite.batch_size)
 
     def check(self, cells: Sequence[CellSpec]) -> None:
@@ -63,31 +64,24 @@ class Workshop:
         for teacher in dict.fromkeys(cell.student.teacher for cell in cells):
             load_tokenizer(teacher)
         for split, seed in dict.fromkeys((cell.split, cell.student.seed) for cell in cells):
-            for task in split_problems(self.suite, self._budget, split)[0]:
+            for task in split_problems(self.suite, self.budget, split)[0]:
                 self._problems(task, split, seed)
-        trained = [cell.student for cell in cells if cell.student.method != ORIGINAL]
-        sources = [
-            (spec.seed, learns_solutions(spec.method)) for spec in trained if not self.student(spec).is_made
-        ]
-        for seed, is_solved in dict.fromkeys(sources):
-            self._training_problems(seed, is_solved=is_solved)
+        students = {cell.student: None for cell in cells if cell.student.method != ORIGINAL}
+        missing = [spec for spec in students if not self.student(spec).is_made]
+        for source in dict.fromkeys((spec.seed, learns_solutions(spec.method)) for spec in missing):
+            self._training_problems(*source)
 
     def make_cell(self, cell: CellSpec) -> dict[str, Any]:
         """Train the student if its weights are missing, evaluate it, and return the record of the cell."""
         source, training_seconds = self.make_student(cell.student)
-        tasks, _ = split_problems(self.suite, self._budget, cell.split)
-        resolved = resolve_cell(self.suite, self._budget, cell)
+        tasks, _ = split_problems(self.suite, self.budget, cell.split)
+        resolved = resolve_cell(self.suite, self.budget, cell)
         evaluation = self._product("evaluations", resolved.hash, resolved)
+        problems = {task: self._problems(task, cell.split, cell.student.seed) for task in tasks}
         entries = self._pipeline.evaluate(
             evaluation,
             source,
-            [
-                PosedTask(
-                    task=self.suite.data.task(task),
-                    problems=self._problems(task, cell.split, cell.student.seed),
-                )
-                for task in tasks
-            ],
+            [PosedTask(task=self.suite.data.task(task), problems=problems[task]) for task in tasks],
             {name: evaluation_params(self.suite, cell, name) for name in cell.settings},
             samples_per_prompt=cell.samples_per_prompt,
             label=cell.label,
@@ -121,19 +115,19 @@ class Workshop:
         student = self.student(spec)
         if not student.is_made:
             self._make_records(spec)
-        config = training_config(self.suite, self._budget, spec, student.unfinished[0])
+        config = training_config(self.suite, self.budget, spec, student.unfinished[0])
         self._pipeline.train(student, spec.teacher, lambda: self._read_records(spec), config)
         return student.path, student.seconds
 
     def student(self, spec: StudentSpec) -> Product:
         """A student's weights, to be made or made; those of the original never are."""
-        resolved = resolve_student(self.suite, self._budget, spec)
+        resolved = resolve_student(self.suite, self.budget, spec)
         checkpoints = self.output / "checkpoints" / resolved.hash
         return self._product("students", resolved.hash, resolved, checkpoints)
 
     def records(self, spec: StudentSpec) -> Product:
         """The trajectories that a student learns from; real solutions are not kept."""
-        resolved = resolve_records(self.suite, self._budget, spec)
+        resolved = resolve_records(self.suite, self.budget, spec)
         chunks = self.output / "records" / f"{resolved.hash}.parquet.chunks"
         return self._product("records", f"{resolved.hash}.parquet", resolved, chunks)
 
@@ -147,15 +141,11 @@ class Workshop:
             added_later=ADDED_LATER,
         )
 
-    @property
-    def _budget(self) -> Budget:
-        return self.suite.budget(quick=self.quick)
-
     def _problems(self, task: str, split: str, seed: int) -> list[Problem]:
         """The problems of a task, posed and checked once."""
         key = (task, split, seed)
         if key not in self._posed:
-            _, limit = split_problems(self.suite, self._budget, split)
+            _, limit = split_problems(self.suite, self.budget, split)
             problems = self.suite.data.problems(task, split, limit, seed)
             if not problems:
                 problem, fix = f"no {split} problem of {task}", "put some into its data"
@@ -165,17 +155,16 @@ class Workshop:
             self._posed[key] = problems
         return self._posed[key]
 
-    def _training_problems(self, seed: int, *, is_solved: bool) -> list[Problem]:
-        return self.suite.data.training_problems(self._budget.num_prompts, seed, solved=is_solved)
+    def _training_problems(self, seed: int, is_solved: bool) -> list[Problem]:
+        return self.suite.data.training_problems(self.budget.num_prompts, seed, solved=is_solved)
 
     def _make_records(self, spec: StudentSpec) -> None:
         records = self.records(spec)
-        if learns_solutions(spec.method) or records.is_made:
-            return
-        problems = self._training_problems(spec.seed, is_solved=False)
-        with locked(records.path):  # another process may just be making it
-            params = rollout_params(self.suite, spec.seed)
-            self._pipeline.roll_out(records, spec.teacher, problems, params)
+        if not (learns_solutions(spec.method) or records.is_made):
+            problems = self._training_problems(spec.seed, is_solved=False)
+            with locked(records.path):  # another process may just be making it
+                params = rollout_params(self.suite, spec.seed)
+                self._pipeline.roll_out(records, spec.teacher, problems, params)
 
     def _read_records(self, spec: StudentSpec) -> list[Trajectory]:
         if not learns_solutions(spec.method):

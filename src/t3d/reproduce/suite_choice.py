@@ -66,14 +66,18 @@ class SuiteChoice:
 
         suite = load_suite(self.suite, self.data)
         suite = dataclasses.replace(suite, device=self.device, batch_size=self.batch_size)
-        given = [(name, getattr(self, name)) for name in (*_CHANGES, "rollout_temperature")]
-        flags: list[tuple[str, ...]] = [
-            (f"--{name.replace('_', '-')}", str(value)) for name, value in given if value is not None
+        changes = {name: getattr(self, name) for name in (*_CHANGES, "rollout_temperature")}
+        flags = [
+            word
+            for name, value in changes.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", str(value))
         ]
-        flags += [("--tasks", *self.tasks)] if self.tasks else []
+        flags += ["--tasks", *self.tasks] if self.tasks else []
         if suite.is_below_float32:
-            flags += [("--device", suite.device_kind), ("--batch-size", str(self.batch_size))]
+            flags += ["--device", suite.device_kind, "--batch-size", str(self.batch_size)]
         tasks = self._chosen_tasks(suite)
+        length = {"max_new_tokens": self.max_new_tokens}
         return dataclasses.replace(
             suite,
             teachers=_models_by_teacher(suite, teachers) if teachers else suite.teachers,
@@ -82,12 +86,9 @@ class SuiteChoice:
             or suite.validation_tasks,
             full=self._budget(suite.full),
             quick=self._budget(suite.quick),
-            settings={
-                name: _changed(params, max_new_tokens=self.max_new_tokens)
-                for name, params in suite.settings.items()
-            },
+            settings={name: _changed(params, **length) for name, params in suite.settings.items()},
             rollout=self._rollout(suite.rollout),
-            flags=(*suite.flags, *(word for flag in flags for word in flag)),
+            flags=(*suite.flags, *flags),
         )
 
     def require_data(self) -> None:
@@ -103,14 +104,9 @@ class SuiteChoice:
         return tuple(task for task in suite.tasks if not self.tasks or task in self.tasks)
 
     def _budget(self, budget: "Budget") -> "Budget":
+        changes = {name: getattr(self, name) for name in ("num_prompts", "num_optimizer_steps", "limit")}
         validation = None if self.limit is None else min(self.limit, budget.validation_limit)
-        return _changed(
-            budget,
-            num_prompts=self.num_prompts,
-            num_optimizer_steps=self.num_optimizer_steps,
-            limit=self.limit,
-            validation_limit=validation,
-        )
+        return _changed(budget, **changes, validation_limit=validation)
 
     def _rollout(self, params: DecodeParams) -> DecodeParams:
         try:

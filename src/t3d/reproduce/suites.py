@@ -12,7 +12,7 @@ from typing import Any
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError
 from t3d.models.placement import DTYPES, resolve_device
-from t3d.reproduce.paper import BENCHMARKS, LARGE, SMALL
+from t3d.reproduce.paper import LARGE, PAPER_TASKS, SMALL
 from t3d.reproduce.settings import MAX_NEW_TOKENS, TABLE_SETTINGS
 from t3d.reproduce.suite_data import MiniData, SdarData, SuiteData
 from t3d.tasks.mini.suite import TASKS
@@ -123,7 +123,7 @@ def sdar_suite(folder: str | Path) -> Suite:
     return Suite(
         name="sdar",
         teachers={f"JetLM/{LARGE}": LARGE, f"JetLM/{SMALL}": SMALL},
-        tasks=BENCHMARKS,
+        tasks=PAPER_TASKS,
         validation_tasks=("gsm8k", "mbpp"),
         settings={
             name: dataclasses.replace(params, max_new_tokens=2000) for name, params in TABLE_SETTINGS.items()

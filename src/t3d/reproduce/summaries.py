@@ -10,7 +10,7 @@ from typing import Any
 from t3d.evaluation.aup import accuracy_under_parallelism
 from t3d.evaluation.intervals import seeds_interval
 from t3d.reproduce.paired import paired_difference
-from t3d.reproduce.paper import BENCHMARKS, METRICS, benchmark_mean, printed
+from t3d.reproduce.paper import METRICS, PAPER_TASKS, paper_mean, printed
 from t3d.reproduce.recipes import ORIGINAL, Demand
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, FEW_STEPS, STATIC_SETTINGS
 from t3d.reproduce.suite_data import shared_share
@@ -54,6 +54,11 @@ class Entry:
     commands: tuple[str, ...]
 
 
+def _single(setting: str) -> tuple[str, ...]:
+    """The decoding settings that a setting of a table, which may be a group or a curve, stands for."""
+    return GROUPS.get(setting) or CURVES.get(setting) or (setting,)
+
+
 class Rows:
     """The rows of a demand's cells by seed, setting and task."""
 
@@ -65,6 +70,9 @@ class Rows:
             for row in record["results"]
         }
 
+    def _tasks(self, task: str) -> tuple[str, ...]:
+        return self.suite.tasks if task == AVERAGE else (task,)
+
     def accuracy(self, seed: int, settings: Sequence[str], task: str) -> float:
         """As a fraction, over these settings."""
         rows = [self.rows[seed, setting, task] for setting in settings]
@@ -72,15 +80,15 @@ class Rows:
 
     def values(self, setting: str, task: str, metric: str) -> list[float]:
         """One value of a row per seed; of ``average`` the tasks' mean."""
-        tasks = self.suite.tasks if task == AVERAGE else (task,)
+        tasks = self._tasks(task)
         return [mean(self.rows[seed, setting, name][metric] for name in tasks) for seed in self.demand.seeds]
 
     def entry(
         self, setting: str, task: str, metric: str, value: float, ci95: tuple[float, float] | None = None
     ) -> Entry:
         """An entry of this demand. ``setting`` may also be a group of Table 1 or a curve."""
-        names = GROUPS.get(setting) or CURVES.get(setting) or (setting,)
-        tasks = self.suite.tasks if task == AVERAGE else (task,)
+        names = _single(setting)
+        tasks = self._tasks(task)
         rows = [self.rows[s, name, t] for s in self.demand.seeds for name in names for t in tasks]
         records = [self.records[seed, name] for seed in self.demand.seeds for name in names]
         paper, is_printed = self._paper(setting, task, metric)
@@ -88,7 +96,7 @@ class Rows:
             table=self.demand.table,
             teacher=self.demand.teacher,
             paper_model=self.suite.teachers[self.demand.teacher],
-            method=self.demand.student(0, None).name,
+            method=self.demand.name,
             setting=setting,
             task=task,
             metric=metric,
@@ -104,8 +112,8 @@ class Rows:
 
     def accuracy_entry(self, setting: str, task: str) -> Entry:
         """Accuracy with its interval. Settings of a group share their prompts, which count once."""
-        names = GROUPS.get(setting) or (setting,)
-        tasks = self.suite.tasks if task == AVERAGE else (task,)
+        names = _single(setting)
+        tasks = self._tasks(task)
         seeds = self.demand.seeds
         counts = {name: self.rows[seeds[0], names[0], name]["num_prompts"] for name in tasks}
         per_seed = [
@@ -118,7 +126,7 @@ class Rows:
     def minus(self, base: "Rows", setting: str) -> tuple[float, float, float] | None:
         """Average accuracy minus that of another method on the same prompts, as fractions, with its interval;
         None where not all cells have verdicts."""
-        names = GROUPS.get(setting) or (setting,)
+        names = _single(setting)
         seeds = self.demand.seeds
         return paired_difference(
             self.suite.data,
@@ -132,8 +140,8 @@ class Rows:
 
     def _paper(self, setting: str, task: str, metric: str) -> tuple[float | None, bool]:
         """The paper's number, and whether the paper prints it."""
-        model, method = self.suite.teachers[self.demand.teacher], self.demand.student(0, None).name
-        if task != AVERAGE or not is_part_of_the_benchmarks(self.suite):
+        model, method = self.suite.teachers[self.demand.teacher], self.demand.name
+        if task != AVERAGE or not has_only_some_tasks_of_the_paper(self.suite):
             value = printed(self.demand.table, model, method, setting, task, metric)
             if value is not None or task != AVERAGE:
                 return value, value is not None
@@ -148,99 +156,74 @@ class Rows:
         """The mean of the paper's cells. None where our tasks are benchmarks that it does not all print, as
         means over different benchmarks say nothing side by side."""
         where = (self.demand.table, self.suite.teachers[self.demand.teacher], method)
-        tasks = self.suite.tasks if set(self.suite.tasks) <= set(BENCHMARKS) else None
-        names = GROUPS.get(setting) or (setting,)
-        means = [benchmark_mean(*where, name, metric, tasks=tasks) for name in names]
+        tasks = self.suite.tasks if set(self.suite.tasks) <= set(PAPER_TASKS) else None
+        names = _single(setting)
+        means = [paper_mean(*where, name, metric, tasks=tasks) for name in names]
         values = [value for value in means if value is not None]
         return mean(values) if len(values) == len(names) else None
 
 
-def is_part_of_the_benchmarks(suite: Suite) -> bool:
+def has_only_some_tasks_of_the_paper(suite: Suite) -> bool:
     """Whether our tasks are some, but not all, of the paper's; its averages are then no match for ours."""
-    return set(suite.tasks) < set(BENCHMARKS)
+    return set(suite.tasks) < set(PAPER_TASKS)
 
 
 def table_entries(suite: Suite, found: Sequence[tuple[Demand, Records]]) -> list[Entry]:
     """All entries of one table's demands, the original model's among them."""
     all_rows = [Rows(suite, demand, records) for demand, records in found]
-    entries = [entry for rows in all_rows for entry in _entries(rows)]
-    averages = _averages_of_rows(entries)
-    entries += _relative_entries(all_rows, averages)
-    entries += _aup_entries(all_rows)
-    return entries + list(_paired_entries(all_rows, averages))
+    own = [(rows, entry) for rows in all_rows for entry in _entries(rows)]
+    averages = [(rows, entry) for rows, entry in own if _is_average_of_a_row(entry)]
+    entries = [entry for _, entry in own]
+    return [*entries, *_relative_entries(averages), *_aup_entries(all_rows), *_paired_entries(averages)]
 
 
 def _entries(rows: Rows) -> Iterator[Entry]:
-    tasks = (*rows.suite.tasks, AVERAGE)
     demand = rows.demand
     for setting in demand.settings:
-        for task in tasks:
+        metrics = METRICS[:-1] if setting in DYNAMIC else ()
+        metrics = ("distinct_answers_per_prompt",) if setting == DIVERSITY else metrics
+        for task in (*rows.suite.tasks, AVERAGE):
             yield rows.accuracy_entry(setting, task)
-            if setting in DYNAMIC:
-                for metric in METRICS[:-1]:
-                    yield rows.entry(setting, task, metric, mean(rows.values(setting, task, metric)))
-            if setting == DIVERSITY:
-                metric = "distinct_answers_per_prompt"
+            for metric in metrics:
                 yield rows.entry(setting, task, metric, mean(rows.values(setting, task, metric)))
     for group, settings in GROUPS.items():
         if demand.table == 1 and set(settings) <= set(demand.settings):
             yield rows.accuracy_entry(group, AVERAGE)
 
 
-def _averages_of_rows(entries: Sequence[Entry]) -> list[Entry]:
-    """The accuracies under 'Average', where methods are rows of a table."""
-    return [
-        entry
-        for entry in entries
-        if entry.metric == "accuracy"
-        and entry.task == AVERAGE
-        and (entry.table in (2, 5, 6, 7) or (entry.table == 1 and entry.setting in GROUPS))
-    ]
+def _is_average_of_a_row(entry: Entry) -> bool:
+    """Whether it is an accuracy under 'Average', where methods are rows of a table."""
+    has_average = entry.table in (2, 5, 6, 7) or (entry.table == 1 and entry.setting in GROUPS)
+    return has_average and (entry.metric, entry.task) == ("accuracy", AVERAGE)
 
 
-def _rows_of(all_rows: Sequence[Rows], entry: Entry) -> Rows:
-    """The rows that an entry is of."""
-    (rows,) = (
-        item
-        for item in all_rows
-        if (item.demand.teacher, item.demand.student(0, None).name) == (entry.teacher, entry.method)
-        and set(GROUPS.get(entry.setting, (entry.setting,))) <= set(item.demand.settings)
-    )
-    return rows
-
-
-def _relative_entries(all_rows: Sequence[Rows], averages: Sequence[Entry]) -> list[Entry]:
+def _relative_entries(averages: Sequence[tuple[Rows, Entry]]) -> Iterator[Entry]:
     """Table 1's improvement over the original model, and how much of its accuracy is kept at full steps."""
     kinds = {1: "improvement", 2: "retention", 5: "retention"}
-    wanted = [entry for entry in averages if entry.table in kinds]
-    original = {(e.teacher, e.setting): e.mean for e in wanted if e.method == ORIGINAL}
-    result = []
-    for entry in wanted:
+    original = {(e.teacher, e.setting): e.mean for _, e in averages if e.method == ORIGINAL}
+    for rows, entry in averages:
         base = original.get((entry.teacher, entry.setting), 0.0)
-        if base and entry.method != ORIGINAL:
+        if base and entry.method != ORIGINAL and entry.table in kinds:
             value = 100 * entry.mean / base - (100 if entry.table == 1 else 0)
-            rows = _rows_of(all_rows, entry)
-            result.append(rows.entry(entry.setting, AVERAGE, kinds[entry.table], value))
-    return result
+            yield rows.entry(entry.setting, AVERAGE, kinds[entry.table], value)
 
 
-def _paired_entries(all_rows: Sequence[Rows], averages: Sequence[Entry]) -> Iterator[Entry]:
+def _paired_entries(averages: Sequence[tuple[Rows, Entry]]) -> Iterator[Entry]:
     """Differences to the original and to the method with the best average, on the same prompts.
 
     Of methods whose cells and the other's all have verdicts, and the same seeds. The hashes and commands are
     those of both.
     """
-    for teacher, setting in dict.fromkeys((entry.teacher, entry.setting) for entry in averages):
-        group = [entry for entry in averages if (entry.teacher, entry.setting) == (teacher, setting)]
+    for teacher, setting in dict.fromkeys((entry.teacher, entry.setting) for _, entry in averages):
+        group = [(rows, e) for rows, e in averages if (e.teacher, e.setting) == (teacher, setting)]
         bases = {
-            PAIRED_TO_ORIGINAL: next((entry for entry in group if entry.method == ORIGINAL), None),
-            PAIRED_TO_BEST: max(group, key=lambda entry: entry.mean),
+            PAIRED_TO_ORIGINAL: next((pair for pair in group if pair[1].method == ORIGINAL), None),
+            PAIRED_TO_BEST: max(group, key=lambda pair: pair[1].mean),
         }
-        for entry, (metric, base) in product(group, bases.items()):
-            if base is None or base.method == entry.method or base.seeds != entry.seeds:
+        for (rows, entry), (metric, pair) in product(group, bases.items()):
+            if pair is None or pair[1].method == entry.method or pair[1].seeds != entry.seeds:
                 continue
-            rows = _rows_of(all_rows, entry)
-            found = rows.minus(_rows_of(all_rows, base), setting)
+            found, base = rows.minus(pair[0], setting), pair[1]
             if found is not None:
                 centre, low, high = (100 * value for value in found)
                 yield dataclasses.replace(

@@ -1,9 +1,11 @@
 """Tables 1-7 as Markdown, ours and the paper's numbers side by side."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from t3d.report.console import accuracy_text
+from t3d.report.markdown import markdown_table
 from t3d.reproduce.paper import INCONSISTENCIES, METRICS
-from t3d.reproduce.recipes import LAMBDAS, ORIGINAL
+from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, best_rate
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, LAMBDA_SETTINGS
 from t3d.reproduce.suites import Suite
 from t3d.reproduce.summaries import (
@@ -13,7 +15,7 @@ from t3d.reproduce.summaries import (
     PAIRED_TO_BEST,
     PAIRED_TO_ORIGINAL,
     Entry,
-    is_part_of_the_benchmarks,
+    has_only_some_tasks_of_the_paper,
 )
 
 TITLES = {
@@ -39,19 +41,11 @@ _HEADINGS = {
     6: "Ablations at two tokens per step (block size 8, 4 steps per block)",
     7: "Ablations at four tokens per step (block size 8, 2 steps per block)",
 }
-_METRIC_TITLES = {
-    "tokens_per_second": "tokens/s",
-    "latency": "latency, s",
-    "mean_denoising_steps": "steps",
-    "mean_length": "length",
-    "accuracy": "accuracy %",
-}
+_METRIC_TITLES = ("tokens/s", "latency, s", "steps", "length", "accuracy %")
+"""Of METRICS."""
 
 _PAIRED = {"vs. original": PAIRED_TO_ORIGINAL, "vs. best": PAIRED_TO_BEST}
 """Columns beside an average."""
-
-Index = Mapping[tuple[str, str, str, str, str], Entry]
-"""Entries of one table by teacher, method, setting, task and metric."""
 
 
 def method_title(method: str) -> str:
@@ -66,67 +60,68 @@ def markdown_tables(suite: Suite, entries: Sequence[Entry], foreword: str, after
     """All tables that there are entries for."""
     parts = [foreword.rstrip()]
     for table in sorted({entry.table for entry in entries}):
-        index = {(e.teacher, e.method, e.setting, e.task, e.metric): e for e in entries if e.table == table}
         parts.append(f"## Table {table}. {_HEADINGS[table]}")
-        parts += _RENDERERS[table](suite, index)
+        for teacher, index in _by_teacher(entry for entry in entries if entry.table == table).items():
+            entry = next(iter(index.values()))
+            seeds = f"{len(entry.seeds)} seed{'s' if len(entry.seeds) > 1 else ''}"
+            heading = f"Teacher `{teacher}` (the paper's {entry.paper_model}), {seeds}:"
+            parts += _RENDERERS[table](suite, index, heading)
     parts.append("## Inconsistencies of the printed numbers")
     parts.append("\n".join(f"- {text}" for text in INCONSISTENCIES))
     return "\n\n".join([*parts, afterword.rstrip()]) + "\n"
 
 
-def grid_table(rates: Sequence[float], scores: Mapping[str, Mapping[float, float]]) -> str:
+def learning_rate_table(rates: Sequence[float], scores: Mapping[str, Mapping[float, float]]) -> str:
     """Validation accuracy by learning rate; the chosen one is bold. Only a complete grid makes a choice."""
     body = []
     for method, found in scores.items():
-        is_complete = all(rate in found for rate in rates)
-        best = max(found, key=lambda rate: (found[rate], -rate)) if is_complete else None
+        best = best_rate(rates, found)
         cells = [
             "-" if rate not in found else f"**{found[rate]:.1f}**" if rate == best else f"{found[rate]:.1f}"
             for rate in rates
         ]
         body.append([method_title(method), *cells])
-    return _grid(["method", *(f"{rate:g}" for rate in rates)], body)
+    return markdown_table(["method", *(f"{rate:g}" for rate in rates)], body)
 
 
-def _grid(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+Index = Mapping[tuple[str, str, str, str], Entry]
+"""Entries of one table and teacher by method, setting, task and metric."""
 
 
-def _methods(index: Index, teacher: str) -> list[str]:
-    return list(dict.fromkeys(method for owner, method, *_ in index if owner == teacher))
+def _by_teacher(entries: Iterable[Entry]) -> dict[str, Index]:
+    found: dict[str, dict[tuple[str, str, str, str], Entry]] = {}
+    for entry in entries:
+        place = (entry.method, entry.setting, entry.task, entry.metric)
+        found.setdefault(entry.teacher, {})[place] = entry
+    return dict(found)
 
 
-def _teachers(index: Index) -> Iterator[tuple[str, str]]:
-    """Each teacher with the heading of its part."""
-    for teacher in dict.fromkeys(owner for owner, *_ in index):
-        entry = next(entry for key, entry in index.items() if key[0] == teacher)
-        seeds = f"{len(entry.seeds)} seed{'s' if len(entry.seeds) > 1 else ''}"
-        yield teacher, f"Teacher `{teacher}` (the paper's {entry.paper_model}), {seeds}:"
+def _methods(index: Index) -> list[str]:
+    return list(dict.fromkeys(method for method, *_ in index))
 
 
 def _ours(entry: Entry | None, *, with_paper: bool = True) -> str:
     """``73.2 [69.2, 76.9]``, and the printed number of the same task in brackets."""
     if entry is None:
         return "-"
-    text = f"{entry.mean:.1f}"
-    if entry.ci95 is not None:
-        text += f" [{entry.ci95[0]:.1f}, {entry.ci95[1]:.1f}]"
+    text = f"{entry.mean:.1f}" if entry.ci95 is None else accuracy_text(entry.mean, entry.ci95)
     if with_paper and entry.paper is not None and entry.paper_is_printed:
         text += f" (paper {entry.paper:.2f})"
     return text
 
 
-def _paired(index: Index, teacher: str, method: str, setting: str) -> list[str]:
-    """``+5.6 [3.2, 8.0]``: the average's distances to the original's and to the best one, in points."""
-    texts = []
+def _average(index: Index, method: str, setting: str) -> list[str]:
+    """The average, and its distances in points to the original's and to the best: ``+5.6 [3.2, 8.0]``."""
+    texts = [_ours(index.get((method, setting, AVERAGE, "accuracy")), with_paper=False)]
     for metric in _PAIRED.values():
-        entry = index.get((teacher, method, setting, AVERAGE, metric))
-        if entry is None or entry.ci95 is None:
-            texts.append("-")
-        else:
-            texts.append(f"{entry.mean:+.1f} [{entry.ci95[0]:.1f}, {entry.ci95[1]:.1f}]")
+        entry = index.get((method, setting, AVERAGE, metric))
+        is_known = entry is not None and entry.ci95 is not None
+        texts.append(f"{entry.mean:+.1f} [{entry.ci95[0]:.1f}, {entry.ci95[1]:.1f}]" if is_known else "-")
     return texts
+
+
+def _mean(entry: Entry | None, form: str) -> str:
+    return "-" if entry is None else format(entry.mean, form)
 
 
 def _printed(entry: Entry | None, form: str = ".2f") -> str:
@@ -135,85 +130,44 @@ def _printed(entry: Entry | None, form: str = ".2f") -> str:
 
 def _averaged(suite: Suite, noun: str = "") -> str:
     """What the paper's averages beside ours are over."""
-    return ", ".join(suite.tasks) if is_part_of_the_benchmarks(suite) else f"its four{noun}"
+    return ", ".join(suite.tasks) if has_only_some_tasks_of_the_paper(suite) else f"its four{noun}"
 
 
-def _table_1(suite: Suite, index: Index) -> Iterator[str]:
-    for teacher, heading in _teachers(index):
-        body = []
-        for group, settings in GROUPS.items():
-            for method in _methods(index, teacher):
-                row = [
-                    _ours(index.get((teacher, method, setting, task, "accuracy")))
-                    for setting in settings
-                    for task in suite.tasks
-                ]
-                whole = index.get((teacher, method, group, AVERAGE, "accuracy"))
-                gain = index.get((teacher, method, group, AVERAGE, "improvement"))
-                body.append(
-                    [
-                        group.removeprefix("T"),
-                        method_title(method),
-                        *row,
-                        _ours(whole, with_paper=False),
-                        *_paired(index, teacher, method, group),
-                        "-" if gain is None else f"{gain.mean:+.1f}",
-                        _printed(whole),
-                        _printed(gain, "+.2f"),
-                    ]
-                )
-        columns = [f"B{block} {task}" for block in (4, 8) for task in suite.tasks]
-        paper = f"mean of {_averaged(suite)}" if is_part_of_the_benchmarks(suite) else "Average"
-        ends = ["Average", *_PAIRED, "Improvement %", f"paper: {paper}", "paper: Improvement %"]
-        yield heading
-        yield _grid(["TokPS", "method", *columns, *ends], body)
-        draws = suite.full.samples_per_prompt
-        yield f"Accuracy under parallelism, and distinct answers ({draws} to a prompt, full steps, T = 1):"
-        yield _grid(
-            ["method", "AUP, block size 4", "AUP, block size 8", "distinct answers"],
-            [[method_title(method), *_extras(index, teacher, method)] for method in _methods(index, teacher)],
-        )
+def _table_1(suite: Suite, index: Index, heading: str) -> Iterator[str]:
+    body = []
+    for group, settings in GROUPS.items():
+        for method in _methods(index):
+            places = [(method, setting, task, "accuracy") for setting in settings for task in suite.tasks]
+            gain = index.get((method, group, AVERAGE, "improvement"))
+            papers = [_printed(index.get((method, group, AVERAGE, "accuracy"))), _printed(gain, "+.2f")]
+            ours = [*(_ours(index.get(place)) for place in places), *_average(index, method, group)]
+            body.append([group.removeprefix("T"), method_title(method), *ours, _mean(gain, "+.1f"), *papers])
+    columns = [f"B{block} {task}" for block in (4, 8) for task in suite.tasks]
+    paper = f"mean of {_averaged(suite)}" if has_only_some_tasks_of_the_paper(suite) else "Average"
+    ends = ["Average", *_PAIRED, "Improvement %", f"paper: {paper}", "paper: Improvement %"]
+    yield heading
+    yield markdown_table(["TokPS", "method", *columns, *ends], body)
+    body = []
+    for method in _methods(index):
+        scores = [_ours(index.get((method, block, AVERAGE, "aup"))) for block in CURVES]
+        distinct = index.get((method, DIVERSITY, AVERAGE, "distinct_answers_per_prompt"))
+        body.append([method_title(method), *scores, _mean(distinct, ".2f")])
+    draws = suite.full.samples_per_prompt
+    yield f"Accuracy under parallelism, and distinct answers ({draws} to a prompt, full steps, T = 1):"
+    yield markdown_table(["method", "AUP, block size 4", "AUP, block size 8", "distinct answers"], body)
 
 
-def _extras(index: Index, teacher: str, method: str) -> list[str]:
-    scores = [index.get((teacher, method, block, AVERAGE, "aup")) for block in CURVES]
-    distinct = index.get((teacher, method, DIVERSITY, AVERAGE, "distinct_answers_per_prompt"))
-    return [_ours(entry) for entry in scores] + ["-" if distinct is None else f"{distinct.mean:.2f}"]
-
-
-def _table_2(suite: Suite, index: Index) -> Iterator[str]:
-    for teacher, heading in _teachers(index):
-        body = []
-        for method in _methods(index, teacher):
-            cells = [index.get((teacher, method, "B4-T1", task, "accuracy")) for task in suite.tasks]
-            whole = index.get((teacher, method, "B4-T1", AVERAGE, "accuracy"))
-            kept = index.get((teacher, method, "B4-T1", AVERAGE, "retention"))
-            ours = [_ours(whole, with_paper=False), *_paired(index, teacher, method, "B4-T1"), _kept(kept)]
-            papers = [_printed(whole), _printed(kept, ".1f")]
-            body.append([method_title(method), *map(_ours, cells), *ours, *papers])
-        yield heading
-        ends = ["Average", *_PAIRED, "kept, %", f"paper: mean of {_averaged(suite)}", "paper: kept, %"]
-        yield _grid(["method", *suite.tasks, *ends], body)
-
-
-def _kept(retention: Entry | None) -> str:
-    """How much of the original's average accuracy is left."""
-    return "-" if retention is None else f"{retention.mean:.1f}"
-
-
-def _table_3(suite: Suite, index: Index) -> Iterator[str]:
+def _table_3(suite: Suite, index: Index, heading: str) -> Iterator[str]:
     names = {DYNAMIC[0]: "the model's own", DYNAMIC[1]: "as sampled (tempered), as in the paper's engine"}
-    for teacher, heading in _teachers(index):
-        for setting in DYNAMIC:
-            body = []
-            for task in (*suite.tasks, AVERAGE):
-                for method in _methods(index, teacher):
-                    cells = [index.get((teacher, method, setting, task, metric)) for metric in METRICS]
-                    body.append([task, method_title(method), *(_cost(entry) for entry in cells)])
-            averaged = _averaged(suite, " benchmarks")
-            where = f"{heading} confidence {names[setting]}"
-            yield f"{where}; of {AVERAGE}, the paper's number is the mean of {averaged}."
-            yield _grid(["task", "method", *(_METRIC_TITLES[metric] for metric in METRICS)], body)
+    for setting, name in names.items():
+        body = []
+        for task in (*suite.tasks, AVERAGE):
+            for method in _methods(index):
+                costs = [_cost(index.get((method, setting, task, metric))) for metric in METRICS]
+                body.append([task, method_title(method), *costs])
+        averaged = _averaged(suite, " benchmarks")
+        yield f"{heading} confidence {name}; of {AVERAGE}, the paper's number is the mean of {averaged}."
+        yield markdown_table(["task", "method", *_METRIC_TITLES], body)
 
 
 def _cost(entry: Entry | None) -> str:
@@ -225,44 +179,40 @@ def _cost(entry: Entry | None) -> str:
     return own if entry.paper is None else f"{own} (paper {entry.paper:.2f})"
 
 
-def _table_4(suite: Suite, index: Index) -> Iterator[str]:
+def _table_4(suite: Suite, index: Index, heading: str) -> Iterator[str]:
     task = "math500" if "math500" in suite.tasks else AVERAGE
-    for teacher, heading in _teachers(index):
-        methods = _methods(index, teacher)
-        body = []
-        for setting in LAMBDA_SETTINGS:
-            found = [index.get((teacher, method, setting, task, "accuracy")) for method in methods]
-            body.append([setting, *(_ours(e, with_paper=False) for e in found), *map(_printed, found)])
-        header = [f"lambda = {value:g}" for value in LAMBDAS]
-        ours = "mean over the tasks" if task == AVERAGE else "MATH500"
-        yield f"{heading} {ours}; the paper's numbers are of MATH500."
-        yield _grid(["setting", *header, *(f"paper: {value:g}" for value in LAMBDAS)], body)
+    body = []
+    for setting in LAMBDA_SETTINGS:
+        found = [index.get((method, setting, task, "accuracy")) for method in _methods(index)]
+        body.append([setting, *(_ours(e, with_paper=False) for e in found), *map(_printed, found)])
+    header = [f"lambda = {value:g}" for value in LAMBDAS]
+    ours = "mean over the tasks" if task == AVERAGE else "MATH500"
+    yield f"{heading} {ours}; the paper's numbers are of MATH500."
+    yield markdown_table(["setting", *header, *(f"paper: {value:g}" for value in LAMBDAS)], body)
 
 
-def _ablation(suite: Suite, index: Index) -> Iterator[str]:
-    for teacher, heading in _teachers(index):
-        (setting,) = {setting for owner, _, setting, _, _ in index if owner == teacher}
-        is_full = setting == "B4-T1"
-        body = []
-        for method in _methods(index, teacher):
-            cells = [index.get((teacher, method, setting, task, "accuracy")) for task in suite.tasks]
-            whole = index.get((teacher, method, setting, AVERAGE, "accuracy"))
-            printed = index.get((teacher, method, setting, "math500", "accuracy"), whole)
-            kept = index.get((teacher, method, setting, AVERAGE, "retention"))
-            ends = [_ours(whole, with_paper=False), *_paired(index, teacher, method, setting)]
-            ends += [*([_kept(kept)] if is_full else []), _printed(printed)]
-            body.append([method_title(method), *map(_ours, cells), *ends])
-        yield heading
-        ends = ["Average", *_PAIRED, *(["kept, %"] if is_full else []), "paper: MATH500"]
-        yield _grid(["method", *suite.tasks, *ends], body)
+def _tables_of_one_setting(suite: Suite, index: Index, heading: str) -> Iterator[str]:
+    """Tables 2 and 5 to 7; the paper has four tasks in the first, and MATH500 in the others."""
+    entry = next(iter(index.values()))
+    setting, is_table_2, is_full = entry.setting, entry.table == 2, entry.setting == "B4-T1"
+    body = []
+    for method in _methods(index):
+        tasks = [_ours(index.get((method, setting, task, "accuracy"))) for task in suite.tasks]
+        whole = index.get((method, setting, AVERAGE, "accuracy"))
+        kept = index.get((method, setting, AVERAGE, "retention"))
+        paper = whole if is_table_2 else index.get((method, setting, "math500", "accuracy"), whole)
+        ends = [*([_mean(kept, ".1f")] if is_full else []), _printed(paper)]
+        ends += [_printed(kept, ".1f")] if is_table_2 else []
+        body.append([method_title(method), *tasks, *_average(index, method, setting), *ends])
+    papers = [f"mean of {_averaged(suite)}", "kept, %"] if is_table_2 else ["MATH500"]
+    ends = ["Average", *_PAIRED, *(["kept, %"] if is_full else []), *(f"paper: {name}" for name in papers)]
+    yield heading
+    yield markdown_table(["method", *suite.tasks, *ends], body)
 
 
-_RENDERERS: dict[int, Callable[[Suite, Index], Iterator[str]]] = {
+_RENDERERS: dict[int, Callable[[Suite, Index, str], Iterator[str]]] = {
     1: _table_1,
-    2: _table_2,
     3: _table_3,
     4: _table_4,
-    5: _ablation,
-    6: _ablation,
-    7: _ablation,
+    **dict.fromkeys((2, 5, 6, 7), _tables_of_one_setting),
 }

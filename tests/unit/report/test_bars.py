@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from t3d.report.bars import Bar, plot_bars, plot_lines
+from t3d.report.plots import Bar, plot_bars, plot_lines
 
 HALF = Bar(value=50.0, low=45.0, high=56.0)
 
@@ -36,8 +36,14 @@ def test_every_method_has_a_bar_per_group_and_a_line_at_the_baseline(tmp_path, d
 
 
 def test_lines_go_through_their_points_with_intervals(tmp_path, drawn):
-    plot_lines({"B8-T8": [(0.05, HALF), (0.5, HALF)]}, tmp_path / "lines.png", "title", xlabel="lambda")
+    points = {"high": (0.5, HALF), "low": (0.05, HALF)}
+    lines = {"B8-T8": points}
+    plot_lines(lines, tmp_path / "lines.png", "title", xlabel="lambda", annotated=["B8-T8"])
     (axes,) = drawn[0].axes
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [
+        ("low", (0.05, 50.0)),
+        ("high", (0.5, 50.0)),
+    ]
     (container,) = axes.containers
     assert container.lines[0].get_xydata().tolist() == [[0.05, 50.0], [0.5, 50.0]]
     (segments,) = container.lines[2]

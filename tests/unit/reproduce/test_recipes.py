@@ -23,9 +23,9 @@ def test_every_printed_cell_has_one_of_ours(suite, table):
         for setting in demand.settings
     }
     prints = {
-        (value.model, value.method, value.setting)
-        for value in paper_values()
-        if value.table == table and value.task != "average"
+        (place.model, place.method, place.setting)
+        for place in paper_values()
+        if place.table == table and place.task != "average"
     }
     assert prints <= ours
     assert {model for model, *_ in ours} == ({LARGE, SMALL} if table in (1, 2) else {LARGE})

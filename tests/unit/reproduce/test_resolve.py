@@ -13,7 +13,8 @@ from t3d.errors import InputError
 from t3d.grading import math as math_grading
 from t3d.reproduce.recipes import CellSpec, StudentSpec, cell_command
 from t3d.reproduce.resolve import resolve_cell, resolve_records, resolve_student
-from t3d.reproduce.suites import MINI, SuiteChoice
+from t3d.reproduce.suite_choice import SuiteChoice
+from t3d.reproduce.suites import MINI
 
 STUDENT = StudentSpec(
     teacher="org/model", method="t3d", seed=0, learning_rate=5e-4, overrides=(("path_weight", 0.5),)

@@ -10,7 +10,7 @@ from t3d.reproduce.recipes import TABLES, demands, grid_cells
 from t3d.reproduce.runner import ReproduceConfig, Reproduction
 from t3d.reproduce.suites import MINI, load_suite
 from t3d.reproduce.summaries import table_entries
-from t3d.reproduce.tables import grid_table, markdown_tables, method_title
+from t3d.reproduce.tables import learning_rate_table, markdown_tables, method_title
 
 
 def text_of(tables, suite=MINI):
@@ -135,8 +135,8 @@ def test_of_two_equal_learning_rates_the_smaller_is_chosen(tmp_path):
     assert reproduction.chosen_rate("t3d") == min(MINI.learning_rates)
 
 
-def test_the_grid_table_marks_the_best_of_a_complete_grid():
-    text = grid_table((0.1, 0.2), {"t3d": {0.1: 50.0, 0.2: 60.0}, "ddo": {}, "sft": {0.2: 60.0}})
+def test_the_learning_rate_table_marks_the_best_of_a_complete_grid():
+    text = learning_rate_table((0.1, 0.2), {"t3d": {0.1: 50.0, 0.2: 60.0}, "ddo": {}, "sft": {0.2: 60.0}})
     assert "| 50.0 | **60.0** |" in text
     assert "| DDO | - | - |" in text
     assert "| SFT | - | 60.0 |" in text, "nothing is chosen yet"
