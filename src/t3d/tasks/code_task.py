@@ -4,7 +4,7 @@ import ast
 import platform
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from t3d.grading.code import (
     grade_program,
 )
 from t3d.grading.verdict import Verdict
-from t3d.problems.files import DataFile, find_file, read_data_file
+from t3d.problems.fields import Record
+from t3d.problems.files import own_folder, read_only_file
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, answer_prefix
 from t3d.sandbox.sandbox import Limits, Sandbox
 
 
@@ -27,14 +29,12 @@ from t3d.sandbox.sandbox import Limits, Sandbox
 class CodeProblem:
     """A problem with all that grading needs.
 
-    ``prefix`` is how the released code begins the answer for the model. ``preamble`` runs before every
-    program, and ``reference`` is a program that passes.
+    ``preamble`` runs before every program, and ``reference`` is a program that passes.
     """
 
     problem: Problem
     split: str
     tests: FunctionTests
-    prefix: str
     preamble: str = ""
     reference: str
 
@@ -43,12 +43,13 @@ class CodeTask(ABC):
     """A benchmark of programming problems in a folder or file.
 
     A response is right if its program passes all tests. The program is the last ``python`` block of the
-    response or, if that has none, of the prefix and the response together, so that both whole answers and
-    continuations of the prefix are graded. Programs run in a sandbox; where none works, grading is refused
-    unless ``unsafe_no_sandbox`` is set.
+    response or, if that has none, of :func:`answer_prefix` and the response together, so that both whole
+    answers and continuations of the prefix are graded. Programs run in a sandbox; where none works, grading
+    is refused unless ``unsafe_no_sandbox`` is set.
     """
 
     name: str
+    kind: PromptKind
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class CodeTask(ABC):
         """Names that a file in this folder may have, the preferred first, for each part of the data."""
 
     @abstractmethod
-    def read_row(self, row: Mapping[str, Any], part: str, where: str) -> CodeProblem:
+    def read_row(self, row: Record, part: str, where: str) -> CodeProblem:
         """The problem of one row of the file for ``part``. Raises InputError if something is missing."""
 
     @property
@@ -96,7 +97,9 @@ class CodeTask(ABC):
             raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
         problems: dict[str, CodeProblem] = {}
         files: dict[str, dict[str, Any]] = {}
-        for part, file in self._files():
+        folder = own_folder(self.folder, self.name.partition("-")[0])
+        for part, patterns in self.file_patterns(folder).items():
+            file = read_only_file(folder, patterns, f"the problems of {self.name}")
             for index, row in enumerate(file.rows, start=1):
                 entry = self.read_row(row, part, f"row {index} of {file.path}")
                 if entry.problem.id in problems:
@@ -104,20 +107,13 @@ class CodeTask(ABC):
                         "task_id", entry.problem.id, f"twice in {file.path}", "get the file again"
                     )
                 problems[entry.problem.id] = entry
-            files[part] = {"file": file.path.name, "sha256": file.sha256, "num_rows": len(file.rows)}
+            files[part] = file.summary()
         return problems, files
 
     @property
     def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
         with self._lock:  # threads may ask at the same time
             return self._loaded
-
-    def _files(self) -> Iterator[tuple[str, DataFile]]:
-        assert self.folder is not None
-        own_folder = self.folder / self.name.partition("-")[0]
-        folder = own_folder if own_folder.is_dir() else self.folder
-        for part, patterns in self.file_patterns(folder).items():
-            yield part, read_data_file(find_file(folder, patterns, f"the problems of {self.name}"))
 
     def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
         """The first ``limit`` problems of a split, in the order of the file; nothing is drawn."""
@@ -146,7 +142,7 @@ class CodeTask(ABC):
         entry = self.entry(problem)
         code = extract_code(response)
         if code is None:
-            code = extract_code(entry.prefix + response)
+            code = extract_code(answer_prefix(entry.problem.question, self.kind) + response)
         return None if code is None else with_preamble(entry.preamble, code)
 
     def result(self, problem: Problem, response: str) -> CodeResult:

@@ -8,7 +8,8 @@ from t3d.errors import InputError
 from t3d.grading.math import MathGrader
 from t3d.grading.math_worker import TIME_LIMIT_S, GraderName
 from t3d.grading.verdict import Verdict
-from t3d.problems.files import Row, find_file, read_data_file, text_of
+from t3d.problems.fields import Record, said_text
+from t3d.problems.files import own_folder, read_only_file
 from t3d.problems.problem import Problem
 
 
@@ -48,16 +49,15 @@ class MathTask(ABC):
         patterns = self.file_patterns(split)
         if self.folder is None:
             raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
-        own_folder = self.folder / self.name
-        folder = own_folder if own_folder.is_dir() else self.folder
-        file = read_data_file(find_file(folder, patterns, f"the {split} split of {self.name}"))
-        self.data[split] = {"file": file.path.name, "sha256": file.sha256, "num_rows": len(file.rows)}
+        folder = own_folder(self.folder, self.name)
+        file = read_only_file(folder, patterns, f"the {split} split of {self.name}")
+        self.data[split] = file.summary()
         return [self._problem(row, split, index, file.path) for index, row in enumerate(file.rows[:limit])]
 
-    def _problem(self, row: Row, split: str, index: int, path: Path) -> Problem:
+    def _problem(self, row: Record, split: str, index: int, path: Path) -> Problem:
         where = f"row {index + 1} of {path}"
-        question = text_of(row, self.question_keys, where)
-        gold = self.gold(text_of(row, self.answer_keys, where))
+        question = said_text(row, self.question_keys, where)
+        gold = self.gold(said_text(row, self.answer_keys, where))
         return Problem(id=f"{self.name}/{split}/{index}", question=question, task=self.name, answer=gold)
 
     def check(self, problem: Problem) -> None:

@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     for content, problem in [
         ("{", "cannot be read"),
         ("", "not a list of objects"),
-        ('{"question": "a"}', "row 1 of .* has none of the keys ground_truth_answer, answer"),
+        ('{"question": "a"}', "ground_truth_answer, answer=.row 1 of .*: this key is missing"),
         ('{"question": "a", "answer": 5}', "row 1 of .*: not a text"),
     ]:
         (tmp_path / "test.jsonl").write_text(content)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.interchange.formats.files import read_json_lines, write_json_lines
+from t3d.interchange.formats.files import write_json_lines
 from t3d.problems.fields import Record
+from t3d.problems.files import read_data_file
 from t3d.work.files import atomic_folder
 
 _FOLDER_MARK = "dataset_info.json"
@@ -25,7 +26,7 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises InputError if it is neither, or if the folder needs ``datasets`` and that is missing.
     """
     if not path.is_dir():
-        yield from read_json_lines(path)
+        yield from read_data_file(path, "input").rows
         return
     datasets = _datasets("input", path)
     fix = "give a folder that save_to_disk wrote for one split, or a JSONL file"

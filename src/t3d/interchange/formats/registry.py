@@ -10,9 +10,10 @@ from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.formats import authors, d3llm, dllm_rl
 from t3d.interchange.formats.assemble import Drop, ImportSettings, text_drop
 from t3d.interchange.formats.d3llm_files import read_records, write_records
-from t3d.interchange.formats.files import read_json_list, write_json_list
+from t3d.interchange.formats.files import write_json_list
 from t3d.models.loading import tokenizer_hash
 from t3d.problems.fields import Record
+from t3d.problems.files import read_data_file
 from t3d.trajectory import Trajectory
 
 
@@ -27,19 +28,23 @@ class ForeignFormat:
     write_records: Callable[[Path, Iterable[Record]], None]
 
 
+def _file_records(path: Path) -> Iterator[Record]:
+    return iter(read_data_file(path, "input").rows)
+
+
 FOREIGN_FORMATS: dict[str, ForeignFormat] = {
     "authors": ForeignFormat(
         trajectories_of_record=authors.trajectories_of_record,
         record_of_trajectory=authors.record_of_trajectory,
         export_drop=text_drop,
-        read_records=read_json_list,
+        read_records=_file_records,
         write_records=write_json_list,
     ),
     "dllm_rl": ForeignFormat(
         trajectories_of_record=dllm_rl.trajectories_of_record,
         record_of_trajectory=dllm_rl.record_of_trajectory,
         export_drop=text_drop,
-        read_records=read_json_list,
+        read_records=_file_records,
         write_records=write_json_list,
     ),
     "d3llm": ForeignFormat(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3d.errors import InputError
-from t3d.problems.files import DataFile, Row, read_data_file
+from t3d.problems.fields import Record
+from t3d.problems.files import DataFile, find_files, own_folder, read_data_file
 from t3d.problems.hub import HUB, source_folder
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import PROMPT_FIELDS, read_prompt_file
@@ -20,6 +21,7 @@ from t3d.problems.sources.rows import (
     mbpp_row,
     stratos_row,
 )
+from t3d.work.plan import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +32,7 @@ class Source:
     """Its own folder in the folder of all data; without that its files are looked for in the latter."""
     patterns: tuple[str, ...]
     """Names of its files, the preferred first; all files of the first that matches are read."""
-    read_row: Callable[[Row, str, str], Reading]
+    read_row: Callable[[Record, str, str], Reading]
 
 
 _SHARDS = ("train-*.parquet", "data/train-*.parquet")
@@ -98,12 +100,11 @@ def read_source(name: str, data: str | None) -> SourceData:
     if data is None:
         raise InputError("data", None, f"{name} needs its data", f"give their folder, or {HUB}")
     source, root = SOURCES[name], source_folder(name) if data == HUB else Path(data)
-    folder = root / source.folder if (root / source.folder).is_dir() else root
-    files = [read_data_file(path) for path in _find_files(folder, source.patterns, name)]
+    folder = own_folder(root, source.folder)
+    found = find_files(folder, source.patterns, f"the problems of {name}")
+    files = [read_data_file(path) for path in found]
     for file in files:
-        if "task" in file.rows[0] and set(file.rows[0]) <= set(
-            PROMPT_FIELDS
-        ):  # made by t3d, into this folder
+        if "task" in file.rows[0] and file.rows[0].keys() <= set(PROMPT_FIELDS):  # t3d's, in this folder
             fix = "give the published data, or name this file as the source"
             raise InputError("data", str(file.path), f"a file of prompts, not {name}", fix)
     rows = ((row, f"row {index} of {file.path}") for file in files for index, row in enumerate(file.rows, 1))
@@ -127,22 +128,8 @@ def read_source(name: str, data: str | None) -> SourceData:
 
 def _read_prompts(path: Path) -> SourceData:
     problems = read_prompt_file(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     return SourceData(name=str(path), problems=tuple(problems), dropped=Counter(), num_files=1, sha256=digest)
-
-
-def _find_files(folder: Path, patterns: Sequence[str], name: str) -> list[Path]:
-    """Files of the first pattern that matches, numbered names in the order of their numbers."""
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise InputError("data", str(folder), "no such file or folder", f"give the folder that holds {name}")
-    for pattern in patterns:
-        found = [path for path in folder.glob(pattern) if path.is_file()]
-        if found:
-            return sorted(found, key=lambda path: (path.parent.as_posix(), len(path.name), path.name))
-    fix = f"put one of these there: {', '.join(patterns)}"
-    raise InputError("data", str(folder), f"holds no file with the problems of {name}", fix)
 
 
 def _sha256(files: Sequence[DataFile], folder: Path) -> str:
