@@ -224,6 +224,6 @@ def isolation_problem(isolation: Isolation) -> str | None:
         except SandboxError as error:
             return " ".join(str(error).split())[:300]
     for step, report in zip(["the probe", *tests], outcome.reports, strict=False):
-        if report.status != "ok":
-            return f"{step}: {report.status} {report.detail}"
+        if not report.passed:
+            return f"{step}: {report.reason} {report.detail}"
     return None if outcome.end == "done" else f"the probe ended with {outcome.end}"

@@ -3,7 +3,7 @@
 import ast
 import platform
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,10 +19,10 @@ from t3d.grading.code import (
 )
 from t3d.grading.verdict import Verdict
 from t3d.problems.fields import Record
-from t3d.problems.files import own_folder, read_only_file
 from t3d.problems.problem import Problem
-from t3d.problems.prompt_styles import PromptKind, answer_prefix
+from t3d.problems.prompt_styles import answer_prefix
 from t3d.sandbox.sandbox import Limits, Sandbox
+from t3d.tasks.data_task import DataTask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class CodeProblem:
     reference: str
 
 
-class CodeTask(ABC):
+class CodeTask(DataTask):
     """A benchmark of programming problems in a folder or file.
 
     A response is right if its program passes all tests. The program is the last ``python`` block of the
@@ -48,8 +48,7 @@ class CodeTask(ABC):
     is refused unless ``unsafe_no_sandbox`` is set.
     """
 
-    name: str
-    kind: PromptKind
+    options: tuple[str, ...] = ("unsafe_no_sandbox",)
 
     def __init__(
         self,
@@ -58,23 +57,18 @@ class CodeTask(ABC):
         limits: Limits | None = None,
         unsafe_no_sandbox: bool = False,
     ) -> None:
-        self.folder = None if folder is None else Path(folder)
+        super().__init__(folder)
         self._limits = limits or Limits()
         self._unsafe_no_sandbox = unsafe_no_sandbox
         self._lock = threading.Lock()
 
     @abstractmethod
-    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
-        """Names that a file in this folder may have, the preferred first, for each part of the data."""
+    def file_patterns(self) -> Mapping[str, Sequence[str]]:
+        """Names that a file in the folder may have, the preferred first, for each part of the data."""
 
     @abstractmethod
     def read_row(self, row: Record, part: str, where: str) -> CodeProblem:
         """The problem of one row of the file for ``part``. Raises InputError if something is missing."""
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The benchmark's splits."""
 
     @cached_property
     def sandbox(self) -> Sandbox:
@@ -93,13 +87,10 @@ class CodeTask(ABC):
 
     @cached_property
     def _loaded(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
-        if self.folder is None:
-            raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
         problems: dict[str, CodeProblem] = {}
         files: dict[str, dict[str, Any]] = {}
-        folder = own_folder(self.folder, self.name.partition("-")[0])
-        for part, patterns in self.file_patterns(folder).items():
-            file = read_only_file(folder, patterns, f"the problems of {self.name}")
+        for part, patterns in self.file_patterns().items():
+            file = self.read_file(patterns, "the problems")
             for index, row in enumerate(file.rows, start=1):
                 entry = self.read_row(row, part, f"row {index} of {file.path}")
                 if entry.problem.id in problems:
@@ -115,13 +106,9 @@ class CodeTask(ABC):
         with self._lock:  # threads may ask at the same time
             return self._loaded
 
-    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """The first ``limit`` problems of a split, in the order of the file; nothing is drawn."""
-        del seed
-        if split not in self.splits:
-            fix = f"use {' or '.join(self.splits)}"
-            raise InputError("split", split, f"not a split of {self.name}", fix)
-        return [entry.problem for entry in self.all_problems.values() if entry.split == split][:limit]
+    def split_problems(self, split: str) -> list[Problem]:
+        """All problems of one of the splits."""
+        return [entry.problem for entry in self.all_problems.values() if entry.split == split]
 
     def entry(self, problem: Problem) -> CodeProblem:
         """All there is to the problem with this id. Raises InputError if the data do not have it."""
@@ -161,10 +148,6 @@ class CodeTask(ABC):
         if reason == "error":
             reason = f"error: {failure.detail.partition(':')[0]}"
         return Verdict(correct=result.passed, extracted=program, reason=reason, grader=self.sandbox.isolation)
-
-    def grade(self, problem: Problem, response: str) -> bool:
-        """Whether the program of the response passes all tests."""
-        return self.result(problem, response).passed
 
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""

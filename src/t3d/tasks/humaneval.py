@@ -1,11 +1,11 @@
 """HumanEval (arXiv 2107.03374): complete a Python function of which signature and docstring are given."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from t3d.grading.code import FunctionTests
 from t3d.problems.fields import Record, said_text
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind
 from t3d.tasks.code_task import CodeProblem, CodeTask
 
 
@@ -18,11 +18,10 @@ class HumanEvalTask(CodeTask):
 
     name = "humaneval"
     splits = ("test",)
-    kind = "completion"
+    kind: PromptKind = "completion"
 
-    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
+    def file_patterns(self) -> Mapping[str, Sequence[str]]:
         """One file with all problems."""
-        del folder
         names = ("HumanEval.jsonl.gz", "HumanEval.jsonl")
         return {"test": (*names, "test-*.parquet", "openai_humaneval/test-*.parquet")}
 

@@ -8,6 +8,7 @@ from t3d.errors import InputError
 from t3d.grading.code import FunctionTests
 from t3d.problems.fields import Record, said_text, texts
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind
 from t3d.problems.sources.rows import one_test_question
 from t3d.tasks.code_task import CodeProblem, CodeTask
 
@@ -31,7 +32,8 @@ class MbppTask(CodeTask):
     """
 
     splits = tuple(SPLIT_ENDS)
-    kind = "function"
+    kind: PromptKind = "function"
+    options = ("protocol", *CodeTask.options)
 
     def __init__(
         self, folder: str | Path | None = None, *, protocol: MbppProtocol = "t3d", **options: Any
@@ -42,10 +44,10 @@ class MbppTask(CodeTask):
         self.protocol = protocol
         self.name = "mbpp" if protocol == "t3d" else f"mbpp-{protocol}"
 
-    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
+    def file_patterns(self) -> Mapping[str, Sequence[str]]:
         """One file of Google's, or the hub's files of all splits."""
         names, config = (_SANITIZED, "sanitized") if self.protocol == "sanitized" else (_FULL, "full")
-        if any(folder.glob(f"{config}/test-*.parquet")):
+        if any(self.folder.glob(f"{config}/test-*.parquet")):
             return {part: (f"{config}/{part}-*.parquet",) for part in SPLIT_ENDS}
         return {"all": names}
 

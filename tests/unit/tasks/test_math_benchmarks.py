@@ -105,7 +105,7 @@ def test_the_benchmarks_are_tasks_by_name(tmp_path):
     write_lines(tmp_path / "test.jsonl", GSM8K_ROWS)
     for name in ("gsm8k", "math500"):
         task = load_benchmark(name, tmp_path)
-        assert isinstance(task, Task) and task.name == name and BENCHMARKS[name].prompt_kind == "math"
+        assert isinstance(task, Task) and task.name == name and BENCHMARKS[name].kind == "math"
     with pytest.raises(InputError, match="task='gsm9k': not known"):
         load_benchmark("gsm9k")
 
@@ -116,8 +116,8 @@ def test_one_table_says_what_belongs_to_which_benchmark():
     values = {"grader": "legacy", "protocol": "sanitized", "data": "folder"}
     assert own_options("gsm8k", values) == {"grader": "legacy"} and own_options("chain", values) == {}
     for name, benchmark in BENCHMARKS.items():
-        arguments = inspect.signature(benchmark.task.__init__).parameters
-        shared = inspect.signature(benchmark.task.__mro__[1].__init__).parameters
+        arguments = inspect.signature(benchmark.__init__).parameters
+        shared = inspect.signature(benchmark.__mro__[1].__init__).parameters
         assert set(benchmark.options) <= {*arguments, *shared}, name
 
 
