@@ -92,10 +92,11 @@ def _programs(spec: CodeSpec, name: str) -> list[str]:
     ]
 
 
-class CodeTask(MiniTask):
+class ProgramTask(MiniTask):
     """Generator, solutions and verifier of ``code``."""
 
     name = "code"
+    spec_of = staticmethod(CodeSpec.of_question)
 
     def draw(self, rng: random.Random, split: str) -> tuple[Problem, str]:
         """One random problem of a split and one random right program for it."""
@@ -123,10 +124,6 @@ class CodeTask(MiniTask):
         """Every local name with every order of operands and branches, the likelier order twice."""
         spec = CodeSpec.of_question(question)
         return [program for name in LOCAL_NAMES for program in _programs(spec, name)]
-
-    def check(self, problem: Problem) -> None:
-        """Raise InputError if the question is not one of the task's."""
-        CodeSpec.of_question(problem.question)
 
     def grade(self, problem: Problem, response: str) -> bool:
         """True if the program computes the specified function on every test input."""
