@@ -2,7 +2,6 @@
 
 import ast
 import platform
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 from t3d.errors import InputError
 from t3d.grading.code import (
-    CodeResult,
     FunctionTests,
     extract_code,
     grade_program,
@@ -60,15 +58,14 @@ class CodeTask(DataTask):
         super().__init__(folder)
         self._limits = limits or Limits()
         self._unsafe_no_sandbox = unsafe_no_sandbox
-        self._lock = threading.Lock()
 
     @abstractmethod
     def file_patterns(self) -> Mapping[str, Sequence[str]]:
         """Names that a file in the folder may have, the preferred first, for each part of the data."""
 
     @abstractmethod
-    def read_row(self, row: Record, part: str, where: str) -> CodeProblem:
-        """The problem of one row of the file for ``part``. Raises InputError if something is missing."""
+    def read_row(self, row: Record, where: str) -> CodeProblem:
+        """The problem of one row. Raises InputError if something is missing."""
 
     @cached_property
     def sandbox(self) -> Sandbox:
@@ -86,25 +83,19 @@ class CodeTask(DataTask):
         return self._contents[1]
 
     @cached_property
-    def _loaded(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
+    def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
         problems: dict[str, CodeProblem] = {}
         files: dict[str, dict[str, Any]] = {}
         for part, patterns in self.file_patterns().items():
             file = self.read_file(patterns, "the problems")
             for index, row in enumerate(file.rows, start=1):
-                entry = self.read_row(row, part, f"row {index} of {file.path}")
-                if entry.problem.id in problems:
-                    raise InputError(
-                        "task_id", entry.problem.id, f"twice in {file.path}", "get the file again"
-                    )
-                problems[entry.problem.id] = entry
+                entry = self.read_row(row, f"row {index} of {file.path}")
+                identity = entry.problem.id
+                if identity in problems:
+                    raise InputError("task_id", identity, f"twice in {file.path}", "get the file again")
+                problems[identity] = entry
             files[part] = file.summary()
         return problems, files
-
-    @property
-    def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
-        with self._lock:  # threads may ask at the same time
-            return self._loaded
 
     def split_problems(self, split: str) -> list[Problem]:
         """All problems of one of the splits."""
@@ -119,35 +110,24 @@ class CodeTask(DataTask):
         return self.all_problems[problem.id]
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError if the problem has no tests, or if programs cannot be run safely here."""
-        if not self.entry(problem).tests.tests:
-            raise InputError("id", problem.id, "the problem has no tests", "leave it out")
+        """Raise InputError for an unknown problem, or if programs cannot be run safely here."""
+        self.entry(problem)
         _ = self.sandbox  # raises
 
-    def program(self, problem: Problem, response: str) -> str | None:
-        """The program of a response, or None if there is none in it."""
-        entry = self.entry(problem)
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response: its program, and the reason of the first failure."""
+        entry, isolation = self.entry(problem), self.sandbox.isolation
         code = extract_code(response)
         if code is None:
             code = extract_code(answer_prefix(entry.problem.question, self.kind) + response)
-        return None if code is None else with_preamble(entry.preamble, code)
-
-    def result(self, problem: Problem, response: str) -> CodeResult:
-        """How the tests of a response's program go; without a program there are none."""
-        program = self.program(problem, response)
-        if program is None:
-            return CodeResult(tests=())
-        return grade_program(self.sandbox, program, self.entry(problem).tests)
-
-    def assess(self, problem: Problem, response: str) -> Verdict:
-        """The verdict on a response: its code, and the reason of the first failure."""
-        self.check(problem)
-        program, result = self.program(problem, response), self.result(problem, response)
-        failure = result.first_failure
-        reason = "no code" if program is None else failure.reason
+        if code is None:
+            return Verdict(correct=False, extracted=None, reason="no code", grader=isolation)
+        program = with_preamble(entry.preamble, code)
+        result = grade_program(self.sandbox, program, entry.tests)
+        reason: str = result.first_failure.reason
         if reason == "error":
-            reason = f"error: {failure.detail.partition(':')[0]}"
-        return Verdict(correct=result.passed, extracted=program, reason=reason, grader=self.sandbox.isolation)
+            reason = f"error: {result.first_failure.detail.partition(':')[0]}"
+        return Verdict(correct=result.passed, extracted=program, reason=reason, grader=isolation)
 
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""

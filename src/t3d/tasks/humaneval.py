@@ -25,9 +25,8 @@ class HumanEvalTask(CodeTask):
         names = ("HumanEval.jsonl.gz", "HumanEval.jsonl")
         return {"test": (*names, "test-*.parquet", "openai_humaneval/test-*.parquet")}
 
-    def read_row(self, row: Record, part: str, where: str) -> CodeProblem:
+    def read_row(self, row: Record, where: str) -> CodeProblem:
         """The problem of one row."""
-        del part
         names = ("task_id", "prompt", "test", "entry_point", "canonical_solution")
         identity, prompt, test, entry_point, solution = (said_text(row, (name,), where) for name in names)
         return CodeProblem(

@@ -51,9 +51,8 @@ class MbppTask(CodeTask):
             return {part: (f"{config}/{part}-*.parquet",) for part in SPLIT_ENDS}
         return {"all": names}
 
-    def read_row(self, row: Record, part: str, where: str) -> CodeProblem:
+    def read_row(self, row: Record, where: str) -> CodeProblem:
         """The problem of one row."""
-        del part
         number, tests = row.get("task_id"), texts(row, "test_list", where)
         if not isinstance(number, int) or not 1 <= number <= SPLIT_ENDS["train"]:
             raise InputError("task_id", number, f"{where}: not a number from 1 to 974", "get the file again")

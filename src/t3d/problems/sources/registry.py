@@ -9,7 +9,7 @@ from pathlib import Path
 from t3d.errors import InputError
 from t3d.problems.fields import Record
 from t3d.problems.files import DataFile, find_files, own_folder, read_data_file
-from t3d.problems.hub import HUB, source_folder
+from t3d.problems.hub import GSM8K, HUB, MBPP, HubData, download
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import PROMPT_FIELDS, read_prompt_file
 from t3d.problems.sources.rows import (
@@ -33,14 +33,23 @@ class Source:
     patterns: tuple[str, ...]
     """Names of its files, the preferred first; all files of the first that matches are read."""
     read_row: Callable[[Record, str, str], Reading]
+    hub: HubData
 
 
 _SHARDS = ("train-*.parquet", "data/train-*.parquet")
+
+
+def _stratos(folder: str, repository: str) -> Source:
+    data = HubData(_SHARDS[1:], repository)
+    return Source(folder=folder, patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row, hub=data)
+
+
 SOURCES: dict[str, Source] = {
     "gsm8k_train": Source(
         folder="gsm8k",
         patterns=("train.jsonl", "train.jsonl.gz", *_SHARDS, "main/train-*.parquet", "GSM8K_train.json"),
         read_row=gsm8k_row,
+        hub=HubData(("main/train-*.parquet",), *GSM8K),
     ),
     "math_train": Source(
         folder="math_train",
@@ -49,21 +58,26 @@ SOURCES: dict[str, Source] = {
             *("train/*/*.json", *_SHARDS, "*/train-*.parquet"),
         ),
         read_row=math_row,
+        hub=HubData(("train/MATH_train.json",), "Gen-Verse/MATH_train"),
     ),
     "primeintellect": Source(
         folder="primeintellect",
         patterns=("PrimeIntellect.json", "train/PrimeIntellect.json"),
         read_row=code_row,
+        hub=HubData(("train/PrimeIntellect.json",), "Gen-Verse/PrimeIntellect"),
     ),
     "mbpp_train": Source(
-        folder="mbpp", patterns=("mbpp.jsonl", "mbpp.jsonl.gz", "full/train-*.parquet"), read_row=mbpp_row
+        folder="mbpp",
+        patterns=("mbpp.jsonl", "mbpp.jsonl.gz", "full/train-*.parquet"),
+        read_row=mbpp_row,
+        hub=HubData(("full/train-*.parquet",), *MBPP),
     ),
-    "bespoke_stratos": Source(
-        folder="bespoke_stratos", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row
-    ),
-    "stratos_hard": Source(folder="stratos_hard", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row),
-    "stratos_easy": Source(folder="stratos_easy", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row),
+    "bespoke_stratos": _stratos("bespoke_stratos", "bespokelabs/Bespoke-Stratos-17k"),
+    "stratos_hard": _stratos("stratos_hard", "Lansechen/bs17k_collection_filtered_hard_maxlength600"),
+    "stratos_easy": _stratos("stratos_easy", "Lansechen/bs17k_collection_filtered_easy_maxlength600"),
 }
+"""MATH and PrimeIntellect are the copies that T3D's released code downloads; the two collections are those of
+D2F (arXiv 2508.09192), which the paper's SFT baseline follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +113,8 @@ def read_source(name: str, data: str | None) -> SourceData:
         raise InputError("source", name, "not known", fix)
     if data is None:
         raise InputError("data", None, f"{name} needs its data", f"give their folder, or {HUB}")
-    source, root = SOURCES[name], source_folder(name) if data == HUB else Path(data)
+    source = SOURCES[name]
+    root = download(source.hub) if data == HUB else Path(data)
     folder = own_folder(root, source.folder)
     found = find_files(folder, source.patterns, f"the problems of {name}")
     files = [read_data_file(path) for path in found]

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 from t3d.tasks.mini.suite import TASKS
 
 END_OF_TEXT, TURN_START, TURN_END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>"
-MAX_VOCAB_SIZE = 512
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
