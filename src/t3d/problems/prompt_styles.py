@@ -69,7 +69,7 @@ def user_turn(question: str, style: PromptStyle, kind: PromptKind) -> str:
         raise InputError(
             "prompt_style", style, f"has no user's turn for problems of kind {kind!r}", "use plain"
         )
-    return _filled(template, question)
+    return template.replace("{question}", question, 1)
 
 
 def released_prompt(question: str, kind: PromptKind, prefix: str | None = None) -> str:
@@ -83,13 +83,9 @@ def released_prompt(question: str, kind: PromptKind, prefix: str | None = None) 
         prefix = ""
     elif prefix is None:
         prefix = answer_prefix(question, kind)
-    return _filled((_RELEASED[kind] + prefix).removesuffix("\n"), question)
+    return (_RELEASED[kind] + prefix).removesuffix("\n").replace("{question}", question, 1)
 
 
 def answer_prefix(question: str, kind: PromptKind) -> str:
     """How the released data begin the answer to a function problem for the model."""
     return "Here is the completed code:\n```python" + (f"\n{question}\n" if kind == "completion" else "")
-
-
-def _filled(template: str, question: str) -> str:
-    return template.replace("{question}", question, 1)

@@ -129,8 +129,7 @@ class ProgramTask(MiniTask):
         """True if the program computes the specified function on every test input."""
         spec = CodeSpec.of_question(problem.question)
         inputs = spec.test_inputs()
-        result = run_program(response, FUNCTION_NAME, inputs)
-        return result.outputs == tuple(spec.value(x) for x in inputs)
+        return run_program(response, FUNCTION_NAME, inputs) == tuple(spec.value(x) for x in inputs)
 
     def corpus_words(self) -> list[str]:
         """Every text piece of the task, for the tokenizer's word list."""
