@@ -4,12 +4,13 @@ import ast
 import os
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from t3d.errors import InputError
-from t3d.grading.code import grade_programs
+from t3d.grading.code import grade_program
 from t3d.sandbox.sandbox import Limits, Sandbox
 from t3d.tasks.humaneval import HumanEvalTask
 from t3d.tasks.mbpp import MbppTask
@@ -60,6 +61,11 @@ def hollow(entry):
     transformer = Hollow({node.id for node in ast.walk(tests) if isinstance(node, ast.Name)})
     tree = transformer.visit(reference)
     return ast.unparse(ast.fix_missing_locations(tree)), transformer.count
+
+
+def grade_programs(walls, programs):
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda program: grade_program(walls, *program), programs))
 
 
 def entries_of(name, protocol, count):

@@ -61,7 +61,7 @@ class Grade:
     def _options(self) -> dict[str, Any]:
         """The task's own settings."""
         options = own_options(self.task, vars(self))
-        is_math = issubclass(BENCHMARKS[self.task].task, MathTask)
+        is_math = issubclass(BENCHMARKS[self.task], MathTask)
         if is_math:
             options["num_workers"] = self.num_workers
         if self.time_limit_s is None:

@@ -10,8 +10,8 @@ from t3d.errors import InputError
 from t3d.evaluation.measure import grade_lines, summarise
 from t3d.evaluation.samples import jsonl, without_draw
 from t3d.grading.verdict import VERDICT_FIELDS
+from t3d.problems.files import read_lines
 from t3d.problems.problem import Problem
-from t3d.problems.text_files import read_lines
 from t3d.tasks.math_task import MathTask
 from t3d.tasks.task import ExplainingTask, Task
 from t3d.work.files import check_output_file, discard, read_json, write_text

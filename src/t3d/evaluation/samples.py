@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from t3d.errors import InputError
 from t3d.grading.verdict import OTHER_RULES
+from t3d.problems.files import read_lines
 from t3d.problems.problem import Problem
-from t3d.problems.text_files import read_lines
 
 Row = Mapping[str, Any]
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")

@@ -10,7 +10,6 @@ is no time limit on which a verdict could depend.
 import ast
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 MAX_SOURCE_LENGTH = 2000
@@ -85,42 +84,23 @@ def _refused_body(function: ast.FunctionDef) -> str | None:
     return None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProgramResult:
-    """What became of a program. ``outputs`` is None unless ``reason`` is ``ok``.
-
-    Other reasons: ``refused: ...`` (never run) and ``error: ...``.
-    """
-
-    outputs: tuple[int, ...] | None
-    reason: str
-
-
-def run_program(source: str, function_name: str, inputs: Sequence[int]) -> ProgramResult:
-    """Outputs of ``function_name`` for each input. A program that the allow-list refuses is not run."""
+def run_program(source: str, function_name: str, inputs: Sequence[int]) -> tuple[int, ...] | str:
+    """Outputs of ``function_name`` for each input; or why there are none, as ``refused: ...`` (by the
+    allow-list, and never run) or ``error: ...``."""
     if why := refusal(source, function_name):
-        return ProgramResult(outputs=None, reason=f"refused: {why}")
+        return f"refused: {why}"
     namespace: dict[str, Any] = {"__builtins__": {}}
     exec(compile(source, "<program>", "exec", dont_inherit=True), namespace)
     function = namespace[function_name]
     try:
         outputs = tuple(function(value) for value in inputs)
     except (NameError, TypeError) as error:  # no other follows from what is allowed
-        return ProgramResult(
-            outputs=None, reason=f"error: {type(error).__name__}: {error}"[:MAX_REASON_LENGTH]
-        )
+        return f"error: {type(error).__name__}: {error}"[:MAX_REASON_LENGTH]
     finally:
         namespace.clear()  # the function and its globals refer to each other: do not wait for the collector
-    return _judged(outputs)
-
-
-def _judged(outputs: tuple[Any, ...]) -> ProgramResult:
     for output in outputs:
         if type(output) is not int:  # bool is refused too
-            return ProgramResult(
-                outputs=None, reason=f"error: output of type {type(output).__name__}, not int"
-            )
+            return f"error: output of type {type(output).__name__}, not int"
         if not -OUTPUT_BOUND < output < OUTPUT_BOUND:
-            reason = f"error: output of more than {MAX_OUTPUT_DIGITS} digits"
-            return ProgramResult(outputs=None, reason=reason)
-    return ProgramResult(outputs=outputs, reason="ok")
+            return f"error: output of more than {MAX_OUTPUT_DIGITS} digits"
+    return outputs

@@ -18,38 +18,15 @@ MAX_PLAIN_LENGTH = 128
 Replacements = Iterable[tuple[str, str]]
 
 _BEFORE_UNITS: Replacements = (
-    ("\n", ""),
-    ("\\!", ""),
-    ("\\\\", "\\"),
-    ("tfrac", "frac"),
-    ("dfrac", "frac"),
-    ("\\left", ""),
-    ("\\right", ""),
-    ("^{\\circ}", ""),
-    ("^\\circ", ""),
-    ("\\$", ""),
-    ("$", ""),
-    (",", ""),
+    *(("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac")),
+    *((text, "") for text in [r"\left", r"\right", r"^{\circ}", r"^\circ", r"\$", r"$", r","]),
 )
-_AFTER_UNITS: Replacements = (
-    ("\\%", ""),
-    ("\\%", ""),
-    (" .", " 0."),
-    ("{.", "{0."),
-)  # percent twice, as there
+_AFTER_UNITS: Replacements = (*2 * (("\\%", ""),), (" .", " 0."), ("{.", "{0."))  # percent twice, as there
 _UNIT = "\\text{ "
 
 _MINERVA_REPLACED: Replacements = (
-    ("an ", ""),
-    ("a ", ""),
-    (".$", "$"),
-    ("\\$", ""),
-    ("\\ ", ""),
-    (" ", ""),
-    ("mbox", "text"),
-    (",\\text{and}", ","),
-    ("\\text{and}", ","),
-    ("\\text{m}", "\\text{}"),
+    *(("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text")),
+    *((",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}")),
 )
 _MINERVA_WORDS = (
     "square ways integers dollars mph inches ft hours km units \\ldots sue points feet minutes digits cents "
@@ -57,21 +34,8 @@ _MINERVA_WORDS = (
 )
 _MINERVA_REMOVED = (
     *_MINERVA_WORDS.split(),
-    "\\text{s}",
-    "\\text{.}",
-    "\\text{\ns}",
-    "\\text{}^2",
-    "\\text{}^3",
-    "\\text{\n}",
-    "\\text{}",
-    "\\mathrm{th}",
-    "^\\circ",
-    "^{\\circ}",
-    "\\;",
-    ",\\!",
-    "{,}",
-    '"',
-    "\\dots",
+    *("\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}", "\\text{}"),
+    *[r"\mathrm{th}", r"^\circ", r"^{\circ}", r"\;", r",\!", r"{,}", r'"', r"\dots"],
 )
 _MINERVA_PATTERNS = (
     (r"(?:.*?)\$(.*?)\$(?:.*)", r"$\1$"),

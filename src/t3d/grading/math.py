@@ -4,18 +4,16 @@ Equality is decided by math-verify, or by a reproduction of the released code (`
 processes that are killed when they are late, or by the texts (``exact``).
 """
 
+import queue
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
-from t3d.errors import InputError
+from t3d.errors import InputError, require_above_zero, require_positive
 from t3d.grading.boxed import last_closed_box, last_opened_box, last_opened_box_verbatim
-from t3d.grading.math_worker import TIME_LIMIT_S, GraderName, MathWorkers
+from t3d.grading.math_worker import TIME_LIMIT_S, GraderName, MathReason, MathWorker, usable_cores
 from t3d.grading.verdict import Verdict
-
-Reason = Literal["equal", "different", "no answer", "unparsed", "time limit", "worker died"]
-"""Why an answer is right (``equal``) or wrong. ``unparsed``: the grader cannot read it, or it is too long."""
 
 MAX_ANSWER_LENGTH = 2000
 """Longer answers are not read at all; the longest gold answer of MATH has about 160 characters."""
@@ -89,18 +87,13 @@ class MathGrader:
     ) -> None:
         self.versions = grader_versions(name)
         self.name, self.time_limit_s = name, time_limit_s
-        self._workers = MathWorkers(name, time_limit_s=time_limit_s, num_workers=num_workers)
-
-    def __enter__(self) -> "MathGrader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def num_workers(self) -> int:
-        """How many answers are compared at the same time."""
-        return self._workers.num_workers
+        self.num_workers = min(4, usable_cores()) if num_workers is None else num_workers
+        require_above_zero(self, "time_limit_s")
+        require_positive(self, "num_workers")
+        self.workers = [MathWorker(name, time_limit_s=time_limit_s) for _ in range(self.num_workers)]
+        self._idle: queue.LifoQueue[MathWorker] = queue.LifoQueue()
+        for worker in self.workers:
+            self._idle.put(worker)
 
     def extract(self, response: str) -> str | None:
         """The answer in a response, or None: where this grader looks for it."""
@@ -120,17 +113,22 @@ class MathGrader:
         return {"name": self.name, "time_limit_s": self.time_limit_s, "versions": self.versions}
 
     def close(self) -> None:
-        """End the workers."""
-        self._workers.close()
+        """End all workers; the next comparison starts them again."""
+        for worker in self.workers:
+            worker.close()
 
-    def _compare(self, answer: str, gold: str) -> Reason:
+    def _compare(self, answer: str, gold: str) -> MathReason:
         if self.name == "exact":
             return "equal" if answer == gold.strip() else "different"
         clean: Callable[[str], str] = str if self.name == "legacy" else clean_answer
         answer, gold = clean(answer), clean(gold)
         if len(answer) > MAX_ANSWER_LENGTH:
             return "unparsed"
-        return self._workers.compare(answer, gold)
+        worker = self._idle.get()  # waits for one
+        try:
+            return worker.compare(answer, gold)
+        finally:
+            self._idle.put(worker)
 
 
 def grader_versions(name: GraderName) -> dict[str, str]:

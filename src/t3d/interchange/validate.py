@@ -10,38 +10,38 @@ from t3d.trajectory import Trajectory, read_rows, trajectory_of_row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class Fault:
     """What is wrong with one record."""
 
     id: str
     problem: str
 
 
-def validate_file(path: str | Path, loaded: LoadedTokenizer | None = None) -> tuple[int, list[Problem]]:
+def validate_file(path: str | Path, loaded: LoadedTokenizer | None = None) -> tuple[int, list[Fault]]:
     """Number of records of a Parquet file and all their problems, in the order of the file.
 
     With ``loaded``, mask id, tokenizer and vocabulary are compared with that checkpoint's. Raises
     InputError if the file cannot be read at all.
     """
     rows = read_rows(path)
-    problems: list[Problem] = []
+    problems: list[Fault] = []
     tokenizer_hash = "" if loaded is None else loaded.tokenizer_hash
     first_index: dict[str, int] = {}
     for index, row in enumerate(rows):
         identity = row["id"]
         first = first_index.setdefault(identity, index)
         if first != index:
-            problems.append(Problem(id=identity, problem=f"records {first} and {index} share this id"))
+            problems.append(Fault(id=identity, problem=f"records {first} and {index} share this id"))
         try:
             trajectory = trajectory_of_row(row)
         except InputError as error:
             field = error.field.removesuffix(f" of trajectory {identity!r}")
-            problems.append(Problem(id=identity, problem=f"{field}: {error.problem}"))
+            problems.append(Fault(id=identity, problem=f"{field}: {error.problem}"))
             continue
         found = list(own_problems(trajectory))
         if loaded is not None:
             found += model_problems(trajectory, loaded, tokenizer_hash)
-        problems += [Problem(id=identity, problem=problem) for problem in found]
+        problems += [Fault(id=identity, problem=problem) for problem in found]
     return len(rows), problems
 
 

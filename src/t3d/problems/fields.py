@@ -1,6 +1,7 @@
 """Checked access to the fields of a foreign record; every error names the field and the record."""
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 from t3d.errors import InputError
@@ -16,10 +17,17 @@ def wrong_kind(name: str, value: object, where: str, expected: str) -> InputErro
 
 def required(record: Record, name: str, where: str) -> Any:
     """The value of a key that the format demands."""
-    if name not in record:
-        keys = ", ".join(record) or "none"
-        raise InputError(name, where, f"this key is missing (found: {keys})", "check the input's format")
-    return record[name]
+    return record[first_key(record, (name,), where)]
+
+
+def first_key(record: Record, names: Sequence[str], where: str) -> str:
+    """The first of these keys that the record has; the format demands one of them."""
+    for name in names:
+        if name in record:
+            return name
+    keys = ", ".join(record) or "none"
+    problem = f"this key is missing (found: {keys})"
+    raise InputError(", ".join(names), where, problem, "check the input's format")
 
 
 def text_field(record: Record, name: str, where: str) -> str:
@@ -27,6 +35,25 @@ def text_field(record: Record, name: str, where: str) -> str:
     value = required(record, name, where)
     if not is_text(value):
         raise wrong_kind(name, value, where, "a text")
+    return value
+
+
+def said_text(record: Record, names: Sequence[str], where: str) -> str:
+    """The text, not empty, of the first of these keys that the record has."""
+    name = first_key(record, names, where)
+    text = text_field(record, name, where)
+    if not text.strip():
+        raise wrong_kind(name, text, where, "a text that says something")
+    return text
+
+
+def texts(record: Record, name: str, where: str) -> list[str]:
+    """A list of texts; empty where it is null."""
+    value = required(record, name, where)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise wrong_kind(name, value, where, "a list of texts")
     return value
 
 

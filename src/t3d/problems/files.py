@@ -1,7 +1,6 @@
-"""Data sets as local files, read as they were published."""
+"""Files of JSON, JSON Lines and Parquet: data sets as they were published, and what a user wrote."""
 
 import gzip
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-
-Row = dict[str, Any]
+from t3d.problems.fields import Record
+from t3d.work.plan import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,42 +19,64 @@ class DataFile:
 
     path: Path
     sha256: str
-    rows: tuple[Row, ...]
+    rows: tuple[Record, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Name, SHA-256 and number of rows, as results record them."""
+        return {"file": self.path.name, "sha256": self.sha256, "num_rows": len(self.rows)}
 
 
-def find_file(folder: Path, patterns: Sequence[str], what: str) -> Path:
-    """The file itself if ``folder`` is one, else the first match. Raises InputError if there is none."""
+def own_folder(folder: Path, name: str) -> Path:
+    """The folder of that name in a folder of all data, or the latter without one."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def find_files(folder: Path, patterns: Sequence[str], what: str) -> list[Path]:
+    """Files of the first pattern that matches, numbered names in the order of their numbers.
+
+    The file itself if ``folder`` is one. Raises InputError if there is none.
+    """
     if folder.is_file():
-        return folder
+        return [folder]
     if not folder.is_dir():
         raise InputError("data", str(folder), "no such file or folder", f"give the folder that holds {what}")
     for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found[:3])
-            raise InputError("data", str(folder), f"{len(found)} files for {what} ({names})", "name the file")
+        found = [path for path in folder.glob(pattern) if path.is_file()]
         if found:
-            return found[0]
+            return sorted(found, key=lambda path: (path.parent.as_posix(), len(path.name), path.name))
     fix = f"put one of these there: {', '.join(patterns)}"
     raise InputError("data", str(folder), f"holds no file with {what}", fix)
 
 
-def read_data_file(path: Path) -> DataFile:
-    """Read Parquet, or JSON Lines, a JSON list or object, gzipped or not. Raises InputError otherwise."""
+def read_only_file(folder: Path, patterns: Sequence[str], what: str) -> DataFile:
+    """The one file that :func:`find_files` finds. Raises InputError if it finds several."""
+    found = find_files(folder, patterns, what)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:3])
+        raise InputError("data", str(folder), f"{len(found)} files for {what} ({names})", "name the file")
+    return read_data_file(found[0])
+
+
+def read_data_file(path: Path, field: str = "data") -> DataFile:
+    """Read Parquet, or JSON Lines, a JSON list or object, gzipped or not.
+
+    Raises InputError, in which the path is the value of ``field``, for anything else.
+    """
+    if not path.is_file():
+        raise InputError(field, str(path), "no such file", "give JSON Lines, a JSON list or Parquet")
     content = path.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
     try:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        rows = _parquet_rows(content) if path.suffix == ".parquet" else _json_rows(content.decode())
+        rows = (
+            _parquet_rows(content) if path.suffix == ".parquet" else _json_rows(content.decode("utf-8-sig"))
+        )
     except (OSError, ValueError, EOFError) as error:  # of Arrow, too
         problem = f"cannot be read ({' '.join(str(error).split())[:100]})"
-        raise InputError("data", str(path), problem, "get the file again") from error
+        raise InputError(field, str(path), problem, "get the file again") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(
-            "data", str(path), "not a list of objects", "give JSON Lines, a JSON list or Parquet"
-        )
-    return DataFile(path=path, sha256=sha256, rows=tuple(rows))
+        raise InputError(field, str(path), "not a list of objects", "give JSON Lines, a JSON list or Parquet")
+    return DataFile(path=path, sha256=file_sha256(path), rows=tuple(rows))
 
 
 def _parquet_rows(content: bytes) -> list[Any]:
@@ -84,14 +105,33 @@ def _json_lines(text: str) -> Iterator[Any]:
             raise ValueError(f"line {number}: {error}") from error
 
 
-def text_of(row: Row, names: Sequence[str], where: str) -> str:
-    """The first of these fields that the row has. Raises InputError if it has none, or no text there."""
-    for name in names:
-        if name in row:
-            if isinstance(row[name], str) and row[name].strip():
-                return row[name]
-            raise InputError(name, row[name], f"{where}: not a text", "get the file again")
-    found = ", ".join(row) or "none"
-    raise InputError(
-        "data", where, f"has none of the keys {', '.join(names)} (found: {found})", "check the file"
-    )
+def read_objects(path: str | Path, field: str, kind: str) -> Iterator[tuple[str, Record]]:
+    """The objects of a file with one per line, as :func:`read_lines` finds the lines."""
+    for where, line in read_lines(path, field, kind):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            problem = f"not JSON ({error})"
+            raise InputError(field, where, problem, "write one JSON object per line") from error
+        if not isinstance(row, dict):
+            raise InputError(field, where, "not an object", "write one JSON object per line")
+        yield where, row
+
+
+def read_lines(path: str | Path, field: str, kind: str) -> list[tuple[str, str]]:
+    r"""The lines that are not empty, each with where it stands, such as ``line 3 of FILE``.
+
+    Only ``\n`` ends a line. ``field`` and ``kind`` (``a JSONL file of outputs``) are for the message. Raises
+    InputError for a missing file, a folder, or what is not UTF-8 text.
+    """
+    path, fix = Path(path), f"give {kind}"
+    if path.is_dir():
+        raise InputError(field, str(path), "is a folder", fix)
+    if not path.is_file():
+        raise InputError(field, str(path), "no such file", fix)
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise InputError(field, str(path), f"not UTF-8 text ({error.reason})", fix) from error
+    numbered = enumerate(text.split("\n"), start=1)
+    return [(f"line {number} of {path}", line) for number, line in numbered if line.strip()]

@@ -15,12 +15,12 @@ HUB = "hub"
 """In place of a folder: download the data."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HubData:
     """Files of a data set; only what the patterns match is downloaded."""
 
-    repository: str
     patterns: tuple[str, ...]
+    repository: str
     revision: str = "main"
 
     @property
@@ -29,44 +29,17 @@ class HubData:
         return f"https://huggingface.co/datasets/{self.repository}"
 
 
-_GSM8K = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
-_MBPP = ("google-research-datasets/mbpp", "4bb6404fdc6cacfda99d4ac4205087b89d32030c")
+GSM8K = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
+MBPP = ("google-research-datasets/mbpp", "4bb6404fdc6cacfda99d4ac4205087b89d32030c")
+_MATH500 = ("HuggingFaceH4/MATH-500", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be")
+_HUMANEVAL = ("openai/openai_humaneval", "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544")
 
-BENCHMARKS: dict[str, HubData] = {
-    "gsm8k": HubData(repository=_GSM8K[0], revision=_GSM8K[1], patterns=("main/*.parquet",)),
-    "math500": HubData(
-        repository="HuggingFaceH4/MATH-500",
-        revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-        patterns=("test.jsonl",),
-    ),
-    "mbpp": HubData(
-        repository=_MBPP[0], revision=_MBPP[1], patterns=("full/*.parquet", "sanitized/*.parquet")
-    ),
-    "humaneval": HubData(
-        repository="openai/openai_humaneval",
-        revision="7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
-        patterns=("openai_humaneval/*.parquet",),
-    ),
+BENCHMARK_DATA: dict[str, HubData] = {
+    "gsm8k": HubData(("main/*.parquet",), *GSM8K),
+    "math500": HubData(("test.jsonl",), *_MATH500),
+    "mbpp": HubData(("full/*.parquet", "sanitized/*.parquet"), *MBPP),
+    "humaneval": HubData(("openai_humaneval/*.parquet",), *_HUMANEVAL),
 }
-SOURCES: dict[str, HubData] = {
-    "gsm8k_train": HubData(repository=_GSM8K[0], revision=_GSM8K[1], patterns=("main/train-*.parquet",)),
-    "math_train": HubData(repository="Gen-Verse/MATH_train", patterns=("train/MATH_train.json",)),
-    "primeintellect": HubData(repository="Gen-Verse/PrimeIntellect", patterns=("train/PrimeIntellect.json",)),
-    "mbpp_train": HubData(repository=_MBPP[0], revision=_MBPP[1], patterns=("full/train-*.parquet",)),
-    "bespoke_stratos": HubData(
-        repository="bespokelabs/Bespoke-Stratos-17k", patterns=("data/train-*.parquet",)
-    ),
-    "stratos_hard": HubData(
-        repository="Lansechen/bs17k_collection_filtered_hard_maxlength600",
-        patterns=("data/train-*.parquet",),
-    ),
-    "stratos_easy": HubData(
-        repository="Lansechen/bs17k_collection_filtered_easy_maxlength600",
-        patterns=("data/train-*.parquet",),
-    ),
-}
-"""MATH and PrimeIntellect are the copies that T3D's released code downloads; the two collections are those of
-D2F (arXiv 2508.09192), which the paper's SFT baseline follows."""
 
 
 def benchmark_folder(name: str) -> Path:
@@ -74,18 +47,16 @@ def benchmark_folder(name: str) -> Path:
 
     Raises InputError for an unknown name, or where nothing can be downloaded and nothing was before.
     """
-    return _download(name, BENCHMARKS)
+    if name not in BENCHMARK_DATA:
+        raise InputError("data", name, "not a data set of the hub", f"use one of {', '.join(BENCHMARK_DATA)}")
+    return download(BENCHMARK_DATA[name])
 
 
-def source_folder(name: str) -> Path:
-    """Like :func:`benchmark_folder`, for a source of training problems. Its name is the commit."""
-    return _download(name, SOURCES)
+def download(data: HubData) -> Path:
+    """The folder of the files, whose name is the commit.
 
-
-def _download(name: str, known: dict[str, HubData]) -> Path:
-    if name not in known:
-        raise InputError("data", name, "not a data set of the hub", f"use one of {', '.join(known)}")
-    data = known[name]
+    Raises InputError where nothing can be downloaded and nothing was before.
+    """
     try:
         folder = snapshot_download(
             data.repository,

@@ -1,11 +1,11 @@
 """Prompt files: JSON Lines of problems."""
 
-import json
 from pathlib import Path
 
 from t3d.errors import InputError
+from t3d.problems.fields import Record, is_text
+from t3d.problems.files import read_objects
 from t3d.problems.problem import Problem
-from t3d.problems.text_files import read_lines
 
 PROMPT_FIELDS = ("id", "question", "task", "answer", "solution")
 """Keys of a prompt file's lines, all but the question optional."""
@@ -19,8 +19,8 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     key, text that is not Unicode, or an id used twice.
     """
     problems: dict[str, Problem] = {}
-    for where, line in read_lines(path, "prompts", 'a JSONL file with a "question" per line'):
-        problem = _parse_problem(Path(path), where, line)
+    for where, row in read_objects(path, "prompts", 'a JSONL file with a "question" per line'):
+        problem = _problem_of(Path(path), where, row)
         if problem.id in problems:
             raise InputError("id", problem.id, f"used twice in {path}", "give every line its own id")
         problems[problem.id] = problem
@@ -31,12 +31,8 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     return list(problems.values())
 
 
-def _parse_problem(path: Path, where: str, line: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError("prompts", where, f"not JSON ({error})", "write one JSON object per line") from error
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
+def _problem_of(path: Path, where: str, row: Record) -> Problem:
+    if not isinstance(row.get("question"), str) or not row["question"].strip():
         raise InputError("question", where, "missing or empty", 'give each line a non-empty "question"')
     unknown = sorted(set(row) - set(PROMPT_FIELDS))
     if unknown:
@@ -44,7 +40,7 @@ def _parse_problem(path: Path, where: str, line: str) -> Problem:
         raise InputError("prompts", where, f"unknown key {unknown[0]!r}", fix)
     answer, solution = (None if row.get(name) is None else str(row[name]) for name in ("answer", "solution"))
     for name, text in (("question", row["question"]), ("solution", solution or "")):
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_text(text):
             raise InputError(name, where, "half of a surrogate pair, no text", "write the character whole")
     identity = str(row.get("id", f"{path.stem}/{where.split()[1]}"))
     task = str(row.get("task", path.stem))

@@ -17,9 +17,6 @@ begins. ``stdio``: write a program that reads input and prints output."""
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
-FUNCTION_PREFIX = "Here is the completed code:\n```python"
-"""How the released data begin the answer to a function problem for the model."""
-
 _COMPLETION = "You need to complete this code:\n{question}\n"
 """The question about a function's beginning in the released data."""
 _PAPER_CODE = (
@@ -72,7 +69,7 @@ def user_turn(question: str, style: PromptStyle, kind: PromptKind) -> str:
         raise InputError(
             "prompt_style", style, f"has no user's turn for problems of kind {kind!r}", "use plain"
         )
-    return _filled(template, question)
+    return template.replace("{question}", question, 1)
 
 
 def released_prompt(question: str, kind: PromptKind, prefix: str | None = None) -> str:
@@ -85,9 +82,10 @@ def released_prompt(question: str, kind: PromptKind, prefix: str | None = None) 
     if kind in ("math", "stdio"):
         prefix = ""
     elif prefix is None:
-        prefix = FUNCTION_PREFIX + (f"\n{question}\n" if kind == "completion" else "")
-    return _filled((_RELEASED[kind] + prefix).removesuffix("\n"), question)
+        prefix = answer_prefix(question, kind)
+    return (_RELEASED[kind] + prefix).removesuffix("\n").replace("{question}", question, 1)
 
 
-def _filled(template: str, question: str) -> str:
-    return template.replace("{question}", question, 1)
+def answer_prefix(question: str, kind: PromptKind) -> str:
+    """How the released data begin the answer to a function problem for the model."""
+    return "Here is the completed code:\n```python" + (f"\n{question}\n" if kind == "completion" else "")

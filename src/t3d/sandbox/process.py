@@ -24,13 +24,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 START_LIMIT_S = 60.0
 """Seconds until the runner must be ready, however busy the machine is; they count against no program."""
 END_LIMIT_S = 5.0
 MAX_REPORT_LENGTH = 1000
-FAILURES = ("wrong", "memory", "exit", "error")
 CHUNK_BYTES = 2**16
 # The runner gets its own copy of the builtins, out of the program's reach.
 BOOT = (
@@ -47,7 +46,13 @@ ENVIRONMENT = {
 }
 INTERPRETER_FLAGS = ("-P", "-s", "-S", "-B", "-c", BOOT)
 
-End = Literal["done", "failed", "exit", "timeout", "output limit", "forged report"]
+Failure = Literal["wrong", "memory", "exit", "error"]
+"""What the runner reports: an assertion, a MemoryError, the program's own end, another exception."""
+Killed = Literal["timeout", "output limit", "forged report"]
+"""Why a program is ended. ``forged report``: it wrote to the socket of reports."""
+End = Literal["done", "failed", "exit"] | Killed
+Reason = Literal["passed", "not run"] | Failure | Killed
+"""Why a stage, or a test, counts as it does. ``not run``: one before it failed, or there are no tests."""
 
 
 class SandboxError(RuntimeError):
@@ -75,13 +80,15 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """How a stage went: ``ok``, ``wrong`` (an assertion), ``memory``, ``exit`` or ``error``.
+    """How a stage went; ``detail`` is the exception, or the exit status."""
 
-    ``detail`` is the exception.
-    """
+    reason: Reason
+    detail: str = ""
 
-    status: str
-    detail: str
+    @property
+    def passed(self) -> bool:
+        """Whether it ended well."""
+        return self.reason == "passed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +103,6 @@ class Outcome:
     reports: tuple[Report, ...]
     end: End
     exit_status: int | None
-    seconds: float
 
 
 @cache
@@ -205,7 +211,7 @@ class Conversation:
     def run(self, time_limit_s: float) -> Outcome:
         """Until the stages are done, the process has ended, or a limit is reached."""
         deadline = time.monotonic() + START_LIMIT_S
-        started, num_reports = None, 0
+        num_heard = 0
         end: End | None = None
         while end is None:
             remaining = deadline - time.monotonic()
@@ -215,20 +221,16 @@ class Conversation:
                 end = self._wait(remaining)
             else:
                 end = self._serve(remaining)
-            if started is None and self._is_ready:
-                started = time.monotonic()
-                deadline = started + time_limit_s
-            if len(self._reports) > num_reports:
-                num_reports = len(self._reports)
+            if self._is_ready + len(self._reports) > num_heard:
+                num_heard = self._is_ready + len(self._reports)
                 deadline = time.monotonic() + time_limit_s
         self._selector.close()
-        if started is None:
+        if not self._is_ready:
             raise NeverReadyError(f"{end} {self._process.returncode}")
         return Outcome(
             reports=tuple(self._reports),
             end=end,
             exit_status=_signed(self._process.returncode) if end == "exit" else None,
-            seconds=time.monotonic() - started,
         )
 
     def _serve(self, seconds: float) -> End | None:
@@ -281,13 +283,14 @@ class Conversation:
         if not self._is_ready:
             self._is_ready = is_marked and name == "ready"
             return None if self._is_ready else "forged report"
-        if is_marked and name in FAILURES:
-            self._reports.append(Report(status=name, detail=detail.decode("ascii", "replace")))
+        failure = next((kind for kind in get_args(Failure) if is_marked and kind == name), None)
+        if failure is not None:
+            self._reports.append(Report(reason=failure, detail=detail.decode("ascii", "replace")))
             return "failed"
         if not self._receipts or not secrets.compare_digest(line, self._receipts[0]):
             return "forged report"
         del self._receipts[0]
-        self._reports.append(Report(status="ok", detail=""))
+        self._reports.append(Report(reason="passed"))
         return None if self._receipts else "done"
 
 

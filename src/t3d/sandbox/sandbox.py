@@ -90,11 +90,8 @@ class Sandbox:
 
         The reports are of these, in this order.
         """
-        request = Request(stages=(source, setup, *tests))
-        return run_isolated(self.isolation, request, self._limits(time_limit_s))
-
-    def _limits(self, time_limit_s: float | None) -> Limits:
-        return self.limits if time_limit_s is None else replace(self.limits, time_limit_s=time_limit_s)
+        limits = self.limits if time_limit_s is None else replace(self.limits, time_limit_s=time_limit_s)
+        return run_isolated(self.isolation, Request(stages=(source, setup, *tests)), limits)
 
 
 def choose_isolation(isolation: Isolation | None = None, *, unsafe_no_sandbox: bool = False) -> Isolation:
@@ -127,20 +124,18 @@ def choose_isolation(isolation: Isolation | None = None, *, unsafe_no_sandbox: b
 
 def run_isolated(isolation: Isolation, request: Request, limits: Limits) -> Outcome:
     """Run the program of a request, which says what to run, in the given isolation and limits."""
-    inner = [interpreter(), *INTERPRETER_FLAGS]
-    command: list[str] | None = inner
+    command: list[str] | None = [interpreter(), *INTERPRETER_FLAGS]
+    is_confined = isolation != "none"
     request = replace(
         request,
         packages=package_folders(),
         limits=_resource_limits(isolation, request, limits),
-        seccomp=None if isolation == "none" else seccomp_filter(),
-        uid=None
-        if isolation == "none" or os.geteuid() != 0
-        else FIRST_USER + next(_user_numbers) % NUM_USERS,
+        seccomp=seccomp_filter() if is_confined else None,
+        uid=FIRST_USER + next(_user_numbers) % NUM_USERS if is_confined and os.geteuid() == 0 else None,
     )
     with _private_folder(isolation, request.uid) as folder:
         if isolation == "bubblewrap":
-            command = bubblewrap_command(inner, folder_bytes=limits.folder_bytes)
+            command = bubblewrap_command(command, folder_bytes=limits.folder_bytes)
             if command is None:
                 raise SandboxError("bwrap is not installed")
         elif isolation == "landlock":
@@ -224,6 +219,6 @@ def isolation_problem(isolation: Isolation) -> str | None:
         except SandboxError as error:
             return " ".join(str(error).split())[:300]
     for step, report in zip(["the probe", *tests], outcome.reports, strict=False):
-        if report.status != "ok":
-            return f"{step}: {report.status} {report.detail}"
+        if not report.passed:
+            return f"{step}: {report.reason} {report.detail}"
     return None if outcome.end == "done" else f"the probe ended with {outcome.end}"

@@ -14,94 +14,43 @@ AUDIT_ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000
 """Set in the numbers of x86-64's second set of system calls, which is refused as a whole."""
 
-# name: (number on x86_64, number on aarch64), None where the architecture has no such call.
-PROCESSES = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)}
-NETWORK = {"socket": (41, 198), "socketpair": (53, 199)}
-OTHER_PROCESSES = {
-    "kill": (62, 129),
-    "tkill": (200, 130),
-    "tgkill": (234, 131),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_send_signal": (424, 424),
-    "pidfd_open": (434, 434),
-    "pidfd_getfd": (438, 438),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "kcmp": (312, 272),
-    "setpriority": (141, 140),
-    "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119),
-    "sched_setaffinity": (203, 122),
-    "sched_setattr": (314, 274),
-    "ioprio_set": (251, 30),
-    "migrate_pages": (256, 238),
-    "move_pages": (279, 239),
-}
-UNCOUNTED_MEMORY = {
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-    "shmat": (30, 196),
-    "shmctl": (31, 195),
-    "msgget": (68, 186),
-    "semget": (64, 190),
-    "mq_open": (240, 180),
-    "mq_unlink": (241, 181),
-}
-FILE_METADATA = {
-    "chmod": (90, None),
-    "fchmod": (91, 52),
-    "fchmodat": (268, 53),
-    "fchmodat2": (452, 452),
-    "chown": (92, None),
-    "fchown": (93, 55),
-    "lchown": (94, None),
-    "fchownat": (260, 54),
-    "utime": (132, None),
-    "utimes": (235, None),
-    "futimesat": (261, None),
-    "utimensat": (280, 88),
-    "setxattr": (188, 5),
-    "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7),
-    "removexattr": (197, 14),
-    "lremovexattr": (198, 15),
-    "fremovexattr": (199, 16),
-    "setxattrat": (463, 463),
-    "removexattrat": (466, 466),
-    "file_setattr": (469, 469),
-}
-KERNEL = {
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "fanotify_init": (300, 262),
-}
-REFUSED = PROCESSES | NETWORK | OTHER_PROCESSES | UNCOUNTED_MEMORY | FILE_METADATA | KERNEL
+# Name, number on x86_64 and number on aarch64; 0 where the architecture has no such call.
+_TABLE = """
+    # new processes
+    fork 57 0; vfork 58 0; execve 59 221; execveat 322 281;
+    # network
+    socket 41 198; socketpair 53 199;
+    # other processes
+    kill 62 129; tkill 200 130; tgkill 234 131; rt_sigqueueinfo 129 138; rt_tgsigqueueinfo 297 240;
+    pidfd_send_signal 424 424; pidfd_open 434 434; pidfd_getfd 438 438; ptrace 101 117;
+    process_vm_readv 310 270; process_vm_writev 311 271; process_madvise 440 440; kcmp 312 272;
+    setpriority 141 140; sched_setparam 142 118; sched_setscheduler 144 119; sched_setaffinity 203 122;
+    sched_setattr 314 274; ioprio_set 251 30; migrate_pages 256 238; move_pages 279 239;
+    # memory that no limit counts
+    memfd_create 319 279; memfd_secret 447 447; shmget 29 194; shmat 30 196; shmctl 31 195; msgget 68 186;
+    semget 64 190; mq_open 240 180; mq_unlink 241 181;
+    # metadata of files
+    chmod 90 0; fchmod 91 52; fchmodat 268 53; fchmodat2 452 452; chown 92 0; fchown 93 55; lchown 94 0;
+    fchownat 260 54; utime 132 0; utimes 235 0; futimesat 261 0; utimensat 280 88; setxattr 188 5;
+    lsetxattr 189 6; fsetxattr 190 7; removexattr 197 14; lremovexattr 198 15; fremovexattr 199 16;
+    setxattrat 463 463; removexattrat 466 466; file_setattr 469 469;
+    # kernel
+    bpf 321 280; perf_event_open 298 241; userfaultfd 323 282; io_uring_setup 425 425;
+    io_uring_enter 426 426; io_uring_register 427 427; unshare 272 97; setns 308 268; mount 165 40;
+    umount2 166 39; pivot_root 155 41; chroot 161 51; open_tree 428 428; move_mount 429 429; fsopen 430 430;
+    fsconfig 431 431; fsmount 432 432; fspick 433 433; mount_setattr 442 442; keyctl 250 219;
+    add_key 248 217; request_key 249 218; name_to_handle_at 303 264; open_by_handle_at 304 265;
+    fanotify_init 300 262;
+"""
+
+
+def _calls(table: str) -> dict[str, tuple[int | None, int | None]]:
+    rows = " ".join(line for line in table.splitlines() if "#" not in line)
+    names = (entry.split() for entry in rows.split(";") if entry.strip())
+    return {name: (int(x86_64) or None, int(aarch64) or None) for name, x86_64, aarch64 in names}
+
+
+REFUSED = _calls(_TABLE)
 
 CLONE = {"x86_64": 56, "aarch64": 220}
 CLONE3 = 435

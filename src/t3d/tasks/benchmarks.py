@@ -1,7 +1,6 @@
 """The real benchmarks by name: their tasks, how they are put to a model, and the settings of their own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,35 +16,23 @@ from t3d.tasks.mbpp import MbppTask
 BenchmarkName = Literal["gsm8k", "math500", "mbpp", "humaneval"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What commands need to know of a benchmark."""
-
-    task: type[MathTask] | type[CodeTask]
-    prompt_kind: PromptKind
-    prompt_style: PromptStyle = "sdar"
-    """Where nothing else is said."""
-    options: tuple[str, ...]
-    """Arguments of the task's constructor that users set, as flags and in lm-eval's metadata."""
-
-
-BENCHMARKS: dict[str, Benchmark] = {
-    "gsm8k": Benchmark(task=Gsm8kTask, prompt_kind="math", options=("grader",)),
-    "math500": Benchmark(task=Math500Task, prompt_kind="math", options=("grader",)),
-    "mbpp": Benchmark(task=MbppTask, prompt_kind="function", options=("protocol", "unsafe_no_sandbox")),
-    "humaneval": Benchmark(task=HumanEvalTask, prompt_kind="completion", options=("unsafe_no_sandbox",)),
+BENCHMARKS: dict[str, type[MathTask] | type[CodeTask]] = {
+    "gsm8k": Gsm8kTask,
+    "math500": Math500Task,
+    "mbpp": MbppTask,
+    "humaneval": HumanEvalTask,
 }
 
 
 def default_prompt_style(name: str) -> PromptStyle:
     """How questions of a task are put where nothing else is said: plain if it is no benchmark."""
-    return BENCHMARKS[name].prompt_style if name in BENCHMARKS else "plain"
+    return "sdar" if name in BENCHMARKS else "plain"
 
 
 def prompt_kind(name: str) -> PromptKind:
     """Kind of the problems of a benchmark or mini task; math where nothing tells."""
     if name in BENCHMARKS:
-        return BENCHMARKS[name].prompt_kind
+        return BENCHMARKS[name].kind
     return "function" if name == "code" else "math"
 
 
@@ -70,4 +57,4 @@ def load_benchmark(name: str, folder: str | Path | None = None, **options: Any) 
     """
     if name not in BENCHMARKS:
         raise InputError("task", name, "not known", f"use one of {', '.join(get_args(BenchmarkName))}")
-    return BENCHMARKS[name].task(folder, **options)
+    return BENCHMARKS[name](folder, **options)

@@ -2,9 +2,8 @@
 
 import ast
 import platform
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,43 +11,42 @@ from typing import Any
 
 from t3d.errors import InputError
 from t3d.grading.code import (
-    CodeResult,
     FunctionTests,
     extract_code,
     grade_program,
 )
 from t3d.grading.verdict import Verdict
-from t3d.problems.files import DataFile, find_file, read_data_file
+from t3d.problems.fields import Record
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import answer_prefix
 from t3d.sandbox.sandbox import Limits, Sandbox
+from t3d.tasks.data_task import DataTask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeProblem:
     """A problem with all that grading needs.
 
-    ``prefix`` is how the released code begins the answer for the model. ``preamble`` runs before every
-    program, and ``reference`` is a program that passes.
+    ``preamble`` runs before every program, and ``reference`` is a program that passes.
     """
 
     problem: Problem
     split: str
     tests: FunctionTests
-    prefix: str
     preamble: str = ""
     reference: str
 
 
-class CodeTask(ABC):
+class CodeTask(DataTask):
     """A benchmark of programming problems in a folder or file.
 
     A response is right if its program passes all tests. The program is the last ``python`` block of the
-    response or, if that has none, of the prefix and the response together, so that both whole answers and
-    continuations of the prefix are graded. Programs run in a sandbox; where none works, grading is refused
-    unless ``unsafe_no_sandbox`` is set.
+    response or, if that has none, of :func:`answer_prefix` and the response together, so that both whole
+    answers and continuations of the prefix are graded. Programs run in a sandbox; where none works, grading
+    is refused unless ``unsafe_no_sandbox`` is set.
     """
 
-    name: str
+    options: tuple[str, ...] = ("unsafe_no_sandbox",)
 
     def __init__(
         self,
@@ -57,23 +55,17 @@ class CodeTask(ABC):
         limits: Limits | None = None,
         unsafe_no_sandbox: bool = False,
     ) -> None:
-        self.folder = None if folder is None else Path(folder)
+        super().__init__(folder)
         self._limits = limits or Limits()
         self._unsafe_no_sandbox = unsafe_no_sandbox
-        self._lock = threading.Lock()
 
     @abstractmethod
-    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
-        """Names that a file in this folder may have, the preferred first, for each part of the data."""
+    def file_patterns(self) -> Mapping[str, Sequence[str]]:
+        """Names that a file in the folder may have, the preferred first, for each part of the data."""
 
     @abstractmethod
-    def read_row(self, row: Mapping[str, Any], part: str, where: str) -> CodeProblem:
-        """The problem of one row of the file for ``part``. Raises InputError if something is missing."""
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The benchmark's splits."""
+    def read_row(self, row: Record, where: str) -> CodeProblem:
+        """The problem of one row. Raises InputError if something is missing."""
 
     @cached_property
     def sandbox(self) -> Sandbox:
@@ -91,41 +83,23 @@ class CodeTask(ABC):
         return self._contents[1]
 
     @cached_property
-    def _loaded(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
-        if self.folder is None:
-            raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
+    def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
         problems: dict[str, CodeProblem] = {}
         files: dict[str, dict[str, Any]] = {}
-        for part, file in self._files():
+        for part, patterns in self.file_patterns().items():
+            file = self.read_file(patterns, "the problems")
             for index, row in enumerate(file.rows, start=1):
-                entry = self.read_row(row, part, f"row {index} of {file.path}")
-                if entry.problem.id in problems:
-                    raise InputError(
-                        "task_id", entry.problem.id, f"twice in {file.path}", "get the file again"
-                    )
-                problems[entry.problem.id] = entry
-            files[part] = {"file": file.path.name, "sha256": file.sha256, "num_rows": len(file.rows)}
+                entry = self.read_row(row, f"row {index} of {file.path}")
+                identity = entry.problem.id
+                if identity in problems:
+                    raise InputError("task_id", identity, f"twice in {file.path}", "get the file again")
+                problems[identity] = entry
+            files[part] = file.summary()
         return problems, files
 
-    @property
-    def _contents(self) -> tuple[dict[str, CodeProblem], dict[str, dict[str, Any]]]:
-        with self._lock:  # threads may ask at the same time
-            return self._loaded
-
-    def _files(self) -> Iterator[tuple[str, DataFile]]:
-        assert self.folder is not None
-        own_folder = self.folder / self.name.partition("-")[0]
-        folder = own_folder if own_folder.is_dir() else self.folder
-        for part, patterns in self.file_patterns(folder).items():
-            yield part, read_data_file(find_file(folder, patterns, f"the problems of {self.name}"))
-
-    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """The first ``limit`` problems of a split, in the order of the file; nothing is drawn."""
-        del seed
-        if split not in self.splits:
-            fix = f"use {' or '.join(self.splits)}"
-            raise InputError("split", split, f"not a split of {self.name}", fix)
-        return [entry.problem for entry in self.all_problems.values() if entry.split == split][:limit]
+    def split_problems(self, split: str) -> list[Problem]:
+        """All problems of one of the splits."""
+        return [entry.problem for entry in self.all_problems.values() if entry.split == split]
 
     def entry(self, problem: Problem) -> CodeProblem:
         """All there is to the problem with this id. Raises InputError if the data do not have it."""
@@ -136,39 +110,24 @@ class CodeTask(ABC):
         return self.all_problems[problem.id]
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError if the problem has no tests, or if programs cannot be run safely here."""
-        if not self.entry(problem).tests.tests:
-            raise InputError("id", problem.id, "the problem has no tests", "leave it out")
+        """Raise InputError for an unknown problem, or if programs cannot be run safely here."""
+        self.entry(problem)
         _ = self.sandbox  # raises
 
-    def program(self, problem: Problem, response: str) -> str | None:
-        """The program of a response, or None if there is none in it."""
-        entry = self.entry(problem)
+    def assess(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response: its program, and the reason of the first failure."""
+        entry, isolation = self.entry(problem), self.sandbox.isolation
         code = extract_code(response)
         if code is None:
-            code = extract_code(entry.prefix + response)
-        return None if code is None else with_preamble(entry.preamble, code)
-
-    def result(self, problem: Problem, response: str) -> CodeResult:
-        """How the tests of a response's program go; without a program there are none."""
-        program = self.program(problem, response)
-        if program is None:
-            return CodeResult(tests=())
-        return grade_program(self.sandbox, program, self.entry(problem).tests)
-
-    def assess(self, problem: Problem, response: str) -> Verdict:
-        """The verdict on a response: its code, and the reason of the first failure."""
-        self.check(problem)
-        program, result = self.program(problem, response), self.result(problem, response)
-        failure = result.first_failure
-        reason = "no code" if program is None else failure.reason
+            code = extract_code(answer_prefix(entry.problem.question, self.kind) + response)
+        if code is None:
+            return Verdict(correct=False, extracted=None, reason="no code", grader=isolation)
+        program = with_preamble(entry.preamble, code)
+        result = grade_program(self.sandbox, program, entry.tests)
+        reason: str = result.first_failure.reason
         if reason == "error":
-            reason = f"error: {failure.detail.partition(':')[0]}"
-        return Verdict(correct=result.passed, extracted=program, reason=reason, grader=self.sandbox.isolation)
-
-    def grade(self, problem: Problem, response: str) -> bool:
-        """Whether the program of the response passes all tests."""
-        return self.result(problem, response).passed
+            reason = f"error: {result.first_failure.detail.partition(':')[0]}"
+        return Verdict(correct=result.passed, extracted=program, reason=reason, grader=isolation)
 
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""

@@ -2,13 +2,10 @@
 
 import dataclasses
 
-from t3d.errors import InputError
 from t3d.grading.math import exact_match, flexible_extract, gsm8k_gold, strict_match
 from t3d.grading.verdict import Verdict
 from t3d.problems.problem import Problem
 from t3d.tasks.math_task import MathTask
-
-SPLITS = ("train", "test")
 
 
 class Gsm8kTask(MathTask):
@@ -20,15 +17,13 @@ class Gsm8kTask(MathTask):
 
     name = "gsm8k"
     question_keys = ("question",)
-    answer_keys = ("ground_truth_answer", "answer")
-
-    def file_patterns(self, split: str) -> tuple[str, ...]:
-        """Names of files that may hold a split, the preferred first; InputError for an unknown split."""
-        if split not in SPLITS:
-            raise InputError("split", split, "not a split of gsm8k", f"use {' or '.join(SPLITS)}")
-        original = (f"{split}.jsonl", f"{split}.jsonl.gz", f"{split}-*.parquet", f"main/{split}-*.parquet")
-        released = ("GSM8K.json", "*GSM8K.jsonl") if split == "test" else ("GSM8K_train.json",)
-        return (*original, *released)
+    files = {  # noqa: RUF012 - read only
+        split: (
+            *(f"{split}.jsonl", f"{split}.jsonl.gz", f"{split}-*.parquet", f"main/{split}-*.parquet"),
+            *released,
+        )
+        for split, released in (("train", ("GSM8K_train.json",)), ("test", ("GSM8K.json", "*GSM8K.jsonl")))
+    }
 
     def gold(self, answer: str) -> str:
         """The number of a solution that ends in ``#### number``, or the number alone."""

@@ -1,12 +1,11 @@
 """HumanEval (arXiv 2107.03374): complete a Python function of which signature and docstring are given."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from t3d.grading.code import FunctionTests
-from t3d.problems.files import text_of
+from t3d.problems.fields import Record, said_text
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind
 from t3d.tasks.code_task import CodeProblem, CodeTask
 
 
@@ -19,23 +18,21 @@ class HumanEvalTask(CodeTask):
 
     name = "humaneval"
     splits = ("test",)
+    kind: PromptKind = "completion"
 
-    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
+    def file_patterns(self) -> Mapping[str, Sequence[str]]:
         """One file with all problems."""
-        del folder
         names = ("HumanEval.jsonl.gz", "HumanEval.jsonl")
         return {"test": (*names, "test-*.parquet", "openai_humaneval/test-*.parquet")}
 
-    def read_row(self, row: Mapping[str, Any], part: str, where: str) -> CodeProblem:
+    def read_row(self, row: Record, where: str) -> CodeProblem:
         """The problem of one row."""
-        del part
         names = ("task_id", "prompt", "test", "entry_point", "canonical_solution")
-        identity, prompt, test, entry_point, solution = (text_of(dict(row), (name,), where) for name in names)
+        identity, prompt, test, entry_point, solution = (said_text(row, (name,), where) for name in names)
         return CodeProblem(
             problem=Problem(id=identity, question=prompt, task=self.name),
             split="test",
             tests=FunctionTests(tests=(f"check({entry_point})",), setup=test),
-            prefix=f"Here is the completed code:\n```python\n{prompt}\n",
             preamble=f"{prompt}\n",
             reference=prompt + solution,
         )

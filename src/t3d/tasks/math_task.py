@@ -1,6 +1,6 @@
-"""What the math benchmarks share: problems from a local file, answers compared in worker processes."""
+"""What the math benchmarks share: answers compared in worker processes."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +8,24 @@ from t3d.errors import InputError
 from t3d.grading.math import MathGrader
 from t3d.grading.math_worker import TIME_LIMIT_S, GraderName
 from t3d.grading.verdict import Verdict
-from t3d.problems.files import Row, find_file, read_data_file, text_of
+from t3d.problems.fields import said_text
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind
+from t3d.tasks.data_task import DataTask
 
 
-class MathTask(ABC):
-    """A benchmark of math problems in a folder or file; without one it grades problems that it is given.
+class MathTask(DataTask):
+    """A benchmark of math problems; without data it grades problems that it is given.
 
     ``data`` records the file of each split that was read, with its SHA-256.
     """
 
-    name: str
+    kind: PromptKind = "math"
+    options = ("grader",)
+    files: dict[str, tuple[str, ...]]
+    """Names that the file of each split may have, the preferred first."""
     question_keys: tuple[str, ...]
-    answer_keys: tuple[str, ...]
+    answer_keys = ("ground_truth_answer", "answer")
 
     def __init__(
         self,
@@ -30,35 +35,27 @@ class MathTask(ABC):
         time_limit_s: float = TIME_LIMIT_S,
         num_workers: int | None = None,
     ) -> None:
-        self.folder = None if folder is None else Path(folder)
+        super().__init__(folder)
+        self.splits = tuple(self.files)
         self.grader = MathGrader(grader, time_limit_s=time_limit_s, num_workers=num_workers)
         self.data: dict[str, dict[str, Any]] = {}
-
-    @abstractmethod
-    def file_patterns(self, split: str) -> tuple[str, ...]:
-        """Names of files that may hold a split, the preferred first; InputError for an unknown split."""
 
     @abstractmethod
     def gold(self, answer: str) -> str:
         """The gold answer in an answer as the data hold it."""
 
-    def problems(self, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """The first ``limit`` problems of a split, in the order of the file; nothing is drawn."""
-        del seed
-        patterns = self.file_patterns(split)
-        if self.folder is None:
-            raise InputError("data", None, f"{self.name} needs its data", "give the folder that holds them")
-        own_folder = self.folder / self.name
-        folder = own_folder if own_folder.is_dir() else self.folder
-        file = read_data_file(find_file(folder, patterns, f"the {split} split of {self.name}"))
-        self.data[split] = {"file": file.path.name, "sha256": file.sha256, "num_rows": len(file.rows)}
-        return [self._problem(row, split, index, file.path) for index, row in enumerate(file.rows[:limit])]
-
-    def _problem(self, row: Row, split: str, index: int, path: Path) -> Problem:
-        where = f"row {index + 1} of {path}"
-        question = text_of(row, self.question_keys, where)
-        gold = self.gold(text_of(row, self.answer_keys, where))
-        return Problem(id=f"{self.name}/{split}/{index}", question=question, task=self.name, answer=gold)
+    def split_problems(self, split: str) -> list[Problem]:
+        """All problems of one of the splits."""
+        file = self.read_file(self.files[split], f"the {split} split")
+        self.data[split] = file.summary()
+        problems = []
+        for index, row in enumerate(file.rows):
+            where = f"row {index + 1} of {file.path}"
+            question = said_text(row, self.question_keys, where)
+            gold = self.gold(said_text(row, self.answer_keys, where))
+            identity = f"{self.name}/{split}/{index}"
+            problems.append(Problem(id=identity, question=question, task=self.name, answer=gold))
+        return problems
 
     def check(self, problem: Problem) -> None:
         """Raise InputError without a gold answer."""
@@ -70,10 +67,6 @@ class MathTask(ABC):
         """The verdict on a response, with the answer that was found and the reason."""
         self.check(problem)
         return self.grader.grade(response, self.gold(str(problem.answer)))
-
-    def grade(self, problem: Problem, response: str) -> bool:
-        """Whether the response is right."""
-        return self.assess(problem, response).correct
 
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""

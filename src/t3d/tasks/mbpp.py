@@ -6,8 +6,10 @@ from typing import Any, Literal, get_args
 
 from t3d.errors import InputError
 from t3d.grading.code import FunctionTests
-from t3d.problems.files import text_of
+from t3d.problems.fields import Record, said_text, texts
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind
+from t3d.problems.sources.rows import one_test_question
 from t3d.tasks.code_task import CodeProblem, CodeTask
 
 MbppProtocol = Literal["t3d", "sanitized", "all_tests"]
@@ -30,6 +32,8 @@ class MbppTask(CodeTask):
     """
 
     splits = tuple(SPLIT_ENDS)
+    kind: PromptKind = "function"
+    options = ("protocol", *CodeTask.options)
 
     def __init__(
         self, folder: str | Path | None = None, *, protocol: MbppProtocol = "t3d", **options: Any
@@ -40,22 +44,21 @@ class MbppTask(CodeTask):
         self.protocol = protocol
         self.name = "mbpp" if protocol == "t3d" else f"mbpp-{protocol}"
 
-    def file_patterns(self, folder: Path) -> Mapping[str, Sequence[str]]:
+    def file_patterns(self) -> Mapping[str, Sequence[str]]:
         """One file of Google's, or the hub's files of all splits."""
         names, config = (_SANITIZED, "sanitized") if self.protocol == "sanitized" else (_FULL, "full")
-        if any(folder.glob(f"{config}/test-*.parquet")):
+        if any(self.folder.glob(f"{config}/test-*.parquet")):
             return {part: (f"{config}/{part}-*.parquet",) for part in SPLIT_ENDS}
         return {"all": names}
 
-    def read_row(self, row: Mapping[str, Any], part: str, where: str) -> CodeProblem:
+    def read_row(self, row: Record, where: str) -> CodeProblem:
         """The problem of one row."""
-        del part
-        number, tests = row.get("task_id"), row.get("test_list")
+        number, tests = row.get("task_id"), texts(row, "test_list", where)
         if not isinstance(number, int) or not 1 <= number <= SPLIT_ENDS["train"]:
             raise InputError("task_id", number, f"{where}: not a number from 1 to 974", "get the file again")
-        if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
-            raise InputError("test_list", tests, f"{where}: not a list of tests", "get the file again")
-        text = text_of(dict(row), ("text", "prompt"), where)
+        if not tests:
+            raise InputError("test_list", tests, f"{where}: has no tests", "get the file again")
+        text = said_text(row, ("text", "prompt"), where)
         # Full files hold setup code, sanitized ones a list of imports.
         setup = "\n".join([str(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]).strip(
             "\n"
@@ -64,13 +67,12 @@ class MbppTask(CodeTask):
             problem=Problem(id=f"mbpp/{number}", question=self._question(text, tests), task=self.name),
             split=next(split for split, last in SPLIT_ENDS.items() if number <= last),
             tests=FunctionTests(tests=tuple(tests), setup=setup),
-            prefix="Here is the completed code:\n```python",
-            reference=text_of(dict(row), ("code",), where),
+            reference=said_text(row, ("code",), where),
         )
 
     def _question(self, text: str, tests: Sequence[str]) -> str:
         if self.protocol == "t3d":
-            return f"{text}\nYour code should pass the test:\n{tests[0]}\n"
+            return one_test_question(text, tests)
         return f"{text}\nYour code should pass these tests:\n\n" + "\n".join(tests)
 
     def settings(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t3d.grading.arithmetic import ProgramResult, refusal, run_program
+from t3d.grading import arithmetic
+from t3d.grading.arithmetic import refusal, run_program
 
 GOOD = "def f(x):\n y = 3 * x + 4\n return y - 5 if y > 20 else y\n"
 # The only way to a module without builtins or import: some class whose methods' globals are the os module's.
@@ -17,8 +18,8 @@ OS = f"{FIND}.__init__.__globals__"
 
 
 def test_outputs_are_those_of_the_function():
-    assert run_program(GOOD, "f", [0, 1, 8, -10]) == ProgramResult(outputs=(4, 7, 23, -26), reason="ok")
-    assert run_program(GOOD, "f", []) == ProgramResult(outputs=(), reason="ok")
+    assert run_program(GOOD, "f", [0, 1, 8, -10]) == (4, 7, 23, -26)
+    assert run_program(GOOD, "f", []) == ()
 
 
 ALLOWED = {
@@ -34,7 +35,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize(("source", "outputs"), ALLOWED.items())
 def test_allowed_programs_run(source, outputs):
-    assert run_program(source, "f", [0, 3]) == ProgramResult(outputs=outputs, reason="ok")
+    assert run_program(source, "f", [0, 3]) == outputs
 
 
 REFUSED = [
@@ -162,10 +163,10 @@ REFUSED = [
 def test_everything_else_is_refused_with_a_short_reason(source):
     started = time.monotonic()
     result = run_program(source, "f", [1])
-    assert result.outputs is None
-    assert result.reason.startswith("refused: ")
-    assert len(result.reason) < 120
-    assert refusal(source, "f") == result.reason.removeprefix("refused: ")
+    assert isinstance(result, str)
+    assert result.startswith("refused: ")
+    assert len(result) < 120
+    assert refusal(source, "f") == result.removeprefix("refused: ")
     assert time.monotonic() - started < 0.5
 
 
@@ -182,13 +183,13 @@ def test_everything_else_is_refused_with_a_short_reason(source):
 )
 def test_an_allowed_program_can_fail(body, reason):
     result = run_program(f"def f(x):\n {body}", "f", [1])
-    assert result.outputs is None
-    assert result.reason.startswith(reason)
+    assert isinstance(result, str)
+    assert result.startswith(reason)
 
 
 def test_output_of_forty_digits_passes_with_either_sign():
     source = "def f(x):\n y = 1000000 * 1000000 * 1000000\n return (y * y * 10000 - 1) * x"
-    assert run_program(source, "f", [1, -1]).outputs == (10**40 - 1, 1 - 10**40)
+    assert run_program(source, "f", [1, -1]) == (10**40 - 1, 1 - 10**40)
 
 
 def test_a_program_whose_numbers_explode_is_refused():
@@ -197,7 +198,7 @@ def test_a_program_whose_numbers_explode_is_refused():
     assert refusal(explosive, "f") == "more than 8 multiplications"
     longest = "def f(x):\n" + " x = x * x\n" * 8 + " return x - x"
     started = time.monotonic()
-    assert run_program(longest, "f", [999]).outputs == (0,)
+    assert run_program(longest, "f", [999]) == (0,)
     assert time.monotonic() - started < 0.5
 
 
@@ -231,24 +232,24 @@ def test_a_program_whose_numbers_explode_is_refused():
 )
 def test_attacks_are_refused_before_anything_runs(monkeypatch, body):
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "exec", lambda *_: pytest.fail("it ran"), raising=False)
+        patch.setattr(arithmetic, "exec", lambda *_: pytest.fail("it ran"), raising=False)
         started = time.monotonic()
         result = run_program(f"def f(x):\n {body}", "f", [1])
-        assert result.outputs is None and result.reason.startswith("refused: ")
+        assert isinstance(result, str) and result.startswith("refused: ")
         assert time.monotonic() - started < 0.5
-    assert run_program(GOOD, "f", [0, 1, 8, -10]).outputs == (4, 7, 23, -26)
+    assert run_program(GOOD, "f", [0, 1, 8, -10]) == (4, 7, 23, -26)
 
 
 def test_a_program_has_no_builtins_and_leaves_nothing_for_the_next():
     for name in ("print", "int", "exit", "SystemExit", "NameError", "y"):
         result = run_program(f"def f(x):\n return {name}", "f", [1])
-        assert result.reason == f"error: NameError: name '{name}' is not defined"
+        assert result == f"error: NameError: name '{name}' is not defined"
         run_program("def f(x):\n y = 1\n return y", "f", [1])
 
 
 def test_many_inputs_pass():
     inputs = range(50_000)
-    assert run_program("def f(x):\n return x + 1", "f", inputs).outputs == tuple(range(1, 50_001))
+    assert run_program("def f(x):\n return x + 1", "f", inputs) == tuple(range(1, 50_001))
 
 
 def assert_ends_by_itself(source):
@@ -295,7 +296,7 @@ def test_no_text_raises_or_hangs(source):
             source = source[:start] + text + source[start + length :]
     started = time.monotonic()
     result = run_program(source, "f", [0, 1, 8, -10])
-    assert (result.outputs is not None) == (result.reason == "ok")
+    assert not isinstance(result, str) or result.startswith(("refused: ", "error: "))
     assert time.monotonic() - started < 3
     if refusal(source, "f") is None:
         assert_ends_by_itself(source)

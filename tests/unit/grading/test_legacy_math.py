@@ -1,6 +1,7 @@
 """The released code's equality: hand examples of each of its rules."""
 
 import random
+from contextlib import closing
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_long_answers_that_repeat_themselves_are_wrong():
 
 
 def test_the_legacy_grader_says_so():
-    with MathGrader("legacy", num_workers=1) as grader:
+    with closing(MathGrader("legacy", num_workers=1)) as grader:
         verdict = grader.grade(r"\boxed{\sqrt{12}}", r"2\sqrt3")
         assert (verdict.correct, verdict.reason, verdict.grader) == (True, "equal", "legacy")
         assert grader.grade(r"\boxed{5\%}", "5").correct  # a percent sign means nothing

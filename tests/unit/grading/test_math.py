@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ GSM8K = Path(os.environ.get("T3D_DATA", ""), "gsm8k", "test.jsonl")
 
 @pytest.fixture(scope="module")
 def grader():
-    with MathGrader(num_workers=1) as grader:
+    with closing(MathGrader(num_workers=1)) as grader:
         yield grader
 
 
@@ -116,7 +117,7 @@ def test_values_are_compared_not_texts(grader, answer, gold, reason):
 
 
 def test_no_answer_is_wrong_and_settings_name_the_grader():
-    with MathGrader(num_workers=1) as grader:
+    with closing(MathGrader(num_workers=1)) as grader:
         verdict = grader.grade("I give up: 18", "18")
         assert (verdict.correct, verdict.extracted, verdict.reason) == (False, None, "no answer")
         settings = grader.settings()

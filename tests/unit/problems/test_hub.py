@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from t3d.errors import InputError
 from t3d.problems import hub
 from t3d.problems.files import read_data_file
+from t3d.problems.sources.registry import SOURCES
 from t3d.tasks.benchmarks import load_benchmark
 
 DATA = Path(os.environ.get("T3D_DATA", "T3D_DATA"))
@@ -96,7 +97,7 @@ def test_every_loader_reads_the_folder_that_the_hub_gives(downloads, name, optio
     folder = hub.benchmark_folder(name)
     (problem,) = load_benchmark(name, folder, **options).problems(split, None, 0)
     assert problem.id == identity
-    data = hub.BENCHMARKS[name]
+    data = hub.BENCHMARK_DATA[name]
     assert downloads == [(data.repository, "dataset", data.revision)]
     assert len(data.revision) == 40
     assert not list(folder.glob("socratic/*")) and not list(folder.glob("eval.yaml"))
@@ -114,24 +115,24 @@ def test_published_problems_are_the_same_in_the_layout_of_the_hub(tmp_path):
     assert load_benchmark("mbpp", tmp_path).problems("test", None, 0) == original
 
 
-@pytest.mark.parametrize("get", [hub.benchmark_folder, hub.source_folder])
-def test_an_unknown_name_lists_the_known_ones(get):
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match=r"data='svamp': not a data set of the hub.*gsm8k"):
-        get("svamp")
+        hub.benchmark_folder("svamp")
 
 
-@pytest.mark.parametrize("name", [*hub.BENCHMARKS, *hub.SOURCES])
-def test_offline_the_error_says_what_to_download(name, monkeypatch, tmp_path):
+ALL_DATA = [*hub.BENCHMARK_DATA.values(), *(source.hub for source in SOURCES.values())]
+
+
+@pytest.mark.parametrize("data", ALL_DATA, ids=[data.repository for data in ALL_DATA])
+def test_offline_the_error_says_what_to_download(data, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    is_benchmark = name in hub.BENCHMARKS
-    known, get = (hub.BENCHMARKS, hub.benchmark_folder) if is_benchmark else (hub.SOURCES, hub.source_folder)
     with pytest.raises(InputError, match=r"data='hub'.*cannot be downloaded") as error:
-        get(name)
-    assert error.value.fix.endswith(f"from {known[name].url} and give its folder as data")
-    assert known[name].patterns[0] in error.value.fix
+        hub.download(data)
+    assert error.value.fix.endswith(f"from {data.url} and give its folder as data")
+    assert data.patterns[0] in error.value.fix
 
 
 def test_a_repository_without_the_files_is_an_error(downloads):
     with pytest.raises(InputError, match=r"has no file train/MATH_train\.json at main"):
-        hub.source_folder("math_train")
+        hub.download(SOURCES["math_train"].hub)

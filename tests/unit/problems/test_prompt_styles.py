@@ -22,6 +22,7 @@ from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt,
 from t3d.problems.prompts import problem_ids, prompt_ids
 from t3d.tasks.benchmarks import load_benchmark, prompt_kind
 from t3d.tasks.prompt_file import PromptFileTask
+from t3d.tasks.task import PosedTask
 
 DATA = Path(os.environ.get("T3D_DATA", ""))
 
@@ -179,15 +180,14 @@ def test_rollout_solutions_and_evaluation_see_the_same_prompts(long_model, promp
     )
     for kind in get_args(PromptKind):
         put = {"style": style, "kind": kind}
+        posed = PosedTask(task=task, problems=problems, **put)
         if (style, kind) == ("sdar", "stdio"):
             with pytest.raises(InputError, match="prompt_style='sdar'"):
-                evaluation_requests(long_model, task, problems, 1, **put)
+                evaluation_requests(long_model, posed)
             continue
         rolled = roll_out(long_model, problems, DecodeParams(max_new_tokens=1), **put)
         solved = [solution_trajectory(problem, tokenizer, 4, **put) for problem in problems]
-        asked = [
-            request.prompt_ids for _, request in evaluation_requests(long_model, task, problems, 1, **put)
-        ]
+        asked = [request.prompt_ids for _, request in evaluation_requests(long_model, posed)]
         assert [record.prompt_ids for record in rolled] == asked
         assert [record.prompt_ids for record in solved] == asked
         expected = [tuple(problem_ids(long_model.tokenizer, problem, **put)) for problem in problems]

@@ -45,7 +45,7 @@ def test_a_prompt_file_is_read_in_order(tmp_path):
     ("line", "problem"),
     [
         ("{", "line 2 of .*not JSON"),
-        ("[]", "line 2 of .*missing or empty"),
+        ("[]", "line 2 of .*not an object"),
         ("{}", "line 2 of .*missing or empty"),
         ('{"question": "  "}', "line 2 of .*missing or empty"),
         ('{"question": 5}', "line 2 of .*missing or empty"),

@@ -9,7 +9,6 @@ import pytest
 
 from t3d.errors import InputError
 from t3d.grading.code import FunctionTests
-from t3d.problems import hub
 from t3d.problems.problem import Problem
 from t3d.problems.sources import registry
 from t3d.problems.sources.registry import SOURCES, read_source
@@ -256,11 +255,10 @@ def test_the_hash_of_many_files_is_that_of_their_sha256sum(tmp_path):
 def test_the_hubs_commit_is_recorded(tmp_path, monkeypatch):
     folder = tmp_path / "snapshots" / "abc"
     write(folder / "main/train-00000-of-00001.parquet", GSM8K)
-    monkeypatch.setattr(registry, "source_folder", lambda name: {"gsm8k_train": folder}[name])
+    monkeypatch.setattr(registry, "download", {SOURCES["gsm8k_train"].hub: folder}.get)
     assert read_source("gsm8k_train", "hub").revision == "abc"
 
 
 def test_what_the_hub_gives_is_what_a_source_reads():
-    assert hub.SOURCES.keys() == SOURCES.keys()
-    for name, data in hub.SOURCES.items():
-        assert set(data.patterns) <= set(SOURCES[name].patterns)
+    for source in SOURCES.values():
+        assert set(source.hub.patterns) <= set(source.patterns)

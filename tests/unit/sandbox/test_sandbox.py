@@ -17,7 +17,7 @@ from t3d.sandbox.process import Report, SandboxError
 from t3d.sandbox.sandbox import Limits, Sandbox, isolation_problem
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-OK = Report(status="ok", detail="")
+OK = Report(reason="passed")
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
     "aarch64": Path("/usr/include/asm-generic/unistd.h"),
@@ -81,15 +81,15 @@ def test_every_stage_reports_until_one_fails(walls):
         ("def f(:", "error", "SyntaxError: invalid syntax (<string>, line 1)"),
     ):
         outcome = walls.run_tests(source, ["assert a", test, "assert A"], setup=setup)
-        failure = Report(status=status, detail=detail)
+        failure = Report(reason=status, detail=detail)
         assert (outcome.end, outcome.reports) == ("failed", (OK, OK, OK, failure))
 
 
 @pytest.mark.parametrize("source", ["assert 0", "def f(:", "x = '\0'", "x = '\ud800'"])
 def test_a_program_that_fails_ends_the_run(walls, source):
-    assert [report.status == "ok" for report in walls.run_tests(source, ["pass"]).reports] == [False]
+    assert [report.passed for report in walls.run_tests(source, ["pass"]).reports] == [False]
     outcome = walls.run_tests("", ["pass"], setup=source)
-    assert [report.status == "ok" for report in outcome.reports] == [True, False]
+    assert [report.passed for report in outcome.reports] == [True, False]
 
 
 def test_ordinary_introspection_works(walls):
@@ -107,8 +107,9 @@ def test_ordinary_introspection_works(walls):
 
 def test_time_is_counted_for_every_test_by_itself(walls):
     sleep = "import time; time.sleep(0.5)"
+    started = time.monotonic()
     outcome = walls.run_tests(sleep, [sleep, sleep, sleep], time_limit_s=1.2)
-    assert outcome.end == "done" and outcome.seconds > 1.5
+    assert outcome.end == "done" and time.monotonic() - started > 1.5
     started = time.monotonic()
     outcome = walls.run_tests("", ["pass", "while True: pass", "pass"], time_limit_s=0.3)
     assert outcome.end == "timeout" and outcome.reports == (OK, OK, OK)
@@ -121,7 +122,7 @@ def test_a_program_that_ends_the_process_leaves_its_exit_status(walls):
         assert (outcome.end, outcome.exit_status, outcome.reports) == ("exit", status, ())
     for ending in ("exit()", "quit(0)", "import sys; sys.exit()"):
         (report,) = walls.run_tests(ending, ["pass"]).reports
-        assert report.status == "exit"
+        assert report.reason == "exit"
 
 
 def test_the_private_folder_is_new_and_empty_every_time(walls):

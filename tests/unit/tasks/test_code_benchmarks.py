@@ -13,6 +13,7 @@ import pytest
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import answer_prefix
 from t3d.sandbox import sandbox
 from t3d.sandbox.sandbox import Limits
 from t3d.tasks.benchmarks import load_benchmark
@@ -281,10 +282,13 @@ def test_the_released_layout_says_the_same():
     entries = list(humaneval.all_problems.values())
     for entry, row in zip(entries, released("humaneval/genverse_HumanEval.jsonl"), strict=True):
         question = f"You need to complete this code:\n{entry.problem.question}\n"
-        assert (question, entry.prefix) == (row["question"], row["prefix"])
+        assert (question, answer_prefix(entry.problem.question, humaneval.kind)) == (
+            row["question"],
+            row["prefix"],
+        )
         assert row["test_list"][0].split() == f"{entry.tests.setup}\n{entry.tests.tests[0]}".split()
     tested = [entry for entry in mbpp.all_problems.values() if entry.split == "test"]
-    ours = {(entry.problem.question, entry.prefix, entry.tests.tests) for entry in tested}
+    ours = {(entry.problem.question, answer_prefix("", mbpp.kind), entry.tests.tests) for entry in tested}
     theirs = {
         (row["question"], row["prefix"], tuple(row["test_list"]))
         for row in released("mbpp/genverse_MBPP.jsonl")

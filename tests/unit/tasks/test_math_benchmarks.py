@@ -105,7 +105,7 @@ def test_the_benchmarks_are_tasks_by_name(tmp_path):
     write_lines(tmp_path / "test.jsonl", GSM8K_ROWS)
     for name in ("gsm8k", "math500"):
         task = load_benchmark(name, tmp_path)
-        assert isinstance(task, Task) and task.name == name and BENCHMARKS[name].prompt_kind == "math"
+        assert isinstance(task, Task) and task.name == name and BENCHMARKS[name].kind == "math"
     with pytest.raises(InputError, match="task='gsm9k': not known"):
         load_benchmark("gsm9k")
 
@@ -116,8 +116,8 @@ def test_one_table_says_what_belongs_to_which_benchmark():
     values = {"grader": "legacy", "protocol": "sanitized", "data": "folder"}
     assert own_options("gsm8k", values) == {"grader": "legacy"} and own_options("chain", values) == {}
     for name, benchmark in BENCHMARKS.items():
-        arguments = inspect.signature(benchmark.task.__init__).parameters
-        shared = inspect.signature(benchmark.task.__mro__[1].__init__).parameters
+        arguments = inspect.signature(benchmark.__init__).parameters
+        shared = inspect.signature(benchmark.__mro__[1].__init__).parameters
         assert set(benchmark.options) <= {*arguments, *shared}, name
 
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     for content, problem in [
         ("{", "cannot be read"),
         ("", "not a list of objects"),
-        ('{"question": "a"}', "row 1 of .* has none of the keys ground_truth_answer, answer"),
+        ('{"question": "a"}', "ground_truth_answer, answer=.row 1 of .*: this key is missing"),
         ('{"question": "a", "answer": 5}', "row 1 of .*: not a text"),
     ]:
         (tmp_path / "test.jsonl").write_text(content)

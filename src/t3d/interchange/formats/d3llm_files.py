@@ -4,6 +4,7 @@
 """
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.interchange.formats.files import read_json_lines, write_json_lines
 from t3d.problems.fields import Record
-from t3d.work.files import atomic_folder
+from t3d.problems.files import read_data_file
+from t3d.work.files import atomic_file, atomic_folder
 
 _FOLDER_MARK = "dataset_info.json"
 
@@ -25,7 +26,7 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises InputError if it is neither, or if the folder needs ``datasets`` and that is missing.
     """
     if not path.is_dir():
-        yield from read_json_lines(path)
+        yield from read_data_file(path, "input").rows
         return
     datasets = _datasets("input", path)
     fix = "give a folder that save_to_disk wrote for one split, or a JSONL file"
@@ -45,7 +46,8 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     written to, or if ``datasets`` is missing.
     """
     if path.suffix == ".jsonl":
-        write_json_lines(path, records)
+        with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         return
     datasets = _datasets("output", path)
     if path.exists() and not (path / _FOLDER_MARK).is_file():

@@ -1,5 +1,6 @@
 """The formats by name, and whole files from and to trajectories."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,24 @@ from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.formats import authors, d3llm, dllm_rl
 from t3d.interchange.formats.assemble import Drop, ImportSettings, text_drop
 from t3d.interchange.formats.d3llm_files import read_records, write_records
-from t3d.interchange.formats.files import read_json_list, write_json_list
 from t3d.models.loading import tokenizer_hash
 from t3d.problems.fields import Record
+from t3d.problems.files import read_data_file
 from t3d.trajectory import Trajectory
+from t3d.work.files import atomic_file
+
+
+def _read_file(path: Path) -> Iterator[Record]:
+    return iter(read_data_file(path, "input").rows)
+
+
+def _write_list(path: Path, records: Iterable[Record]) -> None:
+    """One JSON list, a record per line."""
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for index, record in enumerate(records):
+            file.write((",\n" if index else "") + json.dumps(record, ensure_ascii=False))
+        file.write("]\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,25 +37,19 @@ class ForeignFormat:
 
     trajectories_of_record: Callable[[Record, str, str, ImportSettings], Iterator[Trajectory | Drop]]
     record_of_trajectory: Callable[[Trajectory, int, PreTrainedTokenizerBase], Record]
-    export_drop: Callable[[Trajectory, PreTrainedTokenizerBase], Drop | None]
-    read_records: Callable[[Path], Iterator[Record]]
-    write_records: Callable[[Path, Iterable[Record]], None]
+    export_drop: Callable[[Trajectory, PreTrainedTokenizerBase], Drop | None] = text_drop
+    read_records: Callable[[Path], Iterator[Record]] = _read_file
+    write_records: Callable[[Path, Iterable[Record]], None] = _write_list
 
 
 FOREIGN_FORMATS: dict[str, ForeignFormat] = {
     "authors": ForeignFormat(
         trajectories_of_record=authors.trajectories_of_record,
         record_of_trajectory=authors.record_of_trajectory,
-        export_drop=text_drop,
-        read_records=read_json_list,
-        write_records=write_json_list,
     ),
     "dllm_rl": ForeignFormat(
         trajectories_of_record=dllm_rl.trajectories_of_record,
         record_of_trajectory=dllm_rl.record_of_trajectory,
-        export_drop=text_drop,
-        read_records=read_json_list,
-        write_records=write_json_list,
     ),
     "d3llm": ForeignFormat(
         trajectories_of_record=d3llm.trajectories_of_record,

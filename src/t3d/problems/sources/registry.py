@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3d.errors import InputError
-from t3d.problems.files import DataFile, Row, read_data_file
-from t3d.problems.hub import HUB, source_folder
+from t3d.problems.fields import Record
+from t3d.problems.files import DataFile, find_files, own_folder, read_data_file
+from t3d.problems.hub import GSM8K, HUB, MBPP, HubData, download
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import PROMPT_FIELDS, read_prompt_file
 from t3d.problems.sources.rows import (
@@ -20,6 +21,7 @@ from t3d.problems.sources.rows import (
     mbpp_row,
     stratos_row,
 )
+from t3d.work.plan import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +32,24 @@ class Source:
     """Its own folder in the folder of all data; without that its files are looked for in the latter."""
     patterns: tuple[str, ...]
     """Names of its files, the preferred first; all files of the first that matches are read."""
-    read_row: Callable[[Row, str, str], Reading]
+    read_row: Callable[[Record, str, str], Reading]
+    hub: HubData
 
 
 _SHARDS = ("train-*.parquet", "data/train-*.parquet")
+
+
+def _stratos(folder: str, repository: str) -> Source:
+    data = HubData(_SHARDS[1:], repository)
+    return Source(folder=folder, patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row, hub=data)
+
+
 SOURCES: dict[str, Source] = {
     "gsm8k_train": Source(
         folder="gsm8k",
         patterns=("train.jsonl", "train.jsonl.gz", *_SHARDS, "main/train-*.parquet", "GSM8K_train.json"),
         read_row=gsm8k_row,
+        hub=HubData(("main/train-*.parquet",), *GSM8K),
     ),
     "math_train": Source(
         folder="math_train",
@@ -47,21 +58,26 @@ SOURCES: dict[str, Source] = {
             *("train/*/*.json", *_SHARDS, "*/train-*.parquet"),
         ),
         read_row=math_row,
+        hub=HubData(("train/MATH_train.json",), "Gen-Verse/MATH_train"),
     ),
     "primeintellect": Source(
         folder="primeintellect",
         patterns=("PrimeIntellect.json", "train/PrimeIntellect.json"),
         read_row=code_row,
+        hub=HubData(("train/PrimeIntellect.json",), "Gen-Verse/PrimeIntellect"),
     ),
     "mbpp_train": Source(
-        folder="mbpp", patterns=("mbpp.jsonl", "mbpp.jsonl.gz", "full/train-*.parquet"), read_row=mbpp_row
+        folder="mbpp",
+        patterns=("mbpp.jsonl", "mbpp.jsonl.gz", "full/train-*.parquet"),
+        read_row=mbpp_row,
+        hub=HubData(("full/train-*.parquet",), *MBPP),
     ),
-    "bespoke_stratos": Source(
-        folder="bespoke_stratos", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row
-    ),
-    "stratos_hard": Source(folder="stratos_hard", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row),
-    "stratos_easy": Source(folder="stratos_easy", patterns=(*_SHARDS, "train.jsonl"), read_row=stratos_row),
+    "bespoke_stratos": _stratos("bespoke_stratos", "bespokelabs/Bespoke-Stratos-17k"),
+    "stratos_hard": _stratos("stratos_hard", "Lansechen/bs17k_collection_filtered_hard_maxlength600"),
+    "stratos_easy": _stratos("stratos_easy", "Lansechen/bs17k_collection_filtered_easy_maxlength600"),
 }
+"""MATH and PrimeIntellect are the copies that T3D's released code downloads; the two collections are those of
+D2F (arXiv 2508.09192), which the paper's SFT baseline follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,13 +113,13 @@ def read_source(name: str, data: str | None) -> SourceData:
         raise InputError("source", name, "not known", fix)
     if data is None:
         raise InputError("data", None, f"{name} needs its data", f"give their folder, or {HUB}")
-    source, root = SOURCES[name], source_folder(name) if data == HUB else Path(data)
-    folder = root / source.folder if (root / source.folder).is_dir() else root
-    files = [read_data_file(path) for path in _find_files(folder, source.patterns, name)]
+    source = SOURCES[name]
+    root = download(source.hub) if data == HUB else Path(data)
+    folder = own_folder(root, source.folder)
+    found = find_files(folder, source.patterns, f"the problems of {name}")
+    files = [read_data_file(path) for path in found]
     for file in files:
-        if "task" in file.rows[0] and set(file.rows[0]) <= set(
-            PROMPT_FIELDS
-        ):  # made by t3d, into this folder
+        if "task" in file.rows[0] and file.rows[0].keys() <= set(PROMPT_FIELDS):  # t3d's, in this folder
             fix = "give the published data, or name this file as the source"
             raise InputError("data", str(file.path), f"a file of prompts, not {name}", fix)
     rows = ((row, f"row {index} of {file.path}") for file in files for index, row in enumerate(file.rows, 1))
@@ -127,22 +143,8 @@ def read_source(name: str, data: str | None) -> SourceData:
 
 def _read_prompts(path: Path) -> SourceData:
     problems = read_prompt_file(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     return SourceData(name=str(path), problems=tuple(problems), dropped=Counter(), num_files=1, sha256=digest)
-
-
-def _find_files(folder: Path, patterns: Sequence[str], name: str) -> list[Path]:
-    """Files of the first pattern that matches, numbered names in the order of their numbers."""
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise InputError("data", str(folder), "no such file or folder", f"give the folder that holds {name}")
-    for pattern in patterns:
-        found = [path for path in folder.glob(pattern) if path.is_file()]
-        if found:
-            return sorted(found, key=lambda path: (path.parent.as_posix(), len(path.name), path.name))
-    fix = f"put one of these there: {', '.join(patterns)}"
-    raise InputError("data", str(folder), f"holds no file with the problems of {name}", fix)
 
 
 def _sha256(files: Sequence[DataFile], folder: Path) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from t3d.grading.boxed import last_opened_box
-from t3d.problems.fields import required, text_field, wrong_kind
-from t3d.problems.files import Row, text_of
+from t3d.grading.math import gsm8k_gold
+from t3d.problems.fields import Record, first_key, required, said_text, text_field, texts, wrong_kind
 from t3d.problems.problem import Problem
 
 MBPP_TRAIN = range(601, 975)
@@ -40,27 +40,26 @@ class DroppedProblem(StrEnum):
 Reading = Problem | DroppedProblem
 
 
-def gsm8k_row(row: Row, identity: str, where: str) -> Reading:
+def gsm8k_row(row: Record, identity: str, where: str) -> Reading:
     """``question`` and ``answer`` (steps, then ``####`` and the number), or dLLM-RL's layout.
 
     The solution says the number in a box, which the prompts ask for, and has no calculator marks.
     """
-    question = text_of(row, ("question",), where)
+    question = said_text(row, ("question",), where)
     answer = _text_or_none(row, ("ground_truth_answer", "answer"), where)
     if answer is None:
         return DroppedProblem.NO_ANSWER
-    steps, _, number = answer.rpartition("####")
-    gold = number.strip().replace(",", "")
+    steps, gold = answer.rpartition("####")[0], gsm8k_gold(answer)
     solution = None
     if steps.strip():
         solution = f"{_CALCULATOR.sub('', steps).strip()}\nThe answer is \\boxed{{{gold}}}."
     return Problem(id=identity, question=question, task="math", answer=gold, solution=solution)
 
 
-def math_row(row: Row, identity: str, where: str) -> Reading:
+def math_row(row: Record, identity: str, where: str) -> Reading:
     """``problem`` and ``solution`` with the answer in its last box (MATH), with ``answer`` (PRM800K's split),
     or ``question`` and ``ground_truth_answer`` (dLLM-RL)."""
-    question = text_of(row, ("problem", "question"), where)
+    question = said_text(row, ("problem", "question"), where)
     solution = _text_or_none(row, ("solution",), where) if "solution" in row else None
     if "ground_truth_answer" in row or "answer" in row or solution is None:
         answer = _text_or_none(row, ("ground_truth_answer", "answer"), where)
@@ -71,21 +70,21 @@ def math_row(row: Row, identity: str, where: str) -> Reading:
     return Problem(id=identity, question=question, task="math", answer=answer, solution=solution)
 
 
-def code_row(row: Row, identity: str, where: str) -> Reading:
+def code_row(row: Record, identity: str, where: str) -> Reading:
     """dLLM-RL's layout of code problems: ``test_method`` with ``test_input`` and ``test_output``, or with
     ``test_list``; and ``test_time_limit`` in seconds."""
-    question = text_of(row, ("question",), where)
+    question = said_text(row, ("question",), where)
     method = text_field(row, "test_method", where)
     limit = row.get("test_time_limit")
     if limit is not None and not (isinstance(limit, int | float) and limit > 0):
         raise wrong_kind("test_time_limit", limit, where, "a positive number")
     if method == "stdio":
-        inputs, outputs = (_texts(row, name, where) for name in ("test_input", "test_output"))
+        inputs, outputs = (texts(row, name, where) for name in ("test_input", "test_output"))
         if not inputs or len(inputs) != len(outputs):
             return DroppedProblem.NO_TESTS
         tests = {"inputs": inputs, "outputs": outputs, "time_limit_s": limit}
     elif method == "function":
-        tests = {"tests": _texts(row, "test_list", where), "time_limit_s": limit}
+        tests = {"tests": texts(row, "test_list", where), "time_limit_s": limit}
         if not tests["tests"]:
             return DroppedProblem.NO_TESTS
     else:
@@ -93,19 +92,24 @@ def code_row(row: Row, identity: str, where: str) -> Reading:
     return Problem(id=identity, question=question, task=method, answer=json.dumps(tests))
 
 
-def mbpp_row(row: Row, identity: str, where: str) -> Reading:
+def one_test_question(text: str, tests: Sequence[str]) -> str:
+    """The question of MBPP, with its first test."""
+    return f"{text}\nYour code should pass the test:\n{tests[0]}\n"
+
+
+def mbpp_row(row: Record, identity: str, where: str) -> Reading:
     """Google's layout; the question shows one test, as the benchmark's does, and code has line feeds only."""
     number = required(row, "task_id", where)
     if type(number) is not int:
         raise wrong_kind("task_id", number, where, "a number")
     if number not in MBPP_TRAIN:
         return DroppedProblem.OTHER_SPLIT
-    tests = _texts(row, "test_list", where)
+    tests = texts(row, "test_list", where)
     if not tests:
         return DroppedProblem.NO_TESTS
     answer = {"tests": tests, "setup": str(row.get("test_setup_code") or "")}
-    question = f"{text_of(row, ('text', 'prompt'), where)}\nYour code should pass the test:\n{tests[0]}\n"
-    code = text_of(row, ("code",), where).replace("\r\n", "\n").strip()
+    question = one_test_question(said_text(row, ("text", "prompt"), where), tests)
+    code = said_text(row, ("code",), where).replace("\r\n", "\n").strip()
     return Problem(
         id=identity,
         question=question,
@@ -115,13 +119,13 @@ def mbpp_row(row: Row, identity: str, where: str) -> Reading:
     )
 
 
-def stratos_row(row: Row, identity: str, where: str) -> Reading:
+def stratos_row(row: Record, identity: str, where: str) -> Reading:
     """``conversations`` of user and assistant (Bespoke-Stratos-17k), or ``question`` and ``qwen7b_answer``
     (D2F's collections). Of an answer with a thought before it only the solution is kept."""
     if "conversations" in row:
         question, response = _first_turns(row, where)
     else:
-        question, response = text_of(row, ("question",), where), row.get("qwen7b_answer")
+        question, response = said_text(row, ("question",), where), row.get("qwen7b_answer")
         if response is not None and not isinstance(response, str):
             raise wrong_kind("qwen7b_answer", response, where, "a text")
     if response and _SOLUTION_MARK in response:
@@ -136,7 +140,7 @@ def stratos_row(row: Row, identity: str, where: str) -> Reading:
     return Problem(id=identity, question=question, task=task, solution=response.strip())
 
 
-def _first_turns(row: Row, where: str) -> tuple[str, str]:
+def _first_turns(row: Record, where: str) -> tuple[str, str]:
     turns = row["conversations"]
     names = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
     texts: dict[str, str] = {}
@@ -148,23 +152,11 @@ def _first_turns(row: Row, where: str) -> tuple[str, str]:
     return texts["user"], texts["assistant"]
 
 
-def _text_or_none(row: Row, names: Sequence[str], where: str) -> str | None:
+def _text_or_none(row: Record, names: Sequence[str], where: str) -> str | None:
     """The first of these fields that the row has, a number as text; None where it is empty."""
-    name = next((name for name in names if name in row), None)
-    if name is None:
-        return text_of(row, names, where)
-    value = row[name]
+    value = row[name := first_key(row, names, where)]
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise wrong_kind(name, value, where, "a text or a number")
     return str(value).strip() or None
-
-
-def _texts(row: Row, name: str, where: str) -> list[str]:
-    value = required(row, name, where)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise wrong_kind(name, value, where, "a list of texts")
-    return value

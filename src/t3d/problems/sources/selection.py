@@ -1,6 +1,5 @@
 """Which problems of the sources become prompts, in which order, and the file that holds them."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +15,8 @@ from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import PROMPT_FIELDS
 from t3d.problems.sources.registry import SourceData
 from t3d.problems.sources.rows import DroppedProblem
-from t3d.work.files import atomic_file
+from t3d.work.files import write_text
+from t3d.work.plan import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,5 @@ def write_prompt_file(path: str | Path, problems: Sequence[Problem]) -> str:
     for problem in problems:
         fields = {name: getattr(problem, name) for name in PROMPT_FIELDS}
         lines.append(json.dumps({name: value for name, value in fields.items() if value is not None}) + "\n")
-    content = "".join(lines).encode("ascii")
-    with atomic_file(path) as partial:
-        partial.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    write_text(path, "".join(lines))
+    return file_sha256(Path(path))

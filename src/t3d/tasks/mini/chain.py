@@ -76,6 +76,7 @@ class ChainTask(MiniTask):
     """Generator, reference solutions and verifier of ``chain``."""
 
     name = "chain"
+    spec_of = staticmethod(ChainSpec.of_question)
 
     def draw(self, rng: random.Random, split: str) -> tuple[Problem, str]:
         """One random problem of a split and one random correct solution of it."""
@@ -88,10 +89,6 @@ class ChainTask(MiniTask):
         question = f"{story}. {rng.choice(QUESTIONS).format(item=item)}"
         problem = Problem(id="", question=question, task=self.name, answer=str(spec.totals[-1]))
         return problem, self._draw_solution(rng, spec, name, item)
-
-    def check(self, problem: Problem) -> None:
-        """Raise InputError if the question is not one of the task's."""
-        ChainSpec.of_question(problem.question)
 
     def grade(self, problem: Problem, response: str) -> bool:
         """True if every step is worked out and the box holds the last total.

@@ -92,10 +92,11 @@ def _programs(spec: CodeSpec, name: str) -> list[str]:
     ]
 
 
-class CodeTask(MiniTask):
+class ProgramTask(MiniTask):
     """Generator, solutions and verifier of ``code``."""
 
     name = "code"
+    spec_of = staticmethod(CodeSpec.of_question)
 
     def draw(self, rng: random.Random, split: str) -> tuple[Problem, str]:
         """One random problem of a split and one random right program for it."""
@@ -124,16 +125,11 @@ class CodeTask(MiniTask):
         spec = CodeSpec.of_question(question)
         return [program for name in LOCAL_NAMES for program in _programs(spec, name)]
 
-    def check(self, problem: Problem) -> None:
-        """Raise InputError if the question is not one of the task's."""
-        CodeSpec.of_question(problem.question)
-
     def grade(self, problem: Problem, response: str) -> bool:
         """True if the program computes the specified function on every test input."""
         spec = CodeSpec.of_question(problem.question)
         inputs = spec.test_inputs()
-        result = run_program(response, FUNCTION_NAME, inputs)
-        return result.outputs == tuple(spec.value(x) for x in inputs)
+        return run_program(response, FUNCTION_NAME, inputs) == tuple(spec.value(x) for x in inputs)
 
     def corpus_words(self) -> list[str]:
         """Every text piece of the task, for the tokenizer's word list."""

@@ -125,6 +125,7 @@ class MakeTask(MiniTask):
     """Generator, solutions and verifier of ``make``."""
 
     name = "make"
+    spec_of = staticmethod(MakeSpec.of_question)
 
     def draw(self, rng: random.Random, split: str) -> tuple[Problem, str]:
         """One random problem of a split and one random right answer of it."""
@@ -154,10 +155,6 @@ class MakeTask(MiniTask):
         """One text per right answer."""
         spec = MakeSpec.of_question(question)
         return [write_solution(spec.total, digits) for digits in spec.answers()]
-
-    def check(self, problem: Problem) -> None:
-        """Raise InputError if the question is not one of the task's."""
-        MakeSpec.of_question(problem.question)
 
     def grade(self, problem: Problem, response: str) -> bool:
         """True if the boxed digits fit and the working leads to them.

@@ -5,6 +5,7 @@ import hashlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
@@ -49,8 +50,12 @@ class MiniTask(ABC):
         """Whether the response is right."""
 
     @abstractmethod
+    def spec_of(self, question: str) -> Any:
+        """The specification behind a question. Raises InputError if it is not one of the task's."""
+
     def check(self, problem: Problem) -> None:
         """Raise InputError if the question is not one of the task's."""
+        self.spec_of(problem.question)
 
     @abstractmethod
     def corpus_words(self) -> list[str]:

@@ -2,11 +2,11 @@
 
 from t3d.errors import InputError
 from t3d.tasks.mini.chain import ChainTask
-from t3d.tasks.mini.code import CodeTask
+from t3d.tasks.mini.code import ProgramTask
 from t3d.tasks.mini.make import MakeTask
 from t3d.tasks.mini.mini_task import MiniTask
 
-TASKS: dict[str, MiniTask] = {task.name: task for task in (ChainTask(), MakeTask(), CodeTask())}
+TASKS: dict[str, MiniTask] = {task.name: task for task in (ChainTask(), MakeTask(), ProgramTask())}
 
 
 def mini_task(name: str) -> MiniTask:

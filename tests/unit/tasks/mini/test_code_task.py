@@ -3,9 +3,9 @@
 import pytest
 
 from t3d.problems.problem import Problem
-from t3d.tasks.mini.code import CodeSpec, CodeTask
+from t3d.tasks.mini.code import CodeSpec, ProgramTask
 
-TASK = CodeTask()
+TASK = ProgramTask()
 PROBLEM = Problem(id="x", question="Write f: times 3, plus 4, if over 20 then minus 5.")
 RIGHT = "def f(x):\n y = 3 * x + 4\n return y - 5 if y > 20 else y"
 

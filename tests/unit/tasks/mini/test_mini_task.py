@@ -11,10 +11,10 @@ from t3d.problems.problem import Problem
 from t3d.problems.prompts import prompt_ids, token_ids, token_text
 from t3d.reproduce.settings import MAX_NEW_TOKENS
 from t3d.tasks.mini.chain import ChainSpec, ChainTask
-from t3d.tasks.mini.code import CodeSpec, CodeTask
+from t3d.tasks.mini.code import CodeSpec, ProgramTask
 from t3d.tasks.mini.make import MakeSpec, all_specs
 from t3d.tasks.mini.suite import TASKS, mini_task
-from t3d.tasks.mini.tokenizer import MAX_VOCAB_SIZE, mini_tokenizer
+from t3d.tasks.mini.tokenizer import mini_tokenizer
 
 SPLITS = ("train", "validation", "test")
 SPEC_OF = {"chain": ChainSpec.of_question, "make": MakeSpec.of_question, "code": CodeSpec.of_question}
@@ -156,7 +156,7 @@ def test_a_question_outside_the_task_s_ranges_is_refused(question):
 
 def test_every_word_is_one_token_and_any_text_survives():
     tokenizer, rng = mini_tokenizer(), random.Random(2)
-    assert len(tokenizer) <= MAX_VOCAB_SIZE
+    assert len(tokenizer) <= 512
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     for task in TASKS.values():
         for _ in range(200):
@@ -183,7 +183,7 @@ def test_code_test_inputs_tell_every_wrong_constant_apart():
     """Changing any one part of a spec changes some test output, except where the functions are equal."""
     rng = random.Random(4)
     for _ in range(100):
-        spec = CodeTask.draw_spec(rng, "train")
+        spec = ProgramTask.draw_spec(rng, "train")
         inputs = spec.test_inputs()
         expected = [spec.value(x) for x in inputs]
         for part in ("factor", "offset", "threshold", "change"):

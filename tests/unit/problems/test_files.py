@@ -3,7 +3,7 @@
 import pytest
 
 from t3d.errors import InputError
-from t3d.problems.text_files import read_lines
+from t3d.problems.files import read_lines
 
 
 def test_lines_that_are_not_empty_are_numbered_as_in_the_file(tmp_path):
