@@ -56,7 +56,7 @@ class Engine:
     ) -> None:
         self.model, self.config = model, config or EngineConfig()
         self.mask_token_id, self.stop_token_ids = mask_token_id, frozenset(stop_token_ids)
-        self.stats = EngineStats.of_model(model, self.config.max_batch_size)
+        self.stats = EngineStats(max_batch_size=self.config.max_batch_size)
         on_cuda = next(model.parameters()).device.type == "cuda"
         # The experts' loop of transformers reads from the device, which no graph can hold.
         graphs_possible = on_cuda and not hasattr(model.config, "num_experts")

@@ -50,7 +50,10 @@ def distil(
     """
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
-    student = loaded.model if config.lora is None else add_adapter(loaded.model, config.lora)
+    student = loaded.model
+    if config.lora_rank:
+        options = {"dropout": config.lora_dropout, "target_modules": config.lora_target_modules}
+        student = add_adapter(student, config.lora_rank, alpha=config.lora_alpha, **options)
     with write_errors(folder):
         trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, evaluator=evaluator)
     plan = _plan(loaded, trajectories, config, export_dtype)
