@@ -143,7 +143,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(checkpoint, trajectories,
     ("count", "max_new_tokens", "message"),
     [
         (1, 1000, "max_new_tokens=1000: request '0' has"),
-        (2, 8, "held_out='apples': two tasks of this name"),
+        (2, 8, "tasks='apples': given twice"),
         (0, 8, "no problem of 'apples' to evaluate"),
     ],
 )

@@ -63,7 +63,7 @@ def evaluate(
     for a task or id used twice, a prompt that cannot fit, no problem at all, or one that cannot be graded.
     """
     config = EvalConfig() if config is None else config
-    requests = _requests(loaded, tasks, settings, config.samples_per_prompt)
+    requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
     if output is None:
         return [entry for entry, _ in _measurements(loaded, tasks, settings, requests, config, None, label)]
     plan = {
@@ -112,13 +112,13 @@ def _numbered(request: DecodeRequest, draw: int) -> DecodeRequest:
     return DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids)
 
 
-def _requests(
+def requests_of(
     loaded: LoadedModel,
     tasks: Sequence[PosedTask],
     settings: Mapping[str, DecodeParams],
-    samples_per_prompt: int,
+    samples_per_prompt: int = 1,
 ) -> dict[str, list[Asked]]:
-    """What each task asks, after all checks that need no decoding."""
+    """What each task asks, after all checks of :func:`evaluate` that need no decoding."""
     found: dict[str, list[Asked]] = {}
     for posed in tasks:
         name = posed.task.name

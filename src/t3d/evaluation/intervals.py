@@ -10,26 +10,27 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+Z = 1.959964
+"""Two-sided 95 % point of the normal distribution."""
 
-def wilson_interval(num_correct: float, num_total: int, z: float = 1.959964) -> tuple[float, float]:
+
+def wilson_interval(num_correct: float, num_total: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson, 1927), as fractions; [0, 1] for no samples."""
     if num_total == 0:
         return 0.0, 1.0
-    share, z2 = num_correct / num_total, z * z / num_total
+    share, z2 = num_correct / num_total, Z * Z / num_total
     centre = (share + z2 / 2) / (1 + z2)
-    half = z / (1 + z2) * math.sqrt(share * (1 - share) / num_total + z2 / (4 * num_total))
+    half = Z / (1 + z2) * math.sqrt(share * (1 - share) / num_total + z2 / (4 * num_total))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mean_interval(
-    accuracies: Sequence[float], counts: Sequence[int], z: float = 1.959964
-) -> tuple[float, float]:
+def mean_interval(accuracies: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
     """95 % interval of the unweighted mean of independent proportions, as fractions.
 
     The distances from each proportion to the ends of its Wilson interval are added in squares (Zou and
     Donner, 2008), so that it is Wilson's interval for one proportion and never empty at 0 or 1.
     """
-    ends = [wilson_interval(a * n, n, z) for a, n in zip(accuracies, counts, strict=True)]
+    ends = [wilson_interval(a * n, n) for a, n in zip(accuracies, counts, strict=True)]
     count = len(accuracies)
     mean = sum(accuracies) / count
     below = math.hypot(*(a - low for a, (low, _) in zip(accuracies, ends, strict=True))) / count
@@ -123,10 +124,6 @@ def _of_mean(distances: Sequence[float], correlation: float) -> float:
     of 1 their mean."""
     independent, equal = math.hypot(*distances), sum(distances)
     return math.sqrt((1 - correlation) * independent**2 + correlation * equal**2) / len(distances)
-
-
-Z = 1.959964
-"""Two-sided 95 % point of the normal distribution."""
 
 
 _HALVINGS = 50

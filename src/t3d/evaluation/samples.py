@@ -11,8 +11,8 @@ from t3d.errors import InputError
 from t3d.grading.verdict import OTHER_RULES
 from t3d.problems.problem import Problem
 from t3d.problems.text_files import read_lines
+from t3d.work.kept import Row
 
-Row = Mapping[str, Any]
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
 """What decoding an answer took; files of outputs from elsewhere do not say."""
 _DRAW = re.compile(r"#\d+$")
@@ -166,14 +166,20 @@ def _task_of_summary(file: Path) -> str | None:
         ) from error
 
 
-def _parse(line: str, where: str) -> Row:
+def row_of(line: str, where: str, field: str) -> Row:
+    """The JSON object of a line, which has an ``id``. Raises InputError, naming ``field``, for any other."""
     try:
         row = json.loads(line)
     except ValueError as error:
         fix = "write one JSON object per line"
-        raise InputError("evaluations", where, f"not JSON ({error})", fix) from error
+        raise InputError(field, where, f"not JSON ({error})", fix) from error
     if not isinstance(row, dict) or type(row.get("id")) not in (str, int):
-        raise InputError("id", where, "missing", 'give each line an "id"')
+        raise InputError(field, where, 'has no "id"', "name the problem that the line answers")
+    return row
+
+
+def _parse(line: str, where: str) -> Row:
+    row = row_of(line, where, "evaluations")
     if type(row.get("correct")) is not bool:
         raise InputError("correct", where, "missing or not true or false", "grade the file with t3d grade")
     for name in COSTS:

@@ -30,7 +30,7 @@ from t3d.training.choices import (
     ReferenceChoice,
     StateSource,
 )
-from t3d.training.config_checks import check_schedule, check_transformers_choices, refusal
+from t3d.training.config_checks import check_schedule, refusal
 from t3d.training.lora import ALPHA, HEADS, TARGET_MODULES
 from t3d.training.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.trajectory import GridOrigin
@@ -157,7 +157,6 @@ class T3DConfig(TrainingArguments):
     def __post_init__(self) -> None:
         """Raises InputError for a value that cannot be used, transformers' own refusals included."""
         self._check_numbers()
-        check_transformers_choices(self)
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
         try:

@@ -166,7 +166,7 @@ class T3DTrainer(CheckpointingTrainer):
         """
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
-        counts = BatchCounts.of(torch.as_tensor(num_items_in_batch))
+        counts = BatchCounts(*torch.as_tensor(num_items_in_batch).unbind())
         arrangement = arrange(inputs, self.args.attention)
         positions, labels_1M = inputs["loss_positions"], inputs["labels"][None]
         if self.reference is None:
