@@ -30,12 +30,17 @@ def mean_interval(accuracies: Sequence[float], counts: Sequence[int]) -> tuple[f
     The distances from each proportion to the ends of its Wilson interval are added in squares (Zou and
     Donner, 2008), so that it is Wilson's interval for one proportion and never empty at 0 or 1.
     """
-    ends = [wilson_interval(a * n, n) for a, n in zip(accuracies, counts, strict=True)]
-    count = len(accuracies)
-    mean = sum(accuracies) / count
-    below = math.hypot(*(a - low for a, (low, _) in zip(accuracies, ends, strict=True))) / count
-    above = math.hypot(*(high - a for a, (_, high) in zip(accuracies, ends, strict=True))) / count
+    mean = sum(accuracies) / len(accuracies)
+    below, above = _distances(
+        [(a, *wilson_interval(a * n, n)) for a, n in zip(accuracies, counts, strict=True)]
+    )
     return mean - below, mean + above
+
+
+def _distances(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """From the mean of independent (value, low, high) to both ends of its interval: added in squares."""
+    below = math.hypot(*(value - low for value, low, _ in points)) / len(points)
+    return below, math.hypot(*(high - value for value, _, high in points)) / len(points)
 
 
 T_QUANTILES = (
@@ -224,12 +229,10 @@ def sign_flip_p(gains: Sequence[int]) -> float:
 def mean_of_differences(differences: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
     """Unweighted mean of independent (difference, low, high), with its interval.
 
-    Distances to the ends are added in squares, as in :func:`~t3d.evaluation.cost.mean_interval`.
+    Distances to the ends are added in squares, as in :func:`mean_interval`.
     """
-    count = len(differences)
-    mean = math.fsum(point for point, _, _ in differences) / count
-    below = math.hypot(*(point - low for point, low, _ in differences)) / count
-    above = math.hypot(*(high - point for point, _, high in differences)) / count
+    mean = math.fsum(point for point, _, _ in differences) / len(differences)
+    below, above = _distances(differences)
     return mean, mean - below, mean + above
 
 

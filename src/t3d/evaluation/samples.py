@@ -11,6 +11,7 @@ from t3d.errors import InputError
 from t3d.grading.verdict import OTHER_RULES
 from t3d.problems.problem import Problem
 from t3d.problems.text_files import read_lines
+from t3d.work.files import read_json
 from t3d.work.kept import Row
 
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
@@ -111,12 +112,9 @@ def _report_in(file: Path) -> dict[str, Any] | None:
     """The content of a JSON file of results and their configuration; None for a file of lines."""
     if file.suffix != ".json":
         return None
-    try:
-        match json.loads(file.read_text(encoding="utf-8")):
-            case {"results": list(), "config": dict()} as report:
-                return report
-    except ValueError:
-        pass
+    match read_json(file):
+        case {"results": list(), "config": dict()} as report:
+            return report
     return None
 
 
@@ -158,12 +156,10 @@ def _task_of_summary(file: Path) -> str | None:
     summary = file.with_name(file.name + ".summary.json")
     if not summary.is_file():
         return None
-    try:
-        return str(json.loads(summary.read_text(encoding="utf-8"))["task"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "evaluations", str(summary), "not a summary of t3d grade", "delete it, or grade again"
-        ) from error
+    match read_json(summary):
+        case {"task": task}:
+            return str(task)
+    raise InputError("evaluations", str(summary), "not a summary of t3d grade", "delete it, or grade again")
 
 
 def row_of(line: str, where: str, field: str) -> Row:

@@ -168,13 +168,8 @@ class T3DConfig(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         # One process drives one device: flat loss positions cannot be scattered by DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
-        self.reference_placement = self.placement
+        self.reference_placement = self.reference_placement or ("adapter" if self.lora_rank else "device")
         self._check()
-
-    @property
-    def placement(self) -> Placement:
-        """``reference_placement``, with its default by LoRA."""
-        return self.reference_placement or ("adapter" if self.lora_rank else "device")
 
     def _check_numbers(self) -> None:
         require_seed(self)

@@ -112,7 +112,8 @@ class T3DTrainer(CheckpointingTrainer):
         )
         self.reference: Reference | None = None
         if args.objective == "t3d":
-            self.reference = build_reference(model, args.placement)
+            assert args.reference_placement is not None, "T3DConfig has filled it in"
+            self.reference = build_reference(model, args.reference_placement)
             refresh = RefreshReference(
                 self.reference, args.refresh_every, args.reference_choice, self._few_step_score
             )
