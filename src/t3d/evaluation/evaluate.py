@@ -119,11 +119,12 @@ def requests_of(
     samples_per_prompt: int = 1,
 ) -> dict[str, list[Asked]]:
     """What each task asks, after all checks of :func:`evaluate` that need no decoding."""
-    found: dict[str, list[Asked]] = {}
-    for posed in tasks:
-        name = posed.task.name
-        if name in found:
+    names = [posed.task.name for posed in tasks]
+    for name in names:
+        if names.count(name) > 1:
             raise InputError("tasks", name, "given twice", "give each task once")
+    found: dict[str, list[Asked]] = {}
+    for name, posed in zip(names, tasks, strict=True):
         found[name] = evaluation_requests(loaded, posed, samples_per_prompt)
         for params in settings.values():
             positions = loaded.model.config.max_position_embeddings
