@@ -4,7 +4,7 @@ python benchmarks/decoding.py --device cuda --shape sdar-1.7b
 
 Peaks are measured on the spot (a large matrix product, a large copy). The roofline's time of a run is
 the larger of its arithmetic over the peak arithmetic and its memory traffic over the peak bandwidth,
-both counted by ``EngineStats`` from the shapes.
+both from the counts of ``EngineStats`` (roofline.py).
 """
 
 import itertools
@@ -13,11 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from roofline import ModelShape
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sequences import Job
+from t3d.decoding.stats import EngineStats
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -130,7 +132,7 @@ def run_shape(shape: str, device: str) -> list[dict[str, Any]]:
                 config=replace(variant, max_batch_size=batch, max_prefill_tokens=8192),
             )
             engine.decode(jobs)  # graphs are recorded, kernels chosen
-            engine.stats = type(engine.stats).of_model(model, batch)
+            engine.stats = EngineStats(max_batch_size=batch)
             engine.decode(jobs)
             _synchronise(device)
             stats = engine.stats.summary()
@@ -141,7 +143,9 @@ def run_shape(shape: str, device: str) -> list[dict[str, Any]]:
                 "variant": name,
                 "tokens_per_second": stats["visible_tokens_per_second"],
                 "forwards_per_block": stats["forwards_per_block"],
-                "roofline_fraction": engine.stats.roofline_fraction(flops_peak, bytes_peak),
+                "roofline_fraction": ModelShape.of_model(model).roofline_fraction(
+                    engine.stats, flops_per_second=flops_peak, bytes_per_second=bytes_peak
+                ),
             }
             rows.append(row)
             print(

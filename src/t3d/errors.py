@@ -1,7 +1,7 @@
 """The error for input that a user can correct, and checks that many share."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
@@ -23,36 +23,37 @@ class InputError(ValueError):
         super().__init__(f"{field}={value!r}: {problem}. Fix: {fix}.")
 
 
-def require_positive(settings: object, *names: str) -> None:
-    """Raise :class:`InputError` for the first of these attributes that is a number below 1; None passes."""
+def _require(
+    settings: object, names: Iterable[str], holds: Callable[[Any], bool], problem: str, fix: str
+) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(name, value, "not positive", "use 1 or more")
+        if not holds(value):
+            raise InputError(name, value, problem, fix)
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is a number below 1; None passes."""
+    _require(settings, names, lambda v: v is None or v >= 1, "not positive", "use 1 or more")
 
 
 def require_above_zero(settings: object, *names: str) -> None:
     """Raise :class:`InputError` for the first of these attributes that is no finite number above 0."""
-    for name in names:
-        value = getattr(settings, name)
-        if not (_is_finite(value) and value > 0):
-            raise InputError(name, value, "not a number above 0", "use a finite number above 0")
+    fix = "use a finite number above 0"
+    _require(settings, names, lambda v: _is_finite(v) and v > 0, "not a number above 0", fix)
 
 
 def require_at_least_zero(settings: object, *names: str) -> None:
     """Raise :class:`InputError` for the first of these attributes that is no finite number of 0 or more."""
-    for name in names:
-        value = getattr(settings, name)
-        if not (_is_finite(value) and value >= 0):
-            raise InputError(name, value, "not a number of 0 or more", "use 0 or more")
+    _require(
+        settings, names, lambda v: _is_finite(v) and v >= 0, "not a number of 0 or more", "use 0 or more"
+    )
 
 
 def require_below_one(settings: object, *names: str) -> None:
     """Raise :class:`InputError` for the first of these attributes that is no number in [0, 1)."""
-    for name in names:
-        value = getattr(settings, name)
-        if not (_is_finite(value) and 0 <= value < 1):
-            raise InputError(name, value, "not in [0, 1)", "use 0 or more, and less than 1")
+    fix = "use 0 or more, and less than 1"
+    _require(settings, names, lambda v: _is_finite(v) and 0 <= v < 1, "not in [0, 1)", fix)
 
 
 def require_seed(settings: object, name: str = "seed") -> None:

@@ -150,7 +150,7 @@ def test_what_cannot_be_compared_is_named(tmp_path, capsys):
     [
         ("", "holds no answer"),
         ("{", "line 1 of .* not JSON"),
-        ('{"correct": true}', "missing"),
+        ('{"correct": true}', 'has no "id"'),
         ('{"id": "a"}', "grade the file with t3d grade"),
         ('{"id": "a", "correct": 1}', "grade the file with t3d grade"),
         ('{"id": "a", "correct": true, "num_tokens": -1}', "num_tokens=.*not a count"),

@@ -511,7 +511,10 @@ WITH_RATE = [*TRAINED, "--settings", "B4-T1", "--learning-rate", "1e-3"]
         ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--override", "best=1"], "'best=1'"),
         ([*WITH_RATE, "--override", "path_weight=abc"], "path_weight takes a number"),
         ([*WITH_RATE, "--override", "path_weight=-1"], "path_weight=-1.0"),
-        ([*WITH_RATE, "--override", "lr_scheduler_type=best"], "lr_scheduler_type='best': not known"),
+        (
+            [*WITH_RATE, "--override", "lr_scheduler_type=best"],
+            "lr_scheduler_type='best': refused by transformers",
+        ),
         ([*WITH_RATE, "--override", "output_dir=here"], "override=['output_dir=here']"),
         (
             [*TRAINED, "--settings", "B4-T1", "--learning-rate", "-1"],

@@ -22,7 +22,7 @@ PLACEMENTS = ("device", "adapter")
 # What both the worker and the test run: train two steps, refresh, train on.
 STEPS = """
 import torch
-from t3d.training.lora import LoraSettings, add_adapter
+from t3d.training.lora import add_adapter
 from t3d.training.reference import build_reference
 
 IDS = torch.arange(24).reshape(2, 12) % 37
@@ -34,7 +34,7 @@ def build_whole(load_model, folder, placement):
     student = load_model(folder, device="cpu", dtype="float64").model.train()
     if placement == "adapter":
         torch.manual_seed(0)
-        student = add_adapter(student, LoraSettings(rank=4))
+        student = add_adapter(student, 4)
     optimizer = torch.optim.SGD([w for w in student.parameters() if w.requires_grad], lr=1.0)
     return student, optimizer, build_reference(student, placement)
 

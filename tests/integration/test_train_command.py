@@ -46,8 +46,8 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
         (["--path-weight", "nan"], "path_weight=nan: not a number"),
         (["--override", "adam_beta2=5"], "adam_beta2=5"),
         (["--override", "weight_decay=abc"], "weight_decay"),
-        (["--override", "optim=nope"], "optim='nope': not known"),
-        (["--override", "lr_scheduler_type=nope"], "lr_scheduler_type='nope': not known"),
+        (["--override", "optim=nope"], "optim='nope': refused by transformers"),
+        (["--override", "lr_scheduler_type=nope"], "lr_scheduler_type='nope': refused by transformers"),
         # a run in which the rate stays low, or nothing can be learnt
         (["--num-optimizer-steps", "1"], "warmup_steps=20: the learning rate, 0 at first, never reaches"),
         (["--max-length", "5"], "max_length=5: nothing to train on"),
@@ -59,7 +59,7 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
         ([*EVALUATED, "chain", "--eval-max-new-tokens", "0"], "eval_max_new_tokens=0: not positive"),
         ([*EVALUATED, "nope"], "eval_tasks='nope': not known. Fix: use chain, make, code, or a JSONL file"),
         ([*EVALUATED, "no.jsonl"], "eval_tasks='no.jsonl': no such file"),
-        ([*EVALUATED, "chain", "chain"], "eval_tasks='chain': two tasks of this name"),
+        ([*EVALUATED, "chain", "chain"], "eval_tasks='chain': given twice"),
         (["--eval-tasks", "chain"], "eval_tasks=('chain',): never evaluated without eval_every"),
         (
             ["--eval-every", "201", "--eval-tasks", "chain"],

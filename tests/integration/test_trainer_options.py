@@ -143,7 +143,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(checkpoint, trajectories,
     ("count", "max_new_tokens", "message"),
     [
         (1, 1000, "max_new_tokens=1000: request '0' has"),
-        (2, 8, "held_out='apples': two tasks of this name"),
+        (2, 8, "tasks='apples': given twice"),
         (0, 8, "no problem of 'apples' to evaluate"),
     ],
 )
@@ -199,7 +199,7 @@ def lora_trainer(checkpoint, trajectories, folder, **fields):
     loaded = load_model(checkpoint, device="cpu", dtype="float64")
     settings = config(folder, **(LORA | fields))
     torch.manual_seed(0)
-    return T3DTrainer(add_adapter(loaded.model, settings.lora), settings, trajectories, loaded.tokenizer)
+    return T3DTrainer(add_adapter(loaded.model, settings.lora_rank), settings, trajectories, loaded.tokenizer)
 
 
 def test_lora_trains_the_adapter_only_and_refreshes_its_reference(checkpoint, trajectories, tmp_path):
@@ -248,9 +248,13 @@ def test_a_lora_student_is_exported_merged_and_loads_anywhere(checkpoint, trajec
         ({"lora_rank": -1}, "lora_rank"),
         ({"lora_rank": 4, "reference_placement": "device"}, "reference_placement"),
         ({"reference_placement": "adapter"}, "reference_placement"),
-        ({"lora_rank": 4, "lora_target_modules": ("lm_head",)}, "target_modules"),
+        ({"lora_rank": 4, "lora_target_modules": ("q_proj", "lm_head")}, "target_modules"),
+        ({"lora_rank": 4, "lora_target_modules": ("model.embed_tokens",)}, "target_modules"),
+        ({"lora_rank": 4, "lora_target_modules": ()}, "target_modules"),
+        ({"lora_rank": 4, "lora_alpha": 0.0}, "lora_alpha"),
+        ({"lora_rank": 4, "lora_dropout": 1.0}, "lora_dropout"),
     ],
 )
 def test_bad_lora_settings_are_named(tmp_path, fields, named):
     with pytest.raises(InputError, match=named):
-        config(tmp_path, **fields).lora  # noqa: B018
+        config(tmp_path, **fields)

@@ -33,7 +33,7 @@ _FLAG_OF_FIELD = {
     "max_new_tokens": "eval_max_new_tokens",
     "limit": "eval_limit",
     "prompts": "eval_tasks",
-    "held_out": "eval_tasks",
+    "tasks": "eval_tasks",
     "grader": "eval_grader",
 }
 """Flags under which settings and arguments of other names are given."""

@@ -46,20 +46,6 @@ class Completion:
     """The visible answer without special tokens; filled in where there is a tokenizer (``t3d.LLM``)."""
     error: str = ""
 
-    @classmethod
-    def of_refusal(
-        cls, request: DecodeRequest, params: DecodeParams, mask_token_id: int, error: InputError
-    ) -> "Completion":
-        """The completion of a request that can never be decoded."""
-        return cls(
-            id=request.id,
-            prompt_ids=request.prompt_ids,
-            finish_reason="error",
-            params=params,
-            mask_token_id=mask_token_id,
-            error=str(error),
-        )
-
     @property
     def visible_ids(self) -> tuple[int, ...]:
         """Tokens up to and including the stop token."""
@@ -103,11 +89,6 @@ class BlockUpdate:
     """The whole completion, with a request's last block or its refusal."""
     text: str = ""
     """What the block adds to the visible answer; filled in where there is a tokenizer (``t3d.LLM``)."""
-
-    @classmethod
-    def of_completion(cls, completion: Completion) -> "BlockUpdate":
-        """The update that brings a completion without a block of its own: a refusal."""
-        return cls(id=completion.id, response_start=0, token_ids=(), is_committed=True, completion=completion)
 
 
 class DecodingError(RuntimeError):

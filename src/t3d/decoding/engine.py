@@ -56,7 +56,7 @@ class Engine:
     ) -> None:
         self.model, self.config = model, config or EngineConfig()
         self.mask_token_id, self.stop_token_ids = mask_token_id, frozenset(stop_token_ids)
-        self.stats = EngineStats.of_model(model, self.config.max_batch_size)
+        self.stats = EngineStats(max_batch_size=self.config.max_batch_size)
         on_cuda = next(model.parameters()).device.type == "cuda"
         # The experts' loop of transformers reads from the device, which no graph can hold.
         graphs_possible = on_cuda and not hasattr(model.config, "num_experts")
@@ -88,7 +88,10 @@ class Engine:
         refused = [self._refusal(job) for job in jobs]
         finished = {refusal.id: refusal for refusal in refused if refusal is not None}
         accepted = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
-        yield from map(BlockUpdate.of_completion, list(finished.values()))
+        for name, completion in list(finished.items()):
+            yield BlockUpdate(
+                id=name, response_start=0, token_ids=(), is_committed=True, completion=completion
+            )
         rows = RowTable(accepted, self.config.max_batch_size, self.mask_token_id, self.stop_token_ids)
         with self._runners.lend(rows.num_rows, rows.num_positions) as runner:
             try:
@@ -109,7 +112,14 @@ class Engine:
         try:
             check_request(job.request, job.params, self.max_model_len, self.whose_limit)
         except InputError as error:
-            return Completion.of_refusal(job.request, job.params, self.mask_token_id, error)
+            return Completion(
+                id=job.request.id,
+                prompt_ids=job.request.prompt_ids,
+                finish_reason="error",
+                params=job.params,
+                mask_token_id=self.mask_token_id,
+                error=str(error),
+            )
         return None
 
     @torch.inference_mode()

@@ -27,7 +27,9 @@ def decoding_settings(
     for size in block_sizes:
         full = dataclasses.replace(shared, block_size=size, steps_per_block=size)
         for count in tokens_per_step:
-            found[f"B{size}-T{count}"] = dataclasses.replace(full, steps_per_block=_steps(size, count))
+            found[f"B{size}-T{count}"] = dataclasses.replace(
+                full, steps_per_block=steps_per_block(size, count)
+            )
         for threshold in dynamic:
             ending = "" if threshold == DecodeParams.confidence_threshold else f"-{threshold}"
             found[f"B{size}-dynamic{ending}"] = dataclasses.replace(
@@ -46,7 +48,8 @@ def decoding_settings(
     return found
 
 
-def _steps(block_size: int, tokens_per_step: int) -> int:
+def steps_per_block(block_size: int, tokens_per_step: int) -> int:
+    """Steps of a block that commits so many tokens in each. Raises InputError unless they divide it."""
     if tokens_per_step < 1:
         raise InputError("tokens_per_step", tokens_per_step, "not positive", "use 1 or more")
     if block_size % tokens_per_step:

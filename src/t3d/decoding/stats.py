@@ -1,52 +1,18 @@
-"""What the engine did and how close that was to what the machine can do."""
+"""What the engine did, counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from transformers import PreTrainedModel
 
 from t3d.attention.slots import Spans
 from t3d.decoding.completion import Completion
 from t3d.decoding.sequences import Forward
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
-    """What a forward's cost depends on."""
-
-    body_parameters: int
-    """Weights that every token is multiplied with: all but embedding and head."""
-    head_parameters: int
-    bytes_per_weight: int
-    attention_width: int
-    """Query heads x head dimension, summed over the layers."""
-    key_value_width: int
-    """Keys and values of one position, numbers in all layers."""
-
-    @classmethod
-    def of_model(cls, model: PreTrainedModel) -> "ModelShape":
-        """The shape of a model; of a mixture of experts, the weights that a token visits."""
-        config = model.config
-        head = config.vocab_size * config.hidden_size
-        body = sum(p.numel() for p in model.parameters()) - head * (1 if config.tie_word_embeddings else 2)
-        experts = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
-        share = getattr(config, "num_experts_per_tok", 1) / max(1, getattr(config, "num_experts", 1))
-        layers, head_dim = config.num_hidden_layers, config.head_dim
-        return cls(
-            body_parameters=body - round(experts * (1 - share)),
-            head_parameters=head,
-            bytes_per_weight=next(model.parameters()).element_size(),
-            attention_width=layers * config.num_attention_heads * head_dim,
-            key_value_width=2 * layers * config.num_key_value_heads * head_dim,
-        )
-
-
 @dataclass(kw_only=True)
 class EngineStats:
     """Sums over an engine's forwards. ``summary`` has the measures that are made of them."""
 
-    shape: ModelShape
     max_batch_size: int
     forwards: int = 0
     prefill_forwards: int = 0
@@ -61,6 +27,8 @@ class EngineStats:
     requests: int = 0
     query_tokens: int = 0
     logit_rows: int = 0
+    head_forwards: int = 0
+    """Forwards with any logits."""
     attended_pairs: int = 0
     """Pairs of a query and a key that it may see."""
     key_positions: int = 0
@@ -70,46 +38,26 @@ class EngineStats:
     seconds: float = 0.0
     prefill_seconds: float = 0.0
     """Time of the forwards in which a prompt was written; decode time is the rest."""
-    flops: float = 0.0
-    bytes_moved: float = 0.0
-
-    @classmethod
-    def of_model(cls, model: PreTrainedModel, max_batch_size: int) -> "EngineStats":
-        """Empty sums for a model."""
-        return cls(shape=ModelShape.of_model(model), max_batch_size=max_batch_size)
 
     def count_forward(
         self, forward: Forward, *, num_blocks: int, completions: Sequence[Completion], seconds: float
     ) -> None:
-        """Add a forward: the arithmetic and the memory traffic that it cannot do without, the blocks
-        and requests that it finished, and its time with all that the host did.
-        """
-        shape, tokens, num_logits = self.shape, int(forward.spans.length_R.sum()), len(forward.row_M)
-        pairs, num_keys = _attended_pairs(forward.spans), int(forward.spans.end_R.sum())
+        """Add a forward, the blocks and requests that it finished, and its time, the host's included."""
         self.forwards += 1
         self.prefill_forwards += forward.writes_prompt
         self.row_steps += int(forward.denoises_R.sum())
         self.row_commits += int(forward.is_commit_R.sum())
-        self.query_tokens += tokens
-        self.logit_rows += num_logits
-        self.attended_pairs += pairs
-        self.key_positions += num_keys
-        self.flops += 2 * (tokens * shape.body_parameters + num_logits * shape.head_parameters)
-        self.flops += 4 * pairs * shape.attention_width
-        weights = shape.body_parameters + (shape.head_parameters if num_logits else 0)
-        keys = (num_keys + tokens) * shape.key_value_width  # read, and written
-        self.bytes_moved += shape.bytes_per_weight * (weights + keys)
+        self.query_tokens += int(forward.spans.length_R.sum())
+        self.logit_rows += len(forward.row_M)
+        self.head_forwards += len(forward.row_M) > 0
+        self.attended_pairs += _attended_pairs(forward.spans)
+        self.key_positions += int(forward.spans.end_R.sum())
         self.blocks += num_blocks
         self.requests += len(completions)
         self.visible_tokens += sum(completion.visible_length for completion in completions)
         self.committed_tokens += sum(len(completion.response_ids) for completion in completions)
         self.seconds += seconds
         self.prefill_seconds += seconds if forward.writes_prompt else 0.0
-
-    def roofline_fraction(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """Share of the time that a machine with these peaks needs at least for the same forwards."""
-        least = max(self.flops / flops_per_second, self.bytes_moved / bytes_per_second)
-        return least / self.seconds if self.seconds else 0.0
 
     def summary(self) -> dict[str, Any]:
         """The measures, JSON-ready."""
@@ -126,8 +74,6 @@ class EngineStats:
             "forwards_per_block": row_forwards / max(1, self.blocks),
             "row_utilisation": row_forwards / max(1, self.forwards * self.max_batch_size),
             "kv_bytes": self.kv_bytes,
-            "flops": self.flops,
-            "bytes_moved": self.bytes_moved,
         }
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from t3d.decoding.completion import Completion
-
-Row = dict[str, Any]
+from t3d.work.kept import Row
 
 
 def response_row(completion: Completion, seconds: float) -> Row:

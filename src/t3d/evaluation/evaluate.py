@@ -63,7 +63,7 @@ def evaluate(
     for a task or id used twice, a prompt that cannot fit, no problem at all, or one that cannot be graded.
     """
     config = EvalConfig() if config is None else config
-    requests = _requests(loaded, tasks, settings, config.samples_per_prompt)
+    requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
     if output is None:
         return [entry for entry, _ in _measurements(loaded, tasks, settings, requests, config, None, label)]
     plan = {
@@ -112,18 +112,19 @@ def _numbered(request: DecodeRequest, draw: int) -> DecodeRequest:
     return DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids)
 
 
-def _requests(
+def requests_of(
     loaded: LoadedModel,
     tasks: Sequence[PosedTask],
     settings: Mapping[str, DecodeParams],
-    samples_per_prompt: int,
+    samples_per_prompt: int = 1,
 ) -> dict[str, list[Asked]]:
-    """What each task asks, after all checks that need no decoding."""
-    found: dict[str, list[Asked]] = {}
-    for posed in tasks:
-        name = posed.task.name
-        if name in found:
+    """What each task asks, after all checks of :func:`evaluate` that need no decoding."""
+    names = [posed.task.name for posed in tasks]
+    for name in names:
+        if names.count(name) > 1:
             raise InputError("tasks", name, "given twice", "give each task once")
+    found: dict[str, list[Asked]] = {}
+    for name, posed in zip(names, tasks, strict=True):
         found[name] = evaluation_requests(loaded, posed, samples_per_prompt)
         for params in settings.values():
             positions = loaded.model.config.max_position_embeddings

@@ -8,19 +8,17 @@ from typing import Any
 
 from t3d.errors import InputError
 from t3d.evaluation.measure import grade_lines, summarise
-from t3d.evaluation.samples import jsonl, without_draw
+from t3d.evaluation.samples import jsonl, row_of, without_draw
 from t3d.grading.verdict import VERDICT_FIELDS
 from t3d.problems.files import read_lines
 from t3d.problems.problem import Problem
 from t3d.tasks.math_task import MathTask
 from t3d.tasks.task import ExplainingTask, Task
 from t3d.work.files import check_output_file, discard, read_json, write_text
-from t3d.work.kept import KeptLines, claim
+from t3d.work.kept import KeptLines, Row, claim
 from t3d.work.plan import file_sha256, full_plan, take_finished
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +73,7 @@ def _benchmark(task: object) -> str | None:
 
 
 def _parse_row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError("samples", where, f"not JSON ({error})", "write one JSON object per line") from error
-    if not isinstance(row, dict) or not isinstance(row.get("id"), (str, int)):
-        raise InputError("samples", where, 'has no "id"', "name the problem that the line answers")
+    row = row_of(line, where, "samples")
     if not isinstance(row.get("output", row.get("response")), str):
         raise InputError("samples", where, 'has no text as "output"', "give each line the text to grade")
     return row

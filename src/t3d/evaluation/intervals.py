@@ -10,31 +10,37 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+Z = 1.959964
+"""Two-sided 95 % point of the normal distribution."""
 
-def wilson_interval(num_correct: float, num_total: int, z: float = 1.959964) -> tuple[float, float]:
+
+def wilson_interval(num_correct: float, num_total: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson, 1927), as fractions; [0, 1] for no samples."""
     if num_total == 0:
         return 0.0, 1.0
-    share, z2 = num_correct / num_total, z * z / num_total
+    share, z2 = num_correct / num_total, Z * Z / num_total
     centre = (share + z2 / 2) / (1 + z2)
-    half = z / (1 + z2) * math.sqrt(share * (1 - share) / num_total + z2 / (4 * num_total))
+    half = Z / (1 + z2) * math.sqrt(share * (1 - share) / num_total + z2 / (4 * num_total))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mean_interval(
-    accuracies: Sequence[float], counts: Sequence[int], z: float = 1.959964
-) -> tuple[float, float]:
+def mean_interval(accuracies: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
     """95 % interval of the unweighted mean of independent proportions, as fractions.
 
     The distances from each proportion to the ends of its Wilson interval are added in squares (Zou and
     Donner, 2008), so that it is Wilson's interval for one proportion and never empty at 0 or 1.
     """
-    ends = [wilson_interval(a * n, n, z) for a, n in zip(accuracies, counts, strict=True)]
-    count = len(accuracies)
-    mean = sum(accuracies) / count
-    below = math.hypot(*(a - low for a, (low, _) in zip(accuracies, ends, strict=True))) / count
-    above = math.hypot(*(high - a for a, (_, high) in zip(accuracies, ends, strict=True))) / count
+    mean = sum(accuracies) / len(accuracies)
+    below, above = _distances(
+        [(a, *wilson_interval(a * n, n)) for a, n in zip(accuracies, counts, strict=True)]
+    )
     return mean - below, mean + above
+
+
+def _distances(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """From the mean of independent (value, low, high) to both ends of its interval: added in squares."""
+    below = math.hypot(*(value - low for value, low, _ in points)) / len(points)
+    return below, math.hypot(*(high - value for value, _, high in points)) / len(points)
 
 
 T_QUANTILES = (
@@ -123,10 +129,6 @@ def _of_mean(distances: Sequence[float], correlation: float) -> float:
     of 1 their mean."""
     independent, equal = math.hypot(*distances), sum(distances)
     return math.sqrt((1 - correlation) * independent**2 + correlation * equal**2) / len(distances)
-
-
-Z = 1.959964
-"""Two-sided 95 % point of the normal distribution."""
 
 
 _HALVINGS = 50
@@ -227,12 +229,10 @@ def sign_flip_p(gains: Sequence[int]) -> float:
 def mean_of_differences(differences: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
     """Unweighted mean of independent (difference, low, high), with its interval.
 
-    Distances to the ends are added in squares, as in :func:`~t3d.evaluation.cost.mean_interval`.
+    Distances to the ends are added in squares, as in :func:`mean_interval`.
     """
-    count = len(differences)
-    mean = math.fsum(point for point, _, _ in differences) / count
-    below = math.hypot(*(point - low for point, low, _ in differences)) / count
-    above = math.hypot(*(high - point for point, _, high in differences)) / count
+    mean = math.fsum(point for point, _, _ in differences) / len(differences)
+    below, above = _distances(differences)
     return mean, mean - below, mean + above
 
 

@@ -5,10 +5,8 @@ from statistics import fmean
 
 from transformers import PreTrainedModel
 
-from t3d.decoding.completion import check_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
-from t3d.errors import InputError
-from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluation_requests
+from t3d.evaluation.evaluate import EvalConfig, evaluate, requests_of
 from t3d.models.loading import LoadedModel, adopt_model
 from t3d.problems.problem import Problem
 from t3d.tasks.task import PosedTask, Task
@@ -29,33 +27,16 @@ def student_evaluator(
     The student has its ``teacher``'s tokenizer and positions. Raises InputError for a task given twice, and
     for problems that could not be decoded or graded: none, no gold answer, too long.
     """
-    _check(teacher, held_out, (few_steps, full_steps))
-    tokenizer = teacher.tokenizer
-
     posed = [PosedTask(task=task, problems=list(problems)) for task, problems in held_out]
     settings = {"few_step_accuracy": few_steps, "full_step_accuracy": full_steps}
+    requests_of(teacher, posed, settings)  # the refusals, before any training
 
     def score(student: PreTrainedModel) -> dict[str, float]:
         config = EvalConfig(batch_size=batch_size)
-        entries = evaluate(adopt_model(student, tokenizer), posed, settings, config=config)
+        entries = evaluate(adopt_model(student, teacher.tokenizer), posed, settings, config=config)
         scores = {f"{entry['setting']}/{entry['task']}": entry["accuracy"] for entry in entries}
         for name in settings:
             scores[name] = fmean(entry["accuracy"] for entry in entries if entry["setting"] == name)
         return scores
 
     return score
-
-
-def _check(
-    teacher: LoadedModel,
-    held_out: Sequence[tuple[Task, Sequence[Problem]]],
-    settings: Sequence[DecodeParams],
-) -> None:
-    names = [task.name for task, _ in held_out]
-    for (task, problems), name in zip(held_out, names, strict=True):
-        if names.count(name) > 1:
-            raise InputError("held_out", name, "two tasks of this name", "give each task once")
-        posed = PosedTask(task=task, problems=list(problems))
-        requests = [request for _, request in evaluation_requests(teacher, posed)]
-        for params in settings:
-            check_requests(requests, params, teacher.model.config.max_position_embeddings)

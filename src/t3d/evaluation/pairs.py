@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from t3d.errors import InputError
-from t3d.evaluation.samples import GradedSamples, Key, Row
+from t3d.evaluation.samples import GradedSamples, Key
+from t3d.work.kept import Row
 
 Pair = tuple[Row, Row]
 DATA_FIELDS = ("question", "answer", "reference")

@@ -11,8 +11,9 @@ from t3d.errors import InputError
 from t3d.grading.verdict import OTHER_RULES
 from t3d.problems.files import read_lines
 from t3d.problems.problem import Problem
+from t3d.work.files import read_json
+from t3d.work.kept import Row
 
-Row = Mapping[str, Any]
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
 """What decoding an answer took; files of outputs from elsewhere do not say."""
 _DRAW = re.compile(r"#\d+$")
@@ -111,12 +112,9 @@ def _report_in(file: Path) -> dict[str, Any] | None:
     """The content of a JSON file of results and their configuration; None for a file of lines."""
     if file.suffix != ".json":
         return None
-    try:
-        match json.loads(file.read_text(encoding="utf-8")):
-            case {"results": list(), "config": dict()} as report:
-                return report
-    except ValueError:
-        pass
+    match read_json(file):
+        case {"results": list(), "config": dict()} as report:
+            return report
     return None
 
 
@@ -158,22 +156,26 @@ def _task_of_summary(file: Path) -> str | None:
     summary = file.with_name(file.name + ".summary.json")
     if not summary.is_file():
         return None
-    try:
-        return str(json.loads(summary.read_text(encoding="utf-8"))["task"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "evaluations", str(summary), "not a summary of t3d grade", "delete it, or grade again"
-        ) from error
+    match read_json(summary):
+        case {"task": task}:
+            return str(task)
+    raise InputError("evaluations", str(summary), "not a summary of t3d grade", "delete it, or grade again")
 
 
-def _parse(line: str, where: str) -> Row:
+def row_of(line: str, where: str, field: str) -> Row:
+    """The JSON object of a line, which has an ``id``. Raises InputError, naming ``field``, for any other."""
     try:
         row = json.loads(line)
     except ValueError as error:
         fix = "write one JSON object per line"
-        raise InputError("evaluations", where, f"not JSON ({error})", fix) from error
+        raise InputError(field, where, f"not JSON ({error})", fix) from error
     if not isinstance(row, dict) or type(row.get("id")) not in (str, int):
-        raise InputError("id", where, "missing", 'give each line an "id"')
+        raise InputError(field, where, 'has no "id"', "name the problem that the line answers")
+    return row
+
+
+def _parse(line: str, where: str) -> Row:
+    row = row_of(line, where, "evaluations")
     if type(row.get("correct")) is not bool:
         raise InputError("correct", where, "missing or not true or false", "grade the file with t3d grade")
     for name in COSTS:

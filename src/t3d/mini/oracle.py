@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.reference import decode_reference
+from t3d.decoding.specification import decode_as_specified
 from t3d.evaluation.measure import Asked, measure
 from t3d.problems.problem import Problem
 from t3d.problems.prompts import prompt_ids, token_ids, token_text
@@ -74,7 +74,7 @@ def decode_oracle(oracle: Oracle, request_id: str, params: DecodeParams) -> Comp
 
     ``request_id`` keys the sampling noise, as it does for a model that answers the same problem.
     """
-    return decode_reference(
+    return decode_as_specified(
         oracle,
         DecodeRequest(id=request_id, prompt_ids=oracle.prompt_ids),
         params,

@@ -48,22 +48,12 @@ class ScoringHead(nn.Linear):
         self,
         input: Tensor,
         target_KM: Int[Tensor, "K M"] | None = None,
-        *,
-        with_entropy: bool = False,
-        entropy_temperature: float = 1.0,
-        pick: TokenPick | None = None,
+        **options: Any,
     ) -> Any:
-        """Logits of ``input``, or with targets the :class:`HeadScores` of hidden states ``[M, D]``."""
+        """Logits of ``input``, or with targets the :func:`head_scores` of hidden states ``[M, D]``."""
         if target_KM is None:
             return super().forward(input)
-        return head_scores(
-            input,
-            self.weight,
-            target_KM,
-            with_entropy=with_entropy,
-            entropy_temperature=entropy_temperature,
-            pick=pick,
-        )
+        return head_scores(input, self.weight, target_KM, **options)
 
 
 def head_scores(
@@ -71,14 +61,14 @@ def head_scores(
     weight_VD: Float[Tensor, "V D"],
     target_KM: Int[Tensor, "K M"],
     *,
-    with_entropy: bool = False,
-    entropy_temperature: float = 1.0,
+    entropy_temperature: float | None = None,
     pick: TokenPick | None = None,
     tile_size: int | None = None,
 ) -> HeadScores:
     """Scores of the logits ``hidden @ weight.T``, differentiable through log_probs and entropy.
 
-    The entropy is that of softmax(logits / ``entropy_temperature``); all else is at temperature 1.
+    The entropy is that of softmax(logits / ``entropy_temperature``); all else is at temperature 1. None: no
+    entropy.
 
     Products are in the autocast dtype where autocast is on, and in that of ``hidden`` elsewhere; sums
     over the vocabulary are in float32 (float64 if ``hidden`` is). A target outside the vocabulary
@@ -89,8 +79,9 @@ def head_scores(
         dtype = torch.get_autocast_dtype(device_type)
     if tile_size is None:
         tile_size = _fit_tile(len(hidden_MD), len(weight_VD), device_type)
-    temperature = entropy_temperature if with_entropy else None
-    scores = _HeadScoresFunction.apply(hidden_MD, weight_VD, target_KM, temperature, pick, tile_size, dtype)
+    scores = _HeadScoresFunction.apply(
+        hidden_MD, weight_VD, target_KM, entropy_temperature, pick, tile_size, dtype
+    )
     return HeadScores(*scores)
 
 

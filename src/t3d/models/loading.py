@@ -27,38 +27,6 @@ BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_smal
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A model ready to decode or to train, and what identifies it."""
-
-    model: SDARForCausalLM | SDARMoeForCausalLM
-    tokenizer: PreTrainedTokenizerBase
-    mask_token_id: int
-    stop_token_ids: tuple[int, ...]
-    source: str
-    """The folder or hub id it came from, or a bundled model's name."""
-    weights_hash: str
-    """SHA-256 of the local safetensors files, or the hub's commit."""
-
-    @property
-    def tokenizer_hash(self) -> str:
-        """SHA-256 of the tokenizer's whole definition."""
-        return tokenizer_hash(self.tokenizer)
-
-    def identity(self) -> dict[str, Any]:
-        """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
-        return {
-            "weights": self.weights_hash,
-            "config": fingerprint(self.model.config.to_diff_dict()),
-            "tokenizer": self.tokenizer_hash,
-            "chat_template": fingerprint(self.tokenizer.chat_template),
-            "mask_token_id": self.mask_token_id,
-            "stop_token_ids": list(self.stop_token_ids),
-            "dtype": str(self.model.dtype),
-            "device": self.model.device.type,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoadedTokenizer:
     """A checkpoint's tokenizer and token ids, without its weights."""
 
@@ -72,6 +40,30 @@ class LoadedTokenizer:
     def tokenizer_hash(self) -> str:
         """SHA-256 of the tokenizer's whole definition."""
         return tokenizer_hash(self.tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(LoadedTokenizer):
+    """A model ready to decode or to train, and what identifies it."""
+
+    model: SDARForCausalLM | SDARMoeForCausalLM
+    source: str
+    """The folder or hub id it came from, or a bundled model's name."""
+    weights_hash: str
+    """SHA-256 of the local safetensors files, or the hub's commit."""
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
+        return {
+            "weights": self.weights_hash,
+            "config": fingerprint(self.model.config.to_diff_dict()),
+            "tokenizer": self.tokenizer_hash,
+            "chat_template": fingerprint(self.tokenizer.chat_template),
+            "mask_token_id": self.mask_token_id,
+            "stop_token_ids": list(self.stop_token_ids),
+            "dtype": str(self.model.dtype),
+            "device": self.model.device.type,
+        }
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -129,6 +121,7 @@ def load_model(
         tokenizer=tokenizer,
         mask_token_id=_mask_token_id(source, config, tokenizer),
         stop_token_ids=_stop_token_ids(source, config, tokenizer),
+        vocab_size=config.vocab_size,
         source=name,
         weights_hash=_weights_hash(source, config),
     )
@@ -154,6 +147,7 @@ def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         tokenizer=tokenizer,
         mask_token_id=_mask_token_id(source, model.config, tokenizer),
         stop_token_ids=_union_of_stops(source, declared, tokenizer),
+        vocab_size=model.config.vocab_size,
         source=source,
         weights_hash="",
     )

@@ -70,8 +70,7 @@ class _HeadAtPositions:
         logit_positions: Int[Tensor, "N"] | None = None,
         loss_positions: Int[Tensor, "M"] | None = None,
         targets: Int[Tensor, "K M"] | None = None,
-        with_entropy: bool = False,
-        entropy_temperature: float = 1.0,
+        entropy_temperature: float | None = None,
         pick: TokenPick | None = None,
         **kwargs,
     ) -> ModelOutput:
@@ -79,7 +78,7 @@ class _HeadAtPositions:
 
         With ``logit_positions``, ``logits`` is ``[N, V]``. With ``loss_positions`` the result is the
         :class:`HeadScores` of ``targets`` at these positions (None: of no targets, where only ``pick``
-        or ``with_entropy`` is wanted), and no tensor of positions x vocabulary is made.
+        or the entropy is wanted), and no tensor of positions x vocabulary is made.
 
         Raises ValueError for ``loss_positions`` and a head with anything besides its weight.
         """
@@ -100,8 +99,7 @@ class _HeadAtPositions:
         hidden_MD = model.model(*args, **kwargs).last_hidden_state.flatten(0, 1)[loss_positions]
         if targets is None:
             targets = loss_positions.new_empty(0, len(loss_positions))
-        entropy = {"with_entropy": with_entropy, "entropy_temperature": entropy_temperature}
-        return model.lm_head(hidden_MD, targets, **entropy, pick=pick)
+        return model.lm_head(hidden_MD, targets, entropy_temperature=entropy_temperature, pick=pick)
 
 
 class SDARForCausalLM(_HeadAtPositions, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]

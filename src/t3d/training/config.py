@@ -30,8 +30,8 @@ from t3d.training.choices import (
     ReferenceChoice,
     StateSource,
 )
-from t3d.training.config_checks import check_schedule, check_transformers_choices, refusal
-from t3d.training.lora import LoraSettings
+from t3d.training.config_checks import check_schedule, refusal
+from t3d.training.lora import ALPHA, HEADS, TARGET_MODULES
 from t3d.training.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.trajectory import GridOrigin
 
@@ -121,9 +121,12 @@ class T3DConfig(TrainingArguments):
     # > LoRA (``t3d[peft]``)
     lora_rank: int = 0
     """Train an adapter of this rank instead of all weights; 0: all weights."""
-    lora_alpha: float = 32.0
+    lora_alpha: float = ALPHA
+    """The adapter's product is scaled by ``lora_alpha / lora_rank``."""
     lora_dropout: float = 0.0
-    lora_target_modules: tuple[str, ...] = LoraSettings.target_modules
+    """Of the adapter's inputs, in training."""
+    lora_target_modules: tuple[str, ...] = TARGET_MODULES
+    """Linear layers, by the end of their names; not the head."""
 
     # > Packing
     max_length: int | None = None
@@ -154,7 +157,6 @@ class T3DConfig(TrainingArguments):
     def __post_init__(self) -> None:
         """Raises InputError for a value that cannot be used, transformers' own refusals included."""
         self._check_numbers()
-        check_transformers_choices(self)
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
         try:
@@ -166,25 +168,8 @@ class T3DConfig(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         # One process drives one device: flat loss positions cannot be scattered by DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
-        self.reference_placement = self.placement
+        self.reference_placement = self.reference_placement or ("adapter" if self.lora_rank else "device")
         self._check()
-
-    @property
-    def placement(self) -> Placement:
-        """``reference_placement``, with its default by LoRA."""
-        return self.reference_placement or ("adapter" if self.lora_rank else "device")
-
-    @property
-    def lora(self) -> LoraSettings | None:
-        """Settings of the adapter; None where all weights are trained."""
-        if not self.lora_rank:
-            return None
-        return LoraSettings(
-            rank=self.lora_rank,
-            alpha=self.lora_alpha,
-            dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules,
-        )
 
     def _check_numbers(self) -> None:
         require_seed(self)
@@ -206,7 +191,12 @@ class T3DConfig(TrainingArguments):
         if self.path_reduction == "mean" and self.path_weighting == "nested_prefix":
             fix = "use path_reduction='sum'"
             raise InputError("path_reduction", "mean", "nested_prefix weights are means already", fix)
-        self.lora_target_modules = tuple(self.lora_target_modules)
+        modules = self.lora_target_modules = tuple(self.lora_target_modules)
+        if not modules or any(name.rpartition(".")[2] in HEADS for name in modules):
+            problem = (
+                f"empty, or names {' or '.join(HEADS)}, whose weights the loss reads without the adapter"
+            )
+            raise InputError("lora_target_modules", modules, problem, "name other layers, such as q_proj")
         if (self.reference_placement == "adapter") != bool(self.lora_rank):
             problem = f"does not go with lora_rank={self.lora_rank}"
             fix = "use 'adapter' with LoRA, and only then"

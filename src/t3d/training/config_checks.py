@@ -1,34 +1,15 @@
 """What transformers would refuse later, or in other words, of the settings of a run."""
 
 import dataclasses
-import difflib
 import re
 
 import torch
 from transformers import SchedulerType, TrainingArguments, get_scheduler
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-from transformers.training_args import OptimizerNames
 
 from t3d.errors import InputError
 
-_CHOICES = {
-    "optim": OptimizerNames,
-    "lr_scheduler_type": SchedulerType,
-    "logging_strategy": IntervalStrategy,
-    "eval_strategy": IntervalStrategy,
-    "save_strategy": SaveStrategy,
-}
 _SCORED = ("reduce_lr_on_plateau", "greedy")
 """Schedules by scores, not by steps; only the trainer can build them."""
-
-
-def check_transformers_choices(args: TrainingArguments) -> None:
-    """Raise InputError for an unknown optimizer, schedule or strategy."""
-    for name, choices in _CHOICES.items():
-        value, known = getattr(args, name), [choice.value for choice in choices]
-        if value not in known:
-            close = difflib.get_close_matches(str(value), known) or known[:6]
-            raise InputError(name, value, "not known", f"use for example {', '.join(close)}")
 
 
 def check_schedule(args: TrainingArguments) -> None:
@@ -52,10 +33,11 @@ def check_schedule(args: TrainingArguments) -> None:
 
 
 def refusal(args: TrainingArguments, error: Exception) -> InputError:
-    """What transformers refused, under the first setting that its message names."""
+    """What transformers refused, under the setting whose value is not valid, or that its message names."""
     text = _first_line(error)
-    fields = {item.name for item in dataclasses.fields(args)}
-    name = next((word for word in re.findall(r"\w+", text) if word in fields), None)
+    fields = [item.name for item in dataclasses.fields(args)]
+    of_value = [name for name in fields if text.startswith(f"{getattr(args, name)} is not a valid ")]
+    name = next((word for word in [*of_value, *re.findall(r"\w+", text)] if word in fields), None)
     if name is None:
         return InputError("TrainingArguments", type(error).__name__, text, "change the setting that is meant")
     return InputError(name, getattr(args, name), f"refused by transformers ({text})", "use another value")

@@ -2,7 +2,7 @@
 
 import copy
 import importlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,46 +10,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError
 
-_HEADS = ("lm_head", "embed_tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """A low-rank adapter: which layers get one, and how large it is.
-
-    Raises InputError for a value that cannot be used.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    """The adapter's product is scaled by ``alpha / rank``."""
-    dropout: float = 0.0
-    """Of the adapter's inputs, in training."""
-    target_modules: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    """Linear layers, by the end of their names. Not the head: the loss reads its weights."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "rank")
-        if not self.alpha > 0:
-            raise InputError("alpha", self.alpha, "not positive", "use for example twice the rank")
-        if not 0 <= self.dropout < 1:
-            raise InputError("dropout", self.dropout, "not in [0, 1)", "use for example 0.05")
-        if not self.target_modules:
-            raise InputError("target_modules", self.target_modules, "empty", "name a layer, such as q_proj")
-        heads = [name for name in self.target_modules if name.rpartition(".")[2] in _HEADS]
-        if heads:
-            problem = f"{', '.join(heads)}: the loss reads the weights of the head, without the adapter"
-            raise InputError("target_modules", self.target_modules, problem, "leave them out")
+HEADS = ("lm_head", "embed_tokens")
+"""The loss reads their weights, without an adapter."""
+ALPHA = 32.0
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def is_adapted(model: Any) -> bool:
@@ -70,7 +36,14 @@ def student_adapter(model: Any) -> str:
     return model.active_adapters[0]
 
 
-def add_adapter(model: nn.Module, settings: LoraSettings) -> nn.Module:
+def add_adapter(
+    model: nn.Module,
+    rank: int,
+    *,
+    alpha: float = ALPHA,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] = TARGET_MODULES,
+) -> nn.Module:
     """A ``peft.PeftModel`` with a new adapter that changes nothing yet; only the adapter is trainable.
 
     The layers of ``model`` are wrapped in place; :func:`merge_adapter` gives a plain model again. Raises
@@ -83,23 +56,17 @@ def add_adapter(model: nn.Module, settings: LoraSettings) -> nn.Module:
             "model", type(model).__name__, "has an adapter already", "train that, or merge it first"
         )
     linear = [f".{name}" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    unknown = [
-        target
-        for target in settings.target_modules
-        if not any(name.endswith(f".{target}") for name in linear)
-    ]
+    unknown = [one for one in target_modules if not any(name.endswith(f".{one}") for name in linear)]
     if unknown:
-        usable = sorted({name.rpartition(".")[2] for name in linear}.difference(_HEADS))
+        usable = sorted({name.rpartition(".")[2] for name in linear}.difference(HEADS))
         problem = f"the model has no linear layer {', '.join(unknown)}"
-        raise InputError(
-            "target_modules", settings.target_modules, problem, f"choose from {', '.join(usable)}"
-        )
+        raise InputError("target_modules", target_modules, problem, f"choose from {', '.join(usable)}")
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(target_modules),
     )
     return peft.get_peft_model(model, config)
 

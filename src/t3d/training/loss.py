@@ -1,8 +1,7 @@
 """From log-probabilities of student and reference to the loss of one micro-batch and what to log of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +17,7 @@ from t3d.objectives.t3d import t3d_loss
 from t3d.training.config import T3DConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchCounts:
+class BatchCounts(NamedTuple):
     """What losses are divided by: counts over the whole accumulated batch and all processes."""
 
     num_trajectories: Tensor
@@ -27,14 +25,6 @@ class BatchCounts:
     """Masked tokens that take loss."""
     num_response_tokens: Tensor
     """Tokens that take loss where they are masked."""
-
-    @classmethod
-    def of(cls, counts_C: Tensor) -> "BatchCounts":
-        """From the sum of :func:`count_batch` over the accumulated batch."""
-        num_trajectories, num_tokens, num_response_tokens = counts_C.unbind()
-        return cls(
-            num_trajectories=num_trajectories, num_tokens=num_tokens, num_response_tokens=num_response_tokens
-        )
 
 
 def count_batch(batch: Mapping[str, Any]) -> list[int]:
@@ -47,7 +37,7 @@ def head_options(args: T3DConfig, mask_token_id: int) -> dict[str, Any]:
     if args.objective != "certainty_forcing":
         return {}
     pick = TokenPick(excluded_token_id=mask_token_id)
-    return {"with_entropy": True, "entropy_temperature": args.entropy_temperature, "pick": pick}
+    return {"entropy_temperature": args.entropy_temperature, "pick": pick}
 
 
 def student_objective(

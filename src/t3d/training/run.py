@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
@@ -20,9 +19,9 @@ from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import newest_checkpoint
-from t3d.work.files import write_errors
+from t3d.work.files import read_json, write_errors
 from t3d.work.kept import claim
-from t3d.work.plan import described, differences, fingerprint, full_plan
+from t3d.work.plan import fingerprint, full_plan, take_finished
 
 STUDENT_PLAN = "training.json"
 """File of an exported student that holds the plan of its training."""
@@ -50,14 +49,17 @@ def distil(
     """
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
-    student = loaded.model if config.lora is None else add_adapter(loaded.model, config.lora)
+    student = loaded.model
+    if config.lora_rank:
+        options = {"dropout": config.lora_dropout, "target_modules": config.lora_target_modules}
+        student = add_adapter(student, config.lora_rank, alpha=config.lora_alpha, **options)
     with write_errors(folder):
         trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, evaluator=evaluator)
     plan = _plan(loaded, trajectories, config, export_dtype)
     is_first = trainer.is_world_process_zero()
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)
-        if _is_finished(student_folder, full_plan(plan), has_checkpoints=newest is not None):
+        if _is_finished(student_folder, plan, has_checkpoints=newest is not None):
             if student is not loaded.model:
                 remove_adapter(student)
             _load_weights(loaded, student_folder)
@@ -105,24 +107,13 @@ def _plan(
 def _is_finished(student_folder: Path, plan: dict[str, Any], *, has_checkpoints: bool) -> bool:
     """Whether this plan's student is there.
 
-    Raises InputError for a student of another plan that checkpoints do not tell to be this one's.
+    Raises InputError for a student of another plan, or one that nothing tells to be this one's.
     """
     path = student_folder / STUDENT_PLAN
-    if path.is_file():
-        try:
-            found = differences(json.loads(path.read_text(encoding="utf-8")), plan)
-        except ValueError as error:
-            fix = f"delete {student_folder}; the same command then makes the student again"
-            raise InputError("output", str(path), f"damaged ({error})", fix) from error
-        if not found:
-            return True
-        problem = f"holds the student of another run: {described(found)}"
-    elif not student_folder.exists() or has_checkpoints:
+    if not path.is_file() and (has_checkpoints or not student_folder.exists()):
         return False
-    else:
-        problem = f"holds a model without {STUDENT_PLAN}, so nothing tells which run made it"
-    fix = "use another output, or delete the folder to train again"
-    raise InputError("output", str(student_folder), problem, fix)
+    take_finished(student_folder, read_json(path), plan)
+    return True
 
 
 def _load_weights(loaded: LoadedModel, student_folder: Path) -> None:

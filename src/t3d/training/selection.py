@@ -119,18 +119,13 @@ def select_trajectories(
         else:
             kept.append(trajectory)
     selection = Selection(kept=tuple(kept), too_long=tuple(too_long), empty=tuple(empty))
-    if not kept:
-        raise _nothing_left(selection, args)
-    return selection
-
-
-def _nothing_left(selection: Selection, args: T3DConfig) -> InputError:
+    if kept:
+        return selection
     problem = f"nothing to train on: {selection.report()}"
-    if selection.too_long and args.max_length is not None:
-        fix = "raise it, or roll out shorter responses"
-        return InputError("max_length", args.max_length, problem, fix)
-    num_all = len(selection.too_long) + len(selection.empty)
-    return InputError("trajectories", num_all, problem, "roll out again, with responses that fit the student")
+    if too_long and args.max_length is not None:
+        raise InputError("max_length", args.max_length, problem, "raise it, or roll out shorter responses")
+    fix = "roll out again, with responses that fit the student"
+    raise InputError("trajectories", len(trajectories), problem, fix)
 
 
 def num_usable_tokens(trajectory: Trajectory) -> int:

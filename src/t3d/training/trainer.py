@@ -112,7 +112,8 @@ class T3DTrainer(CheckpointingTrainer):
         )
         self.reference: Reference | None = None
         if args.objective == "t3d":
-            self.reference = build_reference(model, args.placement)
+            assert args.reference_placement is not None, "T3DConfig has filled it in"
+            self.reference = build_reference(model, args.reference_placement)
             refresh = RefreshReference(
                 self.reference, args.refresh_every, args.reference_choice, self._few_step_score
             )
@@ -166,7 +167,7 @@ class T3DTrainer(CheckpointingTrainer):
         """
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
-        counts = BatchCounts.of(torch.as_tensor(num_items_in_batch))
+        counts = BatchCounts(*torch.as_tensor(num_items_in_batch).unbind())
         arrangement = arrange(inputs, self.args.attention)
         positions, labels_1M = inputs["loss_positions"], inputs["labels"][None]
         if self.reference is None:

@@ -14,8 +14,8 @@ from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.reference import decode_reference
 from t3d.decoding.sequences import Job
+from t3d.decoding.specification import decode_as_specified
 from t3d.errors import InputError
 
 MASK, VOCAB = 37, 40
@@ -62,7 +62,7 @@ def caches_of(model):
 
 def run_reference(model, requests, params, stops=()):
     return [
-        decode_reference(model, request, params, mask_token_id=MASK, stop_token_ids=stops)
+        decode_as_specified(model, request, params, mask_token_id=MASK, stop_token_ids=stops)
         for request in requests
     ]
 

@@ -7,8 +7,8 @@ import pytest
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.reference import decode_reference
 from t3d.decoding.sequences import Job
+from t3d.decoding.specification import decode_as_specified
 
 
 @pytest.mark.gpu
@@ -21,4 +21,4 @@ def test_gpu_decoding_equals_the_cpu_reference(tiny_model, eager):
     config = EngineConfig(max_batch_size=4, enforce_eager=eager)
     engine = Engine(copy.deepcopy(tiny_model).to("cuda"), config=config, **ids)
     on_gpu = completions_of(requests, engine.decode([Job(request, params) for request in requests]))
-    assert on_gpu == [decode_reference(tiny_model, request, params, **ids) for request in requests]
+    assert on_gpu == [decode_as_specified(tiny_model, request, params, **ids) for request in requests]

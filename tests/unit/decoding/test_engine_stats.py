@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import runpy
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sequences import Forward, Job
-from t3d.decoding.stats import EngineStats, ModelShape
+from t3d.decoding.stats import EngineStats
+
+ModelShape = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "roofline.py"))["ModelShape"]
 
 MASK, VOCAB, HIDDEN = 37, 40, 32
 ATTENTION = 2 * HIDDEN * 32 + 2 * HIDDEN * 16 + 2 * 8
@@ -24,6 +28,13 @@ LAYER = ATTENTION + 3 * HIDDEN * 48 + 2 * HIDDEN
 BODY, HEAD = 2 * LAYER + HIDDEN, VOCAB * HIDDEN
 WIDTH = 64
 """Two layers x four heads of 8; as many numbers are a position's keys and values: 2 x 2 layers x 2 x 8."""
+SHAPE = ModelShape(
+    body_parameters=BODY,
+    head_parameters=HEAD,
+    bytes_per_weight=8,
+    attention_width=WIDTH,
+    key_value_width=WIDTH,
+)
 
 
 def spans_of(*rows):
@@ -66,13 +77,8 @@ def run(model, prompt_lengths, params, **settings):
 @pytest.mark.parametrize(("dtype", "num_bytes"), [(torch.float64, 8), (torch.bfloat16, 2)])
 def test_the_shape_of_a_dense_model_by_hand(make_model, tied, dtype, num_bytes):
     """Embedding and head are not in the body, be they one matrix or two."""
-    assert ModelShape.of_model(make_model(dtype=dtype, tie_word_embeddings=tied)) == ModelShape(
-        body_parameters=BODY,
-        head_parameters=HEAD,
-        bytes_per_weight=num_bytes,
-        attention_width=WIDTH,
-        key_value_width=WIDTH,
-    )
+    model = make_model(dtype=dtype, tie_word_embeddings=tied)
+    assert ModelShape.of_model(model) == dataclasses.replace(SHAPE, bytes_per_weight=num_bytes)
 
 
 @pytest.mark.parametrize(("experts", "visited"), [(4, 2), (4, 1), (8, 2), (3, 2), (4, 4)])
@@ -93,24 +99,24 @@ def test_arithmetic_and_memory_traffic_of_two_forwards_by_hand(tiny_model):
 
     Forward 1: 8 tokens, 4 of which see 4 keys and 4 see 8. Forward 2: 4 + 4 tokens that see 8 and 12.
     """
-    stats = EngineStats.of_model(tiny_model, max_batch_size=2)
+    stats = EngineStats(max_batch_size=2)
     count(stats, spans_of((0, 8, 4)), num_logits=4)
     assert (stats.query_tokens, stats.attended_pairs, stats.key_positions) == (8, 4 * 4 + 4 * 8, 8)
-    assert stats.flops == 2 * (8 * BODY + 4 * HEAD) + 4 * 48 * WIDTH
-    assert stats.bytes_moved == 8 * (BODY + HEAD + (8 + 8) * WIDTH)
+    assert SHAPE.flops(stats) == 2 * (8 * BODY + 4 * HEAD) + 4 * 48 * WIDTH
+    assert SHAPE.bytes_moved(stats) == 8 * (BODY + HEAD + (8 + 8) * WIDTH)
     count(stats, spans_of((4, 8, 4), (8, 12, 4)), num_logits=3, num_steps=2)
     assert (stats.query_tokens, stats.attended_pairs, stats.key_positions) == (16, 48 + 80, 28)
-    assert stats.flops == 2 * (16 * BODY + 7 * HEAD) + 4 * 128 * WIDTH
-    assert stats.bytes_moved == 8 * (2 * (BODY + HEAD) + (28 + 16) * WIDTH)
+    assert SHAPE.flops(stats) == 2 * (16 * BODY + 7 * HEAD) + 4 * 128 * WIDTH
+    assert SHAPE.bytes_moved(stats) == 8 * (2 * (BODY + HEAD) + (28 + 16) * WIDTH)
     assert (stats.forwards, stats.row_steps, stats.row_commits, stats.logit_rows) == (2, 3, 0, 7)
 
 
 def test_a_forward_without_logits_reads_no_head(tiny_model):
     """One that only writes a prompt or a finished block."""
-    stats = EngineStats.of_model(tiny_model, max_batch_size=1)
+    stats = EngineStats(max_batch_size=1)
     count(stats, spans_of((0, 4, 4)), num_logits=0, num_steps=0, num_commits=1)
-    assert stats.flops == 2 * 4 * BODY + 4 * 16 * WIDTH
-    assert stats.bytes_moved == 8 * (BODY + (4 + 4) * WIDTH)
+    assert SHAPE.flops(stats) == 2 * 4 * BODY + 4 * 16 * WIDTH
+    assert SHAPE.bytes_moved(stats) == 8 * (BODY + (4 + 4) * WIDTH)
     assert (stats.row_steps, stats.row_commits, stats.logit_rows) == (0, 1, 0)
 
 
@@ -118,7 +124,7 @@ def test_a_forward_without_logits_reads_no_head(tiny_model):
 def test_attended_pairs_equal_a_brute_force_count(tiny_model, blocks):
     """Every query sees the keys of its own block and of earlier ones; rows have their own block sizes."""
     rows = [(first * size, (first + number) * size, size) for first, number, size in blocks]
-    stats = EngineStats.of_model(tiny_model, max_batch_size=len(rows))
+    stats = EngineStats(max_batch_size=len(rows))
     count(stats, spans_of(*rows), num_logits=1)
     assert stats.attended_pairs == sum(
         key // size <= query // size
@@ -145,8 +151,8 @@ def test_a_run_of_two_requests_by_hand(tiny_model):
     assert stats.logit_rows == (6 + 10 + 10) + (10 + 10)
     assert stats.attended_pairs == (112 + 224 + 304) + (48 + 3 * 32 + 224)
     assert stats.key_positions == (3 * 8 + 4 * 12 + 4 * 16) + (4 * 8 + 4 * 12)
-    assert stats.flops == 2 * (96 * BODY + 46 * HEAD) + 4 * 1008 * WIDTH
-    assert stats.bytes_moved == 8 * (11 * (BODY + HEAD) + (216 + 96) * WIDTH)
+    assert SHAPE.flops(stats) == 2 * (96 * BODY + 46 * HEAD) + 4 * 1008 * WIDTH
+    assert SHAPE.bytes_moved(stats) == 8 * (11 * (BODY + HEAD) + (216 + 96) * WIDTH)
     assert (stats.requests, stats.blocks) == (2, 3 + 2)
     assert (stats.committed_tokens, stats.visible_tokens) == (11 + 8, 8 + 8)
     summary = stats.summary()
@@ -252,19 +258,23 @@ def test_prefill_forwards_are_those_that_write_prompt_blocks(tiny_model, lengths
     ("flops_per_second", "bytes_per_second", "fraction"),
     [
         (100.0, 100.0, 6 / 8),  # arithmetic binds: 600 / 100 seconds of the 8
-        (1000.0, 100.0, 2 / 8),  # memory binds: 200 / 100
-        (300.0, 100.0, 2 / 8),  # both
-        (50.0, 1.0, 200 / 8),  # slower peaks than the machine has: above 1
+        (1000.0, 100.0, 3 / 8),  # memory binds: 300 / 100
+        (200.0, 100.0, 3 / 8),  # both
+        (50.0, 1.0, 300 / 8),  # slower peaks than the machine has: above 1
     ],
 )
-def test_the_roofline_fraction_by_hand(tiny_model, flops_per_second, bytes_per_second, fraction):
-    stats = EngineStats.of_model(tiny_model, max_batch_size=1)
-    stats = dataclasses.replace(stats, flops=600.0, bytes_moved=200.0, seconds=8.0)
-    assert stats.roofline_fraction(flops_per_second, bytes_per_second) == pytest.approx(fraction)
+def test_the_roofline_fraction_by_hand(flops_per_second, bytes_per_second, fraction):
+    """3 weights of 2 bytes: 50 forwards of 2 tokens are 600 operations and 300 bytes."""
+    shape = ModelShape(
+        body_parameters=3, head_parameters=0, bytes_per_weight=2, attention_width=0, key_value_width=0
+    )
+    stats = EngineStats(max_batch_size=1, forwards=50, query_tokens=100, seconds=8.0)
+    peaks = {"flops_per_second": flops_per_second, "bytes_per_second": bytes_per_second}
+    assert shape.roofline_fraction(stats, **peaks) == pytest.approx(fraction)
 
 
 def test_the_summary_goes_into_json_before_and_after_a_run(tiny_model):
-    empty = EngineStats.of_model(tiny_model, max_batch_size=1).summary()
+    empty = EngineStats(max_batch_size=1).summary()
     assert set(empty.values()) == {0}
     used = run(tiny_model, [3], DecodeParams(max_new_tokens=4))[0].stats.summary()
     assert json.loads(json.dumps(used)) == used

@@ -53,7 +53,7 @@ def test_values_and_gradients_equal_the_plain_versions(
     torch.manual_seed(seed)
     hidden, weight, target = inputs(positions, width, vocab, targets, dtype)
     log_prob, entropy, _ = plain(hidden, weight, target, temperature)
-    entropy_options = {"with_entropy": True, "entropy_temperature": temperature}
+    entropy_options = {"entropy_temperature": temperature}
     scores = head_scores(hidden, weight, target, **entropy_options, tile_size=tile)
     close = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(scores.log_probs, log_prob, **close)
@@ -70,7 +70,7 @@ def test_values_and_gradients_equal_the_plain_versions(
 @pytest.mark.parametrize("part", ["log_probs", "entropy"])
 def test_each_output_alone_has_its_gradient(part):
     hidden, weight, target = inputs(5, 4, 11, 2)
-    scores = head_scores(hidden, weight, target, with_entropy=True, tile_size=3)
+    scores = head_scores(hidden, weight, target, entropy_temperature=1.0, tile_size=3)
     expected = dict(zip(("log_probs", "entropy"), plain(hidden, weight, target)[:2], strict=True))
     for mine, theirs in zip(
         gradients(scores[part].sum(), hidden, weight),
@@ -85,7 +85,7 @@ def test_gradients_pass_the_numerical_check(temperature):
     hidden, weight, target = inputs(3, 2, 7, 2)
 
     def outputs(hidden, weight):
-        entropy_options = {"with_entropy": True, "entropy_temperature": temperature}
+        entropy_options = {"entropy_temperature": temperature}
         scores = head_scores(hidden, weight, target, **entropy_options, tile_size=3)
         return scores.log_probs, scores.entropy
 
@@ -188,7 +188,7 @@ def test_nothing_is_saved_without_gradients():
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda tensor: tensor):
         with torch.no_grad():
-            scores = head_scores(hidden, weight, target, with_entropy=True, pick=TokenPick())
+            scores = head_scores(hidden, weight, target, entropy_temperature=1.0, pick=TokenPick())
         assert not saved and not scores.log_probs.requires_grad
         head_scores(hidden, weight, target)
         assert saved  # the hook would have noticed
@@ -198,7 +198,7 @@ def test_nothing_is_saved_without_gradients():
 def test_bfloat16_weights_round_as_the_plain_version_does(tile):
     """The logits are the plain version's to the bit; gradients are within bfloat16's rounding."""
     hidden, weight, target = inputs(40, 32, 300, 2, torch.bfloat16, scale=0.3)
-    scores = head_scores(hidden, weight, target, with_entropy=True, tile_size=tile)
+    scores = head_scores(hidden, weight, target, entropy_temperature=1.0, tile_size=tile)
     log_prob, entropy, _ = plain(hidden, weight, target)
     assert scores.log_probs.dtype == scores.entropy.dtype == torch.float32
     torch.testing.assert_close(scores.log_probs, log_prob, rtol=1e-5, atol=1e-5)
@@ -215,7 +215,7 @@ def test_autocast_is_the_plain_versions(tile):
     """Logits in bfloat16 in the forward pass and where the backward pass computes them again."""
     hidden, weight, target = inputs(40, 32, 300, 2, torch.float32, scale=0.3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores = head_scores(hidden, weight, target, with_entropy=True, tile_size=tile)
+        scores = head_scores(hidden, weight, target, entropy_temperature=1.0, tile_size=tile)
         log_prob, entropy, _ = plain(hidden, weight, target)
     torch.testing.assert_close(scores.log_probs, log_prob, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.entropy, entropy, rtol=1e-5, atol=1e-5)
@@ -239,7 +239,7 @@ def test_no_positions_give_empty_scores_and_zero_gradients():
     hidden, weight, target = inputs(0, 4, 11, 2)
     for uniform in (None, torch.rand(0)):
         pick = TokenPick(excluded_token_id=3, uniform_M=uniform)
-        scores = head_scores(hidden, weight, target, with_entropy=True, pick=pick, tile_size=4)
+        scores = head_scores(hidden, weight, target, entropy_temperature=1.0, pick=pick, tile_size=4)
         assert scores.log_probs.shape == (2, 0)
         assert scores.entropy.shape == scores.picked.shape == scores.picked_log_probs.shape == (0,)
         hidden_grad, weight_grad = gradients(scores.log_probs.sum() + scores.entropy.sum(), hidden, weight)
@@ -253,7 +253,7 @@ def test_extreme_logits_stay_finite(tile):
     weight = torch.linspace(-1, 1, 11)[:, None].requires_grad_()
     target = torch.tensor([[0, 0, 0], [10, 10, 10]])
     pick = TokenPick(excluded_token_id=10, uniform_M=torch.full((3,), 0.45))
-    scores = head_scores(hidden, weight, target, with_entropy=True, pick=pick, tile_size=tile)
+    scores = head_scores(hidden, weight, target, entropy_temperature=1.0, pick=pick, tile_size=tile)
     log_prob, entropy, _ = plain(hidden, weight, target)
     torch.testing.assert_close(scores.log_probs, log_prob)
     torch.testing.assert_close(scores.entropy, entropy)
@@ -288,7 +288,7 @@ def test_no_tensor_of_positions_by_vocabulary_is_ever_made(uniform, autocast):
     pick = TokenPick(excluded_token_id=7, uniform_M=torch.rand(positions) if uniform else None)
     with LargestTensor() as largest:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            scores = head_scores(hidden, weight, target, with_entropy=True, pick=pick)
+            scores = head_scores(hidden, weight, target, entropy_temperature=1.0, pick=pick)
         (scores.log_probs.sum() + scores.entropy.sum()).backward()
     assert vocab * 4 < largest.numel <= 2**20 < positions * vocab / 4
 
@@ -325,7 +325,9 @@ def test_a_models_scores_equal_those_of_its_logits(request, make, tied):
     expected = {name: weight.grad for name, weight in model.named_parameters()}
     model.zero_grad()
     pick = TokenPick(excluded_token_id=37)
-    scores = in_model(model, loss_positions=loss_positions, targets=targets, with_entropy=True, pick=pick)
+    scores = in_model(
+        model, loss_positions=loss_positions, targets=targets, entropy_temperature=1.0, pick=pick
+    )
     assert isinstance(scores, HeadScores)
     torch.testing.assert_close(scores.log_probs, log_prob)
     torch.testing.assert_close(scores.entropy, -(log_p.exp() * log_p).sum(-1))

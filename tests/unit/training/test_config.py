@@ -46,9 +46,9 @@ def test_the_largest_seed_and_boundary_values_are_taken(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"optim": "adamw_torsh"}, "optim='adamw_torsh': not known. Fix: use for example adamw_torch"),
-        ({"lr_scheduler_type": "nope"}, "lr_scheduler_type='nope': not known. Fix: use for example linear"),
-        ({"save_strategy": "stesp"}, "save_strategy='stesp': not known. Fix: use for example steps"),
+        ({"optim": "adamw_torsh"}, "optim='adamw_torsh': refused by transformers (adamw_torsh is not"),
+        ({"lr_scheduler_type": "nope"}, "lr_scheduler_type='nope': refused by transformers (nope is not"),
+        ({"save_strategy": "stesp"}, "save_strategy='stesp': refused by transformers (stesp is not"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "do not fit warmup_stable_decay"),
         (
             {"lr_scheduler_kwargs": {"floor": 1}},

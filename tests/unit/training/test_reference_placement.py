@@ -14,7 +14,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from t3d.errors import InputError
 from t3d.models.sdar import SDARForCausalLM
-from t3d.training.lora import LoraSettings, add_adapter
+from t3d.training.lora import add_adapter
 from t3d.training.reference import (
     REFERENCE_FILE,
     Reference,
@@ -60,7 +60,7 @@ def make_student(make_model):
 
     def make(placement: str, **overrides) -> nn.Module:
         model = make_model(**overrides)
-        return (add_adapter(model, LoraSettings(rank=4)) if placement == "adapter" else model).train()
+        return (add_adapter(model, 4) if placement == "adapter" else model).train()
 
     return make
 

@@ -24,10 +24,11 @@ from t3d.decoding.completion import DecodeRequest, check_request
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.evaluation.cost import Row, decoding_cost, keep_rows
+from t3d.evaluation.cost import decoding_cost, keep_rows
 from t3d.evaluation.lm_eval.settings import cut, read_model_args, request_params
 from t3d.models.loading import LoadedModel, load_model
 from t3d.problems.prompts import token_ids
+from t3d.work.kept import Row
 from t3d.work.plan import fingerprint
 from t3d.work.progress import Progress
 from t3d.work.versions import versions

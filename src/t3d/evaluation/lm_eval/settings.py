@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.settings import steps_per_block
 from t3d.errors import InputError, require_positive
 from t3d.field_types import fit, type_text
 from t3d.problems.prompt_styles import PromptStyle
@@ -117,11 +118,7 @@ def _steps_per_block(decode: Mapping[str, Any], value: Any) -> int:
     tokens_per_step = _typed("tokens_per_step", value, int)
     if "steps_per_block" in decode:
         raise InputError("tokens_per_step", value, "steps_per_block says the same", "give one of the two")
-    block_size = decode.get("block_size", DecodeParams().block_size)
-    if tokens_per_step < 1 or block_size % tokens_per_step:
-        fix = "use a divisor of the block size, or steps_per_block"
-        raise InputError("tokens_per_step", value, f"does not divide block_size={block_size}", fix)
-    return block_size // tokens_per_step
+    return steps_per_block(decode.get("block_size", DecodeParams.block_size), tokens_per_step)
 
 
 def _batch_size(value: Any, maximum: Any) -> int:

@@ -18,7 +18,7 @@ from t3d.trajectory import visible_length
 
 
 @torch.no_grad()
-def decode_reference(
+def decode_as_specified(
     model: torch.nn.Module,
     request: DecodeRequest,
     params: DecodeParams,

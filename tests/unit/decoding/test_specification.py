@@ -11,8 +11,8 @@ from t3d.attention.forward import block_forward
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.reference import decode_reference
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
+from t3d.decoding.specification import decode_as_specified
 from t3d.decoding.transfer import transfer_mask
 
 MASK, VOCAB = 37, 40
@@ -36,7 +36,7 @@ def scripted(strength, prompt, stops=(), **params):
     model = ScriptedModel(strength)
     request = DecodeRequest(id="a", prompt_ids=tuple(prompt))
     params = DecodeParams(temperature=0.0, **params)
-    return model, decode_reference(model, request, params, mask_token_id=MASK, stop_token_ids=stops)
+    return model, decode_as_specified(model, request, params, mask_token_id=MASK, stop_token_ids=stops)
 
 
 def test_static_decoding_by_hand():
@@ -152,7 +152,7 @@ def test_every_recorded_step_is_derived_again_from_its_state(tiny_model, case, s
     prompt, fields = case
     params = DecodeParams(**fields)
     size, start = params.block_size, len(prompt)
-    completion = decode_reference(
+    completion = decode_as_specified(
         tiny_model,
         DecodeRequest(id="replay", prompt_ids=tuple(prompt)),
         params,
@@ -193,7 +193,7 @@ def test_decoding_is_a_function_of_its_arguments(tiny_model, temperature):
     params = DecodeParams(temperature=temperature, max_new_tokens=9)
 
     def run(request=request, params=params):
-        return decode_reference(tiny_model, request, params, mask_token_id=MASK, stop_token_ids=())
+        return decode_as_specified(tiny_model, request, params, mask_token_id=MASK, stop_token_ids=())
 
     first = run()
     torch.manual_seed(123)
