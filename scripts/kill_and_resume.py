@@ -33,7 +33,7 @@ TRAIN += ["--warmup-steps", "10"]
 NUM_UNITS = 16
 UNITS = {
     "rollout": "out.chunks/chunk-*",
-    "eval": "out/cells/*.jsonl",
+    "eval": "out/unfinished/*.jsonl",
     "train": "out/checkpoints/checkpoint-*",
 }
 """Finished units of work, of which the table shows the newest."""
