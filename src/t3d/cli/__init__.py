@@ -1,1 +1,1 @@
-"""The command line: ``t3d demo | rollout | train | eval | grade | compare | reproduce | generate | data``."""
+"""The command line: a file per command, flags they share, ``--config``, errors on one screen."""

@@ -1,1 +1,1 @@
-"""The built-in benchmark: small verifiable tasks and a really trained teacher, for two CPU cores."""
+"""The bundled teachers, how they are pretrained, and the exact posterior as a model (the oracle)."""

@@ -1,4 +1,4 @@
-"""SDAR models on transformers, their masks, loading and export.
+"""SDAR models on transformers: the classes, the head, loading, placement and export.
 
 Importing it registers the SDAR classes with transformers' Auto classes.
 """
