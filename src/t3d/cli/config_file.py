@@ -52,8 +52,8 @@ def flags_from_file(path: str, command: Any) -> list[str]:
     for key, value in _read_mapping(path).items():
         if key not in fields:
             close = difflib.get_close_matches(str(key), fields, n=1)
-            fix = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(fields)}"
-            raise InputError("config", key, f"unknown key in {path}", fix.rstrip("?"))
+            fix = f"did you mean {close[0]!r}" if close else f"use one of {', '.join(fields)}"
+            raise InputError("config", key, f"unknown key in {path}", fix)
         flags += _flags(path, key, value)
     return flags
 

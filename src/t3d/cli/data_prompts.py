@@ -93,9 +93,8 @@ def _lines(counts: Sequence[dict[str, Any]]) -> list[str]:
     """``math_train: 12000 read, 11950 kept; 30 duplicate question, 20 no answer`` for each source."""
     lines = []
     for count in counts:
-        left_out = [f"{number} {reason}" for reason, number in count["dropped"].items()]
-        if count["num_over_limit"]:
-            left_out.append(f"{count['num_over_limit']} over the limit")
+        left_out = {**count["dropped"], "over the limit": count["num_over_limit"]}
+        texts = [f"{number} {reason}" for reason, number in left_out.items() if number]
         line = f"{count['source']}: {count['num_read']} read, {count['num_kept']} kept"
-        lines.append("; ".join([line, ", ".join(left_out)] if left_out else [line]))
+        lines.append("; ".join(filter(None, [line, ", ".join(texts)])))
     return lines

@@ -20,23 +20,16 @@ from t3d.work.versions import versions
 
 def write_report(reproduction: Reproduction) -> list[Path]:
     """Write all files of the report into the output; returns their paths. All cells have to be there."""
-    found = reproduction.finished()
-    tables = sorted({demand.table for demand, _ in found})
-    entries = [
-        entry
-        for table in tables
-        for entry in table_entries(
-            reproduction.suite, [(demand, records) for demand, records in found if demand.table == table]
+    suite, output, found = reproduction.suite, reproduction.output, reproduction.finished()
+    entries = []
+    for table in sorted({demand.table for demand, _ in found}):
+        entries += table_entries(
+            suite, [(demand, records) for demand, records in found if demand.table == table]
         )
-    ]
-    output = reproduction.output
-    text = markdown_tables(
-        reproduction.suite, entries, _foreword(reproduction, found), _afterword(reproduction)
-    )
+    text = markdown_tables(suite, entries, _foreword(reproduction, found), _afterword(reproduction))
     write_text(output / "tables.md", text)
     write_text(output / "tables.json", json.dumps(_as_json(reproduction, entries, found), indent=1) + "\n")
-    plots = write_plots(reproduction.suite, found, entries, output)
-    return [output / "tables.md", output / "tables.json", *plots]
+    return [output / "tables.md", output / "tables.json", *write_plots(suite, found, entries, output)]
 
 
 def _as_json(
@@ -146,14 +139,12 @@ def _rates_note(reproduction: Reproduction) -> str:
 def _afterword(reproduction: Reproduction) -> str:
     scores = reproduction.scores()
     rates = reproduction.suite.learning_rates
-    text = learning_rate_table(rates, scores)
     at_edge = [
         method_title(method)
         for method in scores
         if reproduction.chosen_rate(method) in (min(rates), max(rates))
     ]
-    note = (
-        f" At an end of the grid, beyond which a better one may lie: {', '.join(at_edge)}." if at_edge else ""
-    )
-    note = f"Mean validation accuracy, percent; the best of a complete grid is bold and taken.{note}"
-    return f"## Learning rates\n\n{note}\n\n{text}"
+    note = "Mean validation accuracy, percent; the best of a complete grid is bold and taken."
+    if at_edge:
+        note += f" At an end of the grid, beyond which a better one may lie: {', '.join(at_edge)}."
+    return f"## Learning rates\n\n{note}\n\n{learning_rate_table(rates, scores)}"

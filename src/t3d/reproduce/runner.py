@@ -49,9 +49,8 @@ class Reproduction:
         self.suite = config.chosen_suite(config.teachers)
         self.budget = self.suite.budget(quick=config.quick)
         self.demands = demands(self.suite, tables, config.seeds, self.budget)
-        earlier = None if config.cells is None else Path(config.cells)
         self.output = Path(config.output)
-        self.store = CellStore(self.output / "cells", earlier)
+        self.store = CellStore(self.output / "cells", None if config.cells is None else Path(config.cells))
         self.workshop = Workshop(suite=self.suite, quick=config.quick, output=self.output)
         self._kept_scores: dict[str, dict[float, float]] = {}
 
