@@ -108,6 +108,7 @@ def pretrained_teacher(rows: list[dict], folder: Path, num_optimizer_steps: int)
     return folder / "teacher"
 
 
+@pytest.mark.slow  # continuous integration runs it all the same
 def test_distillation_brings_few_step_text_closer_to_the_teachers_full_step_text(gsm8k, tmp_path):
     teacher_folder = pretrained_teacher(gsm8k[NUM_PROMPTS:2560], tmp_path, num_optimizer_steps=150)
     problems = [

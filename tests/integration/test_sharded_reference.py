@@ -1,11 +1,10 @@
 """Two processes that shard student and reference (FSDP2) have the reference of one that holds them whole."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from process_helpers import run_two_processes
 from safetensors.torch import load_file
 
 from t3d.models.loading import load_model
@@ -102,18 +101,6 @@ torch.save(results, os.path.join(work["output"], os.environ["RANK"] + ".pt"))
 torch.distributed.destroy_process_group()
 """
 )
-
-
-def run_two_processes(arguments, seconds=120):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        text, _ = process.communicate(timeout=seconds)
-    finally:
-        process.terminate()
-    assert process.returncode == 0, text
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """Two processes that share a model decode as one process that holds it whole."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from process_helpers import run_two_processes
 
 from t3d import LLM, DecodeParams
 from t3d.errors import InputError
@@ -64,20 +63,6 @@ for name, folder in work["folders"].items():
 with open(os.path.join(work["output"], os.environ["RANK"] + ".json"), "w") as stream:
     json.dump(result, stream)
 """
-
-
-def run_two_processes(arguments, seconds=120):
-    """Run a script under torchrun; its output, and a failure if it does not end well and in time."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        text, _ = process.communicate(timeout=seconds)
-    finally:
-        process.terminate()  # torchrun then ends its processes; a kill would leave them behind
-    assert process.returncode == 0, text
-    return text
 
 
 @pytest.fixture(scope="module")

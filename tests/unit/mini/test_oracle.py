@@ -28,7 +28,7 @@ class TwoWords(MiniTask):
     def draw(self, rng, split):
         raise NotImplementedError
 
-    check = grade = corpus_words = draw
+    check = spec_of = grade = corpus_words = draw
 
 
 PROBLEM = Problem(id="p", question="has")
