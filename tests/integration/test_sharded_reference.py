@@ -58,14 +58,16 @@ def run(student, optimizer, reference):
     train()
     return seen
 """
-WORKER = (
+IMPORTS = (
     STEPS
     + """
 import json, os, sys
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
 from t3d.models.loading import load_model
-
+"""
+)
+WORKER = """
 torch.set_num_threads(1)
 work = json.loads(sys.argv[1])
 accelerator = Accelerator(cpu=True)
@@ -100,16 +102,14 @@ for placement in work["placements"]:
 torch.save(results, os.path.join(work["output"], os.environ["RANK"] + ".pt"))
 torch.distributed.destroy_process_group()
 """
-)
 
 
 @pytest.fixture(scope="module")
 def sharded(checkpoint, tmp_path_factory):
     """Folder with what each of two processes saw, and the references they saved."""
     output = tmp_path_factory.mktemp("sharded")
-    (output / "worker.py").write_text(WORKER)
     work = {"folder": str(checkpoint), "output": str(output), "placements": PLACEMENTS}
-    run_two_processes([str(output / "worker.py"), json.dumps(work)])
+    run_two_processes(IMPORTS, WORKER, output, [json.dumps(work)])
     return output
 
 

@@ -38,10 +38,11 @@ SETTINGS = {
 # Two slots for four prompts; a prefill budget below the first prompts gives forwards without logits.
 ENGINE = {"dtype": "float64", "max_batch_size": 2, "max_prefill_tokens": 8}
 
-WORKER = """
+IMPORTS = """
 import json, os, sys
 from t3d import LLM, DecodeParams
-
+"""
+WORKER = """
 work = json.loads(sys.argv[1])
 result = {}
 for name, folder in work["folders"].items():
@@ -87,10 +88,9 @@ def folders(tmp_path_factory, checkpoint, make_model, make_moe_model, tiny_token
 def shared(tmp_path_factory, folders):
     """What each of two processes that share the models makes of the prompts."""
     output = tmp_path_factory.mktemp("ranks")
-    (output / "worker.py").write_text(WORKER)
     work = {"folders": {name: str(path) for name, path in folders.items()}, "output": str(output)}
     work |= {"engine": ENGINE, "prompts": PROMPTS, "settings": SETTINGS}
-    run_two_processes([str(output / "worker.py"), json.dumps(work)])
+    run_two_processes(IMPORTS, WORKER, output, [json.dumps(work)])
     return [json.loads((output / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
