@@ -116,7 +116,7 @@ def _average(index: Index, method: str, setting: str) -> list[str]:
     for metric in _PAIRED.values():
         entry = index.get((method, setting, AVERAGE, metric))
         is_known = entry is not None and entry.ci95 is not None
-        texts.append(f"{entry.mean:+.1f} [{entry.ci95[0]:.1f}, {entry.ci95[1]:.1f}]" if is_known else "-")
+        texts.append(f"{entry.mean:+z.1f} [{entry.ci95[0]:z.1f}, {entry.ci95[1]:z.1f}]" if is_known else "-")
     return texts
 
 
