@@ -33,6 +33,9 @@ help: ## Show this list
 demo: $(STAMP) ## Distil the bundled teacher and compare both, in minutes on a CPU; writes runs/demo
 	$(BIN)/t3d demo --output runs/demo --seed $(SEED)
 
+# Tests start many processes: what is compiled once is kept, whatever the environment says.
+test test-types: export PYTHONDONTWRITEBYTECODE =
+
 test: $(STAMP) ## Run the fast tests; PYTEST_ARGS="-m slow" for the slow ones
 	$(PYTEST) $(PYTEST_ARGS)
 

@@ -7,37 +7,36 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Forked before anything that runs: no thread, no process group and no device exists yet.
-FORK = """
-import os
-children = []
-for rank in "01":
-    child = os.fork()
-    if child == 0:
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        break
-    children.append(child)
-else:
+# Forked before anything runs: no thread, no process group and no device exists yet.
+LAUNCH = """
+import os, traceback
+def launch(work, port):
+    children = []
+    for rank in "01":
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+            try:
+                exec(compile(work, "work", "exec"), globals())
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
     ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    raise SystemExit(0 if ends == [0, 0] else f"the processes ended with {ends}")
+    if ends != [0, 0]:
+        raise SystemExit(f"the processes ended with {ends}")
 """
 
 
 def run_two_processes(
-    imports: str, work: str, folder: Path, arguments: Sequence[str], seconds: float = 120
+    imports: str, works: Sequence[str], folder: Path, arguments: Sequence[str], seconds: float = 120
 ) -> None:
-    """Run ``work`` in two processes after one ran ``imports``; a failure if one ends badly or late."""
-    script = folder / "worker.py"
-    script.write_text(imports + FORK + work)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    """Run each work in two processes, ``imports`` once before all; a failure if one ends badly or late."""
+    script = folder / "works.py"
+    calls = "".join(f"launch({work!r}, {str(_free_port())!r})\n" for work in works)
+    script.write_text(imports + LAUNCH + calls)
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     process = subprocess.Popen(
         [sys.executable, "-u", str(script), *arguments],
         env={**os.environ, **shared},
@@ -53,3 +52,9 @@ def run_two_processes(
             os.killpg(process.pid, 9)
             process.wait()
     assert process.returncode == 0, text
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

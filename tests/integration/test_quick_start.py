@@ -43,13 +43,6 @@ def test_help_version_and_mistyped_lines_import_nothing_heavy():
         assert (status, imported) == (0 if is_help else 2, []), line
 
 
-def test_importing_the_models_registers_the_auto_classes():
-    """In a process of its own: here they are registered already."""
-    script = "import t3d.models; from transformers import AutoConfig; print(AutoConfig.for_model('sdar'))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("SDARConfig")
-
-
 @pytest.mark.parametrize("package", [t3d, t3d.training], ids=lambda package: package.__name__)
 def test_every_public_name_can_be_imported_from_its_package(package):
     """They are looked up when they are used."""

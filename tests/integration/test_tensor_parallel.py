@@ -1,12 +1,9 @@
-"""Two processes that share a model decode as one process that holds it whole."""
-
-import json
+"""What is asked of processes that share a model; what they decode is in test_two_processes.py."""
 
 import pytest
 import torch
-from process_helpers import run_two_processes
 
-from t3d import LLM, DecodeParams
+from t3d import LLM
 from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import load_model
@@ -18,81 +15,6 @@ needs_two_devices = pytest.mark.skipif(
     reason="needs gloo, or two devices where PyTorch is built for an accelerator",
 )
 
-PROMPTS = [list(range(20, 41)), list(range(60, 77)), [5, 9, 11], [7]]
-SETTINGS = {
-    "greedy": {
-        "temperature": 0.0,
-        "remasking": "low_confidence_dynamic",
-        "confidence_threshold": 0.5,
-        "max_new_tokens": 14,
-    },
-    "sampled": {
-        "temperature": 1.0,
-        "top_p": 0.9,
-        "block_size": 8,
-        "steps_per_block": 4,
-        "remasking": "random",
-        "max_new_tokens": 14,
-    },
-}
-# Two slots for four prompts; a prefill budget below the first prompts gives forwards without logits.
-ENGINE = {"dtype": "float64", "max_batch_size": 2, "max_prefill_tokens": 8}
-
-IMPORTS = """
-import json, os, sys
-from t3d import LLM, DecodeParams
-"""
-WORKER = """
-work = json.loads(sys.argv[1])
-result = {}
-for name, folder in work["folders"].items():
-    llm = LLM(folder, tp_plan="auto", **work["engine"])
-    completions = {
-        setting: [
-            [c.response_ids, c.step_map, c.finish_reason, c.text, c.logprobs]
-            for c in llm.generate(work["prompts"], DecodeParams(**fields), progress=False)
-        ]
-        for setting, fields in work["settings"].items()
-    }
-    weights = [p.to_local() if hasattr(p, "to_local") else p for p in llm.loaded.model.parameters()]
-    result[name] = {
-        "completions": completions,
-        "identity": llm.loaded.identity(),
-        "kv_bytes": llm.stats.kv_bytes,
-        "num_weights": sum(part.numel() for part in weights),
-    }
-with open(os.path.join(work["output"], os.environ["RANK"] + ".json"), "w") as stream:
-    json.dump(result, stream)
-"""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory, checkpoint, make_model, make_moe_model, tiny_tokenizer):
-    """Checkpoints: a head of its own, a head tied to the embedding, a mixture of experts."""
-    ids = {
-        "vocab_size": len(tiny_tokenizer),
-        "mask_token_id": tiny_tokenizer.mask_token_id,
-        "eos_token_id": tiny_tokenizer.eos_token_id,
-        "pad_token_id": tiny_tokenizer.pad_token_id,
-    }
-    models = {"tied": make_model(tie_word_embeddings=True, **ids), "experts": make_moe_model(**ids)}
-    paths = {"untied": checkpoint}
-    for name, model in models.items():
-        paths[name] = tmp_path_factory.mktemp("tensor_parallel") / name
-        model.save_pretrained(paths[name])
-        tiny_tokenizer.save_pretrained(paths[name])
-    return paths
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory, folders):
-    """What each of two processes that share the models makes of the prompts."""
-    output = tmp_path_factory.mktemp("ranks")
-    work = {"folders": {name: str(path) for name, path in folders.items()}, "output": str(output)}
-    work |= {"engine": ENGINE, "prompts": PROMPTS, "settings": SETTINGS}
-    run_two_processes(IMPORTS, WORKER, output, [json.dumps(work)])
-    return [json.loads((output / f"{rank}.json").read_text()) for rank in (0, 1)]
-
 
 @pytest.fixture
 def launched(monkeypatch):
@@ -103,34 +25,6 @@ def launched(monkeypatch):
             monkeypatch.setenv(name, str(value))
 
     return launch
-
-
-@needs_two_devices
-@pytest.mark.parametrize("name", ["untied", "tied", "experts"])
-def test_every_process_decodes_as_a_single_one_with_its_share_of_weights_and_keys(name, folders, shared):
-    llm = LLM(folders[name], **ENGINE)
-    for setting, fields in SETTINGS.items():
-        alone = llm.generate(PROMPTS, DecodeParams(**fields), progress=False)
-        for own, expected in zip(shared[0][name]["completions"][setting], alone, strict=True):
-            response_ids, step_map, finish_reason, text, logprobs = own
-            assert response_ids == list(expected.response_ids)
-            assert step_map == list(expected.step_map)
-            assert (finish_reason, text) == (expected.finish_reason, expected.text)
-            assert logprobs == pytest.approx(expected.logprobs, abs=1e-9)
-    assert shared[1][name]["completions"] == shared[0][name]["completions"]  # to the last bit
-    num_weights = sum(weight.numel() for weight in llm.loaded.model.parameters())
-    for rank in (0, 1):
-        assert 2 * shared[rank][name]["kv_bytes"] == llm.stats.kv_bytes
-        # Norms and router are whole in each process, and so is the embedding in transformers 5.20.
-        assert shared[rank][name]["num_weights"] < 0.7 * num_weights
-
-
-@needs_two_devices
-def test_sharing_a_model_does_not_change_its_identity(folders, shared):
-    """Results of one process and of several may stand in one folder."""
-    for name, folder in folders.items():
-        expected = load_model(folder, dtype="float64").identity()
-        assert [shared[rank][name]["identity"] for rank in (0, 1)] == [expected] * 2
 
 
 @needs_two_devices
