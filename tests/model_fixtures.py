@@ -22,8 +22,13 @@ for _config in (SDARConfig, SDARMoeConfig):
         _config.__init__ = _config.__init__.__wrapped__  # type: ignore[method-assign]
 
 settings.register_profile("t3d", deadline=None, derandomize=True, max_examples=40)
-settings.load_profile("t3d")
+settings.register_profile("types", settings.get_profile("t3d"), max_examples=8)
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Few examples show whether annotations are true; many are for values."""
+    settings.load_profile("types" if config.getoption("jaxtyping_packages") else "t3d")
 
 
 @pytest.fixture(autouse=True)

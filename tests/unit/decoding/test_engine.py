@@ -96,6 +96,7 @@ WAYS = {
 """Fixed shapes: the padded forwards that a GPU replays, run one by one."""
 
 
+@pytest.mark.many_inputs
 @settings(max_examples=20)
 @given(cases(), st.integers(1, 4), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_every_way_to_run_the_engine_equals_the_reference(tiny_model, case, batch_size, budget, random):
@@ -281,6 +282,7 @@ def test_each_request_may_have_its_own_settings(tiny_model, data, batch_size, fi
         assert done[job.request.id] == run_reference(tiny_model, [job.request], job.params, COMMON)[0]
 
 
+@pytest.mark.many_inputs
 def test_five_hundred_requests_through_three_slots_all_come_back(tiny_model):
     generator = torch.Generator().manual_seed(5)
     lengths = torch.randint(1, 13, (500,), generator=generator).tolist()

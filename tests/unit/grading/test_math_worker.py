@@ -187,6 +187,7 @@ def malformed_answers():
     return chosen
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("grader_name", ["math_verify", "legacy"])
 def test_no_answer_crashes_or_hangs_the_grader(grader_name, every):

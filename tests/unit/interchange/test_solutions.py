@@ -16,6 +16,7 @@ MINI = load_tokenizer("mini")
 TURN_END, PAD = (int(MINI.tokenizer.convert_tokens_to_ids(name)) for name in ("<|im_end|>", "<|endoftext|>"))
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("block_size", [1, 4, 8])
 def test_a_record_is_the_solution_the_turn_s_end_and_pads(name, block_size):

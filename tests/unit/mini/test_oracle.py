@@ -80,6 +80,7 @@ def test_where_nothing_agrees_the_closest_solutions_count():
     assert after_odd_word[ids_of(" pens")].item() == pytest.approx(2 / 3)
 
 
+@pytest.mark.many_inputs
 def test_one_step_mixes_solutions_as_often_as_independent_draws_do():
     """At T = 1 both words at once: P(right) = 2/3 * 1/3 + 2/3 * 2/3 + 1/3 * 2/3 = 8/9."""
     params = DecodeParams(block_size=4, steps_per_block=1, temperature=1.0, max_new_tokens=4)
@@ -91,6 +92,7 @@ def test_one_step_mixes_solutions_as_often_as_independent_draws_do():
     assert share == pytest.approx(8 / 9, abs=5 * math.sqrt(8 / 81 / 900))
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("block_size", "temperature"), [(4, 0.1), (8, 1.0)])
 def test_one_token_per_step_is_always_right(name, block_size, temperature):

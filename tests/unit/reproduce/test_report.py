@@ -3,10 +3,13 @@
 import dataclasses
 import json
 
+import pytest
+
 from t3d.reproduce.report import seeds_note
 from t3d.reproduce.suites import MINI, load_suite
 
 
+@pytest.mark.many_inputs
 def test_the_report_says_which_problems_the_seeds_of_mini_share():
     assert seeds_note(MINI, 512, 3) == (
         "A seed draws training prompts, test problems of chain and code, sampling noise and training noise; "

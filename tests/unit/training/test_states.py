@@ -67,6 +67,7 @@ def by_copy(batch):
     return found
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("preset", STATES)
 @settings(max_examples=15)
 @given(trajectories, st.randoms(use_true_random=False))

@@ -179,6 +179,7 @@ def test_every_problem_and_solution_fits_the_demo_and_the_teacher():
             assert len(prompt_ids(tokenizer, problem.question)) + MAX_NEW_TOKENS < 128
 
 
+@pytest.mark.many_inputs
 def test_code_test_inputs_tell_every_wrong_constant_apart():
     """Changing any one part of a spec changes some test output, except where the functions are equal."""
     rng = random.Random(4)
