@@ -15,15 +15,15 @@ SECRET = "the secret of the parent"
 CTYPES = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nL = ctypes.c_long"
 SEARCH = """
 import re, sys, types
-def receipts_in(objects):
-    seen, receipts, waiting = set(), [], list(objects)
+def expected_in(objects):
+    seen, found, waiting = set(), [], list(objects)
     while waiting and len(seen) < 100_000:
         value = waiting.pop()
         if id(value) in seen: continue
         seen.add(id(value))
         if isinstance(value, (str, bytes, bytearray)):
-            text = value.encode(errors='replace') if isinstance(value, str) else value
-            receipts += re.findall(rb'(?<!-)[0-9a-f]{32}\\n', text)
+            text = value if isinstance(value, str) else value.decode('latin-1')
+            found += re.findall('expected [0-9]+', text)
         elif isinstance(value, dict): waiting += [*value, *value.values()]
         elif isinstance(value, (list, tuple, set, frozenset)): waiting += value
         elif isinstance(value, types.FunctionType):
@@ -36,7 +36,27 @@ def receipts_in(objects):
             waiting.append(value.__reduce__())
         elif isinstance(value, types.FrameType):
             waiting += [value.f_back, *value.f_locals.values(), value.f_globals, value.f_builtins]
-    return receipts
+        elif hasattr(value, '__dict__'): waiting.append(vars(value))
+    return found[0] if found else None
+"""
+CHANNEL = """
+import os, struct, sys, time
+frame = sys._getframe()
+while 'Program' not in frame.f_globals: frame = frame.f_back
+runner = frame.f_globals
+while frame.f_code.co_name != 'main': frame = frame.f_back
+descriptor = frame.f_locals['request']['channel']
+def encoded(value): return runner['Encoder'](None, max_bytes=2**20).encode(value)
+def say(value): runner['send'](descriptor, encoded(value))
+def raw(parts, data):
+    # A tuple of four, of which the last is written as these bytes.
+    whole = b'(' + struct.pack('<I', len(parts) + 1) + b''.join(map(encoded, parts)) + data
+    runner['send'](descriptor, whole)
+def number():
+    frame = sys._getframe()
+    while frame.f_code.co_name != 'answer': frame = frame.f_back
+    return frame.f_locals['number']
+def hold(): time.sleep(100)
 """
 
 
@@ -88,7 +108,7 @@ class Surroundings:
     def fill(self, text: str) -> str:
         """Text with the names replaced."""
         names = {name: self.folder / name for name in ("secret", "victim", "home", "outside")}
-        codes = {"ctypes": CTYPES, "search": SEARCH}
+        codes = {"ctypes": CTYPES, "search": SEARCH, "channel": CHANNEL}
         values = {**names, **codes, "port": self.server.getsockname()[1], "text": repr(SECRET)}
         for name, value in values.items():
             text = text.replace("{{" + name + "}}", str(value))

@@ -33,12 +33,16 @@ def main() -> None:
         json.dump({"refused": error.problem}, sys.stdout)
         return
 
+    good = code_tests.FunctionTests(tests=("assert f(1) == 2",))
+
     def grade(program: dict) -> dict:
         started = time.monotonic()
         tests = code_tests.FunctionTests(tests=tuple(program["tests"]))
         result = code_tests.grade_program(walls, program["source"], tests)
+        after = code_tests.grade_program(walls, "def f(x):\n    return x + 1", good)
         cases = [{"reason": case.reason, "detail": case.detail} for case in result.tests]
-        return {"passed": result.passed, "cases": cases, "seconds": time.monotonic() - started}
+        seconds = time.monotonic() - started
+        return {"passed": result.passed, "cases": cases, "good after": after.passed, "seconds": seconds}
 
     with ThreadPoolExecutor(session["concurrency"]) as pool:
         results = dict(zip(session["programs"], pool.map(grade, session["programs"].values()), strict=True))

@@ -80,7 +80,10 @@ def run_session(isolation, user, programs):
             for name, (source, tests) in programs.items()
         }
         output, errors = process.communicate(json.dumps(session), timeout=250)
-        processes, damage = processes_of(marker), surroundings.damage()
+        deadline = time.monotonic() + 10  # the server of tests' processes ends when it hears of the end
+        while (processes := processes_of(marker)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        damage = surroundings.damage()
         surroundings.server.close()
     assert process.returncode == 0, errors  # the attacks' parent is alive and well
     answer = json.loads(output)
@@ -145,6 +148,7 @@ def test_attacks_leave_no_process(session):
 
 def test_the_harness_stays_responsive(session):
     assert session.results["first"]["passed"] and session.results["last"]["passed"]
+    assert [name for name, result in session.results.items() if not result["good after"]] == []
     slowest = max(session.results, key=lambda name: session.results[name]["seconds"])
     assert session.results[slowest]["seconds"] < 20, slowest
 
@@ -164,11 +168,11 @@ def test_a_killed_harness_leaves_no_process(isolation, user, source):
         process.stdin.write(json.dumps(session))
         process.stdin.close()
         deadline = time.monotonic() + 30
-        while len(processes_of(marker)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        while len(processes_of(marker)) < 2 + 1 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if process.poll() is not None:
             pytest.skip(process.stdout.read())
-        time.sleep(0.3)  # both programs are running
+        time.sleep(0.3)  # both programs are running, and the server of tests' processes
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
     while processes_of(marker) and time.monotonic() < deadline:

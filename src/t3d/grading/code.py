@@ -19,11 +19,14 @@ NUM_PREPARING_STAGES = 2
 class FunctionTests:
     """Statements that raise nothing if the program is right; the first that does ends the run.
 
-    ``setup`` runs between program and tests.
+    ``setup`` runs between program and tests, in the tests' process as they do: what they need beside the
+    program, and must not come from the program's author. ``program_names``: names of Python's by which the
+    tests mean the program's function.
     """
 
     tests: tuple[str, ...]
     setup: str = ""
+    program_names: tuple[str, ...] = ()
     time_limit_s: float | None = None
     """Seconds for the program and for each test; None leaves it to the sandbox."""
 
@@ -56,7 +59,13 @@ def grade_program(sandbox: Sandbox, program: str, tests: FunctionTests) -> CodeR
     """Run all tests of a program. No tests are no success."""
     if not tests.tests:
         return CodeResult(tests=())
-    outcome = sandbox.run_tests(program, tests.tests, setup=tests.setup, time_limit_s=tests.time_limit_s)
+    outcome = sandbox.run_tests(
+        program,
+        tests.tests,
+        setup=tests.setup,
+        program_names=tests.program_names,
+        time_limit_s=tests.time_limit_s,
+    )
     return CodeResult(tests=_function_results(outcome, len(tests.tests)))
 
 

@@ -17,16 +17,20 @@ FOLDER = "/tmp"
 """The private folder inside, in memory."""
 
 
-def bubblewrap_command(inner: Sequence[str], *, folder_bytes: int) -> list[str] | None:
-    """``inner`` in a sandbox, or None if bubblewrap is not installed.
+def bubblewrap_command(
+    inner: Sequence[str], *, folder_bytes: int, dies_with_thread: bool = True
+) -> list[str] | None:
+    """``inner`` in a sandbox that ends with the thread that starts it; None if bubblewrap is not installed.
 
     Needs bubblewrap 0.7 (2022) or newer, which can limit the size of a folder in memory.
     """
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         return None
+    command = [bubblewrap, "--new-session", "--cap-drop", "ALL"]
+    if dies_with_thread:
+        command.append("--die-with-parent")
     namespaces = ["ipc", "pid", "net", "uts", "cgroup-try"]
-    command = [bubblewrap, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     if os.geteuid() == 0:
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:

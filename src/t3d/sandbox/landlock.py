@@ -1,6 +1,6 @@
 """The sandbox where bubblewrap does not work: Landlock for files, seccomp for system calls, resource limits.
 
-All three are put up by the runner for itself and cannot be taken down again. Weaker than bubblewrap: the
+All three are put up by the interpreter for itself and cannot be taken down again. Weaker than bubblewrap: the
 program sees which files exist outside, though it can read and write none; each file in its folder is limited,
 their number is not; and an ordinary user's threads count together with the user's other processes.
 """
@@ -33,8 +33,8 @@ def landlock_version() -> int:
     return max(0, libc.syscall(ctypes.c_long(CREATE_RULESET), zero, zero, ctypes.c_long(GIVE_VERSION)))
 
 
-def landlock_ruleset(folder: str) -> dict[str, Any] | None:
-    """Arguments of the runner's ``make_ruleset`` that leave it ``folder``; None on a kernel too old."""
+def landlock_ruleset(folder: str | None) -> dict[str, Any] | None:
+    """Arguments of ``make_ruleset`` in ``walls.py`` that leave ``folder``, if any; None on old kernels."""
     version = landlock_version()
     if version < MIN_VERSION:
         return None
@@ -43,7 +43,8 @@ def landlock_ruleset(folder: str) -> dict[str, Any] | None:
     used = 8 * max(index for index, count in enumerate(counts, start=1) if count)
     rules = [(path, _reading(path)) for path in readable_paths()]
     rules += [(device, READ_FILE | WRITE_FILE) for device in DEVICES]
-    rules.append((folder, READ_FILE | READ_DIR | WRITE_FILE | MAKE_REG | REMOVE_FILE | TRUNCATE))
+    if folder is not None:
+        rules.append((folder, READ_FILE | READ_DIR | WRITE_FILE | MAKE_REG | REMOVE_FILE | TRUNCATE))
     return {"handled": handled[:used], "rules": tuple(rules)}
 
 

@@ -1,17 +1,13 @@
-"""The parent's side of a tested program: start it, feed it, hear its reports, and end it in time.
+"""The parent's side of a tested program: start it, bring it together with its tests, and end it in time.
 
-Every stage has a receipt of its own: random text that the runner (``runner.py``) got with the
-request, that the program is never told, and that the runner sends when the stage has ended well. Receipts
-count once and in their order. Other reports begin with a mark, so that what a program writes to descriptors
-it finds is no report; a program that finds the mark can report that it failed. Any other line ends the run.
-
-Reports come through a socket, since a program can open its end of a pipe again by name (``/proc/self/fd``),
-for reading, and take reports out of it: then the parent would not hear that the runner was ready.
+Two processes: the program's (``runner.py``), which is told nothing of the tests, and the tests'
+(``judge.py``), which runs no code of the program's. They talk to each other through a socket; what comes of
+it only the tests' process tells this one, through a socket that the program's has never had. The program's
+standard output, its end, and the time it takes are watched here.
 """
 
 import marshal
 import os
-import secrets
 import select
 import selectors
 import signal
@@ -22,60 +18,58 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import IO, Any, Literal, get_args
+
+from t3d.sandbox.boot import first_words, start
+from t3d.sandbox.channel import send
+from t3d.sandbox.judge_server import JudgeServer, SandboxError
 
 START_LIMIT_S = 60.0
 """Seconds until the runner must be ready, however busy the machine is; they count against no program."""
 END_LIMIT_S = 5.0
-MAX_REPORT_LENGTH = 1000
 CHUNK_BYTES = 2**16
-# The runner gets its own copy of the builtins, out of the program's reach.
-BOOT = (
-    "import builtins, marshal, sys\n"
-    "exec(marshal.load(sys.stdin.buffer), {'__name__': '__main__', '__builtins__': dict(vars(builtins))})"
-)
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "PYTHONUTF8": "1",
-    "PYTHONHASHSEED": "0",  # the order of sets, and with it a verdict, is the same every time
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-INTERPRETER_FLAGS = ("-P", "-s", "-S", "-B", "-c", BOOT)
 
-Failure = Literal["wrong", "memory", "exit", "error"]
-"""What the runner reports: an assertion, a MemoryError, the program's own end, another exception."""
-Killed = Literal["timeout", "output limit", "forged report"]
-"""Why a program is ended. ``forged report``: it wrote to the socket of reports."""
+Failure = Literal["wrong", "memory", "exit", "error", "suspicious", "output limit"]
+"""What the tests' process reports: an assertion, a MemoryError, SystemExit, another exception, a trick, a
+value that is too large."""
+Killed = Literal["timeout", "output limit"]
+"""Why a program is ended from here."""
 End = Literal["done", "failed", "exit"] | Killed
-Reason = Literal["passed", "not run"] | Failure | Killed
-"""Why a stage, or a test, counts as it does. ``not run``: one before it failed, or there are no tests."""
+Reason = Literal["passed", "not run", "timeout"] | Failure
+"""Why a stage, or a test, counts as it does. ``suspicious``: the program passed off an object of its own as a
+value, or spoke unasked. ``not run``: one before it failed, or there are no tests."""
 
 
-class SandboxError(RuntimeError):
-    """The sandbox itself did not work; says nothing about the program."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A program and what is to be run against it, in this order, until the first exception.
+
+    ``program_names``: names of Python's own that mean the program's function in the stages.
+    """
+
+    source: str
+    stages: tuple[str, ...]
+    program_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What the runner is to do.
+    """How an interpreter is to confine itself.
 
-    ``stages``: statements to run in one namespace, the first exception ends the run.
-
-    ``uid``: user id to change to; ``landlock``: arguments of the runner's ``make_ruleset``; ``seccomp``:
+    ``uid``: user id to change to; ``landlock``: arguments of ``make_ruleset`` in ``walls.py``; ``seccomp``:
     filter; ``limits``: resource limits by name; ``parent``: process id that must still be the parent.
     """
 
-    stages: tuple[str, ...]
     packages: tuple[str, ...] = ()
     uid: int | None = None
     landlock: dict[str, Any] | None = None
     seccomp: bytes | None = None
     limits: dict[str, int] = field(default_factory=dict)
     parent: int | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """As what is sent."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,9 +89,9 @@ class Report:
 class Outcome:
     """What became of a program.
 
-    ``reports``: of the stages, in order, up to the first that failed. ``end``: ``done`` if none did,
-    ``failed`` if one did, ``exit`` if the process ended by itself, otherwise why it was killed.
-    ``exit_status``: negative for a signal; None if it was killed.
+    ``reports``: of the program itself and of the stages, in order, up to the first that failed. ``end``:
+    ``done`` if none did, ``failed`` if one did, ``exit`` if the program's process ended by itself, otherwise
+    why it was killed. ``exit_status``: negative for a signal; None if it was killed.
     """
 
     reports: tuple[Report, ...]
@@ -105,63 +99,71 @@ class Outcome:
     exit_status: int | None
 
 
-@cache
-def runner_code() -> bytes:
-    """The runner, compiled and marshalled."""
-    path = Path(__file__).with_name("runner.py")
-    return marshal.dumps(compile(path.read_text(encoding="utf-8"), "<runner>", "exec"))
-
-
 def execute(
     command: Sequence[str],
     request: Request,
+    job: Job,
+    server: JudgeServer,
     *,
     time_limit_s: float,
-    output_limit: int,
+    max_bytes: int,
     folder: str | None = None,
 ) -> Outcome:
-    """Run ``command``, an interpreter with ``INTERPRETER_FLAGS``, and let it serve one request.
+    """Run a program by ``command``, an interpreter with its flags, and its tests in a child of ``server``.
 
-    ``time_limit_s`` is wall-clock time for every stage, counted from the report before it. When this returns,
-    the process and its group have ended. Raises SandboxError if the runner never becomes ready.
+    ``time_limit_s`` is wall-clock time for every stage, counted from the report before it; ``max_bytes``
+    limits the program's output, and each value that crosses. When this returns, both processes have ended.
+    Raises SandboxError if they never become ready.
     """
     reports, reports_to = socket.socketpair()
-    with tempfile.TemporaryFile() as errors, reports, reports_to:
-        reports_to.shutdown(socket.SHUT_RD)
-        report_to = reports_to.fileno()
+    ours, theirs = socket.socketpair()
+    with tempfile.TemporaryFile() as errors, reports, reports_to, ours, theirs:
         try:
-            process = subprocess.Popen(
-                [*command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                bufsize=0,
-                cwd=folder,
-                env=ENVIRONMENT,
-                pass_fds=(report_to,),
-                start_new_session=True,
+            channel = theirs.fileno()
+            process = start(
+                command, pass_fds=(channel,), stdout=subprocess.PIPE, stderr=errors, folder=folder
             )
         except OSError as error:
             raise SandboxError(f"{command[0]} does not start: {error}") from error
-        finally:
-            reports_to.close()
+        words = {**request.fields(), "source": job.source, "channel": channel, "max_bytes": max_bytes}
+        tests = {
+            "stages": job.stages,
+            "program_names": job.program_names,
+            "max_bytes": max_bytes,
+            "time_limit_s": time_limit_s,
+            "limits": {name: value for name, value in request.limits.items() if name != "NPROC"},
+        }
         with process:
             try:
-                conversation = Conversation(process, reports, request, report_to, output_limit)
-                return conversation.run(time_limit_s)
+                server.judge(reports_to, ours)
+                for sent in (theirs, ours, reports_to):
+                    sent.close()
+                send_job(reports, tests)
+                conversation = Conversation(process, reports, first_words("runner", words), max_bytes)
+                return conversation.run(1 + len(job.stages), time_limit_s)
             except NeverReadyError as error:
                 process.kill()
                 errors.seek(0)
-                said = errors.read(2000).decode(errors="replace").strip()
-                raise SandboxError(f"the sandbox does not start ({error}): {said or 'no message'}") from None
+                said = errors.read(2000).decode(errors="replace").strip() or server.said() or "no message"
+                raise SandboxError(f"the sandbox does not start ({error}): {said}") from None
             finally:
                 end_process(process, reports)
 
 
-def end_process(process: subprocess.Popen[bytes], reports: socket.socket) -> None:
-    """Kill the process with its group, unless it has been waited for, and wait.
+def send_job(reports: socket.socket, job: dict[str, Any]) -> None:
+    """Tell the tests' process what to run. Raises NeverReadyError."""
+    data = marshal.dumps(job)
+    try:
+        send(reports.fileno(), data)
+    except OSError as error:
+        raise NeverReadyError(f"the tests' process: {error}") from None
 
-    Below bubblewrap the kernel ends the tested process a moment later: that closes the socket of reports.
+
+def end_process(process: subprocess.Popen[bytes], reports: socket.socket) -> None:
+    """Kill the program's process with its group, unless it has been waited for; wait for it and the tests'.
+
+    Below bubblewrap the kernel ends the tested process a moment later: that closes its standard output, and
+    its end of the socket to the tests, whose process then ends by itself.
     """
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
@@ -169,38 +171,34 @@ def end_process(process: subprocess.Popen[bytes], reports: socket.socket) -> Non
         process.kill()
         process.wait()
     deadline = time.monotonic() + END_LIMIT_S
-    poll = select.poll()
-    poll.register(reports, select.POLLIN)
-    while poll.poll(1000 * max(0.0, deadline - time.monotonic())):
-        if not os.read(reports.fileno(), CHUNK_BYTES):
-            return
+    assert process.stdout is not None
+    for descriptor in (process.stdout.fileno(), reports.fileno()):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            try:
+                if not os.read(descriptor, CHUNK_BYTES):
+                    break
+            except ConnectionResetError:
+                break
 
 
 class NeverReadyError(Exception):
-    """The runner ended, or took too long, before it was ready."""
+    """A process ended, or took too long, before it was ready."""
 
 
 class Conversation:
-    """One request: writes it, reads output and reports, and stops at the first reason to."""
+    """One program: writes its request, reads output and verdicts, and stops at the first reason to."""
 
     def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        reports: socket.socket,
-        request: Request,
-        report_to: int,
-        output_limit: int,
+        self, process: subprocess.Popen[bytes], reports: socket.socket, words: bytes, output_limit: int
     ) -> None:
         assert process.stdin is not None and process.stdout is not None
         self._process, self._output_limit = process, output_limit
-        num_texts = 1 + len(request.stages)
-        self._mark, *self._receipts = (secrets.token_hex(16).encode() for _ in range(num_texts))
-        fields = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-        receipts = [receipt + b"\n" for receipt in self._receipts]
-        fields |= {"mark": self._mark, "receipts": receipts, "report_to": report_to}
-        self._to_send = memoryview(runner_code() + marshal.dumps(fields))
+        self._to_send = memoryview(words)
         self._is_ready, self._partial_line = False, b""
         self._reports: list[Report] = []
+        self._num_stages = 0
         self._output_bytes = 0
         self._selector = selectors.PollSelector()
         os.set_blocking(process.stdin.fileno(), False)
@@ -208,8 +206,9 @@ class Conversation:
         self._selector.register(process.stdout, selectors.EVENT_READ, self._receive_output)
         self._selector.register(reports, selectors.EVENT_READ, self._receive_reports)
 
-    def run(self, time_limit_s: float) -> Outcome:
+    def run(self, num_stages: int, time_limit_s: float) -> Outcome:
         """Until the stages are done, the process has ended, or a limit is reached."""
+        self._num_stages = num_stages
         deadline = time.monotonic() + START_LIMIT_S
         num_heard = 0
         end: End | None = None
@@ -265,33 +264,36 @@ class Conversation:
         return "output limit" if self._output_bytes > self._output_limit else None
 
     def _receive_reports(self, file: socket.socket) -> End | None:
-        chunk = os.read(file.fileno(), CHUNK_BYTES)
+        try:
+            chunk = file.recv(CHUNK_BYTES)
+        except ConnectionResetError:  # it has not even read what it was sent
+            chunk = b""
         if not chunk:
-            self._selector.unregister(file)
-            return None
+            return self._hear(b"ended")
         *lines, self._partial_line = (self._partial_line + chunk).split(b"\n")
         for line in lines:
+            if line == b"gone\t":
+                self._selector.unregister(file)  # the program's process has ended, or will not answer
+                return None
             if end := self._hear(line):
                 return end
-        return "forged report" if len(self._partial_line) > MAX_REPORT_LENGTH else None
+        return None
 
     def _hear(self, line: bytes) -> End | None:
-        """Take one line of the runner's, and say whether that is the end."""
-        mark, status, detail = [*line.split(b" ", 2), b"", b""][:3]
-        is_marked = secrets.compare_digest(mark, self._mark)
-        name = status.decode("ascii", "replace")
+        """Take one line of the tests' process, and say whether that is the end."""
+        status, _, detail = line.decode("ascii").partition("\t")
+        if status == "ready":
+            self._is_ready = True
+            return None
         if not self._is_ready:
-            self._is_ready = is_marked and name == "ready"
-            return None if self._is_ready else "forged report"
-        failure = next((kind for kind in get_args(Failure) if is_marked and kind == name), None)
-        if failure is not None:
-            self._reports.append(Report(reason=failure, detail=detail.decode("ascii", "replace")))
-            return "failed"
-        if not self._receipts or not secrets.compare_digest(line, self._receipts[0]):
-            return "forged report"
-        del self._receipts[0]
-        self._reports.append(Report(reason="passed"))
-        return None if self._receipts else "done"
+            raise NeverReadyError("the tests' process ended")
+        if status == "passed":
+            self._reports.append(Report(reason="passed"))
+            return "done" if len(self._reports) == self._num_stages else None
+        failure = next((kind for kind in get_args(Failure) if kind == status), None)
+        failure, detail = (failure, detail) if failure else ("error", "the tests' process ended")
+        self._reports.append(Report(reason=failure, detail=detail))
+        return "failed"
 
 
 def _signed(return_code: int | None) -> int | None:

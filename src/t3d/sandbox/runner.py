@@ -1,55 +1,49 @@
-"""What runs inside the sandbox: confines itself, then runs one program. Never imported.
+"""What runs in the process of a tested program: confines itself, runs it, answers for it. Never imported.
 
-:mod:`t3d.sandbox.process` sends this file's code and then a request (see ``Request`` there) to a
-bare interpreter, both by ``marshal`` through standard input. Before the program has its first word, this
-code says ``ready``. Then every stage that ends well sends a receipt of its own, and the first that fails says
-why. This file uses as little of the standard library as it can, since it starts for every program.
-
-A program could look for the receipts of later stages. They are held, with the source of those stages, by a
-chain of C iterators that no variable names, and while a stage runs no Python code of this file does either:
-frames, closures and module contents lead nowhere, and :func:`refuse_inspection` keeps the garbage collector
-from telling. A receipt that has been sent is worth nothing more.
+:mod:`t3d.sandbox.process` sends this code and a request (see ``Request`` there) to a bare interpreter. Then
+the tests' interpreter (:mod:`t3d.sandbox.judge`) asks by messages: run the program, what is this global,
+call that with these values. The program can do to this process what it likes, answers included: nothing here
+knows a test, and nothing that is sent from here is believed to be more than a value. What is said here of
+objects of a class of the program's own only names a trick where one is seen.
 """
 
 import _sitebuiltins
 import builtins
-import ctypes
-import itertools
-import marshal
 import operator
 import os
-import resource
-import struct
 import sys
 
-MAX_DETAIL_LENGTH = 200
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
-SECCOMP_MODE_FILTER = 2
-SIGKILL = 9
+from t3d.sandbox.channel import receive, send
+from t3d.sandbox.codec import Decoder, Encoder
+from t3d.sandbox.handles import pack_handle, unpack_handle
+from t3d.sandbox.values import CodecError, TooLargeError, contents, flat, has_changed
+from t3d.sandbox.walls import enter, seal
 
-write, leave = os.write, os._exit
+NAME = "program"
+"""Of the program's module."""
+OWN_COMPARISONS = ("__eq__", "__ne__", "__class__")
+FUNCTION = type(lambda: None)
+VALUE_TYPES = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, bytearray)
+MAX_TEXT = 1000
+
+
+class SuspiciousError(Exception):
+    """An object that stands where only a value belongs, and says itself what it is equal to."""
 
 
 def main(request):
-    """Confine this process, then run the program of the request; does not return."""
-    report = make_report(request["report_to"], request["mark"])
+    """Confine this process, then serve the tests; does not return."""
     for path in request["packages"]:
         sys.path.append(path)
     add_site_builtins()
-    confine(request)
+    enter(request)
+    seal(request, request["parent"])
     sys.argv = ["program.py"]
-    run_stages(request, report)
-
-
-def make_report(descriptor, mark):
-    """The function that tells the parent that the runner is ready, or why a stage failed."""
-
-    def report(status, detail=""):
-        text = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_LENGTH].replace(b"\n", b" ")
-        write(descriptor, b"%s %s %s\n" % (mark, status.encode(), text))
-
-    return report
+    program = Program(request["source"], new_module(), request["max_bytes"])
+    send(request["channel"], b"ready")
+    while (asked := receive(request["channel"], request["max_bytes"])) is not None:
+        send(request["channel"], program.answer(asked))
+    os._exit(0)
 
 
 def add_site_builtins():
@@ -59,159 +53,150 @@ def add_site_builtins():
     builtins.help = _sitebuiltins._Helper()
 
 
-# ---- walls ----
-
-
-def confine(request):
-    """Put up the walls that the request asks for, in the order in which one does not prevent the next."""
-    ruleset = None
-    if request["seccomp"] is not None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if request["landlock"] is not None:
-            ruleset = make_ruleset(libc, **request["landlock"])
-    if request["uid"] is not None:
-        if request["landlock"] is not None:
-            reach_modules_by_descriptor()
-        os.setgroups([])
-        os.setresgid(request["uid"], request["uid"], request["uid"])
-        os.setresuid(request["uid"], request["uid"], request["uid"])
-    if request["seccomp"] is not None:
-        # Losing user id 0 cancels this signal, so it is asked for after that.
-        call(libc.prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
-        call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if request["parent"] is not None and os.getppid() != request["parent"]:
-        leave(1)
-    if ruleset is not None:
-        call(libc.syscall, LANDLOCK_RESTRICT_SELF, ruleset, 0)
-        os.close(ruleset)
-    set_limits(request["limits"])
-    if request["seccomp"] is not None:
-        install_filter(libc, request["seccomp"])
-
-
-def call(function, *arguments):
-    """Call a C function with longs and pointers. Raises OSError if it returns a negative number."""
-    given = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    result = function(*given)
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
-
-
-def make_ruleset(libc, handled, rules):
-    """A Landlock ruleset: ``handled`` are the struct's bytes, ``rules`` pairs of path and allowed access."""
-    ruleset = call(libc.syscall, LANDLOCK_CREATE_RULESET, handled, len(handled), 0)
-    for path, access in rules:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        rule = struct.pack("=Qi", access, descriptor)
-        call(libc.syscall, LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
-        os.close(descriptor)
-    return ruleset
-
-
-def reach_modules_by_descriptor():
-    """Keep modules importable for a user who may not walk to them, such as into the home of root.
-
-    Every folder of ``sys.path`` is opened now and named by its descriptor from here on.
-    """
-    names = {}
-    for path in sys.path:
-        if os.path.isdir(path):
-            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            names[path] = f"/proc/self/fd/{descriptor}"
-    sys.path[:] = [names[path] for path in sys.path if path in names]
-    for module in list(sys.modules.values()):
-        folders = getattr(module, "__path__", None)
-        if isinstance(folders, list):
-            for path, name in names.items():
-                folders[:] = [name + f[len(path) :] if f.startswith(path + "/") else f for f in folders]
-    sys.path_importer_cache.clear()
-
-
-def set_limits(limits):
-    """Lower the resource limits: ``limits`` maps names such as ``AS`` to values."""
-    for name, value in limits.items():
-        kind = getattr(resource, "RLIMIT_" + name, None)
-        if kind is None:
-            continue
-        hard = resource.getrlimit(kind)[1]
-        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        try:
-            resource.setrlimit(kind, (limit, limit))
-        except ValueError:  # macOS refuses some; it has no sandbox, so this run is declared unsafe anyway
-            if sys.platform == "linux":
-                raise
-
-
-def install_filter(libc, steps):
-    """Hand a seccomp filter to the kernel: 8 bytes a step."""
-    buffer = ctypes.create_string_buffer(steps, len(steps))
-    program = struct.pack("@HP", len(steps) // 8, ctypes.addressof(buffer))
-    call(libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
-
-
-# ---- programs ----
-
-
-def run_stages(request, report):
-    """Run stage after stage in one namespace, until one raises an exception."""
-    namespace = new_module("program")
-    refuse_inspection()
-    report("ready")
-    try:
-        # Popped, so that only the iterator holds them; and a loop keeps its iterator to itself.
-        for _ in receipts_of(request.pop("stages"), namespace, request.pop("receipts"), request["report_to"]):
-            pass
-        report("error", "StopIteration")  # which only ends a loop; after the last receipt nobody listens
-    except BaseException as error:
-        report(*describe(error))
-    leave(0)
-
-
-def receipts_of(sources, namespace, receipts, descriptor):
-    """An iterator that runs the next stage and then sends its receipt, both in C."""
-    outcomes = map(exec, iter(sources), itertools.repeat(namespace))
-    # compress takes a receipt, then an outcome, and lets the receipt pass if exec returned (None).
-    passed = itertools.compress(iter(receipts), map(operator.not_, outcomes))
-    return map(write, itertools.repeat(descriptor), passed)
-
-
-def refuse_inspection():
-    """Refuse lists of all objects, and tracing, which can jump over lines of a test; for good."""
-
-    def refuse(event, _):
-        # The names stand here because a program cannot replace a constant.
-        if event in {
-            "gc.get_objects",
-            "gc.get_referents",
-            "gc.get_referrers",
-            "sys.monitoring.register_callback",
-            "sys.settrace",
-        }:
-            raise RuntimeError(f"{event} is refused to tested programs")
-
-    sys.addaudithook(refuse)  # which alone has the function
-
-
-def new_module(name):
-    """The namespace of a fresh module, which also takes the place of ``__main__``."""
-    module = type(sys)(name)
+def new_module():
+    """The namespace of a fresh module, which also takes the place of ``__main__``; ours are forgotten."""
+    for name in [name for name in sys.modules if name.startswith("t3d.")]:
+        del sys.modules[name]
+    module = type(sys)(NAME)
     module.__dict__["__builtins__"] = builtins  # else it would get this file's own copy
-    sys.modules[name] = sys.modules["__main__"] = module
+    sys.modules[NAME] = sys.modules["__main__"] = module
     return module.__dict__
 
 
+class Program:
+    """A program and the objects of its own that the tests hold, by number."""
+
+    def __init__(self, source, namespace, max_bytes):
+        self._source, self._namespace, self._max_bytes = source, namespace, max_bytes
+        self._objects, self._numbers = [], {}
+
+    def answer(self, asked):
+        """The message that answers a message: number, how it went, what changed in the arguments, result."""
+        decoder = Decoder(asked, self._own)
+        number, operation, *operands = decoder.decode()
+        given = decoder.objects
+        before = [contents(value) for value in given]
+        try:
+            status, result = "returned", OPERATIONS[operation](self, *operands)
+        except BaseException as error:
+            status, result = "raised", describe(error)
+        try:
+            changed = tuple(
+                (index, held)
+                for index, value in enumerate(given)
+                if has_changed(before[index], held := contents(value))
+            )
+            return self._encode((number, status, changed, result), given)
+        except SuspiciousError as error:
+            return self._encode((number, "suspicious", (), str(error)), ())
+        except TooLargeError as error:
+            return self._encode((number, "too large", (), str(error)), ())
+        except BaseException as error:
+            return self._encode((number, "raised", (), describe(error)), ())
+
+    def _encode(self, reply, given):
+        return Encoder(self._foreign, max_bytes=self._max_bytes, known=given).encode(reply)
+
+    def _own(self, data, _):
+        """The object that a handle of the tests stands for."""
+        return self._objects[unpack_handle(data)[0]]
+
+    def _foreign(self, value):
+        """How an object of a type that does not cross is written; values of derived types become plain."""
+        kind = type(value)
+        compares = own_comparison(kind)
+        plain = plain_value(value, kind)
+        if plain is not None and compares:
+            raise SuspiciousError(f"{kind.__name__} is a value with its own {compares}"[:MAX_TEXT])
+        if plain is not None and type(plain) is not tuple:
+            return b"", plain
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)
+        name = kind.__name__ if compares else ""
+        return pack_handle(self._numbers[id(value)], str(name)[:MAX_TEXT]), plain
+
+    def run(self, names):
+        """Run the program itself, and give those of these names that are functions, with the functions."""
+        exec(compile(self._source, "<string>", "exec", dont_inherit=True), self._namespace)
+        found = ((name, self._namespace.get(name)) for name in names)
+        return flat([(name, value) for name, value in found if type(value) is FUNCTION])
+
+    def look_up(self, name):
+        """The program's global of that name. Raises KeyError."""
+        return self._namespace[name]
+
+
+def own_comparison(kind):
+    """The first method by which a class of the program's own decides what it is equal to, or None."""
+    for base in kind.__mro__:
+        if base.__module__ == NAME:
+            for name in OWN_COMPARISONS:
+                if name in vars(base):
+                    return name
+    return None
+
+
+def plain_value(value, kind):
+    """The plain value that an object of a derived type, or one of numpy's, is; None if it is none."""
+    if kind.__module__ == "numpy":
+        read = getattr(value, "tolist", None)
+        return None if read is None or type(value.tolist()) is kind else value.tolist()
+    base = next((base for base in kind.__mro__ if base in VALUE_TYPES), None)
+    if base is None:
+        return None
+    if base in (int, float, complex):
+        return base.__pos__(value)
+    if base is str:
+        return str.__str__(value)
+    if base is dict:
+        return dict(dict.items(value))
+    if base in (bytes, bytearray):
+        return base.__add__(value, b"")
+    return base(base.__iter__(value))
+
+
 def describe(error):
-    """``wrong``, ``memory``, ``exit`` or ``error``, and the name and text of the exception."""
-    kinds = ((AssertionError, "wrong"), (MemoryError, "memory"), (SystemExit, "exit"))
-    status = next((status for kind, status in kinds if isinstance(error, kind)), "error")
+    """Of an exception: the nearest built-in class, its own name, arguments that may cross, and the text."""
+    kinds = type(error).__mro__
+    base = next(kind.__name__ for kind in kinds if getattr(builtins, kind.__name__, None) is kind)
     try:
-        text = str(error)
+        text = str(error)[:MAX_TEXT]
     except BaseException:
         text = ""
-    return status, type(error).__name__ + (": " + text if text else "")
+    return base, str(kinds[0].__name__)[:MAX_TEXT], plain_arguments(error), str.__str__(text)
 
 
-if __name__ == "__main__":
-    main(marshal.load(sys.stdin.buffer))
+def plain_arguments(error):
+    """The exception's arguments, or None if they are more than short plain values."""
+    try:
+        arguments = tuple(vars(BaseException)["args"].__get__(error))
+        Encoder(refuse, max_bytes=MAX_TEXT).encode(arguments)
+    except BaseException:
+        return None
+    return arguments
+
+
+def refuse(value):
+    """No object of the program's crosses here."""
+    raise CodecError(type(value).__name__)
+
+
+OPERATIONS = {
+    "run": Program.run,
+    "global": Program.look_up,
+    "call": lambda _, target, arguments, named: target(*arguments, **named),
+    "getattr": lambda _, target, name: getattr(target, name),
+    "setattr": lambda _, target, name, value: setattr(target, name, value),
+    "delattr": lambda _, target, name: delattr(target, name),
+    "getitem": lambda _, target, key: target[key],
+    "setitem": lambda _, target, key, value: operator.setitem(target, key, value),
+    "delitem": lambda _, target, key: operator.delitem(target, key),
+    "iter": lambda _, target: iter(target),
+    "next": lambda _, target: next(target),
+    "len": lambda _, target: len(target),
+    "truth": lambda _, target: bool(target),
+    "str": lambda _, target: str(target),
+    "repr": lambda _, target: repr(target),
+    "isinstance": lambda _, value, target: isinstance(value, target),
+}

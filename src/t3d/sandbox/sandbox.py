@@ -2,12 +2,14 @@
 
 What a program is kept from: files outside its private folder (it may read the interpreter and the installed
 packages), the network, other processes, more memory, time, threads, files and output than its limits, and new
-processes of its own. Success is a receipt for every test, sent from inside the interpreter by code that the
-program can neither reach nor imitate (``runner.py``), never an exit status or a printed line.
+processes of its own.
 
-Not prevented, since tests and program share an interpreter, as in every grader that runs assertions: a
-program can return objects that are equal to everything, read what a test expects from the test's frame,
-replace functions that a test calls, and change its own process below Python (by ctypes, say).
+Its tests run in another process, which runs no code of the program's: there a name that the tests do not
+define stands for the program's global, and a call crosses as values (``codec.py``). So a program decides what
+its functions return and nothing else: not what that is compared with, nor how, nor what is reported.
+
+What differs from one process: a function of the tests cannot be given to the program, an object of one of
+its classes is equal to itself only, and what it does later to an argument that it has kept is not seen.
 """
 
 import itertools
@@ -15,6 +17,7 @@ import math
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,10 +26,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from t3d.errors import InputError, require_positive
+from t3d.sandbox.boot import INTERPRETER_FLAGS
 from t3d.sandbox.bubblewrap import bubblewrap_command
+from t3d.sandbox.judge_server import JudgeServer, SandboxError
 from t3d.sandbox.landlock import MIN_VERSION, landlock_ruleset, landlock_version
 from t3d.sandbox.paths import interpreter, package_folders
-from t3d.sandbox.process import INTERPRETER_FLAGS, Outcome, Request, SandboxError, execute
+from t3d.sandbox.process import Job, Outcome, Request, execute
 from t3d.sandbox.seccomp import seccomp_filter
 
 Isolation = Literal["bubblewrap", "landlock", "none"]
@@ -38,6 +43,9 @@ MAX_USER_PROCESSES = 4096
 """Of an ordinary user's processes and threads together, where a program has no user id of its own."""
 
 _user_numbers = itertools.count(os.getpid())
+_servers: dict[tuple[int, str], JudgeServer] = {}
+"""By process id, since a fork of this process needs one of its own, and isolation."""
+_servers_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +74,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class Sandbox:
-    """Runs programs under one kind of isolation. Threads may share it; it holds nothing between programs.
+    """Runs programs under one kind of isolation. Threads may share it; it keeps nothing of a program.
 
     ``isolation`` None takes the first that works here of bubblewrap and Landlock with seccomp, and with
     ``unsafe_no_sandbox`` no isolation at all if neither does. Raises InputError where that is not allowed or
@@ -84,14 +92,22 @@ class Sandbox:
         self.isolation = choose_isolation(isolation, unsafe_no_sandbox=unsafe_no_sandbox)
 
     def run_tests(
-        self, source: str, tests: Sequence[str], *, setup: str = "", time_limit_s: float | None = None
+        self,
+        source: str,
+        tests: Sequence[str],
+        *,
+        setup: str = "",
+        program_names: Sequence[str] = (),
+        time_limit_s: float | None = None,
     ) -> Outcome:
-        """Run a program, then the setup code, then each test, all in one namespace, until one fails.
+        """Run a program, and in the tests' process the setup code, then each test, until one fails.
 
-        The reports are of these, in this order.
+        Setup and tests share a namespace; what it lacks is the program's. ``program_names`` are names of
+        Python's own that mean the program's function there. The reports are of these, in this order.
         """
         limits = self.limits if time_limit_s is None else replace(self.limits, time_limit_s=time_limit_s)
-        return run_isolated(self.isolation, Request(stages=(source, setup, *tests)), limits)
+        job = Job(source=source, stages=(setup, *tests), program_names=tuple(program_names))
+        return run_isolated(self.isolation, job, limits)
 
 
 def choose_isolation(isolation: Isolation | None = None, *, unsafe_no_sandbox: bool = False) -> Isolation:
@@ -122,32 +138,61 @@ def choose_isolation(isolation: Isolation | None = None, *, unsafe_no_sandbox: b
     )
 
 
-def run_isolated(isolation: Isolation, request: Request, limits: Limits) -> Outcome:
-    """Run the program of a request, which says what to run, in the given isolation and limits."""
-    command: list[str] | None = [interpreter(), *INTERPRETER_FLAGS]
+def run_isolated(isolation: Isolation, job: Job, limits: Limits) -> Outcome:
+    """Run a program and its tests in the given isolation and limits."""
+    server = judge_server(isolation)
+    request = replace(confinement(isolation), limits=_resource_limits(isolation, job, limits))
+    with _private_folder(isolation, request.uid) as folder:
+        if isolation == "landlock":
+            request = replace(request, landlock=landlock_ruleset(folder), parent=os.getpid())
+        return execute(
+            isolated_command(isolation, folder_bytes=limits.folder_bytes),
+            request,
+            job,
+            server,
+            time_limit_s=limits.time_limit_s,
+            max_bytes=limits.output_bytes,
+            folder=folder,
+        )
+
+
+def judge_server(isolation: Isolation) -> JudgeServer:
+    """The server of tests' processes, started where there is none. Raises SandboxError if that fails."""
+    key = (os.getpid(), isolation)
+    with _servers_lock:
+        server = _servers.get(key)
+        if server is not None and server.has_ended:
+            server.close()
+        if server is None or server.has_ended:
+            request = confinement(isolation)
+            if isolation == "landlock":
+                request = replace(request, landlock=landlock_ruleset(None))
+            command = isolated_command(
+                isolation, folder_bytes=DEFAULT_LIMITS.file_bytes, dies_with_thread=False
+            )
+            server = _servers[key] = JudgeServer(command, request.fields())
+        return server
+
+
+def confinement(isolation: Isolation) -> Request:
+    """How an interpreter confines itself, but for folder and limits; as root with a user id of its own."""
     is_confined = isolation != "none"
-    request = replace(
-        request,
+    return Request(
         packages=package_folders(),
-        limits=_resource_limits(isolation, request, limits),
         seccomp=seccomp_filter() if is_confined else None,
         uid=FIRST_USER + next(_user_numbers) % NUM_USERS if is_confined and os.geteuid() == 0 else None,
     )
-    with _private_folder(isolation, request.uid) as folder:
-        if isolation == "bubblewrap":
-            command = bubblewrap_command(command, folder_bytes=limits.folder_bytes)
-            if command is None:
-                raise SandboxError("bwrap is not installed")
-        elif isolation == "landlock":
-            assert folder is not None
-            request = replace(request, landlock=landlock_ruleset(folder), parent=os.getpid())
-        return execute(
-            command,
-            request,
-            time_limit_s=limits.time_limit_s,
-            output_limit=limits.output_bytes,
-            folder=folder,
-        )
+
+
+def isolated_command(isolation: Isolation, *, folder_bytes: int, dies_with_thread: bool = True) -> list[str]:
+    """The command line of an interpreter. Raises SandboxError where bubblewrap is missing."""
+    command: list[str] = [interpreter(), *INTERPRETER_FLAGS]
+    if isolation != "bubblewrap":
+        return command
+    wrapped = bubblewrap_command(command, folder_bytes=folder_bytes, dies_with_thread=dies_with_thread)
+    if wrapped is None:
+        raise SandboxError("bwrap is not installed")
+    return wrapped
 
 
 @contextmanager
@@ -162,10 +207,10 @@ def _private_folder(isolation: Isolation, uid: int | None) -> Generator[str | No
         yield folder
 
 
-def _resource_limits(isolation: Isolation, request: Request, limits: Limits) -> dict[str, int]:
+def _resource_limits(isolation: Isolation, job: Job, limits: Limits) -> dict[str, int]:
     values = {
         "AS": limits.memory_bytes,
-        "CPU": math.ceil(limits.time_limit_s * len(request.stages)) + 1,
+        "CPU": math.ceil(limits.time_limit_s * (1 + len(job.stages))) + 1,
         "FSIZE": limits.file_bytes,
         "NOFILE": MAX_OPEN_FILES,
         "CORE": 0,
@@ -205,20 +250,22 @@ def isolation_problem(isolation: Isolation) -> str | None:
         secret = Path(folder, "secret")
         secret.write_text("outside")
         secret.chmod(0o666)
-        tests = [
-            f"assert is_refused(open, {str(secret)!r})",
-            f"assert is_refused(open, {str(secret)!r}, 'a')",
-            f"assert is_refused(open, {str(Path(folder, 'new'))!r}, 'w')",
-            f"assert is_refused(os.unlink, {str(secret)!r})",
-            "assert is_refused(os.fork)",
-            "assert is_refused(socket.socket)",
-            "open('inside', 'w').write('x')",
+        steps = [
+            f"assert is_refused(open, {str(secret)!r}), 'reads'",
+            f"assert is_refused(open, {str(secret)!r}, 'a'), 'writes'",
+            f"assert is_refused(open, {str(Path(folder, 'new'))!r}, 'w'), 'makes files'",
+            f"assert is_refused(os.unlink, {str(secret)!r}), 'deletes'",
+            "assert is_refused(os.fork), 'forks'",
+            "assert is_refused(socket.socket), 'opens sockets'",
         ]
+        walls = PROBE + "\n".join(steps)
+        # Both processes of a program have to be kept in; only the program's has a folder.
+        job = Job(source=f"{walls}\nopen('inside', 'w').write('x')", stages=(walls,))
         try:
-            outcome = run_isolated(isolation, Request(stages=(PROBE, *tests)), DEFAULT_LIMITS)
+            outcome = run_isolated(isolation, job, DEFAULT_LIMITS)
         except SandboxError as error:
             return " ".join(str(error).split())[:300]
-    for step, report in zip(["the probe", *tests], outcome.reports, strict=False):
+    for step, report in zip(("the program", "the tests"), outcome.reports, strict=False):
         if not report.passed:
             return f"{step}: {report.reason} {report.detail}"
     return None if outcome.end == "done" else f"the probe ended with {outcome.end}"

@@ -1,5 +1,6 @@
 """HumanEval (arXiv 2107.03374): complete a Python function of which signature and docstring are given."""
 
+import ast
 from collections.abc import Mapping, Sequence
 
 from t3d.grading.code import FunctionTests
@@ -13,7 +14,8 @@ class HumanEvalTask(CodeTask):
     """HumanEval's 164 problems, all in the split ``test``; ids are OpenAI's, such as ``HumanEval/0``.
 
     A question is the beginning of the function. It also runs before every program, so that an answer may
-    leave out its imports and helpers. Reads OpenAI's ``HumanEval.jsonl.gz`` or the hub's Parquet file.
+    leave out its imports and helpers, and before the tests, which use its helpers and not the answer's. Reads
+    OpenAI's ``HumanEval.jsonl.gz`` or the hub's Parquet file.
     """
 
     name = "humaneval"
@@ -32,7 +34,21 @@ class HumanEvalTask(CodeTask):
         return CodeProblem(
             problem=Problem(id=identity, question=prompt, task=self.name),
             split="test",
-            tests=FunctionTests(tests=(f"check({entry_point})",), setup=test),
+            tests=FunctionTests(
+                tests=(f"check({entry_point})",), setup=f"{helpers(prompt, entry_point)}\n{test}"
+            ),
             preamble=f"{prompt}\n",
             reference=prompt + solution,
         )
+
+
+def helpers(prompt: str, entry_point: str) -> str:
+    """What a prompt defines beside the function that it asks for: imports and helpers that tests use."""
+    for text in (prompt, f"{prompt}\n    pass"):  # a prompt may end before the function's body
+        try:
+            statements = ast.parse(text).body
+        except (SyntaxError, ValueError):
+            continue
+        kept = [node for node in statements if getattr(node, "name", None) != entry_point]
+        return ast.unparse(ast.Module(kept, []))
+    return ""

@@ -1,5 +1,7 @@
 """MBPP (arXiv 2108.07732): write a Python function from one sentence and some of its tests."""
 
+import ast
+import builtins
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -59,15 +61,15 @@ class MbppTask(CodeTask):
         if not tests:
             raise InputError("test_list", tests, f"{where}: has no tests", "get the file again")
         text = said_text(row, ("text", "prompt"), where)
+        reference = said_text(row, ("code",), where)
+        imports, names = taken_by_tests(reference, tests)
         # Full files hold setup code, sanitized ones a list of imports.
-        setup = "\n".join([str(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]).strip(
-            "\n"
-        )
+        setup = [*imports, str(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]
         return CodeProblem(
             problem=Problem(id=f"mbpp/{number}", question=self._question(text, tests), task=self.name),
             split=next(split for split, last in SPLIT_ENDS.items() if number <= last),
-            tests=FunctionTests(tests=tuple(tests), setup=setup),
-            reference=said_text(row, ("code",), where),
+            tests=FunctionTests(tests=tuple(tests), setup="\n".join(setup).strip("\n"), program_names=names),
+            reference=reference,
         )
 
     def _question(self, text: str, tests: Sequence[str]) -> str:
@@ -78,3 +80,24 @@ class MbppTask(CodeTask):
     def settings(self) -> dict[str, Any]:
         """What verdicts depend on, JSON-ready."""
         return {"protocol": self.protocol, **super().settings()}
+
+
+def taken_by_tests(reference: str, tests: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What tests take from a solution beside its own names, as the data's own solution shows.
+
+    That is its imports (596 asks for ``sys``), which the tests then make themselves, and those of its
+    functions' names that are Python's (126 defines ``sum``).
+    """
+    try:
+        solution, used = (ast.parse(text) for text in (reference, "\n".join(tests)))
+    except (SyntaxError, ValueError):
+        return [], ()
+    names = {node.id for node in ast.walk(used) if isinstance(node, ast.Name)}
+    imports = [
+        ast.unparse(node)
+        for node in solution.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and names & {alias.asname or alias.name for alias in node.names}
+    ]
+    defined = {node.name for node in solution.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return imports, tuple(sorted(name for name in defined & names if hasattr(builtins, name)))

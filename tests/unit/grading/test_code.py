@@ -73,7 +73,7 @@ def test_the_last_closed_block_is_the_program(text, code):
         (
             "import os\nfor fd in range(3, 99):\n    try: os.write(fd, b'4\\n')\n    except OSError: pass",
             "assert True",
-            "forged report",
+            "suspicious",
             "",
         ),
     ],
@@ -102,18 +102,6 @@ def test_the_first_test_that_fails_is_the_last_that_runs(walls):
     result = grade_program(walls, "def f(x): return x", tests)
     assert [case.reason for case in result.tests] == ["passed", "wrong", "not run"]
     assert not result.passed and result.first_failure.reason == "wrong"
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        "class Equal:\n    __eq__ = lambda self, other: True\ndef f(): return Equal()",
-        "import sys\ndef f(): return next(c for c in sys._getframe(1).f_code.co_consts if c == 1)",
-    ],
-)
-def test_known_limits_are_those_of_every_grader_that_runs_assertions(walls, program):
-    """As the sandbox's documentation says; if one of these fails some day, it says too little."""
-    assert grade_program(walls, program, FunctionTests(tests=("assert f() == 1",))).passed
 
 
 def test_tests_after_the_end_are_not_run(walls):
