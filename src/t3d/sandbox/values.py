@@ -6,11 +6,13 @@ Exact types of Python only; this file is sent to both interpreters, see :mod:`t3
 import builtins
 import sys
 
-TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type)} | {
-    "NoneType": type(None)
+TYPES = {
+    name: kind
+    for name, kind in {**vars(builtins), "NoneType": type(None)}.items()
+    if isinstance(kind, type) and kind.__name__ == name
 }
 """Types that may cross themselves, by name."""
-TYPE_NAMES = {kind: name for name, kind in TYPES.items() if name == kind.__name__}
+TYPE_NAMES = {kind: name for name, kind in TYPES.items()}
 LIBRARY_TYPES = {
     ("collections", "Counter"): b"C",
     ("collections", "OrderedDict"): b"O",
@@ -69,7 +71,7 @@ def flat(pairs):
 def contents(value):
     """What a container holds: bytes of a bytearray, else a tuple, of a dictionary keys and values in turn."""
     if isinstance(value, dict):
-        return flat(dict.items(value))
+        return flat(value.items())  # of dict itself, an OrderedDict has another order
     return bytes(value) if isinstance(value, bytearray) else tuple(value)
 
 
@@ -88,11 +90,19 @@ def refill(value, held):
         return
     value.clear()
     if isinstance(value, dict):
-        dict.update(value, pairs(held))
+        fill(value, pairs(held))
     elif kind is set:
         value.update(held)
     else:
         value.extend(held)
+
+
+def fill(value, items):
+    """Put pairs into an empty dictionary: a Counter's own update would count them."""
+    if library_tag(type(value)) == b"C":
+        dict.update(value, items)
+    else:
+        value.update(items)
 
 
 def pairs(parts):
@@ -125,7 +135,7 @@ def make_changing(tag, parts):
             raise CodecError("no factory")
         return kind(parts[0], pairs(parts[1:]))
     value = kind()
-    dict.update(value, pairs(parts)) if tag == b"C" else value.update(pairs(parts))
+    fill(value, pairs(parts))
     return value
 
 

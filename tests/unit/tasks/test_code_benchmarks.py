@@ -243,6 +243,45 @@ def test_setup_code_sees_the_program(tmp_path):
     assert task.assess(problem, "```python\nNode = 1\n```").reason == "error: TypeError"
 
 
+def test_mbpps_tests_take_from_a_program_only_what_is_asked_for(tmp_path):
+    """Their modules are their own, and of Python's names only that of the function (596 and 126)."""
+    needs_sandbox()
+    size = mbpp_row(
+        11,
+        code="import sys\ndef size(x): return sys.getsizeof(x)",
+        test_list=["assert size(()) == sys.getsizeof(())"],
+    )
+    total = mbpp_row(12, code="def sum(a, b): return 6", test_list=["assert sum(10, 15) == max(6, 5)"])
+    write(tmp_path / "mbpp.jsonl", [size, total])
+    task = MbppTask(tmp_path)
+    first, second = (task.entry(problem).tests for problem in task.problems("test", None, 0))
+    assert (first.setup, first.program_names) == ("import sys", ())
+    assert (second.setup, second.program_names) == ("", ("sum",))
+    for identity, source, correct in (
+        ("mbpp/11", size["code"], True),
+        ("mbpp/11", "class sys: getsizeof = lambda x: 1\nsize = sys.getsizeof", False),
+        ("mbpp/12", total["code"], True),
+        ("mbpp/12", "def sum(a, b): return 7\ndef max(a, b): return 7", False),
+    ):
+        assert task.grade(task.all_problems[identity].problem, f"```python\n{source}\n```") == correct
+
+
+def test_humanevals_tests_use_the_helpers_of_the_prompt(tmp_path):
+    needs_sandbox()
+    row = {
+        **HUMANEVAL_ROWS[0],
+        "prompt": "import math\n\ndef twice(x):\n    return 2 * x\n\ndef half(x):\n    '''Half of it.'''\n",
+        "test": "def check(candidate):\n    assert twice(candidate(4)) == 4 and math.pi > 3\n",
+    }
+    write(tmp_path / "HumanEval.jsonl", [row])
+    task = HumanEvalTask(tmp_path)
+    (problem,) = task.problems("test", None, 0)
+    assert helpers(row["prompt"], "half") == "import math\n\ndef twice(x):\n    return 2 * x"
+    assert task.grade(problem, "```python\ndef half(x):\n    return twice(x) / 4\n```")
+    forged = "```python\ndef half(x):\n    return 0\ndef twice(x):\n    return 4\ncheck = print\n```"
+    assert task.assess(problem, forged).reason == "wrong"
+
+
 def test_settings_name_all_that_a_verdict_depends_on(mbpp):
     needs_sandbox()
     settings = json.loads(json.dumps(mbpp.settings()))
