@@ -153,6 +153,38 @@ def test_the_harness_stays_responsive(session):
     assert session.results[slowest]["seconds"] < 20, slowest
 
 
+FILLS = """
+import time
+count = 0
+try:
+    while True:
+        open(str(count), 'w').close()
+        count += 1
+except OSError: pass
+def f(x):
+    time.sleep(.3)
+    return count
+"""
+
+
+def test_a_program_that_uses_up_the_inodes_stops_no_other(tmp_path):
+    """Landlock does not limit the number of files: others wait for their folders until this one has ended."""
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root")
+    fills = {"source": FILLS, "tests": ["assert f(1) < 60"]}
+    session = {"isolation": "landlock", "limits": LIMITS, "marker": "x", "concurrency": 3}
+    session["programs"] = {str(number): fills if number % 3 == 1 else GOOD for number in range(9)}
+    script = 'mount -t tmpfs -o nr_inodes=60 tmpfs "$1" && chmod 1777 "$1" && TMPDIR="$1" "$2" "$3"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), sys.executable, str(SESSION)]
+    for _ in range(2):
+        run = subprocess.run(command, input=json.dumps(session), capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        answer = json.loads(run.stdout)
+        if "refused" in answer:
+            pytest.skip(answer["refused"])
+        assert [name for name, result in answer["results"].items() if not result["passed"]] == []
+
+
 SLEEPS = "import time\ntime.sleep(1000)"
 
 

@@ -1,11 +1,14 @@
 """Bare interpreters that get their code through standard input: what is sent, and how they start."""
 
 import marshal
+import os
 import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # Each module gets its own copy of the builtins, out of the program's reach. The last one serves the request.
 BOOT = (
@@ -43,6 +46,13 @@ def code_of(module: str) -> bytes:
 def first_words(module: str, request: dict[str, Any]) -> bytes:
     """All that an interpreter reads from standard input."""
     return marshal.dumps((code_of(module), request))
+
+
+def scratch_file() -> IO[bytes]:
+    """An open file without a name, in memory: no program that fills a folder is in its way."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("t3d"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def start(

@@ -13,8 +13,8 @@ from pathlib import PurePath
 from t3d.sandbox.paths import readable_paths
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-FOLDER = "/tmp"
-"""The private folder inside, in memory."""
+FOLDERS = ("/tmp", "/var/tmp", "/t3d")
+"""Where the private folder may be, in memory: the first below which nothing else has to lie."""
 
 
 def bubblewrap_command(
@@ -36,8 +36,8 @@ def bubblewrap_command(
     else:
         namespaces.append("user")
     command += [f"--unshare-{name}" for name in namespaces]
-    # The folder comes before what may lie in the same place.
-    command += ["--size", str(folder_bytes), "--perms", "0777", "--tmpfs", FOLDER]
+    folder = next(name for name in FOLDERS if not any(p.startswith(f"{name}/") for p in readable_paths()))
+    command += ["--size", str(folder_bytes), "--perms", "0777", "--tmpfs", folder]
     # Made before what they hold: bubblewrap by itself would make them for their owner alone.
     parents = {str(parent) for path in readable_paths() for parent in PurePath(path).parents}
     for parent in sorted(parents - {"/"}):
@@ -49,4 +49,4 @@ def bubblewrap_command(
             command += ["--ro-bind", path, path]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
-    return [*command, "--remount-ro", "/", "--chdir", FOLDER, "--", *inner]
+    return [*command, "--remount-ro", "/", "--chdir", folder, "--", *inner]

@@ -3,12 +3,11 @@
 import atexit
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from t3d.sandbox.boot import first_words, start
+from t3d.sandbox.boot import first_words, scratch_file, start
 
 END_LIMIT_S = 5.0
 
@@ -23,7 +22,7 @@ class JudgeServer:
     def __init__(self, command: Sequence[str], request: dict[str, Any]) -> None:
         """``command`` is an interpreter with its flags. Raises SandboxError if it does not start."""
         self._lock = threading.Lock()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as this is)
+        self._log = scratch_file()
         self._socket, theirs = socket.socketpair()
         with theirs:
             try:

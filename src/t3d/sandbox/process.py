@@ -13,14 +13,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, get_args
+from typing import IO, Any, Literal, cast, get_args
 
-from t3d.sandbox.boot import first_words, start
+from t3d.sandbox.boot import first_words, scratch_file, start
 from t3d.sandbox.channel import send
 from t3d.sandbox.judge_server import JudgeServer, SandboxError
 
@@ -117,7 +116,7 @@ def execute(
     """
     reports, reports_to = socket.socketpair()
     ours, theirs = socket.socketpair()
-    with tempfile.TemporaryFile() as errors, reports, reports_to, ours, theirs:
+    with scratch_file() as errors, reports, reports_to, ours, theirs:
         try:
             channel = theirs.fileno()
             process = start(
@@ -290,9 +289,9 @@ class Conversation:
         if status == "passed":
             self._reports.append(Report(reason="passed"))
             return "done" if len(self._reports) == self._num_stages else None
-        failure = next((kind for kind in get_args(Failure) if kind == status), None)
-        failure, detail = (failure, detail) if failure else ("error", "the tests' process ended")
-        self._reports.append(Report(reason=failure, detail=detail))
+        if status not in get_args(Failure):
+            status, detail = "error", "the tests' process ended"
+        self._reports.append(Report(reason=cast("Failure", status), detail=detail))
         return "failed"
 
 

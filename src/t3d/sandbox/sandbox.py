@@ -12,12 +12,14 @@ What differs from one process: a function of the tests cannot be given to the pr
 its classes is equal to itself only, and what it does later to an argument that it has kept is not seen.
 """
 
+import errno
 import itertools
 import math
 import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +43,9 @@ FIRST_USER, NUM_USERS = 61184, 4336
 MAX_OPEN_FILES = 64
 MAX_USER_PROCESSES = 4096
 """Of an ordinary user's processes and threads together, where a program has no user id of its own."""
+
+ROOM_LIMIT_S = 60.0
+"""Seconds to wait for room for a program's folder."""
 
 _user_numbers = itertools.count(os.getpid())
 _servers: dict[tuple[int, str], JudgeServer] = {}
@@ -201,10 +206,31 @@ def _private_folder(isolation: Isolation, uid: int | None) -> Generator[str | No
     if isolation == "bubblewrap":
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="t3d-sandbox-", ignore_cleanup_errors=True) as folder:
+    with _new_folder() as folder:
         if uid is not None:
             os.chown(folder, uid, uid)
         yield folder
+
+
+def _new_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder, after a wait if there is no room: until a program that has taken all of it has ended.
+
+    Raises InputError if there is none for longer than any such program runs.
+    """
+    deadline = time.monotonic() + ROOM_LIMIT_S
+    while True:
+        try:
+            return tempfile.TemporaryDirectory(prefix="t3d-sandbox-", ignore_cleanup_errors=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > deadline:
+                place = tempfile.gettempdir()
+                raise InputError(
+                    "TMPDIR",
+                    place,
+                    f"no folder for a program ({error.strerror})",
+                    "make room, or set another",
+                ) from error
+        time.sleep(0.05)
 
 
 def _resource_limits(isolation: Isolation, job: Job, limits: Limits) -> dict[str, int]:

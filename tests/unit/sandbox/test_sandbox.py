@@ -6,13 +6,16 @@ import os
 import re
 import struct
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from t3d.errors import InputError
-from t3d.sandbox import sandbox, seccomp
+from t3d.sandbox import bubblewrap, sandbox, seccomp
+from t3d.sandbox.paths import readable_paths
 from t3d.sandbox.process import Report, SandboxError
 from t3d.sandbox.sandbox import Limits, Sandbox, isolation_problem
 
@@ -132,6 +135,38 @@ def test_the_private_folder_is_new_and_empty_every_time(walls):
     )
     for _ in range(2):
         assert walls.run_tests(source, ["assert True"]).reports == (OK, OK, OK)
+
+
+@pytest.mark.parametrize("places", [["/tmp"], ["/tmp", "/var/tmp"]])
+def test_the_private_folder_is_empty_where_the_environment_lies_below_tmp(monkeypatch, places):
+    """As with a checkout there: its packages are mounted below the folder that is the first choice."""
+    if problem := isolation_problem("bubblewrap"):
+        pytest.skip(problem)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(tempfile.TemporaryDirectory(dir=place)) for place in places]
+        monkeypatch.setattr(bubblewrap, "readable_paths", lambda: (*readable_paths(), *folders))
+        source = "import os, tempfile\nassert os.listdir('.') == []\ntempfile.TemporaryFile().write(b'x')"
+        walls = Sandbox(isolation="bubblewrap")
+        assert walls.run_tests(source, ["pass"]).end == "done"
+
+
+def test_a_full_disk_is_waited_for_and_then_named(monkeypatch):
+    if problem := isolation_problem("landlock"):
+        pytest.skip(problem)
+    walls, make, full = Sandbox(isolation="landlock"), tempfile.TemporaryDirectory, [1, 2, 3]
+
+    def make_if_there_is_room(**options):
+        if full:
+            full.pop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return make(**options)
+
+    monkeypatch.setattr(sandbox.tempfile, "TemporaryDirectory", make_if_there_is_room)
+    assert walls.run_tests("", ["pass"]).end == "done" and full == []
+    full += [1] * 999
+    monkeypatch.setattr(sandbox, "ROOM_LIMIT_S", 0.2)
+    with pytest.raises(InputError, match=r"TMPDIR.*No space left"):
+        walls.run_tests("", ["pass"])
 
 
 def test_the_standard_library_and_the_packages_are_there(walls):
