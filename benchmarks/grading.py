@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median, quantiles
 from typing import get_args
 
-from t3d.grading.code import FunctionTests, grade_programs
+from t3d.grading.code import FunctionTests, grade_program
 from t3d.grading.math_worker import usable_cores
 from t3d.sandbox.paths import interpreter
 from t3d.sandbox.sandbox import Isolation, Sandbox, isolation_problem
@@ -48,7 +48,8 @@ def graded_programs(isolation: Isolation) -> Callable[[int, int], None]:
     sandbox = Sandbox(isolation=isolation, unsafe_no_sandbox=True)
 
     def grade(count: int, concurrency: int) -> None:
-        results = list(grade_programs(sandbox, [(PROGRAM, TESTS)] * count, concurrency=concurrency))
+        with ThreadPoolExecutor(concurrency) as pool:
+            results = list(pool.map(lambda _: grade_program(sandbox, PROGRAM, TESTS), range(count)))
         assert all(result.passed for result in results)
 
     return grade
