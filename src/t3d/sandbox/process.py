@@ -24,7 +24,7 @@ from t3d.sandbox.channel import send
 from t3d.sandbox.judge_server import JudgeServer, SandboxError
 
 START_LIMIT_S = 60.0
-"""Seconds until the runner must be ready, however busy the machine is; they count against no program."""
+"""Seconds until both must be ready, however busy the machine is; they count against no program."""
 END_LIMIT_S = 5.0
 CHUNK_BYTES = 2**16
 
@@ -119,9 +119,8 @@ def execute(
     with scratch_file() as errors, reports, reports_to, ours, theirs:
         try:
             channel = theirs.fileno()
-            process = start(
-                command, pass_fds=(channel,), stdout=subprocess.PIPE, stderr=errors, folder=folder
-            )
+            pipe = subprocess.PIPE
+            process = start(command, pass_fds=(channel,), stdout=pipe, stderr=errors, folder=folder)
         except OSError as error:
             raise SandboxError(f"{command[0]} does not start: {error}") from error
         words = {**request.fields(), "source": job.source, "channel": channel, "max_bytes": max_bytes}
