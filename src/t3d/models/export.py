@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from t3d.errors import InputError
+from t3d.models.checkpoint import check_links
 from t3d.models.loading import LoadedModel, checkpoint_of
 from t3d.work.files import atomic_folder
 
@@ -41,11 +42,12 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
         )
     base = Path(checkpoint_of(loaded.source))
     if not base.is_dir():
-        revision = getattr(loaded.model.config, "_commit_hash", None)  # the files of the weights loaded
-        if revision is None:
+        revision = loaded.weights_hash  # of a hub id its commit: the files of the weights loaded
+        if not revision:
             problem = "neither a folder nor loaded from the hub, so its tokenizer files are not at hand"
             raise InputError("model", loaded.source, problem, "save it to a folder and load that")
         base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
+    check_links(base)
     with atomic_folder(folder) as partial:
         loaded.model.save_pretrained(partial)
         _add_older_config_names(partial / "config.json")

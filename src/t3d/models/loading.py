@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from t3d.errors import InputError
+from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
@@ -50,7 +50,7 @@ class LoadedModel(LoadedTokenizer):
     source: str
     """The folder or hub id it came from, or a bundled model's name."""
     weights_hash: str
-    """SHA-256 of the local safetensors files, or the hub's commit."""
+    """SHA-256 of the local safetensors files that were loaded, or the hub's commit."""
 
     def identity(self) -> dict[str, Any]:
         """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
@@ -76,19 +76,21 @@ def load_model(
 ) -> LoadedModel:
     """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` and ``mini-small`` are bundled.
 
-    Never runs code from a checkpoint, and reads weights from safetensors files only.
+    Never runs code from a checkpoint, and reads weights from safetensors files in its own folder only
+    (:mod:`t3d.models.checkpoint`).
 
     ``tp_plan="auto"`` is tensor parallelism, for decoding: the processes that ``torchrun`` started share
     the model, each with its part of the weights and attention heads on the device of its ``LOCAL_RANK``
     (on the CPU where PyTorch is built for nothing else). transformers opens the process group unless
     there is one. All processes must make the same calls; each gets whole logits and all completions.
 
-    Raises InputError if there is nothing to load, if it is not an SDAR model, if its weights do not
-    fit the network, if neither tokenizer nor config names a mask token, or if these processes cannot
-    share the model.
+    Raises InputError if there is nothing to load, if it is not an SDAR model, if it needs code of its own
+    or weights from elsewhere, if its weights do not fit the network, if neither tokenizer nor config names
+    a mask token, or if these processes cannot share the model.
     """
     name, source = str(source), checkpoint_of(source)
-    config = _load_config(source)
+    checkpoint = open_checkpoint(source)
+    config = _read_config(checkpoint)
     if config.model_type not in (SDARConfig.model_type, SDARMoeConfig.model_type):
         raise InputError(
             "model",
@@ -96,16 +98,16 @@ def load_model(
             f"its architecture is {config.model_type!r}, not a block-diffusion model",
             "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe')",
         )
-    _check_weight_files(source)
+    files = checkpoint.check_weights()
     target, parallel = (
         tensor_parallelism(tp_plan, device, config) if tp_plan is not None else (resolve_device(device), None)
     )
     weights_dtype = resolve_dtype(dtype, config, target)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        options: dict[str, Any] = {"dtype": weights_dtype, "attn_implementation": "sdpa"}
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **checkpoint.options)
+        options: dict[str, Any] = {"dtype": weights_dtype, "distributed_config": parallel, "config": config}
         options["use_safetensors"] = True  # weights_hash covers no others
-        options["distributed_config"] = parallel
+        options |= checkpoint.options
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
         model, report = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -120,10 +122,10 @@ def load_model(
         model=(model.to(target) if parallel is None else model).eval(),  # shared: each part is in place
         tokenizer=tokenizer,
         mask_token_id=_mask_token_id(source, config, tokenizer),
-        stop_token_ids=_stop_token_ids(source, config, tokenizer),
+        stop_token_ids=_stop_token_ids(checkpoint, config, tokenizer),
         vocab_size=config.vocab_size,
         source=name,
-        weights_hash=_weights_hash(source, config),
+        weights_hash=checkpoint.commit or hash_of(files),
     )
 
 
@@ -156,19 +158,21 @@ def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
 def load_tokenizer(source: str | Path) -> LoadedTokenizer:
     """The tokenizer of a local checkpoint folder or a hub id; ``mini`` and ``mini-small`` are bundled.
 
-    Raises InputError if there is none to load, or if neither tokenizer nor config names a mask token.
+    Never runs code from a checkpoint. Raises InputError if there is none to load, if it needs code of its
+    own, or if neither tokenizer nor config names a mask token.
     """
     source = checkpoint_of(source)
-    config = _load_config(source)
+    checkpoint = open_checkpoint(source)
+    config = _read_config(checkpoint)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **checkpoint.options)
     except (OSError, ValueError, RuntimeError) as error:
         problem = f"its tokenizer cannot be loaded ({str(error).splitlines()[0]})"
         raise InputError("model", source, problem, "give a folder with a fast tokenizer") from error
     return LoadedTokenizer(
         tokenizer=tokenizer,
         mask_token_id=_mask_token_id(source, config, tokenizer),
-        stop_token_ids=_stop_token_ids(source, config, tokenizer),
+        stop_token_ids=_stop_token_ids(checkpoint, config, tokenizer),
         vocab_size=config.vocab_size,
     )
 
@@ -178,41 +182,13 @@ def checkpoint_of(source: str | Path) -> str:
     return str(BUNDLED_MODELS.get(str(source), source))
 
 
-def _check_weight_files(source: str) -> None:
-    for file in sorted(Path(source).glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            problem = f"truncated or damaged ({error})"
-            raise InputError("model", str(file), problem, "copy or export that checkpoint again") from error
-
-
-def _load_config(source: str) -> PreTrainedConfig:
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError("model", source, "the folder has no config.json", "give a checkpoint folder")
-    if not folder.is_dir() and _is_path(source):
-        raise InputError(
-            "model", source, "no such folder", "give a checkpoint folder, or a hub id such as org/name"
-        )
+def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return checkpoint.config()
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        problem = f"neither a local folder nor a hub id that can be loaded ({reason})"
-        if folder.is_dir():
-            problem = f"its config cannot be read ({reason})"
-        raise InputError(
-            "model", source, problem, "give a checkpoint folder, or a hub id such as org/name"
-        ) from error
-
-
-def _is_path(source: str) -> bool:
-    """Whether a name that is no folder can only have been meant as one: no hub id looks like it."""
-    path = Path(source)
-    is_nested = len(path.parts) > 1 and path.parent.is_dir()
-    return path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2 or is_nested
+        problem = f"its config cannot be read ({str(error).splitlines()[0]})"
+        fix = "give a checkpoint folder, or a hub id such as org/name"
+        raise InputError("model", checkpoint.source, problem, fix) from error
 
 
 def _mask_token_id(source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -225,14 +201,14 @@ def _mask_token_id(source: str, config: PreTrainedConfig, tokenizer: PreTrainedT
 
 
 def _stop_token_ids(
-    source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+    checkpoint: Checkpoint, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
     """The generation config's end-of-sequence ids, else the config's and the tokenizer's."""
     try:
-        declared = GenerationConfig.from_pretrained(source).eos_token_id
+        declared = GenerationConfig.from_pretrained(checkpoint.source, **checkpoint.options).eos_token_id
     except OSError:
         declared = config.eos_token_id
-    return _union_of_stops(source, declared, tokenizer)
+    return _union_of_stops(checkpoint.source, declared, tokenizer)
 
 
 def _union_of_stops(
@@ -245,13 +221,3 @@ def _union_of_stops(
             "model", source, "no end-of-sequence token", "set eos_token_id in generation_config.json"
         )
     return tuple(sorted(named))
-
-
-def _weights_hash(source: str, config: PreTrainedConfig) -> str:
-    if not Path(source).is_dir():
-        return str(getattr(config, "_commit_hash", None) or "")
-    digest = hashlib.sha256()
-    for file in sorted(Path(source).glob("*.safetensors")):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

@@ -317,9 +317,7 @@ def test_a_missing_folder_is_named_without_asking_the_hub(name, tmp_path, monkey
     (tmp_path / "runs").mkdir()
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "runs" if name == ".." else tmp_path)
-    monkeypatch.setattr(
-        "t3d.models.loading.AutoConfig.from_pretrained", lambda *_: pytest.fail("asked the hub")
-    )
+    monkeypatch.setattr("t3d.models.checkpoint.hf_hub_download", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(InputError, match=r"no such folder|no config"):
         load_model(name)
 
