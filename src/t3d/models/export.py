@@ -11,6 +11,7 @@ from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
 from t3d.models.loading import LoadedModel, checkpoint_of
 from t3d.work.files import atomic_folder
+from t3d.work.weights import first_not_finite
 
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _COPIED_FILES = (
@@ -32,7 +33,8 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
 
     Engines that load SDAR with the base's code (JetEngine) then load the export the same way.
     ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
-    model that processes share: each holds a part of it.
+    model that processes share: each holds a part of it; for weights that are not finite; and for a base
+    whose files are links that lead out of it.
     """
     num_shares = loaded.model._tp_size or 1
     if num_shares > 1:
@@ -40,6 +42,10 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
         raise InputError(
             "model", loaded.source, problem, "export it from one process, loaded without tp_plan"
         )
+    broken = first_not_finite(loaded.model.named_parameters())
+    if broken is not None:
+        problem = f"weight {broken} is not a finite number"
+        raise InputError("model", loaded.source, problem, "train it again with a lower learning_rate")
     base = Path(checkpoint_of(loaded.source))
     if not base.is_dir():
         revision = loaded.weights_hash  # of a hub id its commit: the files of the weights loaded

@@ -22,10 +22,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from t3d.errors import InputError
 from t3d.training.choices import Placement, ReferenceChoice
 from t3d.training.lora import is_adapted, student_adapter
+from t3d.work.weights import is_sharded, local_part
 
 if torch.distributed.is_available():
     from torch.distributed.fsdp import FSDPModule
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
 REFERENCE_FILE = "reference.safetensors"
 REFERENCE_ADAPTER = "reference"
@@ -72,7 +73,7 @@ class Reference(ABC):
         """Copy the student's current weights; sharded ones shard to shard, on every process."""
         _reshard(student)
         for own, other in zip(self._weights().values(), self._student_weights(student), strict=True):
-            _local(own).copy_(_local(other))
+            local_part(own).copy_(local_part(other))
 
     def save(self, folder: str | Path) -> None:
         """Write the weights into an unfinished checkpoint's folder.
@@ -81,7 +82,7 @@ class Reference(ABC):
         """
         weights = {}
         for name, weight in self._weights().items():
-            whole = weight.full_tensor() if _is_sharded(weight) else weight
+            whole = weight.full_tensor() if is_sharded(weight) else weight
             if self._is_writer:
                 weights[name] = whole.detach().cpu().contiguous()
         if self._is_writer:
@@ -102,7 +103,7 @@ class Reference(ABC):
                 problem = f"its {REFERENCE_FILE} does not fit the reference: {names}"
                 raise InputError("resume_from_checkpoint", str(folder), problem, fix)
             for name, weight in weights.items():
-                _local(weight).copy_(_shard_like(weight, file.get_tensor(name)))
+                local_part(weight).copy_(_shard_like(weight, file.get_tensor(name)))
             self.score = json.loads((file.metadata() or {}).get("score", "null"))
 
 
@@ -273,18 +274,9 @@ def _canonical_weights(model: nn.Module) -> dict[str, Tensor]:
     return fsdp2_canonicalize_names(dict(model.named_parameters()))
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    return torch.distributed.is_available() and isinstance(tensor, DTensor)
-
-
-def _local(tensor: Any) -> Tensor:
-    """This process's shard, or the tensor if it is not sharded."""
-    return tensor.to_local() if _is_sharded(tensor) else tensor
-
-
 def _shard_like(weight: Any, whole: Tensor) -> Tensor:
     """This process's shard of ``whole``, cut like ``weight``."""
-    if not _is_sharded(weight):
+    if not is_sharded(weight):
         return whole
     mesh, placements = weight.device_mesh, weight.placements
     return distribute_tensor(whole.to(weight.device), mesh, placements, src_data_rank=None).to_local()

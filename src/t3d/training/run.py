@@ -44,7 +44,8 @@ def distil(
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
     ``config.output_dir``, if that or the student belongs to other settings, trajectories or weights, or
-    if the newest checkpoint or the student's plan is damaged. Of several processes only the first claims
+    if the newest checkpoint or the student's plan is damaged, and DivergedError for a loss or weights that
+    are not finite, which are neither saved nor exported. Of several processes only the first claims
     the folder: its refusal does not reach the others, which their launcher (torchrun does) has to end.
     """
     torch.manual_seed(config.seed)
@@ -70,6 +71,7 @@ def distil(
                 f"learning rate, 0 at first, never reaches {config.learning_rate:g}. Use fewer warmup_steps"
             )
         trainer.train_from(newest)
+        trainer.check_weights()
         if student is not loaded.model:
             merged = merge_adapter(student)
             remove_adapter(student).load_state_dict(merged.state_dict())

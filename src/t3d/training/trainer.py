@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,10 +47,6 @@ Evaluator = Callable[[PreTrainedModel], dict[str, float]]
 
 _logger = logging.getLogger(__name__)
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite. The message names the optimizer step and the samples of the batch."""
 
 
 class T3DTrainer(CheckpointingTrainer):
@@ -163,7 +160,7 @@ class T3DTrainer(CheckpointingTrainer):
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """The objective on one micro-batch, normalised over the whole accumulated batch.
 
-        Raises NonFiniteLossError if it is not a finite number.
+        Raises DivergedError, which names the samples, if it is not a finite number.
         """
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
@@ -210,11 +207,8 @@ class T3DTrainer(CheckpointingTrainer):
         if not torch.isfinite(output.loss):
             ids = [self._sample_ids[key] for key in inputs["sample_key"].tolist()]
             parts = {name: round(value.item(), 6) for name, value in output.metrics.items()}
-            raise NonFiniteLossError(
-                f"the loss is {output.loss.item()} after {self.state.global_step} optimizer steps; "
-                f"its parts: {parts}; samples of this micro-batch: {', '.join(ids)}. "
-                "Resume from the last checkpoint with a lower learning_rate, or look at these samples"
-            )
+            named = f"its parts: {parts}; samples of this micro-batch: {', '.join(ids)}"
+            raise self.diverged(f"the loss is {output.loss.item()} ({named})")
         metrics = {**output.metrics, "loss/total": output.loss}
         nll = nll_by_mask_ratio(scores, inputs, self.args.mask_ratios)
         self.metric_log.add(self.state.global_step, metrics, nll, inputs)
@@ -243,9 +237,14 @@ class T3DTrainer(CheckpointingTrainer):
         return metrics
 
     def _scores_now(self) -> dict[str, float]:
-        """The evaluator's scores, computed once per optimizer step."""
+        """The evaluator's scores, computed once per optimizer step.
+
+        Raises DivergedError for weights, and InputError for scores, that are not finite numbers: no best
+        checkpoint or reference is chosen by them.
+        """
         assert self.evaluator is not None
         if self._scores[0] != self.state.global_step:
+            self.check_weights()
             student = base_of(self.accelerator.unwrap_model(self.model))
             was_training = student.training
             try:
@@ -253,6 +252,10 @@ class T3DTrainer(CheckpointingTrainer):
                     self._scores = self.state.global_step, self.evaluator(student.eval())
             finally:
                 student.train(was_training)
+            score = self._scores[1]["few_step_accuracy"]
+            if not math.isfinite(score):
+                fix = "let it return a finite few_step_accuracy"
+                raise InputError("evaluator", score, "its few_step_accuracy is not a finite number", fix)
         return self._scores[1]
 
     def _few_step_score(self) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from t3d.errors import InputError
 from t3d.work.files import atomic_folder, beside, discard
 from t3d.work.plan import file_sha256
+from t3d.work.weights import first_not_finite
 
 FILES_NAME = "files.json"
 """Name and SHA-256 of a checkpoint's other files."""
+
+
+class DivergedError(InputError):
+    """Training has left the finite numbers; the message names the optimizer step and what is kept."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -63,6 +69,7 @@ class LogAtSave(TrainerCallback):
 class CheckpointingTrainer(Trainer):
     """A Trainer that may be killed at any moment, in the middle of a checkpoint or of removing one too.
 
+    It saves no weights that are not finite: DivergedError ends such a run, the checkpoints before are kept.
     It keeps the newest ``save_total_limit`` checkpoints, and the best one if it was evaluated when saved.
     Continue with ``train_from(newest_checkpoint(folder))``; a subclass adds files in
     :meth:`save_further_files`.
@@ -78,7 +85,7 @@ class CheckpointingTrainer(Trainer):
     def train_from(self, checkpoint: Path | None) -> None:
         """Train on from a checkpoint, or from the start; load the weights only where training was over.
 
-        Raises InputError for a damaged checkpoint.
+        Raises InputError for a damaged checkpoint, and for one whose weights are not finite.
         """
         if checkpoint is None:
             self.train()
@@ -90,6 +97,32 @@ class CheckpointingTrainer(Trainer):
         else:  # The Trainer would add a step if this is not an epoch's end.
             self.state = state
             super()._load_from_checkpoint(str(checkpoint))
+            self._check_loaded(checkpoint)
+
+    def check_weights(self) -> None:
+        """Raise DivergedError, in all processes, if a weight in one of them is not a finite number."""
+        name = first_not_finite(self._weights())
+        found = torch.tensor([0.0 if name is None else 1.0], device=self.args.device)
+        if self.accelerator.reduce(found).item():
+            raise self.diverged(f"weight {name or 'of another process'} is not a finite number")
+
+    def diverged(self, what: str) -> DivergedError:
+        """The error for a run at this optimizer step, of which ``what`` is not finite.
+
+        A lower learning rate is another plan, which the same output refuses.
+        """
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
+        newest = newest_checkpoint(folder)
+        kept = (
+            "no checkpoint was saved before" if newest is None else f"the last checkpoint is kept ({newest})"
+        )
+        problem = f"training diverged: {what} after {step} optimizer steps; {kept}"
+        fix = "begin again with a lower learning_rate and another output"
+        if not step:  # no rate has been used yet
+            return DivergedError(
+                "model", str(self.args.output_dir), problem, "check the weights of the model"
+            )
+        return DivergedError("learning_rate", self.args.learning_rate, problem, fix)
 
     def save_further_files(self, folder: Path) -> None:
         """Called in all processes with the folder of an unfinished checkpoint; the first is to write."""
@@ -98,6 +131,7 @@ class CheckpointingTrainer(Trainer):
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self.check_weights()
         run_folder = Path(self._get_output_dir(trial))
         folder = run_folder / f"checkpoint-{self.state.global_step}"
         partial = beside(folder, "partial")
@@ -136,3 +170,15 @@ class CheckpointingTrainer(Trainer):
     ) -> None:
         check_checkpoint(Path(resume_from_checkpoint))
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._check_loaded(Path(resume_from_checkpoint))
+
+    def _check_loaded(self, checkpoint: Path) -> None:
+        """Raise InputError for a checkpoint whose weights are not finite, which earlier versions saved."""
+        name = first_not_finite(self._weights())
+        if name is not None:
+            fix = f"delete {checkpoint}; the same command then continues from the checkpoint before it"
+            raise InputError("checkpoint", str(checkpoint), f"its weight {name} is not a finite number", fix)
+
+    def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        assert self.model is not None
+        return self.model.named_parameters()
