@@ -22,9 +22,7 @@ _COPIED_FILES = (
     "merges.txt",
     "chat_template*",
     "generation_config.json",
-    "configuration_*.py",
-    "modeling_*.py",
-    "tokenization_*.py",
+    "*.py",  # SDAR's modeling file imports others, of any name
 )
 
 

@@ -4,11 +4,19 @@ import copy
 import hashlib
 import json
 import shutil
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    dynamic_module_utils,
+)
 
 from t3d.errors import InputError
 from t3d.models.export import export_model
@@ -302,6 +310,18 @@ def test_an_export_loads_like_its_base_and_carries_its_files(copy_of, tmp_path):
         assert (tmp_path / "export" / name).read_bytes() == (copy_of / name).read_bytes()
     config = json.loads((tmp_path / "export" / "config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("sdar", ["SDARForCausalLM"])
+
+
+def test_the_code_of_its_base_can_be_loaded_from_an_export(copy_of, tmp_path, monkeypatch):
+    """SDAR's modeling file imports ``fused_linear_diffusion_cross_entropy.py`` from beside it."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (copy_of / "modeling_sdar.py").write_text("from .fused_loss import Fused\n\nclass Own(Fused): pass\n")
+    (copy_of / "fused_loss.py").write_text("class Fused: pass\n")
+    export_model(load_model(copy_of, device="cpu"), tmp_path / "export")
+    for folder in (copy_of, tmp_path / "export"):
+        own = dynamic_module_utils.get_class_from_dynamic_module("modeling_sdar.Own", str(folder))
+        assert own.__mro__[1].__name__ == "Fused"
 
 
 def test_an_export_keeps_the_auto_map_of_its_base(copy_of, tmp_path):
