@@ -146,6 +146,17 @@ def test_a_checkpoint_of_an_earlier_version_with_nan_is_named_and_the_one_before
     assert is_finite(newest_checkpoint(tmp_path))
 
 
+def test_a_finished_student_of_an_earlier_version_with_nan_is_refused(train, tmp_path, capsys):
+    command = train(tmp_path / "run", "--learning-rate", "1e-3")
+    assert main(command) == 0
+    path = tmp_path / "run" / "student" / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"][0, 0] = math.nan
+    save_file(weights, path, {"format": "pt"})
+    message = run_failing(command, capsys)
+    assert "its weight lm_head.weight is not a finite number. Fix: delete it" in message
+
+
 def test_an_export_of_weights_that_are_not_finite_is_refused(checkpoint, tmp_path):
     loaded = load_model(checkpoint, device="cpu")
     poison(loaded.model)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
@@ -22,6 +23,7 @@ from t3d.work.checkpoints import newest_checkpoint
 from t3d.work.files import read_json, write_errors
 from t3d.work.kept import claim
 from t3d.work.plan import fingerprint, full_plan, take_finished
+from t3d.work.weights import first_not_finite
 
 STUDENT_PLAN = "training.json"
 """File of an exported student that holds the plan of its training."""
@@ -121,4 +123,9 @@ def _is_finished(student_folder: Path, plan: dict[str, Any], *, has_checkpoints:
 def _load_weights(loaded: LoadedModel, student_folder: Path) -> None:
     (dtype,) = (name for name, value in DTYPES.items() if value == loaded.model.dtype)
     student = load_model(student_folder, device=str(loaded.model.device), dtype=dtype)
+    broken = first_not_finite(student.model.named_parameters())
+    if broken is not None:  # earlier versions exported what had diverged
+        fix = "delete it, and begin again with a lower learning_rate and another output"
+        problem = f"its weight {broken} is not a finite number"
+        raise InputError("output", str(student_folder), problem, fix)
     loaded.model.load_state_dict(student.model.state_dict())
