@@ -14,10 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from transformers import AttentionInterface
 
-DOCUMENTS = "t3d_documents"
-"""Name of this attention in transformers' registry."""
 _PADDING_SHARE = 0.15
 """Documents share a call while padding them to the longest adds at most this share of tokens."""
 
@@ -121,7 +118,7 @@ def document_attention(
     query_RHTd: Float[Tensor, "R H T d"],
     key_RGTd: Float[Tensor, "R G T d"],
     value_RGTd: Float[Tensor, "R G T d"],
-    attention_mask: None,
+    attention_mask: Tensor,
     scaling: float,
     document_plan: DocumentPlan,
     **unused: object,
@@ -257,6 +254,3 @@ def _in_order(values: Float[Tensor, "D G K g S"]) -> Float[Tensor, "D G g N"]:
 def _out_of_order(values: Float[Tensor, "D G g N"], group: DocumentGroup) -> Float[Tensor, "D G K g S"]:
     """The inverse of :func:`_in_order`."""
     return values.unflatten(3, (-1, group.block_size)).transpose(2, 3)
-
-
-AttentionInterface.register(DOCUMENTS, document_attention)

@@ -4,9 +4,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from t3d.attention.slot_attention import SLOTS
+from t3d.attention.slot_attention import slot_attention
 from t3d.attention.slots import ExtendPlan
+
+NO_MASK = torch.empty(0, 0, 0, 0)
+"""For attention that needs none: transformers leaves a mask of four axes as it is, and makes none itself."""
 
 
 def block_forward(
@@ -19,13 +23,13 @@ def block_forward(
 ) -> Tensor:
     """Run a model under an explicit boolean mask.
 
-    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``. The model needs
-    SDPA attention (set by ``load_model``), which takes the boolean mask as it is.
+    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``.
     """
     return model(
         input_ids=input_ids_RQ,
         position_ids=position_ids_RQ,
         attention_mask=attention_mask_RQN[:, None],  # transformers leaves a mask of four axes as it is
+        attention=sdpa_attention_forward,
         use_cache=False,
         **({} if logit_positions is None else {"logit_positions": logit_positions}),
     ).logits
@@ -41,17 +45,15 @@ def extend_forward(
 ) -> Float[Tensor, "M V"]:
     """Write the tokens of several sequences, side by side on one axis, into their slots.
 
-    Returns logits at ``logit_positions`` of that axis. Each token attends as ``plan`` says.
+    Returns logits at ``logit_positions`` of that axis. Each token attends as ``plan`` says. Nothing of the
+    model is set: forwards of several threads do not meet.
     """
-    attention = model.config._attn_implementation
-    model.config._attn_implementation = SLOTS
-    try:
-        return model(
-            input_ids=input_ids_T[None],
-            position_ids=position_ids_T[None],
-            use_cache=False,
-            logit_positions=logit_positions,
-            extend_plan=plan,
-        ).logits
-    finally:
-        model.config._attn_implementation = attention
+    return model(
+        input_ids=input_ids_T[None],
+        position_ids=position_ids_T[None],
+        attention_mask=NO_MASK,
+        attention=slot_attention,
+        extend_plan=plan,
+        use_cache=False,
+        logit_positions=logit_positions,
+    ).logits

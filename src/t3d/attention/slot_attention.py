@@ -1,4 +1,4 @@
-"""The decoding engine's attention, registered with transformers by name.
+"""The decoding engine's attention: writes into slots and reads them in place (``ExtendPlan``).
 
 R rows, H query heads, G key-value heads, Q queries, N keys, D head dimension.
 """
@@ -9,12 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
 from t3d.attention.slots import AttentionGroup, ExtendPlan
-
-SLOTS = "t3d_slots"
-"""Attention of the decoding engine: writes into slots and reads them in place (``ExtendPlan``)."""
 
 
 def slot_attention(
@@ -22,7 +18,7 @@ def slot_attention(
     query_1HTD: Float[Tensor, "1 H T D"],
     key_1GTD: Float[Tensor, "1 G T D"],
     value_1GTD: Float[Tensor, "1 G T D"],
-    attention_mask: None,
+    attention_mask: Tensor,
     scaling: float,
     extend_plan: ExtendPlan,
     **unused: object,
@@ -62,6 +58,3 @@ def _attend(
     mixed_RQHD = mixed_RGPD.unflatten(2, (num_shared, -1)).permute(0, 3, 1, 2, 4)
     mixed = mixed_RQHD.reshape(-1, num_heads, head_dim)
     return mixed if group.padded_T is None else mixed[group.padded_T]
-
-
-AttentionInterface.register(SLOTS, slot_attention)

@@ -19,6 +19,7 @@ from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
 from t3d.decoding.sequences import Detail, Job, RowTable
 from t3d.decoding.stats import EngineStats
+from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
 
 
@@ -44,7 +45,11 @@ class EngineConfig:
 
 
 class Engine:
-    """Decodes requests of one model; ``stats`` adds up over its calls."""
+    """Decodes requests of one model; ``stats`` adds up over its calls.
+
+    Threads may share an engine, and engines a model: their forwards take turns, and each call decodes what it
+    would alone.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Engine:
         self.model, self.config = model, config or EngineConfig()
         self.mask_token_id, self.stop_token_ids = mask_token_id, frozenset(stop_token_ids)
         self.stats = EngineStats(max_batch_size=self.config.max_batch_size)
+        self._turns = turns_of(model)
         on_cuda = next(model.parameters()).device.type == "cuda"
         # The experts' loop of transformers reads from the device, which no graph can hold.
         graphs_possible = on_cuda and not hasattr(model.config, "num_experts")
@@ -96,7 +102,8 @@ class Engine:
         with self._runners.lend(rows.num_rows, rows.num_positions) as runner:
             try:
                 while rows.admit():
-                    updates = self._step(rows, runner, detail)
+                    with self._turns:
+                        updates = self._step(rows, runner, detail)
                     finished |= {done.id: done for update in updates if (done := update.completion)}
                     yield from updates
             except Exception as error:
@@ -104,8 +111,6 @@ class Engine:
                 reason = f"{type(error).__name__}: {first_line}"
                 lost = {request.id: reason for request in rows.unfinished}
                 raise DecodingError.of_results(lost, finished) from error
-            finally:
-                self.stats.kv_bytes = max(self.stats.kv_bytes, runner.cache.num_bytes)
 
     def _refusal(self, job: Job) -> Completion | None:
         """The completion of a request that can never be decoded."""
@@ -134,6 +139,7 @@ class Engine:
             forward,
             num_blocks=len(clean),
             completions=[update.completion for update in updates if update.completion is not None],
+            kv_bytes=runner.cache.num_bytes,
             seconds=time.perf_counter() - started,
         )
         return updates

@@ -20,6 +20,7 @@ from t3d.attention.extend_plan import plan_extend
 from t3d.attention.forward import extend_forward
 from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
 from t3d.decoding.sequences import Forward
+from t3d.decoding.turns import turns_of
 
 KEY_BUCKET = 128
 """Keys are rounded up to it, twice it, four times it, ..., and a slot's positions to a multiple of it."""
@@ -188,18 +189,24 @@ class RunnerPool:
 
     @contextmanager
     def lend(self, num_rows: int, num_positions: int) -> Generator[ModelRunner]:
-        """A runner with slots for one run. Of two that come back, the one with the larger slots is kept."""
+        """A runner with slots for one run. Of two that come back, the one with the larger slots is kept.
+
+        Its end takes no lock: a stream that nobody reads on with ends wherever Python collects it.
+        """
         if not self.fixed_shapes:
             yield ModelRunner(self.model, SlotCache(num_rows, num_positions))
             return
-        runner, is_sound = self._take(num_rows, num_positions), True
+        with turns_of(self.model):
+            runner = self._take(num_rows, num_positions)
+        is_sound = True
         try:
             yield runner
         except Exception:
             is_sound = False  # a graph may be half recorded
             raise
         finally:
-            if is_sound and (self._idle is None or runner.cache.num_bytes >= self._idle.cache.num_bytes):
+            idle = self._idle
+            if is_sound and (idle is None or runner.cache.num_bytes >= idle.cache.num_bytes):
                 self._idle = runner
 
     def _take(self, num_rows: int, num_positions: int) -> FixedShapeRunner:

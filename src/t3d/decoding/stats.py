@@ -40,9 +40,16 @@ class EngineStats:
     """Time of the forwards in which a prompt was written; decode time is the rest."""
 
     def count_forward(
-        self, forward: Forward, *, num_blocks: int, completions: Sequence[Completion], seconds: float
+        self,
+        forward: Forward,
+        *,
+        num_blocks: int,
+        completions: Sequence[Completion],
+        kv_bytes: int,
+        seconds: float,
     ) -> None:
         """Add a forward, the blocks and requests that it finished, and its time, the host's included."""
+        self.kv_bytes = max(self.kv_bytes, kv_bytes)
         self.forwards += 1
         self.prefill_forwards += forward.writes_prompt
         self.row_steps += int(forward.denoises_R.sum())

@@ -5,11 +5,14 @@ mixtures of experts; only the attention mask and the training differ. Logits are
 at a position predicts the token at it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
     Qwen3Config,
@@ -21,10 +24,31 @@ from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 from t3d.models.head import ScoringHead
 from t3d.models.token_pick import TokenPick
+
+BY_ARGUMENT = "t3d_by_argument"
+"""Name of :func:`attention_by_argument` in transformers' registry: the attention of all our models."""
+
+
+def attention_by_argument(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    attention: Callable[..., tuple[Tensor, Tensor | None]] = sdpa_attention_forward,
+    **arguments: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The attention that a forward was given as its ``attention``; SDPA where it was given none.
+
+    The choice is a forward's own argument: nothing that forwards of other threads share is set for it.
+    """
+    return attention(module, query, key, value, attention_mask, **arguments)
 
 
 class SDARConfig(Qwen3Config):
@@ -45,8 +69,11 @@ class SDARMoeConfig(Qwen3MoeConfig):
     mask_token_id: int | None = None
 
 
-class _HeadAtPositions:
-    """Runs the head of a causal language model of transformers at chosen positions only.
+class _AttentionAndHead:
+    """Attention by argument, and a head that runs at chosen positions only, for a model of transformers.
+
+    A forward takes the function that computes its attention as ``attention`` and that function's further
+    arguments (:func:`attention_by_argument`), whatever ``attn_implementation`` was asked for.
 
     The head stays inside the wrapped module, where sharded training needs it. Positions are indices
     into the flattened rows x positions.
@@ -54,6 +81,7 @@ class _HeadAtPositions:
 
     def __init__(self, config: Any) -> None:
         base: Any = super()
+        config._attn_implementation = BY_ARGUMENT
         base.__init__(config)
         self.set_output_embeddings(base.get_output_embeddings())
 
@@ -80,9 +108,11 @@ class _HeadAtPositions:
         :class:`HeadScores` of ``targets`` at these positions (None: of no targets, where only ``pick``
         or the entropy is wanted), and no tensor of positions x vocabulary is made.
 
-        Raises ValueError for ``loss_positions`` and a head with anything besides its weight.
+        Raises ValueError for ``loss_positions`` and a head with anything besides its weight, and for an
+        ``attention`` that the model would not use because another was set on it.
         """
         base: Any = super()
+        self._check_attention(kwargs)
         if logit_positions is None and loss_positions is None:
             return base.forward(*args, **kwargs)
         model: Any = self
@@ -101,8 +131,17 @@ class _HeadAtPositions:
             targets = loss_positions.new_empty(0, len(loss_positions))
         return model.lm_head(hidden_MD, targets, entropy_temperature=entropy_temperature, pick=pick)
 
+    def _check_attention(self, arguments: dict[str, Any]) -> None:
+        model: Any = self
+        found = model.config._attn_implementation
+        if "attention" in arguments and found != BY_ARGUMENT:
+            raise ValueError(
+                f"the model's attention was set to {found!r}, so it would not use the one that this forward "
+                f"is given; set it back: model.set_attn_implementation({BY_ARGUMENT!r})"
+            )
 
-class SDARForCausalLM(_HeadAtPositions, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
+
+class SDARForCausalLM(_AttentionAndHead, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3 network used as a block-diffusion model.
 
     Call it through :mod:`t3d.attention.forward`, which supplies the mask; the inherited causal
@@ -112,12 +151,14 @@ class SDARForCausalLM(_HeadAtPositions, Qwen3ForCausalLM):  # pyright: ignore[re
     config_class = SDARConfig
 
 
-class SDARMoeForCausalLM(_HeadAtPositions, Qwen3MoeForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SDARMoeForCausalLM(_AttentionAndHead, Qwen3MoeForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3-MoE network used as a block-diffusion model; see :class:`SDARForCausalLM`."""
 
     config_class = SDARMoeConfig
 
 
+AttentionInterface.register(BY_ARGUMENT, attention_by_argument)
+AttentionMaskInterface.register(BY_ARGUMENT, sdpa_mask)  # of a forward that is given no mask of four axes
 for _config, _model in ((SDARConfig, SDARForCausalLM), (SDARMoeConfig, SDARMoeForCausalLM)):
     AutoConfig.register(_config.model_type, _config)
     AutoModelForCausalLM.register(_config, _model)

@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t3d.attention.packed_forward import (
-    Arrangement,
-    arrange,
-    attention_of,
-    packed_forward,
-    resolve_attention,
-)
+from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.errors import InputError
 from t3d.models.head import HeadScores
@@ -142,14 +136,6 @@ class T3DTrainer(CheckpointingTrainer):
         if self.reference is not None:
             self.reference.prepare(self.accelerator)
         return prepared
-
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Trainer.training_step with one attention for forward and backward."""
-        attention = resolve_attention(self.args.attention, self.args.device)
-        with attention_of(self.accelerator.unwrap_model(model), attention):
-            return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self,

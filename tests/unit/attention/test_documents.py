@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from packing_helpers import loss_logits
 
 from t3d.attention.documents import plan_documents
-from t3d.attention.packed_forward import attention_of
 from t3d.training.block_grid import lay_on_grid
 from t3d.training.packing import pack_copies
 
@@ -23,9 +22,8 @@ def packed(lengths, block_size, max_length=None):
 
 def gradients(model, batch, attention):
     model.zero_grad()
-    with attention_of(model, attention):
-        logits = loss_logits(model, batch, attention)
-        logits.logsumexp(-1).sum().backward()
+    logits = loss_logits(model, batch, attention)
+    logits.logsumexp(-1).sum().backward()
     return logits.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
 
@@ -66,13 +64,19 @@ def test_one_document_is_read_in_place():
     assert plan.place_T is None
 
 
-def test_the_models_attention_is_the_callers_again_afterwards(make_model):
-    model = make_model()
-    before = model.config._attn_implementation
-    with pytest.raises(RuntimeError), attention_of(model, "documents"):
-        assert model.config._attn_implementation != before
-        raise RuntimeError
-    assert model.config._attn_implementation == before
+@pytest.mark.parametrize("attention", ["dense", "documents"])
+def test_layers_run_again_by_a_late_backward_use_their_forwards_attention(make_model, attention):
+    """Its own and its own plan, though a forward with another attention over another batch came between."""
+    model, batch, other = make_model(), packed([(5, 9), (12, 3)], 4), packed([(8, 8)], 4)
+    _, expected = gradients(model, batch, attention)
+    model.zero_grad()
+    model.train()
+    model.activation_checkpointing_enable()
+    total = loss_logits(model, batch, attention).logsumexp(-1).sum()
+    loss_logits(model, other, "documents" if attention == "dense" else "dense")
+    total.backward()
+    recomputed = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+    torch.testing.assert_close(recomputed, expected)
 
 
 def test_bfloat16_scores_are_reduced_in_float32(make_model):

@@ -57,7 +57,7 @@ def count(stats, spans, *, num_logits, num_steps=1, num_commits=0):
         is_commit_R=row < num_commits,
         writes_prompt=False,
     )
-    stats.count_forward(forward, num_blocks=0, completions=[], seconds=0.0)
+    stats.count_forward(forward, num_blocks=0, completions=[], kv_bytes=0, seconds=0.0)
 
 
 def run(model, prompt_lengths, params, **settings):

@@ -16,6 +16,7 @@ import t3d
 from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import load_model, load_tokenizer
+from t3d.models.sdar import BY_ARGUMENT
 
 COMMIT = "a" * 40
 LOADERS = [load_model, load_tokenizer]
@@ -126,7 +127,7 @@ def test_a_config_that_names_a_kernel_of_the_hub_is_refused(copy_of, field, kern
 @pytest.mark.parametrize("name", ["eager", "flash_attention_2", "flex_attention"])
 def test_the_attention_is_ours_whatever_the_config_says(copy_of, name):
     edit_json(copy_of / "config.json", _attn_implementation=name)
-    assert load_model(copy_of, device="cpu").model.config._attn_implementation == "sdpa"
+    assert load_model(copy_of, device="cpu").model.config._attn_implementation == BY_ARGUMENT
 
 
 def test_checkpoints_are_opened_in_one_room_which_never_trusts_their_code():

@@ -22,7 +22,7 @@ from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import adopt_model, load_model, tokenizer_hash
 from t3d.models.placement import DTYPES, resolve_device, resolve_dtype
-from t3d.models.sdar import SDARConfig
+from t3d.models.sdar import BY_ARGUMENT, SDARConfig
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_checkpoint_loads_with_its_ids(checkpoint, tiny_tokenizer):
     assert loaded.stop_token_ids == (tiny_tokenizer.eos_token_id,)
     assert loaded.source == str(checkpoint)
     assert not loaded.model.training
-    assert loaded.model.config._attn_implementation == "sdpa"
+    assert loaded.model.config._attn_implementation == BY_ARGUMENT
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
