@@ -16,7 +16,7 @@ from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError
-from t3d.models.loading import LoadedModel, adopt_model, load_model
+from t3d.models.loading import LoadedModel, adopt_model, load_model, with_tokenizer
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.problems.prompts import chat_ids, problem_ids, token_ids, token_text
@@ -64,7 +64,10 @@ class LLM:
         else:
             self.loaded = load_model(model, device=device, dtype=dtype, tp_plan=tp_plan)
         if tokenizer is not None:
-            self.loaded = dataclasses.replace(self.loaded, tokenizer=tokenizer)
+            self.loaded = with_tokenizer(self.loaded, tokenizer)
+        if stop_token_ids is not None and self.loaded.mask_token_id in stop_token_ids:
+            problem = f"holds the mask token, {self.loaded.mask_token_id}, which no response has"
+            raise InputError("stop_token_ids", list(stop_token_ids), problem, "leave it out")
         self._engine = Engine(
             self.loaded.model,
             mask_token_id=self.loaded.mask_token_id,

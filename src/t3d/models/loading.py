@@ -1,7 +1,9 @@
 """Load a block-diffusion model with its tokenizer."""
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,8 @@ def load_model(
     there is one. All processes must make the same calls; each gets whole logits and all completions.
 
     Raises InputError if there is nothing to load, if it is not an SDAR model, if it needs code of its own
-    or weights from elsewhere, if its weights do not fit the network, if neither tokenizer nor config names
-    a mask token, or if these processes cannot share the model.
+    or weights from elsewhere, if its weights do not fit the network, for a tokenizer or a mask token that
+    :func:`load_tokenizer` refuses, or if these processes cannot share the model.
     """
     name, source = str(source), checkpoint_of(source)
     checkpoint = open_checkpoint(source)
@@ -103,8 +105,8 @@ def load_model(
         tensor_parallelism(tp_plan, device, config) if tp_plan is not None else (resolve_device(device), None)
     )
     weights_dtype = resolve_dtype(dtype, config, target)
+    named = _load_tokenizer(checkpoint, config)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, **checkpoint.options)
         options: dict[str, Any] = {"dtype": weights_dtype, "distributed_config": parallel, "config": config}
         options["use_safetensors"] = True  # weights_hash covers no others
         options |= checkpoint.options
@@ -119,11 +121,8 @@ def load_model(
         problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
         raise InputError("model", source, problem, "give a complete SDAR checkpoint")
     return LoadedModel(
+        **vars(named),
         model=(model.to(target) if parallel is None else model).eval(),  # shared: each part is in place
-        tokenizer=tokenizer,
-        mask_token_id=_mask_token_id(source, config, tokenizer),
-        stop_token_ids=_stop_token_ids(checkpoint, config, tokenizer),
-        vocab_size=config.vocab_size,
         source=name,
         weights_hash=checkpoint.commit or hash_of(files),
     )
@@ -132,8 +131,8 @@ def load_model(
 def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
     """A transformers model that is in memory already, with its tokenizer.
 
-    Raises InputError for another architecture, without a tokenizer, or if neither of the two names a
-    mask token or a stop token.
+    Raises InputError for another architecture, without a tokenizer, for one that :func:`load_tokenizer`
+    refuses, or if neither of the two names a mask token or a stop token.
     """
     source = model.config.name_or_path or type(model).__name__
     if not isinstance(model, SDARForCausalLM | SDARMoeForCausalLM):
@@ -144,37 +143,44 @@ def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         raise InputError("tokenizer", None, "a model in memory has none of its own", "give its tokenizer")
     declared = getattr(model.generation_config, "eos_token_id", None)
     declared = model.config.eos_token_id if declared is None else declared
-    return LoadedModel(
-        model=model.eval(),
-        tokenizer=tokenizer,
-        mask_token_id=_mask_token_id(source, model.config, tokenizer),
-        stop_token_ids=_union_of_stops(source, declared, tokenizer),
-        vocab_size=model.config.vocab_size,
-        source=source,
-        weights_hash="",
-    )
+    stops = _union_of_stops(source, declared, tokenizer)
+    named = _with_ids(source, model.config, tokenizer, stops)
+    return LoadedModel(**vars(named), model=model.eval(), source=source, weights_hash="")
+
+
+def with_tokenizer(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+    """The same model with another tokenizer; mask and stop tokens stay.
+
+    Raises InputError for one with more ids than the model has rows, or with another mask token.
+    """
+    _check_vocabulary(loaded.source, tokenizer, loaded.vocab_size)
+    if tokenizer.mask_token_id not in (None, loaded.mask_token_id):
+        problem = f"its mask token is {tokenizer.mask_token_id}, that of the model {loaded.mask_token_id}"
+        raise InputError("tokenizer", tokenizer.name_or_path, problem, "give the model's own tokenizer")
+    return dataclasses.replace(loaded, tokenizer=tokenizer)
 
 
 def load_tokenizer(source: str | Path) -> LoadedTokenizer:
     """The tokenizer of a local checkpoint folder or a hub id; ``mini`` and ``mini-small`` are bundled.
 
     Never runs code from a checkpoint. Raises InputError if there is none to load, if it needs code of its
-    own, or if neither tokenizer nor config names a mask token.
+    own or has more ids than the model has rows, if neither tokenizer nor config names a mask token, or if
+    they name different ones, one outside of the vocabulary, or a stop token.
     """
-    source = checkpoint_of(source)
-    checkpoint = open_checkpoint(source)
-    config = _read_config(checkpoint)
+    checkpoint = open_checkpoint(checkpoint_of(source))
+    return _load_tokenizer(checkpoint, _read_config(checkpoint))
+
+
+def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> LoadedTokenizer:
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, **checkpoint.options)
+        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.options)
     except (OSError, ValueError, RuntimeError) as error:
         problem = f"its tokenizer cannot be loaded ({str(error).splitlines()[0]})"
-        raise InputError("model", source, problem, "give a folder with a fast tokenizer") from error
-    return LoadedTokenizer(
-        tokenizer=tokenizer,
-        mask_token_id=_mask_token_id(source, config, tokenizer),
-        stop_token_ids=_stop_token_ids(checkpoint, config, tokenizer),
-        vocab_size=config.vocab_size,
-    )
+        raise InputError(
+            "model", checkpoint.source, problem, "give a folder with a fast tokenizer"
+        ) from error
+    stops = _stop_token_ids(checkpoint, config, tokenizer)
+    return _with_ids(checkpoint.source, config, tokenizer, stops)
 
 
 def checkpoint_of(source: str | Path) -> str:
@@ -191,13 +197,42 @@ def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
         raise InputError("model", checkpoint.source, problem, fix) from error
 
 
-def _mask_token_id(source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    if tokenizer.mask_token_id is not None:
-        return tokenizer.mask_token_id
-    if getattr(config, "mask_token_id", None) is not None:
-        return config.mask_token_id
-    fix = "set mask_token in tokenizer_config.json or mask_token_id in config.json"
-    raise InputError("model", source, "neither tokenizer nor config names a mask token", fix)
+def _with_ids(
+    source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, stops: tuple[int, ...]
+) -> LoadedTokenizer:
+    """A tokenizer with the ids that it and the config name. Raises InputError if they contradict."""
+    size = config.vocab_size
+    _check_vocabulary(source, tokenizer, size)
+    own, configured = tokenizer.mask_token_id, getattr(config, "mask_token_id", None)
+    if own is None and configured is None:
+        fix = "set mask_token in tokenizer_config.json or mask_token_id in config.json"
+        raise InputError("model", source, "neither tokenizer nor config names a mask token", fix)
+    mask: Any = configured if own is None else own
+    is_id = isinstance(mask, int) and not isinstance(mask, bool) and 0 <= mask < size
+    for holds, value, problem in (
+        (
+            configured in (None, mask),
+            configured,
+            f"the tokenizer's mask token {tokenizer.mask_token!r} is {own}",
+        ),
+        (is_id, mask, f"no token id: the model has rows for 0 to {size - 1}"),
+        (mask not in stops, mask, "a stop token too, so that no response could ever be finished"),
+    ):
+        if not holds:
+            fix = "correct mask_token_id in its config.json, or mask_token in its tokenizer_config.json"
+            raise InputError("mask_token_id", value, f"of model {source!r}: {problem}", fix)
+    return LoadedTokenizer(tokenizer=tokenizer, mask_token_id=mask, stop_token_ids=stops, vocab_size=size)
+
+
+def _check_vocabulary(source: str, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
+    """Every id of the tokenizer has a row. Fewer names than rows are usual."""
+    token, highest = max(tokenizer.get_vocab().items(), key=itemgetter(1))
+    if highest >= size:
+        problem = (
+            f"its token {token!r} has id {highest}, but model {source!r} has rows for 0 to {size - 1} only"
+        )
+        fix = "give the tokenizer that the model was trained with, or resize the model's embedding"
+        raise InputError("tokenizer", tokenizer.name_or_path, problem, fix)
 
 
 def _stop_token_ids(

@@ -1,5 +1,6 @@
 """``t3d.LLM``: prompts of any kind in, completions and streamed blocks with their texts out."""
 
+import copy
 import dataclasses
 import inspect
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ class ScriptedSDAR(SDARForCausalLM):
 @pytest.fixture(scope="module")
 def make_scripted(tiny_config, tiny_tokenizer):
     """Factory of LLMs that answer any prompt of ``num_prompt_tokens`` with these tokens, then end."""
-    ids = {"eos_token_id": tiny_tokenizer.eos_token_id, "pad_token_id": tiny_tokenizer.pad_token_id}
+    ids = {name: getattr(tiny_tokenizer, name) for name in ("eos_token_id", "pad_token_id", "mask_token_id")}
     config = tiny_config(vocab_size=len(tiny_tokenizer), num_hidden_layers=1, **ids)
 
     def make(response_ids, num_prompt_tokens=4, **options):
@@ -451,6 +452,23 @@ def test_a_folder_a_loaded_model_and_a_transformers_model_generate_the_same(chec
 def test_a_tokenizer_of_ones_own_replaces_the_models(llm, tiny_tokenizer):
     assert LLM(llm.loaded).tokenizer is llm.loaded.tokenizer is not tiny_tokenizer
     assert LLM(llm.loaded, tiny_tokenizer).tokenizer is tiny_tokenizer
+
+
+def test_a_tokenizer_or_a_stop_id_that_contradicts_the_model_is_named(llm, tiny_tokenizer):
+    mask = llm.loaded.mask_token_id
+    with pytest.raises(InputError, match=rf"stop_token_ids=\[3, {mask}\]: holds the mask token"):
+        LLM(llm.loaded, stop_token_ids=[3, mask])
+    wider, other = copy.deepcopy(tiny_tokenizer), copy.deepcopy(tiny_tokenizer)
+    wider.add_tokens(["<|extra|>"])
+    with pytest.raises(
+        InputError, match=rf"tokenizer=.*'<\|extra\|>' has id {mask + 1}, but model .* 0 to {mask} "
+    ):
+        LLM(llm.loaded, wider)
+    other.mask_token = "<|im_start|>"
+    with pytest.raises(
+        InputError, match=rf"its mask token is {other.mask_token_id}, that of the model {mask}"
+    ):
+        LLM(llm.loaded, other)
 
 
 def test_stop_ids_of_ones_own_replace_the_checkpoints(make_scripted, tiny_tokenizer):

@@ -421,8 +421,15 @@ def test_an_adopted_model_has_the_ids_and_the_weights_of_its_folder(checkpoint):
     assert differing == {"weights"}
 
 
-def test_an_adopted_model_without_a_folder_goes_by_its_class(make_model, moe, tiny_tokenizer):
-    assert adopt_model(make_model(), tiny_tokenizer).source == "SDARForCausalLM"
+@pytest.fixture
+def make_fitting(make_model, tiny_tokenizer):
+    """Factory of tiny models with a row for every id of the tiny tokenizer, and its mask token."""
+    ids = {"vocab_size": len(tiny_tokenizer), "mask_token_id": tiny_tokenizer.mask_token_id}
+    return lambda **overrides: make_model(**(ids | overrides))
+
+
+def test_an_adopted_model_without_a_folder_goes_by_its_class(make_fitting, moe, tiny_tokenizer):
+    assert adopt_model(make_fitting(), tiny_tokenizer).source == "SDARForCausalLM"
     assert adopt_model(moe, tiny_tokenizer).source == "SDARMoeForCausalLM"
 
 
@@ -437,21 +444,21 @@ def test_an_adopted_model_without_a_folder_goes_by_its_class(make_model, moe, ti
         (None, None, set()),
     ],
 )
-def test_stop_ids_of_a_model_in_memory(make_model, tiny_tokenizer, generation, config, stops):
+def test_stop_ids_of_a_model_in_memory(make_fitting, tiny_tokenizer, generation, config, stops):
     """Its generation config's, else its config's; the tokenizer's always."""
-    adopted = adopt_model(with_stops(make_model(), generation, config), tiny_tokenizer)
+    adopted = adopt_model(with_stops(make_fitting(), generation, config), tiny_tokenizer)
     assert adopted.stop_token_ids == tuple(sorted(stops | {tiny_tokenizer.eos_token_id}))
 
 
 def test_the_mask_id_of_a_model_in_memory_is_its_configs_if_the_tokenizer_has_none(
-    make_model, tiny_tokenizer
+    make_fitting, tiny_tokenizer
 ):
-    assert adopt_model(make_model(), tiny_tokenizer).mask_token_id == tiny_tokenizer.mask_token_id
+    assert adopt_model(make_fitting(), tiny_tokenizer).mask_token_id == tiny_tokenizer.mask_token_id
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.mask_token = None
-    assert adopt_model(make_model(mask_token_id=11), tokenizer).mask_token_id == 11
+    assert adopt_model(make_fitting(mask_token_id=11), tokenizer).mask_token_id == 11
     with pytest.raises(InputError, match="neither tokenizer nor config names a mask token"):
-        adopt_model(make_model(mask_token_id=None), tokenizer)
+        adopt_model(make_fitting(mask_token_id=None), tokenizer)
 
 
 def test_a_model_in_memory_without_any_stop_token_is_refused(make_model, tiny_tokenizer):
