@@ -1,5 +1,6 @@
 """The trainer's invariants, on the tiny model and its own trajectories."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -17,6 +18,7 @@ from t3d.models.loading import load_model
 from t3d.problems.problem import Problem
 from t3d.training.presets import PRESETS, preset_fields
 from t3d.training.run import distil
+from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import Trajectory
 
 
@@ -38,6 +40,25 @@ def test_first_loss_is_one_plus_alpha_times_ln_2_plus_the_weighted_path_term(
     (total,), (path,) = logged(run, "loss/total"), logged(run, "loss/path")
     assert total == pytest.approx((1 + 0.5) * math.log(2) + 0.2 * path, abs=1e-5)
     assert logged(run, "margin/real") == pytest.approx([0.0], abs=1e-6)
+
+
+def test_a_tokenizer_without_a_pad_token_trains_the_same_student(checkpoint, trajectories, tmp_path):
+    """No attention and no loss reads padding, so that any id will do."""
+    trained = []
+    for name in ("with", "without"):
+        run = trainer(checkpoint, trajectories, tmp_path / name, max_steps=2)
+        if name == "without":
+            tokenizer = copy.deepcopy(run.processing_class)
+            tokenizer.pad_token = None
+            run = T3DTrainer(
+                model=run.model,
+                args=run.args,
+                train_dataset=trajectories,
+                processing_class=tokenizer,
+            )
+        run.train()
+        trained.append(weights(run))
+    assert torch.equal(*trained)
 
 
 ACCUMULATED = ("t3d", "paper", "released", "naive_td_path_random", "sft", "dparallel")

@@ -41,6 +41,12 @@ class SlotCache:
             for values in slots:
                 values[target, :num_positions] = values[source, :num_positions]
 
+    def clear(self, slot: int) -> None:
+        """Forget what a slot holds."""
+        for slots in self._layers.values():
+            for values in slots:
+                values[slot].zero_()
+
     @property
     def num_bytes(self) -> int:
         """Memory of all layers; 0 before the first forward."""

@@ -46,6 +46,20 @@ class Completion:
     """The visible answer without special tokens; filled in where there is a tokenizer (``t3d.LLM``)."""
     error: str = ""
 
+    @classmethod
+    def of_failure(
+        cls, request: DecodeRequest, params: DecodeParams, mask_token_id: int, error: str
+    ) -> "Completion":
+        """That of a request that has no response, for this reason."""
+        return cls(
+            id=request.id,
+            prompt_ids=request.prompt_ids,
+            finish_reason="error",
+            params=params,
+            mask_token_id=mask_token_id,
+            error=error,
+        )
+
     @property
     def visible_ids(self) -> tuple[int, ...]:
         """Tokens up to and including the stop token."""
@@ -89,6 +103,11 @@ class BlockUpdate:
     """The whole completion, with a request's last block or its refusal."""
     text: str = ""
     """What the block adds to the visible answer; filled in where there is a tokenizer (``t3d.LLM``)."""
+
+    @classmethod
+    def of_end(cls, completion: Completion) -> "BlockUpdate":
+        """That of a request which ends without another block."""
+        return cls(id=completion.id, response_start=0, token_ids=(), is_committed=True, completion=completion)
 
 
 class DecodingError(RuntimeError):
@@ -148,6 +167,18 @@ def check_request(
             "shorten the prompt or lower max_new_tokens"
             + (", or raise max_model_len" if "max_model_len" in whose_limit else ""),
         )
+
+
+def check_token_ids(request: DecodeRequest, vocab_size: int) -> None:
+    """Raise :class:`InputError` for the first token of a prompt without a row: its forward would fail."""
+    for token in request.prompt_ids:
+        if not 0 <= token < vocab_size:
+            problem = (
+                f"request {request.id!r} has this token id, but the model has rows for 0 to {vocab_size - 1}"
+            )
+            raise InputError(
+                "prompt_ids", token, problem, "tokenize the prompt with the model's own tokenizer"
+            )
 
 
 def check_requests(requests: Iterable[DecodeRequest], params: DecodeParams, max_positions: int) -> None:

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from t3d.decoding.completion import BlockUpdate, Completion, DecodingError, check_request
+from t3d.decoding.completion import (
+    BlockUpdate,
+    Completion,
+    DecodingError,
+    check_request,
+    check_token_ids,
+)
 from t3d.decoding.decide import decide
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
@@ -21,6 +27,7 @@ from t3d.decoding.sequences import Detail, Job, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
+from t3d.work.weights import first_not_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +86,9 @@ class Engine:
         """Decode jobs and yield each block as soon as it is finished, the last with its completion.
 
         With ``detail`` "steps" also what every other denoising step leaves, with "completions" only the last
-        blocks. A request that can never be decoded yields a completion with an error at once. Raises
-        InputError for an id used twice and DecodingError if a forward fails; it holds what is finished.
+        blocks. A request that can never be decoded yields a completion with an error at once, and one whose
+        logits are not numbers as soon as they are not; the others do not change. Raises InputError for an id
+        used twice and DecodingError if a forward fails; it holds what is finished.
         """
         require_unique_ids((job.request.id for job in jobs), "requests")
         return self._updates(jobs, detail)
@@ -94,10 +102,8 @@ class Engine:
         refused = [self._refusal(job) for job in jobs]
         finished = {refusal.id: refusal for refusal in refused if refusal is not None}
         accepted = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
-        for name, completion in list(finished.items()):
-            yield BlockUpdate(
-                id=name, response_start=0, token_ids=(), is_committed=True, completion=completion
-            )
+        for refusal in list(finished.values()):
+            yield BlockUpdate.of_end(refusal)
         rows = RowTable(accepted, self.config.max_batch_size, self.mask_token_id, self.stop_token_ids)
         with self._runners.lend(rows.num_rows, rows.num_positions) as runner:
             try:
@@ -116,16 +122,22 @@ class Engine:
         """The completion of a request that can never be decoded."""
         try:
             check_request(job.request, job.params, self.max_model_len, self.whose_limit)
+            check_token_ids(job.request, self.model.config.vocab_size)
         except InputError as error:
-            return Completion(
-                id=job.request.id,
-                prompt_ids=job.request.prompt_ids,
-                finish_reason="error",
-                params=job.params,
-                mask_token_id=self.mask_token_id,
-                error=str(error),
-            )
+            return Completion.of_failure(job.request, job.params, self.mask_token_id, str(error))
         return None
+
+    def _why_broken(self) -> str:
+        """Why a forward's logits may not be numbers: the first broken weight, if there is one."""
+        weight = first_not_finite(self.model.named_parameters())
+        if weight is not None:
+            cause, fix = f"its weight {weight} is not finite", "give a checkpoint with finite weights"
+        else:
+            cause, fix = (
+                f"its weights are finite, this request overflows in {self.model.dtype}",
+                "try float32",
+            )
+        return f"the model's logits are not numbers (NaN): {cause}. Fix: {fix}."
 
     @torch.inference_mode()
     def _step(self, rows: RowTable, runner: ModelRunner, detail: Detail) -> list[BlockUpdate]:
@@ -133,8 +145,9 @@ class Engine:
         started = time.perf_counter()
         forward = rows.schedule(self.config.max_prefill_tokens, fuse_commits=self.config.fuse_commits)
         logits_MV = runner.run(forward)
-        clean = rows.commit(forward, decide(logits_MV, forward.masked, self.mask_token_id))
-        updates = rows.finish(forward, clean, runner.cache, detail)
+        clean, broken = rows.commit(forward, decide(logits_MV, forward.masked, self.mask_token_id))
+        failures = dict.fromkeys(broken.tolist(), self._why_broken()) if len(broken) else {}
+        updates = rows.finish(forward, clean, failures, runner.cache, detail)
         self.stats.count_forward(
             forward,
             num_blocks=len(clean),

@@ -14,6 +14,9 @@ Remasking = Literal[StaticRemasking, AdaptiveRemasking]
 Confidence = Literal["model", "sampled"]
 BATCH_SIZE = 256
 """Requests decoded together where nothing else is said."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
+"""At the first, tokens whose logits differ by more than float32 rounding are drawn as greedily as at 0."""
+_NO_TEMPERATURE = f"neither 0 nor from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class DecodeParams:
     confidence: Confidence = "model"
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
     temperature: float = 0.1
-    """0 decodes greedily."""
+    """0 decodes greedily. Otherwise 1e-6 to 1e6, so that no logit divided by it overflows in float32."""
     top_k: int = 0
     """Sample among the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -50,9 +53,11 @@ class DecodeParams:
         fits, size = self.steps_per_block <= self.block_size, self.block_size
         too_many = f"exceeds block_size={size}, and each step commits at least one token"
         is_threshold, is_int64 = 0 <= self.confidence_threshold <= 1, -(2**63) <= self.seed < 2**63
+        has_temperature = self.temperature == 0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
         for field, holds, problem, fix in (
             ("steps_per_block", fits, too_many, f"use at most steps_per_block={size}"),
+            ("temperature", has_temperature, _NO_TEMPERATURE, "use 0 (greedy) or for example 0.1"),
             ("top_k", self.top_k >= 0, "negative", "use 0 (all) or a positive count"),
             ("top_p", 0 < self.top_p <= 1, "not in (0, 1]", "use 1 to keep all tokens"),
             ("confidence_threshold", is_threshold, "not in [0, 1]", "use for example 0.9"),

@@ -46,7 +46,10 @@ def _keep_top_p(logits_MV: Tensor, top_p: float) -> Tensor:
 def _draw(
     logits_MV: Tensor, uniform_M: Float[Tensor, "M"], params: DecodeParams
 ) -> tuple[Int[Tensor, "M"], Float[Tensor, "M"]]:
-    """Tokens drawn through the inverse CDF of the tempered, filtered distribution, and their probability."""
+    """Tokens drawn through the inverse CDF of the tempered, filtered distribution, and their probability.
+
+    That is NaN where there is nothing to draw from (logits that are not numbers).
+    """
     tempered_MV = logits_MV / params.temperature
     if params.top_k:
         tempered_MV = _keep_top_k(tempered_MV, params.top_k)
@@ -58,8 +61,10 @@ def _draw(
         # A parallel sum may rise, or fall, by rounding where the probability is zero: nothing to draw there.
         cumulative_MV = cumulative_MV.masked_fill(sampled_prob_MV == 0, 0).cummax(-1).values
     target_M1 = uniform_M.to(cumulative_MV.dtype)[:, None] * cumulative_MV[:, -1:]
-    token_M = torch.searchsorted(cumulative_MV, target_M1)[:, 0]
-    return token_M, sampled_prob_MV.gather(-1, token_M[:, None])[:, 0]
+    found_M = torch.searchsorted(cumulative_MV, target_M1)[:, 0]
+    token_M = found_M.clamp(max=cumulative_MV.shape[1] - 1)
+    prob_M = sampled_prob_MV.gather(-1, token_M[:, None])[:, 0]
+    return token_M, prob_M.masked_fill(found_M > token_M, torch.nan)
 
 
 def candidate_tokens(
@@ -72,6 +77,7 @@ def candidate_tokens(
 
     The draw goes through the inverse CDF with one uniform per position; the mask token is never
     drawn. Temperature 0 takes the likeliest token (the lowest id among equals) and needs no uniform.
+    Where the logits are not numbers, the log-probability is not a finite number and the token is any.
     """
     logits_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
     logits_MV = logits_MV.clone()  # the caller's stay as they are, in float32 too
@@ -84,6 +90,8 @@ def candidate_tokens(
         assert uniform_M is not None, "a draw needs its uniforms"
         token_M, sampled_prob_M = _draw(logits_MV, uniform_M, params)
     logprob_M = (logits_MV.gather(-1, token_M[:, None]) - log_normaliser_M1)[:, 0]
+    if sampled_prob_M is not None:
+        logprob_M = logprob_M.masked_fill(sampled_prob_M.isnan(), torch.nan)
     by_model = params.confidence == "model" or sampled_prob_M is None
     entropy_M = None
     if params.remasking in NEEDS_ENTROPY:

@@ -178,31 +178,33 @@ class RowTable:
             found.append(masked)
         return found
 
-    def commit(self, forward: Forward, decisions: Decisions) -> np.ndarray:
-        """Note what a forward wrote and what was decided; returns the rows whose blocks are clean now."""
+    def commit(self, forward: Forward, decisions: Decisions) -> tuple[np.ndarray, np.ndarray]:
+        """Note what was written and decided: rows with a clean block now, rows whose logits are NaN."""
         active = slice(0, self.num_active)
         # Clean tokens are written now; the active block counts as unwritten until it rides as a clean one.
         self.committed_R[active] += forward.written_R
         self.denoising_steps_R[active] += forward.denoises_R
         self.step_in_block_R[active] += forward.denoises_R
         self.commits_R[active] += forward.is_commit_R
-        chosen_M = decisions.is_committed_M
+        broken = np.unique(forward.row_M[~np.isfinite(decisions.logprob_M)])
+        chosen_M = decisions.is_committed_M & ~np.isin(forward.row_M, broken)
         row, position = forward.row_M[chosen_M], forward.position_M[chosen_M]
         self.ids_RL[row, position] = decisions.token_M[chosen_M]
         self.logprobs_RL[row, position] = decisions.logprob_M[chosen_M]
         self.steps_RL[row, position] = self.denoising_steps_R[row]
         self.undecided_RL[row, position] = False
-        return np.flatnonzero(~self._active_masks().any(1))  # a row that did not denoise has masks left
+        clean = np.flatnonzero(~self._active_masks().any(1))  # a row that did not denoise has masks left
+        return clean, broken
 
     def finish(
-        self, forward: Forward, clean: np.ndarray, cache: SlotCache, detail: Detail
+        self, forward: Forward, clean: np.ndarray, failures: dict[int, str], cache: SlotCache, detail: Detail
     ) -> list[BlockUpdate]:
-        """Next blocks for rows whose block is clean; new requests for rows whose response ends with it."""
+        """Next blocks for rows whose block is clean; new requests for those that end with it or failed."""
         updates: list[BlockUpdate] = []
         if detail == "steps":
-            left = np.setdiff1d(np.flatnonzero(forward.denoises_R), clean)
+            left = np.setdiff1d(np.flatnonzero(forward.denoises_R), [*clean.tolist(), *failures])
             updates += [self._update(row, None) for row in left.tolist()]
-        if len(clean) == 0:
+        if len(clean) == 0 and not failures:
             return updates
         is_last = self._end_responses(clean)
         for row, ends in zip(clean.tolist(), is_last.tolist(), strict=True):
@@ -211,7 +213,13 @@ class RowTable:
         going_on = clean[~is_last]
         self.block_start_R[going_on] += self.block_size_R[going_on]
         self.step_in_block_R[going_on] = 0
-        for row in clean[is_last][::-1].tolist():  # so that the last row is none of those still to be freed
+        for row, reason in failures.items():
+            request, params = self.job_R[row].request, self.job_R[row].params
+            failed = Completion.of_failure(request, params, self.mask_token_id, reason)
+            updates.append(BlockUpdate.of_end(failed))
+            cache.clear(row)  # a softmax weight of zero times NaN is NaN, for whoever has the slot next
+        ending = [*clean[is_last].tolist(), *failures]
+        for row in sorted(ending, reverse=True):  # so that the last row is none of those still to be freed
             self._free(row, cache)
         return updates
 

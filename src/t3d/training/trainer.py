@@ -78,7 +78,7 @@ class T3DTrainer(CheckpointingTrainer):
         config = base.config
         collator = TrajectoryCollator(
             config=args,
-            pad_token_id=processing_class.pad_token_id,
+            pad_token_id=processing_class.pad_token_id or 0,  # no attention and no loss reads it
             mask_token_id=train_dataset[0].mask_token_id,
             vocab_size=min(config.vocab_size, len(processing_class)),
         )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3d.counter_rng import counter_uniform
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import MAX_TEMPERATURE, MIN_TEMPERATURE, DecodeParams
 from t3d.decoding.sampling import candidate_tokens
 
 MASK = 3
@@ -211,3 +211,42 @@ def test_rows_do_not_influence_each_other():
     for row in range(7):
         alone = candidate_tokens(logits[row : row + 1], uniform[row : row + 1], params, MASK)
         assert (alone[0].item(), alone[1].item()) == (token[row].item(), confidence[row].item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 2}, {"top_p": 0.7}, {"confidence": "sampled"}], ids=str)
+def test_the_lowest_temperature_draws_what_greedy_decoding_takes(dtype, filters):
+    """Logits of any size that differ by more than rounding."""
+    logits = torch.randn(64, 40, generator=torch.Generator().manual_seed(0)) * 10
+    logits[32:] *= 1e6
+    uniform = cells(64)
+    greedy = candidate_tokens(logits.to(dtype), None, DecodeParams(temperature=0.0), MASK)
+    settings = DecodeParams(temperature=MIN_TEMPERATURE, **filters)
+    drawn = candidate_tokens(logits.to(dtype), uniform, settings, MASK)
+    assert torch.equal(drawn.token_M, greedy.token_M)
+    assert torch.equal(drawn.logprob_M, greedy.logprob_M)
+
+
+@pytest.mark.parametrize("temperature", [MIN_TEMPERATURE, 0.1, 1.0, MAX_TEMPERATURE])
+def test_float32_bears_every_temperature(temperature):
+    logits = torch.tensor([LOGITS, [1e4 * value for value in LOGITS]])
+    drawn = candidate_tokens(logits, cells(2), DecodeParams(temperature=temperature), MASK)
+    assert drawn.logprob_M.isfinite().all()
+    assert (drawn.token_M != MASK).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("place", [[0], [5], [0, 1, 2, 4, 5]])
+@pytest.mark.parametrize(
+    "own",
+    [{"temperature": 0.0}, {}, {"top_k": 2}, {"top_p": 0.7, "temperature": 1.0}],
+    ids=str,
+)
+def test_logits_that_are_not_numbers_are_told_by_their_log_probability_row_by_row(own, place, value):
+    logits = torch.tensor([LOGITS, LOGITS, LOGITS])
+    sound = candidate_tokens(logits, cells(3), DecodeParams(**own), MASK)
+    logits[1, place] = value
+    told = candidate_tokens(logits, cells(3), DecodeParams(**own), MASK)
+    assert told.logprob_M.isfinite().tolist() == [True, False, True]
+    assert (told.token_M < len(LOGITS)).all()
+    assert torch.equal(told.token_M[[0, 2]], sound.token_M[[0, 2]])
