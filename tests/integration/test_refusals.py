@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from command_helpers import run_failing
+from safetensors.torch import load_file, save_file
 
 from t3d.cli.main import main
 from t3d.decoding import rollout
@@ -89,6 +90,22 @@ def test_a_second_run_in_the_same_output_is_refused(
         text = run_failing([*arguments, *(SHORT if name != "train" else SHORT[2:])], capsys)
     assert f"another run is using it (process {os.getpid()} on" in text
     assert "Fix: wait for that run to end, or use another output" in text
+
+
+@pytest.mark.parametrize("command", ["generate", "rollout"])
+def test_a_model_that_is_not_a_number(checkpoint, prompts, tmp_path, capsys, command):
+    """At the default temperature."""
+    folder, output = tmp_path / "nan", tmp_path / "out.parquet"
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight * float("nan") for name, weight in weights.items()}, folder / "model.safetensors")
+    flags = ["--output", str(output)] if command == "rollout" else []
+    message = run_failing(
+        [command, "--model", str(folder), "--prompts", str(prompts), *flags, *SHORT], capsys
+    )
+    assert "3 requests failed: " in message
+    assert "logits are not numbers (NaN): its weight model.embed_tokens.weight is not finite" in message
+    assert not output.exists()
 
 
 def test_an_id_that_two_prompts_share(checkpoint, prompts, tmp_path, capsys):

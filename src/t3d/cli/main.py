@@ -71,13 +71,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _hide_loading_bars()
         command.run()
     except InputError as error:
-        text = f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}"
-        Console(stderr=True, highlight=False).print(text, soft_wrap=True)
-        return 2
+        return _say(error)
+    except RuntimeError as error:
+        from t3d.decoding.completion import DecodingError  # its import is left to commands that run
+
+        if not isinstance(error, DecodingError) or error.__cause__ is not None:
+            raise  # a forward failed
+        return _say(error)  # each request has its reason
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _say(error: Exception) -> int:
+    """Print an error that the user can correct; its exit status."""
+    text = f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}"
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    return 2
 
 
 def _hide_loading_bars() -> None:
