@@ -28,6 +28,7 @@ needs_data = pytest.mark.skipif(
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 WALL_CLOCK = ("seconds", "tokens_per_second", "latency", "batch1_latency")
 GSM8K = [{"question": f"Two and {index}?", "answer": f"So\n#### {index + 2}"} for index in range(3)]
+STUB = 'def f(x):\n    """The same."""\n'
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +103,29 @@ def test_a_grid_over_a_benchmark_and_a_mini_task_and_again_from_its_config(
     ]
     summary = json.loads(graded.with_name("graded.jsonl.summary.json").read_text())
     assert list(summary["settings"]) == labels and summary["settings"]["B4-T4"]["n"] == 2
+
+
+@pytest.mark.parametrize(("style", "rule"), [("sdar", "opencompass"), ("released", "dllm_rl")])
+def test_the_style_of_the_prompts_says_where_a_program_is_and_results_say_it(
+    long_checkpoint, tmp_path, style, rule
+):
+    row = {"task_id": "HumanEval/0", "prompt": STUB, "test": "def check(f):\n    assert f(3) == 3\n"}
+    row |= {"entry_point": "f", "canonical_solution": "    return x\n"}
+    (tmp_path / "HumanEval.jsonl").write_text(json.dumps(row))
+    command = [
+        "eval",
+        "--model",
+        str(long_checkpoint),
+        "--tasks",
+        "humaneval",
+        "--data",
+        str(tmp_path),
+        *SHORT,
+    ]
+    command += ["--unsafe-no-sandbox", "--output", str(tmp_path / "e"), "--prompt-style", style]
+    assert main(command) == 0
+    (entry,) = results(tmp_path / "e")["results"]
+    assert entry["grader"]["code_rule"] == rule and entry["prompt"]["style"] == style
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ ROWS = [
     {"id": "e", "reference": "18", "output": ENDLESS},
     {"id": 7, "reference": "18", "output": "\\boxed{\\$18.00}\u2028"},
 ]
+STUB = 'def f(x):\n    """The same."""\n'
 
 
 def write(path, rows):
@@ -246,6 +247,28 @@ def test_code_is_run(tmp_path, task):
     assert graded[0]["reason"] == "passed" and graded[2]["reason"] == "no code"
     summary = json.loads(output.with_name("out.jsonl.summary.json").read_text())
     assert (summary["num_prompts"], summary["grader"]["limits"]["time_limit_s"]) == (2, 30.0)
+
+
+def test_programs_are_looked_for_by_the_rule_of_the_prompts(tmp_path, capsys):
+    """The first fenced block of any language, or the last Python block."""
+    row = {"task_id": "HumanEval/0", "prompt": STUB, "test": "def check(f):\n    assert f(3) == 3\n"}
+    write(tmp_path / "HumanEval.jsonl", [row | {"entry_point": "f", "canonical_solution": "    return x\n"}])
+    right, wrong = (f"```{{}}\ndef f(x):\n    return x{end}\n```\n" for end in ("", " + 1"))
+    outputs = [right.format("") + wrong.format("python"), wrong.format("") + right.format("python")]
+    samples = write(tmp_path / "in.jsonl", [{"id": "HumanEval/0", "output": output} for output in outputs])
+    flags = ["--data", str(tmp_path), "--unsafe-no-sandbox"]
+    correct = {}
+    for rule in ("opencompass", "dllm_rl"):
+        output = tmp_path / f"{rule}.jsonl"
+        assert main([*grade(samples, output, *flags, "--code-rule", rule, task="humaneval")]) == 0
+        summary = json.loads(output.with_name(f"{rule}.jsonl.summary.json").read_text())
+        assert summary["grader"]["code_rule"] == rule
+        correct[rule] = [row["correct"] for row in read(output)]
+    assert correct == {"opencompass": [True, False], "dllm_rl": [False, True]}
+    assert main(grade(samples, tmp_path / "default.jsonl", *flags, task="humaneval")) == 0
+    assert [row["correct"] for row in read(tmp_path / "default.jsonl")] == correct["opencompass"]
+    message = run_failing(grade(samples, tmp_path / "math.jsonl", "--code-rule", "dllm_rl"), capsys)
+    assert "code_rule='dllm_rl': no task of mbpp, humaneval is evaluated" in message
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from t3d.decoding.params import BATCH_SIZE, Confidence, DecodeParams, StaticRema
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
-from t3d.tasks.benchmarks import option_users, own_options
+from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
@@ -138,7 +138,10 @@ class Eval(ModelChoice, PromptChoice):
             tasks: dict[str, Task] = {"": PromptFileTask(self.prompts, grader=self.grader)}
         else:
             given = {option: getattr(self, _FLAG_OF_OPTION.get(option, option)) for option in option_users()}
-            tasks = {name: named_task(name, self.data, "tasks", **own_options(name, given)) for name in names}
+            options = {
+                name: own_options(name, given) | style_options(name, self.style_of(name)) for name in names
+            }
+            tasks = {name: named_task(name, self.data, "tasks", **options[name]) for name in names}
         return [
             self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
             for name, task in tasks.items()

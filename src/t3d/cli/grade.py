@@ -8,6 +8,7 @@ from t3d.cli.config_file import write_config
 from t3d.cli.options import check_flags_are_used
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
+from t3d.grading.program_text import CodeRule
 from t3d.sandbox.sandbox import Limits
 from t3d.tasks.benchmarks import BENCHMARKS, BenchmarkName, load_benchmark, option_users, own_options
 from t3d.tasks.math_task import MathTask
@@ -33,6 +34,9 @@ class Grade:
     """Seconds for a math answer (default 3), or for a program and again for each of its tests (10)."""
     protocol: MbppProtocol = "t3d"
     """Of mbpp: t3d, all_tests or sanitized."""
+    code_rule: CodeRule = "opencompass"
+    """Where the program of a code answer is looked for: opencompass for answers to prompts of style sdar and
+    plain, dllm_rl for those to released and paper."""
     unsafe_no_sandbox: bool = False
     """Run the programs of code answers without a sandbox if none works here."""
     num_workers: int | None = None
@@ -45,7 +49,8 @@ class Grade:
         require_positive(self, "num_workers")
         if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
             raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
-        check_flags_are_used(self, option_users(), [self.task])
+        users = option_users()
+        check_flags_are_used(self, users | {"code_rule": users["unsafe_no_sandbox"]}, [self.task])
         summary = grade_to_file(
             load_benchmark(self.task, self.data, **self._options()),
             self.samples,
@@ -62,8 +67,7 @@ class Grade:
         """The task's own settings."""
         options = own_options(self.task, vars(self))
         is_math = issubclass(BENCHMARKS[self.task], MathTask)
-        if is_math:
-            options["num_workers"] = self.num_workers
+        options |= {"num_workers": self.num_workers} if is_math else {"code_rule": self.code_rule}
         if self.time_limit_s is None:
             return options
         limit = self.time_limit_s if is_math else Limits(time_limit_s=self.time_limit_s)

@@ -78,12 +78,16 @@ class PromptChoice:
     prompt_kind: PromptKind | None = None
     """Of prompt files, whose kind of problem nothing else tells; math by default."""
 
+    def style_of(self, name: str) -> PromptStyle:
+        """The given style, or the default one of the task of that name."""
+        return self.prompt_style or default_prompt_style(name)
+
     def pose(self, task: Task, name: str, problems: list[Problem]) -> PosedTask:
         """Problems of a task, the way they are put; ``name`` is that of a task or ''."""
         if name and self.prompt_kind is not None:
             problem = f"{name} has its own kind of problems"
             raise InputError("prompt_kind", self.prompt_kind, problem, "leave it out")
-        style = self.prompt_style or default_prompt_style(name)
+        style = self.style_of(name)
         kind = self.prompt_kind or prompt_kind(name)
         return PosedTask(task=task, problems=problems, style=style, kind=kind)
 

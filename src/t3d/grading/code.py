@@ -1,15 +1,10 @@
-"""Whether a program passes its tests, which are assertions about its functions.
+"""Whether a program passes its tests, which are assertions about its functions."""
 
-A response's program is its last ```` ```python ```` block, as in the released code.
-"""
-
-import re
 from dataclasses import dataclass, replace
 
 from t3d.sandbox.process import Outcome, Report
 from t3d.sandbox.sandbox import Sandbox
 
-_BLOCK = re.compile(r"```python(.*?)```", re.DOTALL)
 _CPU_TIME_IS_UP = -24  # SIGXCPU
 NUM_PREPARING_STAGES = 2
 """Of a run of function tests: the program and its setup come before the tests."""
@@ -47,12 +42,6 @@ class CodeResult:
         """The first failed test; ``passed`` if there is none, ``not run`` if there are no tests."""
         failures = (test for test in self.tests if not test.passed)
         return next(failures, Report(reason="passed" if self.tests else "not run"))
-
-
-def extract_code(text: str) -> str | None:
-    """Content of the last closed ```` ```python ```` block, or None."""
-    blocks = _BLOCK.findall(text)
-    return blocks[-1].strip() if blocks else None
 
 
 def grade_program(sandbox: Sandbox, program: str, tests: FunctionTests) -> CodeResult:

@@ -16,7 +16,7 @@ from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.prompt_styles import PromptKind, user_turn
-from t3d.tasks.benchmarks import load_benchmark, prompt_kind
+from t3d.tasks.benchmarks import load_benchmark, prompt_kind, style_options
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import ExplainingTask, Task
 from t3d.work.plan import file_sha256
@@ -81,7 +81,7 @@ class SdarData:
     def task(self, name: str) -> Task:
         """The benchmark's verifier, always the same one, which keeps its workers."""
         if name not in self._tasks:
-            self._tasks[name] = load_benchmark(name, self.folder)
+            self._tasks[name] = load_benchmark(name, self.folder, **style_options(name, "paper"))
         return self._tasks[name]
 
     def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:

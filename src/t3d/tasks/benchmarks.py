@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from t3d.errors import InputError
+from t3d.grading.program_text import CodeRule
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.code_task import CodeTask
 from t3d.tasks.gsm8k import Gsm8kTask
@@ -34,6 +35,17 @@ def prompt_kind(name: str) -> PromptKind:
     if name in BENCHMARKS:
         return BENCHMARKS[name].kind
     return "function" if name == "code" else "math"
+
+
+def code_rule(style: PromptStyle) -> CodeRule:
+    """Where the program of an answer to a prompt of this style is looked for."""
+    return "dllm_rl" if style in ("released", "paper") else "opencompass"
+
+
+def style_options(name: str, style: PromptStyle) -> dict[str, Any]:
+    """Options of a task's constructor that the style of its prompts sets; none but for code benchmarks."""
+    is_code = name in BENCHMARKS and issubclass(BENCHMARKS[name], CodeTask)
+    return {"code_rule": code_rule(style)} if is_code else {}
 
 
 def option_users() -> dict[str, tuple[str, ...]]:

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.grading.code import (
-    FunctionTests,
-    extract_code,
-    grade_program,
-)
+from t3d.grading.code import FunctionTests, grade_program
+from t3d.grading.program_text import CodeRule, find_program
 from t3d.grading.verdict import Verdict
 from t3d.problems.fields import Record
 from t3d.problems.problem import Problem
@@ -40,10 +37,9 @@ class CodeProblem:
 class CodeTask(DataTask):
     """A benchmark of programming problems in a folder or file.
 
-    A response is right if its program passes all tests. The program is the last ``python`` block of the
-    response or, if that has none, of :func:`answer_prefix` and the response together, so that both whole
-    answers and continuations of the prefix are graded. Programs run in a sandbox; where none works, grading
-    is refused unless ``unsafe_no_sandbox`` is set.
+    A response is right if its program, which :mod:`t3d.grading.program_text` finds by ``code_rule``, passes
+    all tests. Programs run in a sandbox; where none works, grading is refused unless ``unsafe_no_sandbox`` is
+    set.
     """
 
     options: tuple[str, ...] = ("unsafe_no_sandbox",)
@@ -52,10 +48,12 @@ class CodeTask(DataTask):
         self,
         folder: str | Path | None = None,
         *,
+        code_rule: CodeRule = "opencompass",
         limits: Limits | None = None,
         unsafe_no_sandbox: bool = False,
     ) -> None:
         super().__init__(folder)
+        self._code_rule: CodeRule = code_rule
         self._limits = limits or Limits()
         self._unsafe_no_sandbox = unsafe_no_sandbox
 
@@ -117,9 +115,12 @@ class CodeTask(DataTask):
     def assess(self, problem: Problem, response: str) -> Verdict:
         """The verdict on a response: its program, and the reason of the first failure."""
         entry, isolation = self.entry(problem), self.sandbox.isolation
-        code = extract_code(response)
-        if code is None:
-            code = extract_code(answer_prefix(entry.problem.question, self.kind) + response)
+        code = find_program(
+            response,
+            self._code_rule,
+            prefix=answer_prefix(entry.problem.question, self.kind),
+            is_completion=self.kind == "completion",
+        )
         if code is None:
             return Verdict(correct=False, extracted=None, reason="no code", grader=isolation)
         program = with_preamble(entry.preamble, code)
@@ -133,6 +134,7 @@ class CodeTask(DataTask):
         """What verdicts depend on, JSON-ready."""
         return {
             "grader": {
+                "code_rule": self._code_rule,
                 "isolation": self.sandbox.isolation,
                 "limits": asdict(self.sandbox.limits),
                 "python": platform.python_version(),

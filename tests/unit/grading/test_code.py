@@ -1,4 +1,4 @@
-"""Programs and their tests: what counts as passed, why not, and what is taken from a response."""
+"""Programs and their tests: what counts as passed, and why not."""
 
 import sys
 import time
@@ -11,7 +11,6 @@ from t3d.grading.code import (
     CodeResult,
     FunctionTests,
     _end_of,
-    extract_code,
     grade_program,
 )
 from t3d.sandbox.process import Outcome, Report
@@ -26,23 +25,6 @@ def walls():
         return Sandbox(limits=Limits(time_limit_s=5.0))
     except InputError as error:
         pytest.skip(error.problem)
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("```python\nx = 1\n```", "x = 1"),
-        ("First:\n```python\nx = 1\n```\nbetter:\n```python\n\n  x = 2\n```\nDone.", "x = 2"),
-        ("```python\nx = 1", None),
-        ("x = 1", None),
-        ("```\nx = 1\n```", None),
-        ("", None),
-        ("```python\nx = 1\n```\n```python\nx = 2", "x = 1"),
-        ("```python```", ""),
-    ],
-)
-def test_the_last_closed_block_is_the_program(text, code):
-    assert extract_code(text) == code
 
 
 @pytest.mark.parametrize(

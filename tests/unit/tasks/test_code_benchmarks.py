@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,10 +14,10 @@ import pytest
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
-from t3d.problems.prompt_styles import answer_prefix
+from t3d.problems.prompt_styles import PromptStyle, answer_prefix
 from t3d.sandbox import sandbox
 from t3d.sandbox.sandbox import Limits
-from t3d.tasks.benchmarks import load_benchmark
+from t3d.tasks.benchmarks import code_rule, load_benchmark, style_options
 from t3d.tasks.humaneval import HumanEvalTask, helpers
 from t3d.tasks.mbpp import MbppTask
 from t3d.tasks.task import Task
@@ -193,6 +194,10 @@ def test_problems_are_not_accepted_where_programs_cannot_be_isolated(humaneval, 
         humaneval.check(problem)
 
 
+TWO_BLOCKS = [
+    "```python\ndef half(x):\n    return x // 2\n```\nor\n```python\ndef half(x):\n    return x\n```",
+    "```python\ndef half(x):\n    return x\n```\nNo:\n```python\ndef half(x):\n    return x // 2\n```",
+]
 RESPONSES = [
     ("Here:\n```python\nimport math\ndef half(x):\n    return math.floor(x / 2)\n```", True, "passed"),
     ("```python\ndef half(x):\n    return math.floor(x / 2)\n```", True, "passed"),  # leaves out the import
@@ -202,20 +207,16 @@ RESPONSES = [
         "passed",
     ),
     ("    return x // 2\n```\nThat is all.", True, "passed"),  # goes on where the prefix ends
-    (
-        "```python\ndef half(x):\n    return x\n```\nNo:\n```python\ndef half(x):\n    return x // 2\n```",
-        True,
-        "passed",
-    ),
-    (
-        "```python\ndef half(x):\n    return x // 2\n```\nor\n```python\ndef half(x):\n    return x\n```",
-        False,
-        "wrong",
-    ),
+    (TWO_BLOCKS[0], True, "passed"),
+    (TWO_BLOCKS[1], False, "wrong"),
     ("```python\ndef other(x):\n    return x // 2\n```", False, "wrong"),
     ("```python\nhalf = 3\n```", False, "error: TypeError"),
     ("```python\nimport sys; sys.exit()\n```", False, "exit"),
-    ("def half(x):\n    return x // 2", False, "no code"),
+    ("def half(x):\n    return x // 2", True, "passed"),
+    ("```\ndef half(x):\n    return x // 2", True, "passed"),
+    ("```\n    return x // 2\n```", True, "passed"),  # the body alone
+    ("I cannot halve.", False, "no code"),
+    ("```python\n```", False, "no code"),
     ("", False, "no code"),
 ]
 
@@ -229,6 +230,38 @@ def test_responses_are_graded_by_their_program(humaneval, response, correct, rea
     verdict = humaneval.assess(problem, response)
     assert (verdict.correct, verdict.reason) == (correct, reason)
     assert verdict.grader in ("bubblewrap", "landlock")
+
+
+@pytest.mark.parametrize(
+    ("response", "correct", "reason"),
+    [
+        (TWO_BLOCKS[0], False, "wrong"),
+        (TWO_BLOCKS[1], True, "passed"),
+        ("    return x // 2\n```\nThat is all.", True, "passed"),
+        ("```\ndef half(x):\n    return x // 2\n```", False, "no code"),  # the question alone is not run
+        ("def half(x):\n    return x // 2", False, "no code"),
+    ],
+)
+def test_prompts_of_the_released_code_keep_its_rule(tmp_path, response, correct, reason):
+    needs_sandbox()
+    write(tmp_path / "HumanEval.jsonl", HUMANEVAL_ROWS)
+    task = load_benchmark("humaneval", tmp_path, **style_options("humaneval", "released"))
+    (problem,) = task.problems("test", None, 0)
+    verdict = task.assess(problem, response)
+    assert (verdict.correct, verdict.reason) == (correct, reason)
+    assert task.settings()["grader"]["code_rule"] == "dllm_rl"
+
+
+def test_the_rule_belongs_to_the_style_of_the_prompts():
+    rules = {style: code_rule(style) for style in get_args(PromptStyle)}
+    assert rules == {
+        "sdar": "opencompass",
+        "plain": "opencompass",
+        "released": "dllm_rl",
+        "paper": "dllm_rl",
+    }
+    assert style_options("mbpp", "paper") == {"code_rule": "dllm_rl"}
+    assert style_options("gsm8k", "paper") == style_options("code", "plain") == {}
 
 
 def test_setup_code_sees_the_program(tmp_path):
@@ -286,6 +319,7 @@ def test_settings_name_all_that_a_verdict_depends_on(mbpp):
     needs_sandbox()
     settings = json.loads(json.dumps(mbpp.settings()))
     assert settings["grader"]["limits"]["time_limit_s"] == 5.0
+    assert settings["grader"]["code_rule"] == "opencompass"
     assert settings["grader"]["isolation"] in ("bubblewrap", "landlock")
     assert settings["data"]["all"]["sha256"] == hashlib.sha256(lines(MBPP_ROWS)).hexdigest()
 

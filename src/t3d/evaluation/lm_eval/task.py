@@ -15,7 +15,7 @@ from t3d.evaluation.lm_eval.plugin import PROMPT_STYLE, SAMPLE_ID
 from t3d.problems.hub import HUB, benchmark_folder
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptStyle, released_prompt, user_turn
-from t3d.tasks.benchmarks import default_prompt_style, load_benchmark, own_options, prompt_kind
+from t3d.tasks.benchmarks import default_prompt_style, load_benchmark, own_options, prompt_kind, style_options
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import Task
 
@@ -38,7 +38,7 @@ class T3dTask(ConfigurableTask):
         del dataset_kwargs, kwargs
         name, metadata = str(self.config.dataset_name), dict(self.config.metadata or {})
         style = metadata.get("prompt_style") or default_prompt_style(name)
-        self._task = _task(name, metadata)
+        self._task = _task(name, metadata, style)
         problems = self._task.problems("test", None, metadata.get("problem_seed", 0))
         for problem in problems:
             self._task.check(problem)
@@ -61,7 +61,7 @@ class T3dTask(ConfigurableTask):
         return {"acc": float(self._task.grade(self._problems[doc[SAMPLE_ID]], results[0]))}
 
 
-def _task(name: str, metadata: Mapping[str, Any]) -> Task:
+def _task(name: str, metadata: Mapping[str, Any], style: PromptStyle) -> Task:
     if name in TASKS:
         return TASKS[name]
     folder = metadata.get("data") or os.environ.get(DATA_VARIABLE)
@@ -69,7 +69,7 @@ def _task(name: str, metadata: Mapping[str, Any]) -> Task:
         fix = f"set {DATA_VARIABLE} or --metadata data=FOLDER, or data={HUB} to download them"
         raise InputError("data", None, f"{name} needs the folder with its data", fix)
     folder = benchmark_folder(name) if folder == HUB else folder
-    return load_benchmark(name, folder, **own_options(name, metadata))
+    return load_benchmark(name, folder, **own_options(name, metadata), **style_options(name, style))
 
 
 def _prompt(problem: Problem, name: str, style: PromptStyle) -> str:

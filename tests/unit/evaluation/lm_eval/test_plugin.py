@@ -206,6 +206,9 @@ def test_model_args_win_over_the_flags_that_the_harness_always_passes(checkpoint
         T3dLM.create_from_arg_obj({}, flags)
 
 
+STUB = 'def f(x):\n    """The same."""\n'
+
+
 def gsm8k_folder(folder):
     rows = [{"question": f"How many are {n} and 1?", "answer": f"So.\n#### {n + 1}"} for n in range(3)]
     (folder / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -241,6 +244,21 @@ def test_benchmark_is_graded_by_its_own_grader(tmp_path, monkeypatch):
     assert task.process_results(docs[1], ["It is \\boxed{2}."]) == {"acc": 1.0}
     assert task.process_results(docs[1], ["It is \\boxed{3}."]) == {"acc": 0.0}
     assert task.aggregation().keys() == {"acc"}
+
+
+@pytest.mark.parametrize(
+    ("style", "rule"),
+    [(None, "opencompass"), ("sdar", "opencompass"), ("released", "dllm_rl"), ("paper", "dllm_rl")],
+)
+def test_programs_are_looked_for_as_the_style_of_the_prompt_says(tmp_path, style, rule):
+    row = {"task_id": "HumanEval/0", "prompt": STUB, "test": "def check(f):\n    assert f(3) == 3\n"}
+    row |= {"entry_point": "f", "canonical_solution": "    return x\n"}
+    (tmp_path / "HumanEval.jsonl").write_text(json.dumps(row))
+    metadata = {"data": str(tmp_path), "unsafe_no_sandbox": True}
+    task = load_task("t3d_humaneval", **metadata, **({} if style is None else {"prompt_style": style}))
+    (doc,) = task.test_docs()
+    assert task.process_results(doc, ["def f(x):\n    return x"]) == {"acc": float(rule == "opencompass")}
+    assert task.process_results(doc, ["    return x\n```"]) == {"acc": 1.0}
 
 
 def test_benchmarks_without_data_say_how_to_give_them(monkeypatch):
