@@ -6,18 +6,20 @@ processes that are killed when they are late, or by the texts (``exact``).
 
 import queue
 import re
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from t3d.errors import InputError, require_above_zero, require_positive
-from t3d.grading.boxed import last_closed_box, last_opened_box, last_opened_box_verbatim
+from t3d.grading.boxed import last_answer, last_opened_box, last_opened_box_verbatim
+from t3d.grading.math_text import aligned, contradict, plain
 from t3d.grading.math_worker import TIME_LIMIT_S, GraderName, MathReason, MathWorker, usable_cores
 from t3d.grading.verdict import Verdict
 
 MAX_ANSWER_LENGTH = 2000
 """Longer answers are not read at all; the longest gold answer of MATH has about 160 characters."""
 INSTALL = "python -m pip install 't3d[eval]'"
+TEXT_RULES = 2
+"""Counts changes of :mod:`t3d.grading.math_text` and of the box's rule, so that results tell them apart."""
 _PACKAGES: dict[GraderName, tuple[str, ...]] = {
     "math_verify": ("math-verify", "latex2sympy2_extended", "sympy", "antlr4-python3-runtime"),
     "legacy": ("sympy", "antlr4-python3-runtime"),
@@ -60,20 +62,10 @@ def _exact_form(text: str) -> str:
     return re.sub(r"\.$", "", text).lower()
 
 
-def clean_answer(answer: str) -> str:
-    """An answer without what changes no value but the parser stumbles over, or reads by its version.
-
-    That is dollar signs around it, percent signs (10 % is 10, as for the MATH data set's own grader), line
-    breaks, and full stops or LaTeX line breaks at its end.
-    """
-    answer = re.sub(r"(?<!\\)\$|\\?%", "", answer)
-    return re.sub(r"(?:\s|\\\\|\.)+$", "", " ".join(answer.split()))
-
-
 class MathGrader:
     """Compares boxed answers with gold answers. Threads may share it; its workers start when needed.
 
-    ``math_verify`` compares the last balanced box by value. ``legacy`` is the released code's grader, but its
+    ``math_verify`` compares the last box by value. ``legacy`` is the released code's grader, but its
     time limit is per answer. ``exact`` compares texts. Raises InputError if the grader's packages are not
     there.
     """
@@ -98,7 +90,7 @@ class MathGrader:
     def extract(self, response: str) -> str | None:
         """The answer in a response, or None: where this grader looks for it."""
         rules = {"legacy": last_opened_box_verbatim, "exact": last_opened_box}
-        return rules.get(self.name, last_closed_box)(response)
+        return rules.get(self.name, last_answer)(response)
 
     def grade(self, response: str, gold: str) -> Verdict:
         """Extract the answer from a response and compare it."""
@@ -110,7 +102,8 @@ class MathGrader:
         """What verdicts depend on, JSON-ready."""
         if self.name == "exact":
             return {"name": self.name}
-        return {"name": self.name, "time_limit_s": self.time_limit_s, "versions": self.versions}
+        settings = {"name": self.name, "time_limit_s": self.time_limit_s, "versions": self.versions}
+        return settings | ({"texts": TEXT_RULES} if self.name == "math_verify" else {})
 
     def close(self) -> None:
         """End all workers; the next comparison starts them again."""
@@ -120,10 +113,13 @@ class MathGrader:
     def _compare(self, answer: str, gold: str) -> MathReason:
         if self.name == "exact":
             return "equal" if answer == gold.strip() else "different"
-        clean: Callable[[str], str] = str if self.name == "legacy" else clean_answer
-        answer, gold = clean(answer), clean(gold)
         if len(answer) > MAX_ANSWER_LENGTH:
             return "unparsed"
+        if self.name == "math_verify":
+            answer, gold = plain(answer), plain(gold)
+            if contradict(answer, gold):
+                return "different"
+            answer, gold = aligned(answer, gold)
         worker = self._idle.get()  # waits for one
         try:
             return worker.compare(answer, gold)

@@ -14,7 +14,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+DECIMALS = 12
+"""Decimals, and digits, to which numbers are compared: 0.3333333 is not a third."""
 Compare = Callable[[str, str], str]
 """The reason of a verdict on (answer, gold): ``equal``, ``different`` or ``unparsed``."""
 
@@ -52,13 +55,32 @@ def _math_verify() -> Compare:
     def compare(answer: str, gold: str) -> str:
         expected, found = (parse(f"${text}$", extraction, parsing_timeout=0) for text in (gold, answer))
         # The order matters to math-verify: an answer may say more than the gold answer, such as x = 5 for 5.
-        if verify(expected, found, timeout_seconds=0) or answer == gold:
+        is_equal = verify(expected, found, timeout_seconds=0, float_rounding=DECIMALS)
+        if answer == gold or (is_equal and not _is_other_number(expected[0], found[0])):
             return "equal"
         is_read = all(any(not isinstance(item, str) for item in items) for items in (expected, found))
         return "different" if is_read else "unparsed"
 
     compare("1", "1")
     return compare
+
+
+def _is_other_number(one: Any, other: Any) -> bool:
+    """Whether both are numbers and differ: to math-verify what is below 1e-15 is 0.
+
+    Where one of them is a single number, it compares exactly.
+    """
+    from sympy import Expr, Number, simplify  # noqa: PLC0415
+
+    if one == other or not all(
+        isinstance(item, Expr) and not isinstance(item, Number) for item in (one, other)
+    ):
+        return False
+    values = [item.doit().evalf(2 * DECIMALS) for item in (one, other)]
+    if not all(value.is_number and value.is_finite for value in values):
+        return False
+    size = max(abs(value) for value in values)
+    return abs(values[0] - values[1]) > size / 10**DECIMALS and simplify(one - other).is_zero is not True
 
 
 def _legacy() -> Compare:
