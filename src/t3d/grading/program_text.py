@@ -84,8 +84,7 @@ def _without_empty_edges(code: str) -> str | None:
 
 def _outdented(code: str) -> str:
     """An indented program at the margin; a function's body, which goes on with the question, as it is."""
-    indent = code[: len(code) - len(code.lstrip())]
-    outdented = "\n".join(line.removeprefix(indent) for line in code.split("\n"))
+    outdented = "\n".join(_without_indent(code.split("\n"), _indent_of(code)))
     is_body = _RETURN.search(outdented) or not _DEFINITION.search(outdented)
     return code if is_body else outdented
 
@@ -105,13 +104,14 @@ def fenced_blocks(text: str) -> list[FencedBlock]:
         closing = _closing_line(lines, odd, position)
         end = len(lines) if closing is None else odd[closing]
         *_, ticks = _FENCE.finditer(lines[begin])
-        indent = _indent_of(lines[begin])
-        code = [line.removeprefix(indent) for line in lines[begin + 1 : end]]
-        code += [_FENCE.split(line.removeprefix(indent), maxsplit=1)[0] for line in lines[end : end + 1]]
+        code = [
+            *lines[begin + 1 : end],
+            *(_FENCE.split(line, maxsplit=1)[0] for line in lines[end : end + 1]),
+        ]
         block = FencedBlock(
             language=next(iter(lines[begin][ticks.end() :].lower().split()), ""),
             before="\n".join([*lines[start:begin], lines[begin][: ticks.start()]]),
-            code="\n".join(code),
+            code="\n".join(_without_indent(code, _indent_of(lines[begin]))),
             is_closed=closing is not None,
         )
         blocks.append(block)
@@ -130,6 +130,13 @@ def _closing_line(lines: list[str], odd: list[int], position: int) -> int | None
         if not is_too_deep and len(_FENCE.findall(line)[0]) >= num_ticks:
             return later
     return position + 1 if position + 1 < len(odd) else None
+
+
+def _without_indent(lines: list[str], indent: str) -> list[str]:
+    """The lines without an indentation that all of them have, empty ones aside."""
+    if not all(line.startswith(indent) for line in lines if line.strip()):
+        return lines
+    return [line.removeprefix(indent) for line in lines]
 
 
 def _indent_of(line: str) -> str:

@@ -51,6 +51,8 @@ def dllm_rl(response):
         f"{WHOLE}\n```\nThat is all.",  # goes on where a fence of the prompt's ends
         "  1. Like this:\n" + textwrap.indent(f"```python\n{WHOLE}\n```", "    "),
         f"```python\n{textwrap.indent(WHOLE, '  ')}\n```",
+        f"    ```python\n{WHOLE}\n    ```",  # the fence alone is indented
+        f"\t```python\n{textwrap.indent(WHOLE, chr(9))}\n\t```",
         f"```python\n{WHOLE}\n```\nUsage:\n```python\nprint(half(3))\n```",
         f"```python\n{WHOLE}\n```\nOutput:\n```\n1\n```",
         f"```python\n{WHOLE}\n```\nor\n```python\n{OTHER}\n```",
