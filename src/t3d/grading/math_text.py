@@ -41,7 +41,9 @@ _FORMS: Replacements = (
     (r"(?<!\\)\$|\\?%", ""),
     (r"√\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}"),
     (r"√\s*\{", r"\\sqrt{"),
-    (r"(?<![\\A-Za-z])(pi|(?:arc)?(?:sin|cos|tan)|ln|log)(?![A-Za-z])", r"\\\1 "),
+    (r"(?<![\\A-Za-z])(pi)(?![A-Za-z])", r"\\\1 "),
+    # with an argument, since tan is also a colour
+    (r"(?<![\\A-Za-z])((?:arc)?(?:sin|cos|tan)|ln|log)(?=\s*(?:[\d({^_\\]|[A-Za-z]\b))", r"\\\1 "),
     (r"(\\[dt]?frac)\s*\\pi\s*", r"\1{\\pi}"),
     (r"\*\*\s*(-?\d+|[A-Za-z])", r"^{\1}"),
     (r"\*\*", "^"),
@@ -122,8 +124,10 @@ def letter_of(answer: str, gold: str) -> str:
 _WORDS = re.compile(r"(?<=[\d})])\s+([A-Za-z]{2,}(?:\s+[A-Za-z]{2,}){0,3})\Z")
 _UNIT = re.compile(r"(?:\\text|\\mathrm|\\mbox)\s*\{\s*([A-Za-z ]+?)\s*\}\Z")
 _NO_UNITS = (
-    "and or hundred thousand million billion trillion dozen half percent percentage pct squared cubed "
-    "factorial pi inf infinity times plus minus mod"
+    "and or percent percentage pct pi inf infinity times plus minus mod to over power squared cubed factorial"
+    " hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens"
+    " half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths"
+    " tenth tenths"
 )
 _UNIT_NAMES = (
     *(

@@ -32,6 +32,9 @@ from t3d.grading.math_text import aligned, contradict, plain
             (r"\pi", r"\pi"),
             ("pie", "pie"),
             ("sin(x)", r"\sin (x)"),
+            ("tan", "tan"),
+            ("log cabin", "log cabin"),
+            ("log_2 n", r"\log _2 n"),
             ("arctan 2", r"\arctan 2"),
         ],
         *[
@@ -76,6 +79,8 @@ def test_a_plain_text_has_the_same_value_and_is_latex(text, prepared):
         ("5 or 6", "5", "5 or 6"),
         ("5 million", "5", "5 million"),
         ("2 x", "2", "2 x"),
+        ("2 thirds", "2", "2 thirds"),
+        ("10 to the fourth power", "10", "10 to the fourth power"),
         ("2 pi", "2", r"2 \pi"),
         ("E: a risk", "E", "E"),
         ("(E) a risk", r"\text{(E)}", "E"),
