@@ -71,5 +71,7 @@ def ints(value: object, name: str, where: str) -> tuple[int, ...]:
 
 
 def record_id(record: Record, fallback: str, where: str) -> str:
-    """The record's own ``id``, which t3d writes into every format, or the fallback."""
+    """The record's own ``id``, a text or a whole number, or the fallback."""
+    if type(record.get("id")) is int:  # as data sets and data frames number their rows
+        return str(record["id"])
     return text_field(record, "id", where) if "id" in record else fallback

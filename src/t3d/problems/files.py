@@ -1,5 +1,6 @@
 """Files of JSON, JSON Lines and Parquet: data sets as they were published, and what a user wrote."""
 
+import codecs
 import gzip
 import io
 import json
@@ -58,9 +59,23 @@ def read_only_file(folder: Path, patterns: Sequence[str], what: str) -> DataFile
 
 
 def read_data_file(path: Path, field: str = "data") -> DataFile:
-    """Read Parquet, or JSON Lines, a JSON list or object, gzipped or not.
+    """Read Parquet, or JSON Lines, a JSON list or object, gzipped or not, in UTF-8 or marked UTF-16.
 
     Raises InputError, in which the path is the value of ``field``, for anything else.
+    """
+    rows = read_data_rows(path, field)
+    for row in rows:
+        if isinstance(row, ValueError):
+            raise _unreadable(path, field, row)
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise _no_objects(path, field)
+    return DataFile(path=path, sha256=file_sha256(path), rows=tuple(rows))
+
+
+def read_data_rows(path: Path, field: str = "data") -> list[Any]:
+    """Like :func:`read_data_file`, but a broken line of JSON Lines is a row: the error that it gave.
+
+    So is a row that is no object. Raises InputError if the file as a whole cannot be read, or has no object.
     """
     if not path.is_file():
         raise InputError(field, str(path), "no such file", "give JSON Lines, a JSON list or Parquet")
@@ -68,15 +83,31 @@ def read_data_file(path: Path, field: str = "data") -> DataFile:
     try:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        rows = (
-            _parquet_rows(content) if path.suffix == ".parquet" else _json_rows(content.decode("utf-8-sig"))
-        )
+        rows = _parquet_rows(content) if path.suffix == ".parquet" else _json_rows(_decoded(content))
     except (OSError, ValueError, EOFError) as error:  # of Arrow, too
-        problem = f"cannot be read ({' '.join(str(error).split())[:100]})"
-        raise InputError(field, str(path), problem, "get the file again") from error
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(field, str(path), "not a list of objects", "give JSON Lines, a JSON list or Parquet")
-    return DataFile(path=path, sha256=file_sha256(path), rows=tuple(rows))
+        raise _unreadable(path, field, error) from error
+    if any(isinstance(row, dict) for row in rows):
+        return rows
+    for row in rows:
+        if isinstance(row, ValueError):
+            raise _unreadable(path, field, row)
+    raise _no_objects(path, field)
+
+
+def _unreadable(path: Path, field: str, error: Exception) -> InputError:
+    problem = f"cannot be read ({' '.join(str(error).split())[:100]})"
+    return InputError(field, str(path), problem, "get the file again")
+
+
+def _no_objects(path: Path, field: str) -> InputError:
+    return InputError(field, str(path), "not a list of objects", "give JSON Lines, a JSON list or Parquet")
+
+
+def _decoded(content: bytes) -> str:
+    """UTF-8, or UTF-16 where its mark says so; the marks of files that were joined go, too."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    return text.replace("\n\ufeff", "\n")
 
 
 def _parquet_rows(content: bytes) -> list[Any]:
@@ -92,17 +123,15 @@ def _json_rows(text: str) -> list[Any]:
     try:
         return [json.loads(text)]
     except json.JSONDecodeError:
-        return list(_json_lines(text))
+        return [_json_line(line, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def _json_lines(text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number}: {error}") from error
+def _json_line(line: str, number: int) -> Any:
+    """The value of a line, or the error that says why it has none."""
+    try:
+        return json.loads(line)
+    except ValueError as error:  # also a whole number of too many digits
+        return ValueError(f"line {number}: {error}")
 
 
 def read_objects(path: str | Path, field: str, kind: str) -> Iterator[tuple[str, Record]]:

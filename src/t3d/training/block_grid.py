@@ -20,7 +20,8 @@ class TrainingExample:
 
     ``sample_key`` (int64) and ``epoch`` key its noise; ``step_map`` holds the denoising step of
     each response token (all ones where there is no trajectory) and ``token_weight`` its weight in
-    weighted losses; the first ``num_loss_tokens`` response tokens may take loss.
+    weighted losses; the first ``num_loss_tokens`` response tokens may take loss. ``is_cut``: what followed
+    in the last block was not recorded.
     """
 
     sample_key: int
@@ -30,6 +31,7 @@ class TrainingExample:
     step_map: Sequence[int]
     token_weight: Sequence[float]
     num_loss_tokens: int
+    is_cut: bool = False
 
     def __post_init__(self) -> None:
         counts = (len(self.response_ids), len(self.step_map), len(self.token_weight))
@@ -58,7 +60,9 @@ class BlockGrid(NamedTuple):
     step_RKS: Int[Tensor, "R K S"]
     weight_RKS: Float[Tensor, "R K S"]
     is_real_RKS: Bool[Tensor, "R K S"]
-    """Prompt tail and response."""
+    """Prompt tail, response, and the rest of a last block that was cut."""
+    is_open_RKS: Bool[Tensor, "R K S"]
+    """That rest: tokens nobody knows, which are masks in every state, as before their commit in decoding."""
     valid_RKS: Bool[Tensor, "R K S"]
     """Response tokens, which the noise may mask."""
     takes_loss_RKS: Bool[Tensor, "R K S"]
@@ -97,8 +101,11 @@ def lay_on_grid(
         weight_RL[row, first - start : end - start] = torch.tensor(example.token_weight)
         clean_RC[row, : int(num_clean_R[row])] = tokens[: int(num_clean_R[row])]
     num_loss_R = torch.tensor([example.num_loss_tokens for example in examples])
-    is_real_RL = position_RL < end_R[:, None]
-    valid_RL = is_real_RL & (position_RL >= prompt_length_R[:, None])
+    within_RL = position_RL < end_R[:, None]
+    is_cut_R = torch.tensor([example.is_cut for example in examples])
+    filled_R = start_R + -(-(end_R - start_R) // block_size) * block_size
+    is_open_RL = is_cut_R[:, None] & ~within_RL & (position_RL < filled_R[:, None])
+    valid_RL = within_RL & (position_RL >= prompt_length_R[:, None])
     takes_loss_RL = valid_RL & (position_RL < (prompt_length_R + num_loss_R)[:, None])
     blocks = (rows, num_blocks, block_size)
     return BlockGrid(
@@ -110,7 +117,8 @@ def lay_on_grid(
         block_RKS=((position_RL + shift_R[:, None]) // block_size).view(blocks),
         step_RKS=step_RL.view(blocks),
         weight_RKS=weight_RL.view(blocks),
-        is_real_RKS=is_real_RL.view(blocks),
+        is_real_RKS=(within_RL | is_open_RL).view(blocks),
+        is_open_RKS=is_open_RL.view(blocks),
         valid_RKS=valid_RL.view(blocks),
         takes_loss_RKS=takes_loss_RL.view(blocks),
         sample_key_R=torch.tensor([example.sample_key for example in examples]),

@@ -128,20 +128,12 @@ def select_trajectories(
     raise InputError("trajectories", len(trajectories), problem, fix)
 
 
-def num_usable_tokens(trajectory: Trajectory) -> int:
-    """The response without a terminal block whose end was not recorded (unless it is all there is)."""
-    if trajectory.terminal_complete:
-        return len(trajectory.response_ids)
-    last = trajectory.blocks(trajectory.response_ids, trajectory.block_size)[-1]
-    return len(trajectory.response_ids) - len(last) or len(trajectory.response_ids)
-
-
 def _is_too_long(trajectory: Trajectory, args: T3DConfig, num_positions: int) -> bool:
     num_prompt, size = len(trajectory.prompt_ids), args.block_size
-    end = num_prompt + num_usable_tokens(trajectory)
-    if end > num_positions:
-        return True
+    end = num_prompt + len(trajectory.response_ids)
     start = num_prompt if args.grid_origin == "response" else num_prompt // size * size
     num_blocks = -(-(end - start) // size)
+    if (end if trajectory.terminal_complete else start + num_blocks * size) > num_positions:
+        return True
     num_clean = start + (num_blocks - 1) * size
     return not cut_response(0, num_clean, num_blocks, size, args.max_length)

@@ -23,7 +23,6 @@ from t3d.training.noising import (
     trajectory_noise_mask,
 )
 from t3d.training.packing import pack_copies
-from t3d.training.selection import num_usable_tokens
 from t3d.trajectory import Trajectory
 
 
@@ -42,18 +41,16 @@ class TrajectoryDataset(Dataset):
 
     def __getitem__(self, index: int) -> TrainingExample:
         trajectory = self.trajectories[index]
-        length = num_usable_tokens(trajectory)
-        num_loss_tokens = (
-            length if self.config.terminal_filler_loss else min(trajectory.visible_length, length)
-        )
+        has_filler_loss = self.config.terminal_filler_loss
         return TrainingExample(
             sample_key=stable_key(trajectory.id),
             epoch=self.epoch if self.config.noise_refresh == "epoch" else 0,
             prompt_ids=trajectory.prompt_ids,
-            response_ids=trajectory.response_ids[:length],
-            step_map=trajectory.step_map[:length],
-            token_weight=self._path_weights(trajectory)[:length],
-            num_loss_tokens=num_loss_tokens,
+            response_ids=trajectory.response_ids,
+            step_map=trajectory.step_map,
+            token_weight=self._path_weights(trajectory),
+            num_loss_tokens=len(trajectory.response_ids) if has_filler_loss else trajectory.visible_length,
+            is_cut=not trajectory.terminal_complete,
         )
 
     def _path_weights(self, trajectory: Trajectory) -> list[float]:
@@ -149,7 +146,7 @@ class TrajectoryCollator:
         states = draw_states(grid, noise, config)
         noise_mask = states.noise_mask_RKS
         noisy_ids = mix_random_tokens(
-            grid.ids_RKS.masked_fill(noise_mask, self.mask_token_id),
+            grid.ids_RKS.masked_fill(noise_mask | grid.is_open_RKS, self.mask_token_id),
             noise_mask,
             grid.position_RKS,
             noise,

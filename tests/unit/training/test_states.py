@@ -183,3 +183,51 @@ def test_noise_is_fresh_each_epoch_but_a_start_state_stays():
 def test_settings_that_make_no_sense_are_named(fields, field):
     with pytest.raises(InputError, match=field):
         T3DConfig(output_dir="unused", use_cpu=True, dataloader_pin_memory=False, **fields)
+
+
+@pytest.mark.parametrize("block_size", [4, 8])
+@pytest.mark.parametrize("prompt_length", [5, 6, 7, 8])
+def test_a_response_cut_after_its_stop_is_learnt_to_the_stop(block_size, prompt_length):
+    """As from the whole record with its filler still masked: same states and targets, with the stop."""
+    config = T3DConfig(
+        output_dir="unused", use_cpu=True, block_size=block_size, mask_ratios=(1.0,), random_token_prob=0.0
+    )
+    whole = trajectory(0, prompt_length, 5 if block_size == 4 else 4 + (prompt_length < 8))
+    length = len(whole.response_ids) - 2
+    whole = replace(whole, visible_length=length, response_ids=(*whole.response_ids[:-2], 1, 2))
+    cut = replace(
+        whole,
+        response_ids=whole.response_ids[:length],
+        step_map=whole.step_map[:length],
+        terminal_complete=False,
+    )
+    collator = TrajectoryCollator(config=config, pad_token_id=0, mask_token_id=MASK, vocab_size=VOCAB)
+    batches = [collator([TrajectoryDataset([one], config)[0]]) for one in (whole, cut)]
+    for name in ("input_ids", "position_ids", "document_ids", "labels", "loss_positions"):
+        assert torch.equal(batches[0][name], batches[1][name]), name
+    assert batches[1]["labels"][-1] == whole.response_ids[length - 1]
+    assert len(batches[1]["labels"]) == length
+
+
+@pytest.mark.parametrize("preset", STATES)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_tokens_that_were_cut_off_are_masks_in_every_state_and_never_targets(preset, epoch):
+    whole = trajectory(0, 6, 5)
+    length = len(whole.response_ids) - 3
+    cut = replace(
+        whole,
+        response_ids=whole.response_ids[:length],
+        step_map=whole.step_map[:length],
+        visible_length=length,
+        terminal_complete=False,
+    )
+    config = T3DConfig(output_dir="unused", use_cpu=True, **preset_fields(preset))
+    dataset = TrajectoryDataset([cut], config)
+    dataset.set_epoch(epoch)
+    collator = TrajectoryCollator(config=config, pad_token_id=0, mask_token_id=MASK, vocab_size=VOCAB)
+    batch = collator([dataset[0]])
+    end = len(cut.prompt_ids) + len(cut.response_ids)
+    is_open = batch["is_noisy"] & (batch["position_ids"] >= end) & (batch["document_ids"] >= 0)
+    assert is_open.sum() >= 1
+    assert (batch["input_ids"][is_open] == MASK).all()
+    assert (batch["loss_position_ids"] < end).all()

@@ -1,7 +1,8 @@
 """From the parts of a foreign record to a trajectory, or to the reason why there is none.
 
-A record whose content does not fit is dropped with a reason, never cut or padded until it fits; a
-record that is not of the format at all raises InputError.
+A record whose content does not fit is dropped with a reason, never cut or padded until it fits; one that
+is not of the format at all raises InputError, which :mod:`~t3d.interchange.formats.registry` makes a drop
+where other records of the file are of the format.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ class DropReason(StrEnum):
     STEPS_FALL = "steps fall from one block to the next at this block size"
     PROMPT_MISMATCH = "the states do not begin with the prompt"
     TOKEN_CHANGED = "a committed token changes or is masked again"
+    NO_STEPS = "the order of the commits was not recorded"
+    NO_QUESTION = "the prompt is not one user's turn of the chat template"
+    OTHER_SHAPE = "the record is not of the format"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,9 +9,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import InputError
-from t3d.interchange.formats.assemble import Drop, DropReason, ImportSettings, from_text
+from t3d.interchange.formats.assemble import (
+    Drop,
+    DropReason,
+    ImportSettings,
+    from_text,
+    text_drop,
+)
 from t3d.problems.fields import Record, ints, is_text, record_id, required, text_field, wrong_kind
-from t3d.problems.prompts import token_text
+from t3d.problems.prompts import question_of_prompt, token_text
 from t3d.trajectory import Trajectory
 
 
@@ -32,6 +38,9 @@ def trajectories_of_record(
         if not output:  # a failed generation, whose step map is an empty text
             yield Drop(id=its_id, reason=DropReason.EMPTY_RESPONSE)
             continue
+        if step_map is None:
+            yield Drop(id=its_id, reason=DropReason.NO_STEPS)
+            continue
         yield from_text(its_id, prompt, output, ints(step_map, "step_map", where), settings)
 
 
@@ -44,6 +53,8 @@ def _outputs(record: Record, where: str) -> tuple[list[Any], list[Any]]:
         outputs, step_maps = [outputs], [step_maps] if is_flat else step_maps
     if not isinstance(outputs, list):
         raise wrong_kind(name, outputs, where, "a text or a list of texts")
+    if step_maps is None:
+        step_maps = [None] * len(outputs)
     if not isinstance(step_maps, list):
         raise wrong_kind("step_map", step_maps, where, "a list with one list per output")
     if len(outputs) != len(step_maps):
@@ -52,14 +63,31 @@ def _outputs(record: Record, where: str) -> tuple[list[Any], list[Any]]:
     return outputs, step_maps
 
 
+def export_drop(trajectory: Trajectory, tokenizer: PreTrainedTokenizerBase) -> Drop | None:
+    """Why the released code cannot train on a trajectory, or None.
+
+    Its ids must be those of the text, and a question must give its prompt.
+    """
+    drop = text_drop(trajectory, tokenizer)
+    if drop is None and question_of_prompt(tokenizer, trajectory.prompt_ids) is None:
+        return Drop(id=trajectory.id, reason=DropReason.NO_QUESTION)
+    return drop
+
+
 def record_of_trajectory(trajectory: Trajectory, _index: int, tokenizer: PreTrainedTokenizerBase) -> Record:
-    """One output per record, as the released rollout writes it; the text ends with the visible answer."""
+    """One output per record, as the released rollout writes it; the text ends with the visible answer.
+
+    ``question`` is the user's message: the released training puts it into the chat template itself and does
+    not look at ``prompt``. The trajectory has passed :func:`export_drop`.
+    """
     length = trajectory.visible_length
+    question = question_of_prompt(tokenizer, trajectory.prompt_ids)
+    assert question is not None, "export_drop has dropped it"
     prompt = token_text(tokenizer, trajectory.prompt_ids, skip_special_tokens=False)
     output = token_text(tokenizer, trajectory.response_ids[:length], skip_special_tokens=False)
     return {
         "id": trajectory.id,
-        "question": prompt,
+        "question": question,
         "prompt": prompt,
         "full_output": [output],
         "step_map": [list(trajectory.step_map[:length])],

@@ -25,6 +25,9 @@ def trajectories_of_record(
 ) -> Iterator[Trajectory | Drop]:
     """The record's trajectory or drop, read from ``prompt_ids``, ``trajectory`` and ``final_output``.
 
+    The generator for Dream leaves ``trajectory`` out, or gives two lists for it: the step of each token, and
+    the tokens.
+
     Raises InputError for a record that is not of this format, and for a first step other than 1.
     """
     if settings.first_step != 1:
@@ -32,12 +35,19 @@ def trajectories_of_record(
         raise InputError("first_step", settings.first_step, problem, "leave it out")
     prompt_ids = ints(required(record, "prompt_ids", where), "prompt_ids", where)
     final_ids = ints(required(record, "final_output", where), "final_output", where)
-    states = required(record, "trajectory", where)
+    states, identity = (
+        record.get("trajectory"),
+        record_id(record, _id_of_index(record, fallback_id, where), where),
+    )
+    if states is None:
+        yield Drop(id=identity, reason=DropReason.NO_STEPS)
+        return
     if not isinstance(states, list):
         raise wrong_kind("trajectory", states, where, "a list with one list of token ids per denoising step")
     states = [ints(state, "trajectory", where) for state in states]
-    identity = record_id(record, _id_of_index(record, fallback_id, where), where)
-    response = response_of_states(prompt_ids, states, final_ids, settings.mask_token_id)
+    response = response_of_times(prompt_ids, states, final_ids)
+    if response is None:
+        response = response_of_states(prompt_ids, states, final_ids, settings.mask_token_id)
     if isinstance(response, DropReason):
         yield Drop(id=identity, reason=response)
     else:
@@ -51,6 +61,17 @@ def _id_of_index(record: Record, fallback_id: str, where: str) -> str:
     if type(record["idx"]) is not int:
         raise wrong_kind("idx", record["idx"], where, "a whole number")
     return f"{fallback_id.rpartition('/')[0]}/{record['idx']}"
+
+
+def response_of_times(
+    prompt_ids: tuple[int, ...], states: States, final_ids: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Response ids and 1-based steps of the short form, ``[steps, 0 in the prompt; tokens]``, or None."""
+    if len(states) != 2 or states[1] != final_ids or len(states[0]) != len(final_ids):
+        return None
+    times, start = states[0], len(prompt_ids)
+    is_short = times[:start] == (0,) * start != prompt_ids and min(times[start:], default=0) >= 1
+    return (final_ids[start:], times[start:]) if is_short and final_ids[:start] == prompt_ids else None
 
 
 def response_of_states(

@@ -1,4 +1,4 @@
-"""Files of d3LLM records: a folder of Hugging Face ``datasets``, or JSONL.
+"""Files of d3LLM records: a folder of Hugging Face ``datasets``, JSONL, or the generator's JSON list.
 
 ``datasets`` is an extra; it is imported only when a folder is read or written.
 """
@@ -14,22 +14,23 @@ from typing import Any
 
 from t3d.errors import InputError
 from t3d.problems.fields import Record
-from t3d.problems.files import read_data_file
+from t3d.problems.files import read_data_rows
 from t3d.work.files import atomic_file, atomic_folder
 
 _FOLDER_MARK = "dataset_info.json"
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Records of a folder that ``save_to_disk`` wrote, or of a JSONL file.
+def read_records(path: Path) -> Iterator[Any]:
+    """Records of a folder that ``save_to_disk`` wrote, of a JSONL file, or of a JSON list.
 
-    Raises InputError if it is neither, or if the folder needs ``datasets`` and that is missing.
+    What is no record among them comes as it is. Raises InputError if it is neither, or if the folder needs
+    ``datasets`` and that is missing.
     """
     if not path.is_dir():
-        yield from read_data_file(path, "input").rows
+        yield from read_data_rows(path, "input")
         return
     datasets = _datasets("input", path)
-    fix = "give a folder that save_to_disk wrote for one split, or a JSONL file"
+    fix = "give a folder that save_to_disk wrote for one split, a JSON list or a JSONL file"
     if not (path / _FOLDER_MARK).is_file():
         raise InputError("input", str(path), f"not a data set: it has no {_FOLDER_MARK}", fix)
     try:

@@ -13,7 +13,7 @@ from t3d.trajectory import Trajectory
 def trajectories_of_record(
     record: Record, fallback_id: str, where: str, settings: ImportSettings
 ) -> Iterator[Trajectory | Drop]:
-    """The record's trajectory or drop; without ``step_map`` the tokens were set from left to right.
+    """The record's trajectory or drop; no ``step_map``, or null: the tokens were set from left to right.
 
     ``reward`` is not kept. Raises InputError for a record that is not of this format.
     """
@@ -22,7 +22,9 @@ def trajectories_of_record(
     if not response:
         yield Drop(id=identity, reason=DropReason.EMPTY_RESPONSE)
         return
-    step_map = ints(record["step_map"], "step_map", where) if "step_map" in record else None
+    step_map = record.get("step_map")
+    if step_map is not None:
+        step_map = ints(step_map, "step_map", where)
     yield from_text(identity, prompt, response, step_map, settings)
 
 

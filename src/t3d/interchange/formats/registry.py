@@ -4,22 +4,23 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.formats import authors, d3llm, dllm_rl
-from t3d.interchange.formats.assemble import Drop, ImportSettings, text_drop
+from t3d.interchange.formats.assemble import Drop, DropReason, ImportSettings, text_drop
 from t3d.interchange.formats.d3llm_files import read_records, write_records
 from t3d.models.loading import tokenizer_hash
-from t3d.problems.fields import Record
-from t3d.problems.files import read_data_file
+from t3d.problems.fields import Record, wrong_kind
+from t3d.problems.files import read_data_rows
 from t3d.trajectory import Trajectory
 from t3d.work.files import atomic_file
 
 
-def _read_file(path: Path) -> Iterator[Record]:
-    return iter(read_data_file(path, "input").rows)
+def _read_file(path: Path) -> Iterator[Any]:
+    return iter(read_data_rows(path, "input"))
 
 
 def _write_list(path: Path, records: Iterable[Record]) -> None:
@@ -38,7 +39,7 @@ class ForeignFormat:
     trajectories_of_record: Callable[[Record, str, str, ImportSettings], Iterator[Trajectory | Drop]]
     record_of_trajectory: Callable[[Trajectory, int, PreTrainedTokenizerBase], Record]
     export_drop: Callable[[Trajectory, PreTrainedTokenizerBase], Drop | None] = text_drop
-    read_records: Callable[[Path], Iterator[Record]] = _read_file
+    read_records: Callable[[Path], Iterator[Any]] = _read_file
     write_records: Callable[[Path, Iterable[Record]], None] = _write_list
 
 
@@ -46,6 +47,7 @@ FOREIGN_FORMATS: dict[str, ForeignFormat] = {
     "authors": ForeignFormat(
         trajectories_of_record=authors.trajectories_of_record,
         record_of_trajectory=authors.record_of_trajectory,
+        export_drop=authors.export_drop,
     ),
     "dllm_rl": ForeignFormat(
         trajectories_of_record=dllm_rl.trajectories_of_record,
@@ -66,19 +68,29 @@ def import_file(
 ) -> tuple[list[Trajectory], list[Drop]]:
     """Trajectories of a foreign file, and the records that were dropped.
 
-    A record without an ``id`` is named after the file and its index, from 0. Raises InputError for a
-    file or record that is not of the format, and for an id used twice.
+    A record without an ``id`` is named after the file and its index, from 0. Raises InputError for an id used
+    twice, and for a file that holds no record of the format.
     """
     path, foreign = Path(path), FOREIGN_FORMATS[format_name]
     kept: list[Trajectory] = []
     dropped: list[Drop] = []
+    refused: InputError | None = None
     for index, record in enumerate(foreign.read_records(path)):
         where, fallback_id = f"record {index} of {path}", f"{path.stem}/{index}"
-        for outcome in foreign.trajectories_of_record(record, fallback_id, where, settings):
+        try:
+            if not isinstance(record, dict):
+                raise wrong_kind("record", record, where, "an object")
+            outcomes = list(foreign.trajectories_of_record(record, fallback_id, where, settings))
+        except InputError as error:
+            refused = refused or error
+            outcomes = [Drop(id=fallback_id, reason=DropReason.OTHER_SHAPE)]
+        for outcome in outcomes:
             if isinstance(outcome, Drop):
                 dropped.append(outcome)
             else:
                 kept.append(outcome)
+    if refused is not None and all(drop.reason == DropReason.OTHER_SHAPE for drop in dropped) and not kept:
+        raise refused
     if not kept and not dropped:
         raise InputError("input", str(path), "holds no record", "give a file with records")
     require_unique_ids([outcome.id for outcome in [*kept, *dropped]], f"records of {path}")

@@ -7,7 +7,7 @@ from strategies import TOKENIZER, encode, trajectory_fields
 
 from t3d.errors import InputError
 from t3d.interchange.formats.assemble import DropReason
-from t3d.interchange.formats.authors import record_of_trajectory, trajectories_of_record
+from t3d.interchange.formats.authors import export_drop, record_of_trajectory, trajectories_of_record
 from t3d.trajectory import Trajectory
 
 ANSWER = " 7 apples<|im_end|>"
@@ -34,9 +34,51 @@ def test_the_visible_answer_survives_the_round_trip(fields):
 def test_the_record_is_the_released_one():
     written = record_of_trajectory(make(), 0, TOKENIZER)
     assert written["prompt"] == PROMPT
+    assert written["question"] == "how many?"
     assert written["full_output"] == [ANSWER]
     assert written["step_map"] == [list(make().step_map[: make().visible_length])]
     assert written["response_length"] == [make().visible_length]
+
+
+def test_the_released_training_makes_the_teachers_prompt_of_the_question():
+    """It renders ``question`` with the chat template and ignores ``prompt`` (self_ddo_sdar_full.py)."""
+    written = record_of_trajectory(make(), 0, TOKENIZER)
+    chat = [{"role": "user", "content": written["question"]}]
+    rendered = TOKENIZER.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert encode(rendered) == make().prompt_ids
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "how many?",
+        "<|im_start|>system\nBe short.<|im_end|>\n" + PROMPT,
+        PROMPT + "so<|im_end|>\n<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\n",
+        PROMPT + " the answer is",
+    ],
+)
+def test_a_prompt_that_no_question_gives_is_dropped(prompt):
+    """No template, a system's turn, two turns, an answer that has begun."""
+    other = make(prompt_ids=encode(prompt), block_size=64, terminal_complete=False)
+    drop = export_drop(other, TOKENIZER)
+    assert drop is not None and drop.reason == DropReason.NO_QUESTION
+    assert export_drop(make(), TOKENIZER) is None
+
+
+def test_a_released_prompt_lacks_its_last_line_break_and_has_a_question():
+    released = make(prompt_ids=encode(PROMPT[:-1]), block_size=64, terminal_complete=False)
+    assert record_of_trajectory(released, 0, TOKENIZER)["question"] == "how many?"
+
+
+def test_a_number_as_id_is_its_text():
+    assert [outcome.id for outcome in read(record(id=7))] == ["7"]
+
+
+@pytest.mark.parametrize("missing", [None, [None]])
+def test_an_output_without_a_step_map_is_dropped_with_its_reason(missing):
+    assert reasons(read(record(step_map=missing))) == [DropReason.NO_STEPS]
+    both = record(full_output=[ANSWER, ANSWER], step_map=[None, STEPS])
+    assert reasons(read(both)) == [DropReason.NO_STEPS, None]
 
 
 def test_several_outputs_become_several_trajectories():
@@ -108,7 +150,7 @@ def test_a_dropped_output_leaves_the_others():
         (record(step_map=[[True] * len(STEPS)]), "step_map"),
         (record(step_map=[[2**40] * len(STEPS)]), "step_map"),
         (record(step_map=[STEPS, STEPS]), "step_map"),
-        (record(id=7), "id"),
+        (record(id=7.5), "id"),
     ],
 )
 def test_a_record_of_another_shape_names_the_field_and_the_record(broken, field):

@@ -49,6 +49,17 @@ def test_a_leading_masked_state_is_the_one_before_the_first_step():
     assert read(record(trajectory=[[1, 2, M, M, M, M], *STATES])) == read(record())
 
 
+def test_the_short_form_of_the_generator_has_the_step_of_each_token():
+    """``[steps, 0 for the prompt; tokens]``, as its option trajectory_one_step writes."""
+    assert read(record(trajectory=[[0, 0, 2, 1, 3, 3], STATES[2]])) == read(record())
+
+
+def test_the_generator_for_dream_does_not_write_the_states():
+    without = record()
+    del without["trajectory"]
+    assert reasons(read(without)) == [DropReason.NO_STEPS]
+
+
 def test_a_record_that_ends_inside_its_block_says_so():
     (trajectory,) = read(record(), block_size=4)
     assert not trajectory.terminal_complete
@@ -95,7 +106,9 @@ def test_no_tokenizer_is_needed():
         ({"trajectory": [*STATES[:2], STATES[2][:-1]]}, DropReason.LENGTH_MISMATCH),
         ({"trajectory": [[1, 2]], "final_output": [1, 2]}, DropReason.EMPTY_RESPONSE),
         ({"prompt_ids": [1, 3]}, DropReason.PROMPT_MISMATCH),
-        ({"trajectory": [[0, 0, 2, 1, 3, 3], STATES[2]]}, DropReason.PROMPT_MISMATCH),
+        ({"trajectory": [[0, 0, 2, 0, 3, 3], STATES[2]]}, DropReason.PROMPT_MISMATCH),
+        ({"trajectory": [[0, 0, 2, 1, 3, 3], [1, 2, 5, 6, 7, 9]]}, DropReason.PROMPT_MISMATCH),
+        ({"trajectory": None}, DropReason.NO_STEPS),
         ({"trajectory": STATES[:2]}, DropReason.NEVER_SET),
         ({"trajectory": []}, DropReason.NEVER_SET),
         ({"trajectory": STATES[:2], "final_output": STATES[1]}, DropReason.NEVER_SET),
@@ -139,7 +152,7 @@ def test_a_first_step_is_refused_because_states_have_no_numbers():
         read(record(), first_step=0)
 
 
-@pytest.mark.parametrize("field", ["prompt_ids", "trajectory", "final_output"])
+@pytest.mark.parametrize("field", ["prompt_ids", "final_output"])
 def test_a_missing_key_is_named(field):
     broken = record()
     del broken[field]

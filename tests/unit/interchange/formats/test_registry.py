@@ -92,7 +92,8 @@ def test_a_folder_without_the_extra_names_it_and_jsonl_works(tmp_path, monkeypat
         ("authors", "", "not a list of objects"),
         ("authors", "\x00", "cannot be read"),
         ("authors", '{"prompt": "x"}', "answer.*missing|full_output.*missing"),
-        ("authors", '[{"prompt": "x", "answer": "y", "step_map": [1]}, 3]', "not a list of objects"),
+        ("authors", "[3, null]", "not a list of objects"),
+        ("authors", '{"prompt": "x"}\n{', "answer.*missing|full_output.*missing"),
         ("dllm_rl", "[]", "not a list of objects"),
         ("dllm_rl", '[{"question": "x"}]', "missing"),
         ("d3llm", "[1]", "not a list of objects"),
@@ -105,6 +106,47 @@ def test_a_file_of_something_else_is_named(tmp_path, name, content, problem):
     with pytest.raises(InputError, match=problem) as caught:
         import_file(tmp_path / "x", name, settings())
     assert "x" in str(caught.value)
+
+
+RECORD = {"prompt": PROMPT, "response": " so"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["{", "3", '{"prompt": 3, "response": "x"}', '{"response": "x"}', '{"prompt": ' + "9" * 5000 + "}"],
+)
+def test_a_record_that_is_not_of_the_format_is_counted_and_the_others_are_read(tmp_path, other):
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join([json.dumps(RECORD), other, json.dumps(RECORD | {"id": 7}), ""]))
+    kept, dropped = import_file(path, "dllm_rl", settings())
+    assert [trajectory.id for trajectory in kept] == ["x/0", "7"]
+    assert [(drop.id, drop.reason) for drop in dropped] == [("x/1", DropReason.OTHER_SHAPE)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_mark_before_the_text_is_no_text(tmp_path, encoding, as_list):
+    """UTF-16 is read where its mark stands; joined files have a mark before each part."""
+    records = [RECORD | {"prompt": f"{PROMPT} é"}, RECORD]
+    text = json.dumps(records, ensure_ascii=False)
+    if not as_list:
+        text = "\r\n\ufeff".join(json.dumps(record, ensure_ascii=False) for record in records)
+    mark = "\ufeff" if encoding.startswith("utf-16-") else ""
+    (tmp_path / "x.json").write_bytes((mark + text).encode(encoding))
+    kept, dropped = import_file(tmp_path / "x.json", "dllm_rl", settings())
+    assert ([trajectory.id for trajectory in kept], dropped) == (["x/0", "x/1"], [])
+
+
+def test_the_list_of_d3llms_generator_is_read(tmp_path):
+    """trajectory_data.json is one JSON list; its last records may lack the states."""
+    exported = FOREIGN_FORMATS["d3llm"].record_of_trajectory(TWO[0], 0, TOKENIZER)
+    theirs = {key: exported[key] for key in exported if key != "id"} | {"nfe": 3}
+    without = {key: theirs[key] for key in theirs if key != "trajectory"} | {"idx": 1}
+    path = tmp_path / "trajectory_data.json"
+    path.write_text(json.dumps([theirs, without], indent=2))
+    kept, dropped = import_file(path, "d3llm", settings())
+    assert kept == [dataclasses.replace(TWO[0], id="trajectory_data/0")]
+    assert [(drop.id, drop.reason) for drop in dropped] == [("trajectory_data/1", DropReason.NO_STEPS)]
 
 
 @pytest.mark.parametrize("name", FOREIGN_FORMATS)
