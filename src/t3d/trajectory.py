@@ -1,5 +1,6 @@
 """Trajectories: what was decoded, in which order, by whom; step-map algebra; Parquet in and out."""
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from t3d.errors import InputError
@@ -138,6 +140,7 @@ _SCHEMA = pa.schema(
     ],
     metadata={"t3d_schema_version": str(SCHEMA_VERSION)},
 )
+_CONTENT_KEY = b"t3d_content_sha256"
 
 
 def write_trajectories(
@@ -147,15 +150,36 @@ def write_trajectories(
 
     ``plan`` tells how it was made (JSON-ready) and is kept in the file, for :func:`read_plan`.
     """
-    metadata = {b"t3d_schema_version": str(SCHEMA_VERSION).encode(), b"t3d_plan": json.dumps(plan).encode()}
-    schema = _SCHEMA if plan is None else _SCHEMA.with_metadata(metadata)
     rows = []
     for trajectory in trajectories:
         row = asdict(trajectory)
         row["decode_params"] = json.dumps(row["decode_params"], sort_keys=True)
         rows.append(row)
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    metadata = {b"t3d_schema_version": str(SCHEMA_VERSION).encode(), _CONTENT_KEY: _content_hash(table)}
+    if plan is not None:
+        metadata[b"t3d_plan"] = json.dumps(plan).encode()
     with atomic_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata(metadata), partial, compression="zstd", write_page_checksum=True
+        )
+
+
+def _content_hash(table: pa.Table) -> bytes:
+    """SHA-256, in hexadecimal digits, of all values of a table without missing ones.
+
+    The checksums of Parquet cover its pages; this also covers what says how to read them.
+    """
+    digest = hashlib.sha256()
+    for name in _SCHEMA.names:
+        column = table[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            lengths = pc.call_function("list_value_length", [column])
+            for values in (lengths, column.flatten()):
+                digest.update(values.to_numpy(zero_copy_only=False).tobytes())
+        else:
+            digest.update(json.dumps(column.to_pylist()).encode())
+    return digest.hexdigest().encode()
 
 
 def read_plan(path: str | Path) -> dict[str, Any] | None:
@@ -177,7 +201,8 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """Rows of a Parquet file of trajectories, their own rules not checked yet.
 
-    Raises InputError for a missing or corrupt file or another schema.
+    Raises InputError for a missing file, another schema, or a file that is not as it was written: its pages
+    and its values have checksums (files of t3d before 2026-11-29 have none).
     """
 
     def refuse(problem: str) -> InputError:
@@ -186,13 +211,14 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise refuse("no such file")
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, page_checksum_verification=True)
+        names, metadata = table.column_names, table.schema.metadata or {}
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise refuse(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    missing = [name for name in _SCHEMA.names if name not in table.column_names]
+    missing = [name for name in _SCHEMA.names if name not in names]
     if missing:
         raise refuse(f"the columns {', '.join(missing)} are missing")
-    version = (table.schema.metadata or {}).get(b"t3d_schema_version", b"").decode()
+    version = metadata.get(b"t3d_schema_version", b"").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise refuse(f"its schema version is {version!r}, not {SCHEMA_VERSION}")
     if table.num_rows == 0:
@@ -202,7 +228,11 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
         with_null = [name for name in _SCHEMA.names if _num_nulls(table[name])]
         if with_null:
             raise refuse(f"the column {with_null[0]} has empty values")
+        if metadata.get(_CONTENT_KEY) not in (None, _content_hash(table)):
+            raise refuse("its values are not those that were written")
         return table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise refuse(f"a text is damaged ({error.reason})") from error
     except pa.ArrowException as error:
         raise refuse(f"a column is of the wrong kind ({str(error).splitlines()[0]})") from error
 

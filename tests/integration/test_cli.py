@@ -283,3 +283,40 @@ def test_env_prints_versions(capsys):
 def test_generate_names_what_cannot_be_decoded(checkpoint, capsys, flag, value, message):
     command = ["generate", "--model", str(checkpoint), "--prompt", "hi", "--device", "cpu", flag, value]
     assert re.search(message, run_failing(command, capsys))
+
+
+def test_a_prompt_that_is_too_long_is_left_out_and_counted_on_request(checkpoint, tmp_path, capsys):
+    """Default: an error. The finished file is that of the other prompts alone."""
+    rows = [
+        {"id": "a", "question": "so?"},
+        {"id": "long", "question": "now " * 3000},
+        {"id": "b", "question": "7"},
+    ]
+    prompts, out = tmp_path / "long.jsonl", tmp_path / "out.parquet"
+    prompts.write_text("\n".join(json.dumps(row) for row in rows))
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(out), *SHORT]
+    assert "request 'long' has" in run_failing(command, capsys)
+    assert not out.exists()
+    assert main([*command, "--on-long-prompt", "skip"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out of 3 prompts: 1 too long (long)" in printed
+    assert "2 trajectories in" in printed
+    assert [trajectory.id for trajectory in read_trajectories(out)] == ["a", "b"]
+    prompts.write_text(json.dumps(rows[1]))
+    other = [*command[: -len(SHORT) - 1], str(tmp_path / "none.parquet"), *SHORT, "--on-long-prompt", "skip"]
+    assert "every prompt is too long" in run_failing(other, capsys)
+
+
+@pytest.mark.parametrize("flip", ["first", "middle"])
+def test_a_flipped_bit_in_a_finished_chunk_is_named(checkpoint, prompts, tmp_path, capsys, monkeypatch, flip):
+    out = tmp_path / "out.parquet"
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(out), *SHORT]
+    monkeypatch.setattr(rollout, "discard", lambda folder: None)
+    assert main([*command, "--chunk-size", "2"]) == 0
+    out.unlink()
+    chunk = sorted((tmp_path / "out.parquet.chunks").glob("chunk-*.parquet"))[0]
+    content = bytearray(chunk.read_bytes())
+    content[60 if flip == "first" else len(content) // 4] ^= 4
+    chunk.write_bytes(content)
+    text = run_failing([*command, "--chunk-size", "2"], capsys)
+    assert "damaged" in text and "delete it; the same command then rolls it out again" in text

@@ -277,11 +277,13 @@ def test_a_file_without_records_is_refused(tmp_path):
 
 
 def rewrite(path: Path, column: str, values, kind, metadata=None) -> None:
-    """Replace one column of a written file, keeping the rest."""
+    """Replace one column of a written file, keeping the rest but the checksum of the values."""
     table = pq.read_table(path)
     index = table.column_names.index(column)
     table = table.set_column(index, pa.field(column, kind), pa.array(values, kind))
-    pq.write_table(table.replace_schema_metadata(metadata or table.schema.metadata), path)
+    metadata = dict(metadata or table.schema.metadata)
+    metadata.pop(b"t3d_content_sha256", None)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
 def test_every_record_is_checked_on_reading(tmp_path):
@@ -338,3 +340,45 @@ def test_decode_params_are_stored_as_json(tmp_path):
     write_trajectories(tmp_path / "a.parquet", [make(decode_params={"seed": 3, "block_size": 4})])
     stored = pq.read_table(tmp_path / "a.parquet")["decode_params"][0].as_py()
     assert json.loads(stored) == {"seed": 3, "block_size": 4}
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def test_no_flipped_bit_reads_back_silently_different(tmp_path):
+    """Every third byte of a file, a bit of each: refused as an InputError, or the same trajectories."""
+    written = [
+        make(id=f"a{index}", response_ids=tuple(range(index, index + 6)), decode_params={"seed": index})
+        for index in range(4)
+    ]
+    path = tmp_path / "a.parquet"
+    write_trajectories(path, written, plan={"seed": 0})
+    content, refused = path.read_bytes(), 0
+    for index in range(0, len(content), 3):
+        flipped = bytearray(content)
+        flipped[index] ^= 1 << (index % 8)
+        path.write_bytes(flipped)
+        try:
+            assert read_trajectories(path) == written, f"bit {index % 8} of byte {index}"
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+def test_values_that_were_changed_with_new_page_checksums_are_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_trajectories(path, [make()])
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("visible_length")
+    other = table.set_column(column, table.schema.field(column), pa.array([4], pa.int32()))
+    pq.write_table(other, path)
+    with pytest.raises(InputError, match="its values are not those that were written"):
+        read_trajectories(path)
+
+
+def test_a_file_from_before_the_checksums_is_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_trajectories(path, [make()])
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"t3d_schema_version": "1"}), path)
+    assert read_trajectories(path) == [make()]

@@ -1,12 +1,16 @@
 """The command ``t3d rollout``: a teacher decodes prompts, and its trajectories are kept."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from t3d.cli.config_file import write_config
 from t3d.cli.options import Flat, ModelChoice, ProblemChoice
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
-from t3d.errors import require_positive
+from t3d.errors import InputError, require_positive
 from t3d.work.kept import CHUNK_SIZE
+
+MAX_NAMED = 4
+"""Prompts that are left out and named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +24,31 @@ class Rollout(ModelChoice, ProblemChoice):
     """Requests decoded together."""
     chunk_size: int = CHUNK_SIZE
     """Prompts decoded between two saves; a killed rollout continues after the last."""
+    on_long_prompt: Literal["skip", "error"] = "error"
+    """A prompt that leaves no room for max_new_tokens stops the rollout, or is left out and counted."""
     decode: Flat = field(default_factory=DecodeParams)
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.decoding.rollout import roll_out_to_file
+        from t3d.decoding.rollout import fitting_problems, roll_out_to_file
 
         require_positive(self, "batch_size", "chunk_size")
         posed = self.resolve(self.split)
+        loaded, problems, too_long = self.load(), posed.problems, []
+        if self.on_long_prompt == "skip":
+            problems, too_long = fitting_problems(
+                loaded, problems, self.decode, style=posed.style, kind=posed.kind
+            )
+        if too_long:
+            named = ", ".join(problem.id for problem in too_long[:MAX_NAMED])
+            more = ", ..." if len(too_long) > MAX_NAMED else ""
+            print(f"left out of {len(posed.problems)} prompts: {len(too_long)} too long ({named}{more})")
+        if not problems and too_long:
+            fix = "lower max_new_tokens, or shorten the prompts"
+            raise InputError("on_long_prompt", "skip", "every prompt is too long", fix)
         trajectories = roll_out_to_file(
-            self.load(),
-            posed.problems,
+            loaded,
+            problems,
             self.decode,
             self.output,
             style=posed.style,

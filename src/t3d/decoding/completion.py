@@ -149,6 +149,11 @@ def num_positions_needed(request: DecodeRequest, params: DecodeParams) -> int:
     return -(-length // params.block_size) * params.block_size
 
 
+def is_too_long(request: DecodeRequest, params: DecodeParams, max_positions: int) -> bool:
+    """Whether the request cannot fit into these positions."""
+    return num_positions_needed(request, params) > max_positions
+
+
 def check_request(
     request: DecodeRequest, params: DecodeParams, max_positions: int, whose_limit: str = "the model has"
 ) -> None:
@@ -157,8 +162,8 @@ def check_request(
         raise InputError(
             "prompt_ids", request.id, "this request has an empty prompt", "give it at least one token"
         )
-    needed = num_positions_needed(request, params)
-    if needed > max_positions:
+    if is_too_long(request, params, max_positions):
+        needed = num_positions_needed(request, params)
         raise InputError(
             "max_new_tokens",
             params.max_new_tokens,

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
-from t3d.decoding.completion import check_requests
+from t3d.decoding.completion import check_requests, is_too_long
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_unique_ids
@@ -43,6 +44,21 @@ def roll_out(
         dataclasses.replace(completion.trajectory, task=problem.task, **origin)
         for problem, completion in zip(problems, completions, strict=True)
     ]
+
+
+def fitting_problems(
+    loaded: LoadedModel,
+    problems: Sequence[Problem],
+    params: DecodeParams,
+    *,
+    style: PromptStyle = "plain",
+    kind: PromptKind = "math",
+) -> tuple[list[Problem], list[Problem]]:
+    """The problems whose prompts leave room for the new tokens, and those that are too long."""
+    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
+    max_positions = loaded.model.config.max_position_embeddings
+    fits = [not is_too_long(request, params, max_positions) for request in requests]
+    return list(compress(problems, fits)), [one for one, fit in zip(problems, fits, strict=True) if not fit]
 
 
 def roll_out_to_file(

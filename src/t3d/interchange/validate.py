@@ -39,14 +39,21 @@ def validate_file(path: str | Path, loaded: LoadedTokenizer | None = None) -> tu
             problems.append(Fault(id=identity, problem=f"{field}: {error.problem}"))
             continue
         found = list(own_problems(trajectory))
+        if has_masked_prompt(trajectory):
+            found.append(f"prompt_ids: the mask token {trajectory.mask_token_id} is in the prompt")
         if loaded is not None:
             found += model_problems(trajectory, loaded, tokenizer_hash)
         problems += [Fault(id=identity, problem=problem) for problem in found]
     return len(rows), problems
 
 
+def has_masked_prompt(trajectory: Trajectory) -> bool:
+    """Whether the mask token is in the prompt, as of a question with its name in older rollouts."""
+    return trajectory.mask_token_id in trajectory.prompt_ids
+
+
 def own_problems(trajectory: Trajectory) -> Iterator[str]:
-    """What is inconsistent in a record that keeps the rules of its class."""
+    """What is inconsistent in a record that keeps the rules of its class; training refuses the same."""
     end = len(trajectory.prompt_ids) + len(trajectory.response_ids)
     if not trajectory.terminal_complete and end % trajectory.block_size == 0:
         yield f"terminal_complete: says cut, but the record ends on the grid of {trajectory.block_size}"

@@ -1,10 +1,11 @@
 """The one function that renders a problem's prompt for rollout, training and evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
 
@@ -18,11 +19,21 @@ def problem_ids(
 ) -> list[int]:
     """Token ids of a problem's prompt; rollout, training and evaluation all take them from here.
 
-    Raises InputError where a style has no prompt of that kind.
+    A special token's name in the question is text. Raises InputError where that cannot be, and where a style
+    has no prompt of that kind.
     """
-    if style == "released":
-        return token_ids(tokenizer, released_prompt(problem.question, kind, problem.prefix))
-    return prompt_ids(tokenizer, user_turn(problem.question, style, kind))
+    try:
+        if style != "released":
+            return prompt_ids(tokenizer, user_turn(problem.question, style, kind))
+        prefix = problem.prefix
+        said = [problem.question] if prefix is None else [problem.question, prefix]
+        return _ids_of_said(
+            tokenizer, said, lambda texts: released_prompt(texts[0], kind, texts[1] if texts[1:] else None)
+        )
+    except SpecialTokenError as error:
+        fix = "take it out of the question, or leave the problem out"
+        problem_text = f"problem {problem.id!r} has a special token that its tokenizer cannot write as text"
+        raise InputError("question", error.token, problem_text, fix) from error
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
@@ -34,8 +45,57 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Token ids of a chat, followed by the opening of the assistant's turn (the tokenizer's template)."""
-    return token_ids(tokenizer, _chat_text(tokenizer, messages))
+    """Token ids of a chat, followed by the opening of the assistant's turn (the tokenizer's template).
+
+    A special token's name in a message is text: it becomes no mask, stop token or turn of its own. Raises
+    SpecialTokenError, an InputError, where the tokenizer cannot do that.
+    """
+
+    said = [message["content"] for message in messages]
+    if not all(isinstance(text, str) for text in said):  # a template of its own kind, say of parts
+        return token_ids(tokenizer, _chat_text(tokenizer, messages))
+
+    def rendered(contents: Sequence[str]) -> str:
+        chat = [{**message, "content": text} for message, text in zip(messages, contents, strict=True)]
+        return _chat_text(tokenizer, chat)
+
+    return _ids_of_said(tokenizer, said, rendered)
+
+
+class SpecialTokenError(InputError):
+    """A message has the name of a special token that cannot be told from the token."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        super().__init__(
+            "content", token, "a special token that the tokenizer cannot write as text", "drop it"
+        )
+
+
+def _ids_of_said(
+    tokenizer: PreTrainedTokenizerBase, said: Sequence[str], render: Callable[[Sequence[str]], str]
+) -> list[int]:
+    """Token ids of ``render(said)``, in which names of special tokens are text where they are said."""
+    special = sorted({str(token) for token in tokenizer.all_special_tokens}, key=len, reverse=True)
+    names = [name for name in special if any(name in text for text in said)]
+    if not names:
+        return token_ids(tokenizer, render(said))
+    used = set("".join(said))
+    mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used)
+    for index, name in enumerate(names):
+        said = [text.replace(name, f"{mark}{index}{mark}") for text in said]
+    ids: list[int] = []
+    for place, piece in enumerate(render(said).split(mark)):  # every other piece is the number of a name
+        ids += token_ids(tokenizer, piece) if place % 2 == 0 else _plain_ids(tokenizer, names[int(piece)])
+    return ids
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
+    """Token ids of a special token's name as text."""
+    ids = tokenizer.encode(name, add_special_tokens=False, split_special_tokens=True)
+    if set(ids).intersection(tokenizer.all_special_ids):
+        raise SpecialTokenError(name)
+    return ids
 
 
 def _chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:

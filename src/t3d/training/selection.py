@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.solutions import SOURCE
+from t3d.interchange.validate import has_masked_prompt, own_problems
 from t3d.models.loading import tokenizer_hash
 from t3d.training.config import T3DConfig
 from t3d.training.packing import cut_response
@@ -19,7 +20,8 @@ def check_trajectories(
 ) -> None:
     """Raise InputError unless these trajectories can teach a student.
 
-    All must be made with its tokenizer and mask token, have an id of their own, and be rolled out with
+    All must keep the rules of :func:`~t3d.interchange.validate.own_problems`, be made with its tokenizer and
+    mask token, have an id of their own, and be rolled out with
     one block size that divides the student's or is divided by it: only then no student block holds
     parts of two rollout blocks without holding one of them whole, or lying inside one.
     """
@@ -37,6 +39,11 @@ def check_trajectories(
             problem = f"trajectory {trajectory.id!r} was made with another tokenizer"
             raise InputError("tokenizer_hash", trajectory.tokenizer_hash[:12], problem, fix)
         _check_grid(trajectory, trajectories[0], block_size)
+        for problem in own_problems(trajectory):
+            name, _, found = problem.partition(": ")
+            fix = "leave the record out, or roll out again; t3d data validate lists all such records"
+            refused = "nothing that a rollout can hold"
+            raise InputError(f"{name} of trajectory {trajectory.id!r}", found, refused, fix)
     require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
 
 
@@ -82,19 +89,26 @@ class Selection:
     """One block with all the tokens before it exceeds ``max_length``, or the whole the model's positions."""
     empty: tuple[str, ...]
     """Nothing is visible but the stop token."""
+    masked_prompt: tuple[str, ...] = ()
+    """The mask token is in the prompt, where no state may have it."""
 
     def counts(self) -> dict[str, int]:
         """How many are trained on, and how many left out for what."""
-        return {"trajectories": len(self.kept), "too_long": len(self.too_long), "empty": len(self.empty)}
+        counts = {"trajectories": len(self.kept), "too_long": len(self.too_long), "empty": len(self.empty)}
+        return counts | ({"masked_prompt": len(self.masked_prompt)} if self.masked_prompt else {})
 
     def report(self) -> str:
         """One line for the log; empty if nothing was left out."""
         parts = [
             f"{len(ids)} {reason} ({', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''})"
-            for reason, ids in (("too long", self.too_long), ("empty", self.empty))
+            for reason, ids in (
+                ("too long", self.too_long),
+                ("empty", self.empty),
+                ("with the mask token in the prompt", self.masked_prompt),
+            )
             if ids
         ]
-        num_all = len(self.kept) + len(self.too_long) + len(self.empty)
+        num_all = sum(len(part) for part in (self.kept, self.too_long, self.empty, self.masked_prompt))
         return f"left out of {num_all} trajectories: {', '.join(parts)}" if parts else ""
 
 
@@ -105,20 +119,24 @@ def select_trajectories(
 
     Raises InputError for a token outside the student's vocabulary, or if nothing is left.
     """
-    kept, too_long, empty = [], [], []
+    kept, too_long, empty, masked_prompt = [], [], [], []
     for trajectory in trajectories:
         largest = max(*trajectory.prompt_ids, *trajectory.response_ids, 0)
         if largest >= model_config.vocab_size:
             problem = f"trajectory {trajectory.id!r} has token id {largest}"
             fix = "roll out with the student's own tokenizer"
             raise InputError("vocab_size", model_config.vocab_size, problem, fix)
-        if trajectory.visible_length == 1 and trajectory.finish_reason == "stop":
+        if has_masked_prompt(trajectory):
+            masked_prompt.append(trajectory.id)
+        elif trajectory.visible_length == 1 and trajectory.finish_reason == "stop":
             empty.append(trajectory.id)
         elif _is_too_long(trajectory, args, model_config.max_position_embeddings):
             too_long.append(trajectory.id)
         else:
             kept.append(trajectory)
-    selection = Selection(kept=tuple(kept), too_long=tuple(too_long), empty=tuple(empty))
+    selection = Selection(
+        kept=tuple(kept), too_long=tuple(too_long), empty=tuple(empty), masked_prompt=tuple(masked_prompt)
+    )
     if kept:
         return selection
     problem = f"nothing to train on: {selection.report()}"

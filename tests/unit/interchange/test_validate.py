@@ -25,8 +25,8 @@ def problems(tmp_path, *trajectories, loaded=None):
 
 
 def rewrite(path, column, values):
-    """Replace a column by values that the class would refuse."""
-    table = pq.read_table(path)
+    """Replace a column by values that the class would refuse; without the checksum of the values."""
+    table = pq.read_table(path).replace_schema_metadata({"t3d_schema_version": "1"})
     index = table.column_names.index(column)
     field = table.schema.field(column)
     pq.write_table(table.set_column(index, field, pa.array(values, field.type)), path)
@@ -86,6 +86,10 @@ def test_every_use_of_an_id_after_the_first_is_named(tmp_path):
         ({"prompt_ids": (), "block_size": 1, "step_map": (1, 2, 3, 4, 5)}, "prompt_ids: empty"),
         ({"mask_token_id": make().response_ids[0]}, "response_ids: the mask token"),
         ({"mask_token_id": -1}, "ids: -1 is negative"),
+        (
+            {"prompt_ids": (*make().prompt_ids[:-1], MASK_ID)},
+            f"prompt_ids: the mask token {MASK_ID} is in the prompt",
+        ),
     ],
 )
 def test_inconsistent_records_are_named(tmp_path, changes, message):

@@ -8,7 +8,7 @@ from t3d.decoding.llm import decode_requests
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
-from t3d.problems.prompts import prompt_ids
+from t3d.problems.prompts import chat_ids, problem_ids, prompt_ids, token_text
 
 
 @given(st.text(max_size=30))
@@ -70,3 +70,43 @@ def test_a_missing_or_empty_file_is_named(tmp_path):
 def test_a_line_may_have_a_solution(tmp_path):
     (problem,) = read_prompt_file(write(tmp_path, '{"question": "1+1?", "solution": "It is 2."}'))
     assert problem == Problem(id="set/1", question="1+1?", task="set", solution="It is 2.")
+
+
+NAMES = ["<|MASK|>", "<|im_end|>", "<|im_start|>", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize("style", ["plain", "paper", "released", "sdar"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_special_token_in_a_question_is_text(tiny_tokenizer, style, name):
+    """No mask, stop or turn comes of it, and the text is the same."""
+    asked = problem_ids(tiny_tokenizer, Problem(id="a", question=f"what is {name}?"), style=style)
+    plain = problem_ids(tiny_tokenizer, Problem(id="a", question="what is it?"), style=style)
+    special = set(tiny_tokenizer.all_special_ids)
+    assert [token for token in asked if token in special] == [token for token in plain if token in special]
+    text = token_text(tiny_tokenizer, asked, skip_special_tokens=False)
+    assert text == token_text(tiny_tokenizer, plain, skip_special_tokens=False).replace(
+        "is it?", f"is {name}?"
+    )
+
+
+@given(st.lists(st.sampled_from([*NAMES, "so", " ", "\ue000", "0"]), max_size=8).map("".join))
+def test_a_message_cannot_write_another_turn(tiny_tokenizer, content):
+    """A mark of our own kind in the text stays, too."""
+    ids = chat_ids(tiny_tokenizer, [{"role": "user", "content": content}])
+    special = set(tiny_tokenizer.all_special_ids)
+    plain = chat_ids(tiny_tokenizer, [{"role": "user", "content": "so"}])
+    assert [token for token in ids if token in special] == [token for token in plain if token in special]
+    assert token_text(tiny_tokenizer, ids, skip_special_tokens=False) == token_text(
+        tiny_tokenizer, plain, skip_special_tokens=False
+    ).replace("so", content, 1)
+
+
+def test_a_name_that_the_tokenizer_cannot_write_as_text_names_the_problem(tiny_tokenizer, monkeypatch):
+    real = type(tiny_tokenizer).encode
+
+    def encode(self, text, *, split_special_tokens=False, **options):
+        return real(self, text, **options)
+
+    monkeypatch.setattr(type(tiny_tokenizer), "encode", encode)
+    with pytest.raises(InputError, match=r"question='<\|MASK\|>': problem 'a' has a special token"):
+        problem_ids(tiny_tokenizer, Problem(id="a", question="what is <|MASK|>?"))

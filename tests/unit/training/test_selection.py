@@ -7,10 +7,12 @@ import pytest
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.interchange.solutions import SOURCE
+from t3d.interchange.validate import own_problems
 from t3d.models.sdar import SDARConfig
+from t3d.tasks.mini.tokenizer import build_tokenizer
 from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS, SOLUTION_PRESETS
-from t3d.training.selection import check_source, select_trajectories
+from t3d.training.selection import check_source, check_trajectories, select_trajectories
 from t3d.trajectory import Trajectory
 
 ROLLOUT = Trajectory(
@@ -54,3 +56,37 @@ def test_what_leaves_nothing_to_train_on_is_named(tmp_path, max_length, max_posi
     model_config = SDARConfig(vocab_size=16, max_position_embeddings=max_positions)
     with pytest.raises(InputError, match=message):
         select_trajectories([trajectory], args, model_config)
+
+
+TOKENIZER = build_tokenizer(["how many apples are left now?"])
+MASK = TOKENIZER.mask_token_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"response_ids": (5, -1, 7, 8)}, r"ids of trajectory 'a'='-1 is negative'"),
+        ({"prompt_ids": (1, 2, -5, 4)}, r"ids of trajectory 'a'='-5 is negative'"),
+        ({"response_ids": (5, 6, MASK, 8)}, r"response_ids of trajectory 'a'='the mask token"),
+        ({"prompt_ids": ()}, r"prompt_ids of trajectory 'a'='empty'"),
+        ({"terminal_complete": False}, r"terminal_complete of trajectory 'a'='says cut"),
+        ({"decode_params": {"block_size": 8}}, r"block_size of trajectory 'a'='4, but decode_params has 8"),
+    ],
+)
+def test_training_refuses_what_validation_refuses(changes, message):
+    good = dataclasses.replace(ROLLOUT, mask_token_id=MASK)
+    check_trajectories([good], TOKENIZER, 4)
+    broken = dataclasses.replace(good, **changes)
+    assert list(own_problems(broken))
+    with pytest.raises(InputError, match=message):
+        check_trajectories([dataclasses.replace(good, id="b"), broken], TOKENIZER, 4)
+
+
+def test_a_prompt_with_the_mask_token_is_left_out_and_counted(tmp_path):
+    args = T3DConfig(output_dir=str(tmp_path), use_cpu=True, block_size=4)
+    model_config = SDARConfig(vocab_size=16, max_position_embeddings=64)
+    masked = dataclasses.replace(ROLLOUT, id="b", prompt_ids=(1, 0, 3, 4))
+    selection = select_trajectories([ROLLOUT, masked], args, model_config)
+    assert selection.kept == (ROLLOUT,)
+    assert selection.report() == "left out of 2 trajectories: 1 with the mask token in the prompt (b)"
+    assert selection.counts()["masked_prompt"] == 1
