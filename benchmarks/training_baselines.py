@@ -41,7 +41,7 @@ class State:
     place: Tensor
     """Place of each token among the commits of its block of the student, from 0."""
     in_path: Tensor
-    """Takes part in the path loss: all but the stop token."""
+    """Takes part in the path loss: all but the stop token, which is the pad here."""
 
 
 def draw_state(trajectory: Trajectory, config: T3DConfig, vocab_size: int) -> State:

@@ -38,7 +38,7 @@ _FLAG_OF_FIELD = {
 }
 """Flags under which settings and arguments of other names are given."""
 _SAME_NAMES = ("gradient_accumulation_steps", "learning_rate", "warmup_steps", "seed", "block_size")
-_SAME_NAMES += ("refresh_every", "reference_choice", "lora_rank", "max_length")
+_SAME_NAMES += ("refresh_every", "lora_rank", "max_length")
 """Flags that are T3DConfig fields."""
 _EVALUATION_COUNTS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
 _EVALUATION_FLAGS = (*_EVALUATION_COUNTS, "eval_grader")
@@ -53,9 +53,9 @@ class Train(ModelChoice):
     output: str
     """Folder for checkpoints and the student (OUTPUT/student); the same command continues a killed run."""
     preset: str = "t3d"
-    """t3d, paper, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path, naive_td_random,
-    naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the records of
-    t3d data solutions."""
+    """t3d, paper, paper-sampled, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path,
+    naive_td_random, naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the
+    records of t3d data solutions."""
     block_size: int = 8
     num_optimizer_steps: int = 200
     batch_size: int = 64
@@ -78,8 +78,9 @@ class Train(ModelChoice):
     """At most this many trajectories."""
     lora_rank: int = 0
     """Train a LoRA adapter of this rank and merge it at the end; 0: all weights."""
-    reference_choice: ReferenceChoice = "latest"
-    """Refresh the reference from the latest student, or only from one that scores no worse (best)."""
+    reference_choice: ReferenceChoice | None = None
+    """Refresh the reference from the latest student, or only from one that scores no worse (best), or that if
+    there are eval_tasks (auto). Default: the preset's, which is latest, but auto of paper."""
     max_length: int | None = None
     """Tokens of a packed row, clean and noisy copies together; longer responses are split over rows."""
     eval_every: int | None = None
@@ -136,7 +137,7 @@ class Train(ModelChoice):
             if flag is not None:
                 problem = f"--{flag.replace('_', '-')} sets {name}"
                 raise InputError("override", override, problem, f"use --{flag.replace('_', '-')}")
-        overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta")
+        overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta", "reference_choice")
         fields = preset_fields(self.preset)
         fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
         return fields | parse_overrides(self.override)
@@ -174,9 +175,12 @@ class Train(ModelChoice):
 
     def _check_evaluation(self) -> None:
         """Raise InputError for flags of the evaluation that would be ignored, or that lack others."""
+        from t3d.training.presets import preset_fields
+
         example = "for example --eval-tasks chain make"
+        choice = self.reference_choice or preset_fields(self.preset).get("reference_choice", "latest")
         if self.eval_tasks:
-            if self.eval_every is None and self.reference_choice == "latest":
+            if self.eval_every is None and choice == "latest":
                 problem = "never evaluated without eval_every"
                 raise InputError("eval_tasks", self.eval_tasks, problem, "add for example --eval-every 50")
             if self.block_size % self.eval_tokens_per_step:
@@ -191,7 +195,7 @@ class Train(ModelChoice):
         elif self.eval_every is not None:
             problem = "there is nothing to evaluate on without eval_tasks"
             raise InputError("eval_every", self.eval_every, problem, f"name held-out tasks, {example}")
-        elif self.reference_choice != "latest":
+        elif choice == "best":
             problem = "the student is scored on eval_tasks, and there are none"
             fix = f"name held-out tasks, {example}; --eval-every N logs its scores, too"
             raise InputError("reference_choice", self.reference_choice, problem, fix)

@@ -36,6 +36,20 @@ class HeadScores(ModelOutput):
     """The token that the :class:`TokenPick` chose; None without one."""
     picked_log_probs: Float[Tensor, "M"] | None = None
     """log p(picked) under the whole distribution, the excluded token included; without gradient."""
+    minus_kl: Float[Tensor, "M"] | None = None
+    """sum_v q(v) log(p(v) / q(v)), q another head's distribution; None without one."""
+    hidden: Float[Tensor, "M D"] | None = None
+    """The hidden states themselves, without gradient, where they were asked for."""
+
+
+class OtherHead:
+    """Hidden states [M, D] and head [V, D] of another model, frozen: distributions not written out.
+
+    Not a dataclass, for the reason of :class:`~t3d.models.token_pick.TokenPick`.
+    """
+
+    def __init__(self, hidden_MD: Tensor, weight_VD: Tensor) -> None:
+        self.hidden_MD, self.weight_VD = hidden_MD.detach(), weight_VD.detach()
 
 
 class ScoringHead(nn.Linear):
@@ -63,12 +77,14 @@ def head_scores(
     *,
     entropy_temperature: float | None = None,
     pick: TokenPick | None = None,
+    against: OtherHead | None = None,
+    keeps_hidden: bool = False,
     tile_size: int | None = None,
 ) -> HeadScores:
-    """Scores of the logits ``hidden @ weight.T``, differentiable through log_probs and entropy.
+    """Scores of the logits ``hidden @ weight.T``, differentiable through log_probs, entropy and minus_kl.
 
     The entropy is that of softmax(logits / ``entropy_temperature``); all else is at temperature 1. None: no
-    entropy.
+    entropy. ``against``: the head whose distributions the divergence is from.
 
     Products are in the autocast dtype where autocast is on, and in that of ``hidden`` elsewhere; sums
     over the vocabulary are in float32 (float64 if ``hidden`` is). A target outside the vocabulary
@@ -80,9 +96,9 @@ def head_scores(
     if tile_size is None:
         tile_size = _fit_tile(len(hidden_MD), len(weight_VD), device_type)
     scores = _HeadScoresFunction.apply(
-        hidden_MD, weight_VD, target_KM, entropy_temperature, pick, tile_size, dtype
+        hidden_MD, weight_VD, target_KM, entropy_temperature, pick, tile_size, dtype, against
     )
-    return HeadScores(*scores)
+    return HeadScores(*scores, hidden=hidden_MD.detach() if keeps_hidden else None)
 
 
 def _fit_tile(num_positions: int, vocab_size: int, device_type: str) -> int:
@@ -133,7 +149,10 @@ class _HeadScoresFunction(torch.autograd.Function):
         pick: TokenPick | None,
         tile_size: int,
         dtype: torch.dtype,
+        against: OtherHead | None,
     ) -> tuple[Tensor | None, ...]:
+        others: tuple[Tensor, ...] = ()
+        minus_kl_M = None
         with torch.autocast(hidden_MD.device.type, enabled=False):
             tiles = _Tiles(hidden_MD.to(dtype), weight_VD, tile_size)
             chooser = None if pick is None else Chooser(pick)
@@ -142,19 +161,28 @@ class _HeadScoresFunction(torch.autograd.Function):
             if chooser is not None:
                 picked_M, logit_M = chooser.choose(tiles.starts, tiles.logits)
                 picked = [picked_M, logit_M - lse_M]
-        ctx.save_for_backward(tiles.hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M)
+            if against is not None:
+                other = _Tiles(against.hidden_MD.to(dtype), against.weight_VD, tile_size)
+                minus_kl_M, other_lse_M = _minus_kl(tiles, other, lse_M)
+                others = (other.hidden_MD, other.weight_VD, other_lse_M)
+        ctx.save_for_backward(tiles.hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M, *others)
         ctx.temperature, ctx.tile_size, ctx.hidden_dtype = temperature, tile_size, hidden_MD.dtype
         ctx.set_materialize_grads(False)
         if pick is not None:
             ctx.mark_non_differentiable(*picked)
-        return log_prob_KM, entropy_M, *picked
+        return log_prob_KM, entropy_M, *picked, minus_kl_M
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, grad_KM: Tensor | None, grad_entropy_M: Tensor | None, *_: None
+        ctx: Any,
+        grad_KM: Tensor | None,
+        grad_entropy_M: Tensor | None,
+        _picked: None,
+        _picked_log_probs: None,
+        grad_kl_M: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M = ctx.saved_tensors
+        hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M, *others = ctx.saved_tensors
         grad_KM = lse_M.new_zeros(target_KM.shape) if grad_KM is None else grad_KM
         tiles = _Tiles(hidden_MD, weight_VD, ctx.tile_size)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
@@ -167,7 +195,13 @@ class _HeadScoresFunction(torch.autograd.Function):
                 if grad_entropy_M is not None:
                     log_q_MN = (log_p_MN / ctx.temperature).sub_(log_norm_M[:, None])
                     of_entropy_MN = _entropy_grad(log_q_MN, entropy_M, grad_entropy_M / ctx.temperature)
-                grad_MN = log_p_MN.exp_().mul_(-grad_KM.sum(0)[:, None])
+                slope_M = grad_KM.sum(0)
+                slope_M = slope_M if grad_kl_M is None else slope_M + grad_kl_M
+                grad_MN = log_p_MN.exp_().mul_(-slope_M[:, None])
+                if grad_kl_M is not None:  # q - p, the gradient of sum q log p
+                    other_hidden_MD, other_weight_VD, other_lse_M = others
+                    other = _Tiles(other_hidden_MD, other_weight_VD, ctx.tile_size)
+                    grad_MN += other.logits(start).sub_(other_lse_M[:, None]).exp_().mul_(grad_kl_M[:, None])
                 if of_entropy_MN is not None:
                     grad_MN += of_entropy_MN
                 _add_target_grad(grad_MN, grad_KM, target_KM - start)
@@ -177,7 +211,7 @@ class _HeadScoresFunction(torch.autograd.Function):
                 if grad_hidden_MD is not None:
                     grad_hidden_MD += grad_MN @ tiles.weight(start)
         grad_hidden_MD = None if grad_hidden_MD is None else grad_hidden_MD.to(ctx.hidden_dtype)
-        return grad_hidden_MD, grad_weight_VD, None, None, None, None, None
+        return grad_hidden_MD, grad_weight_VD, *(None,) * 6
 
 
 def _score(
@@ -210,6 +244,19 @@ def _score(
     log_mass_IM = torch.stack(tempered_lse_IM) - tempered_lse_M
     entropy_M = (log_mass_IM.exp() * (torch.stack(entropy_IM) - log_mass_IM)).sum(0)
     return target_logit_KM - lse_M, lse_M, entropy_M, tempered_lse_M - lse_M / temperature
+
+
+def _minus_kl(tiles: _Tiles, other: _Tiles, lse_M: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum_v q(v) (log p(v) - log q(v)), the other head's log-sum-exp), tile by tile; q is the other's."""
+    lse_IM, ratio_IM = [], []
+    for start in tiles.starts:
+        other_MN = other.logits(start)
+        lse_IM.append(other_MN.logsumexp(-1))
+        ratio_MN = tiles.logits(start).sub_(other_MN)
+        ratio_IM.append((other_MN.sub_(lse_IM[-1][:, None]).exp_() * ratio_MN).sum(-1))
+    other_lse_M = torch.stack(lse_IM).logsumexp(0)
+    mass_IM = (torch.stack(lse_IM) - other_lse_M).exp()
+    return (mass_IM * torch.stack(ratio_IM)).sum(0) - lse_M + other_lse_M, other_lse_M
 
 
 def _columns(offset_KM: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
-from t3d.models.head import ScoringHead
+from t3d.models.head import OtherHead, ScoringHead
 from t3d.models.token_pick import TokenPick
 
 BY_ARGUMENT = "t3d_by_argument"
@@ -100,6 +100,8 @@ class _AttentionAndHead:
         targets: Int[Tensor, "K M"] | None = None,
         entropy_temperature: float | None = None,
         pick: TokenPick | None = None,
+        against: OtherHead | None = None,
+        keeps_hidden: bool = False,
         **kwargs,
     ) -> ModelOutput:
         """The base's forward, plus ``logit_positions`` and ``loss_positions``.
@@ -129,7 +131,8 @@ class _AttentionAndHead:
         hidden_MD = model.model(*args, **kwargs).last_hidden_state.flatten(0, 1)[loss_positions]
         if targets is None:
             targets = loss_positions.new_empty(0, len(loss_positions))
-        return model.lm_head(hidden_MD, targets, entropy_temperature=entropy_temperature, pick=pick)
+        head = {"entropy_temperature": entropy_temperature, "pick": pick}
+        return model.lm_head(hidden_MD, targets, **head, against=against, keeps_hidden=keeps_hidden)
 
     def _check_attention(self, arguments: dict[str, Any]) -> None:
         model: Any = self

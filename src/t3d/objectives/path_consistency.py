@@ -23,8 +23,8 @@ def nested_prefix_weights(
 
     That loss is the mean over S = ceil(block_size / k) levels of the mean cross-entropy of the
     tokens with local step <= (s + 1) k. So a token weighs sum_{s >= g} 1 / |D_s| / S, with
-    g = floor((pi - 1) / k) and |D_s| the counted tokens of level s; tokens not counted (the stop
-    token in the released code) weigh 0.
+    g = floor((pi - 1) / k) and |D_s| the counted tokens of level s; tokens not counted (pads and the filler
+    after the stop in the released code) weigh 0.
     """
     num_levels = -(-block_size // tokens_per_level)
     level = torch.arange(1, num_levels + 1, device=local_step_L.device)

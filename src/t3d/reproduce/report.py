@@ -11,7 +11,7 @@ from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.plots import write_plots
 from t3d.reproduce.runner import Reproduction
 from t3d.reproduce.suite_data import draws_training_prompts, shared_share
-from t3d.reproduce.suites import Suite
+from t3d.reproduce.suites import Budget, Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
 from t3d.reproduce.tables import learning_rate_table, markdown_tables, method_title
 from t3d.work.files import write_text
@@ -84,10 +84,13 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
         + ". Where our tasks are not the paper's benchmarks, only averages stand side by side, and only the "
         "order of the methods can agree.",
         "- One student per method learns all tasks together; the paper trains one for math and one for code.",
-        f"- Every method has the same budget: {budget.num_optimizer_steps} optimizer steps of "
+        f"- Every method has the same budget of optimizer steps: {budget.num_optimizer_steps} of "
         f"{budget.train_batch_size} trajectories from the same {budget.num_prompts} rollouts (block size 4, "
         f"full steps, {rollouts}; not filtered), student blocks of 8. SFT learns as many real solutions, "
-        "dParallel sees each trajectory in two states.",
+        "dParallel sees each trajectory in two states. "
+        f"That is {_num_epochs(budget):.3g} epochs with fresh noise; the released configuration trains 30 "
+        "epochs with noise drawn once. `T3D` is preset `t3d`, between `paper` and `released`, which no table "
+        "trains.",
         f"- {seeds_note(suite, budget.limit, config.seeds)}",
         "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds at least "
         "the t interval of the seeds' own averages, with one seed over prompts only. Prompts that settings "
@@ -102,6 +105,10 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
         f"- Cells made with: {made_with}.",
     ]
     return "\n\n".join(lines[:3]) + "\n\n" + "\n".join(lines[3:])
+
+
+def _num_epochs(budget: Budget) -> float:
+    return budget.num_optimizer_steps * budget.train_batch_size / budget.num_prompts
 
 
 def seeds_note(suite: Suite, limit: int | None, num_seeds: int) -> str:

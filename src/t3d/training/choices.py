@@ -5,12 +5,13 @@ from typing import Literal
 Objective = Literal["t3d", "cross_entropy", "certainty_forcing"]
 LossWeighting = Literal["uniform", "inverse_mask_prob"]
 LossNormaliser = Literal["masked_tokens", "response_tokens"]
-FakeSource = Literal["argmax", "sample"]
+FakeSource = Literal["argmax", "sample", "expectation"]
+LogRatio = Literal["mean", "sum", "state_sum"]
 NoiseRefresh = Literal["epoch", "once"]
 PathScope = Literal["block", "response"]
 PathPositions = Literal["masked", "all"]
 StateSource = Literal["trajectory", "random_mask"]
 Placement = Literal["device", "cpu", "adapter"]
 """Where the reference is."""
-ReferenceChoice = Literal["latest", "best"]
-"""Which student the reference is copied from."""
+ReferenceChoice = Literal["latest", "best", "auto"]
+"""Which student the reference is copied from; ``auto``: the best where there is an evaluator."""

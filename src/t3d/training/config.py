@@ -20,6 +20,7 @@ from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
 from t3d.training.choices import (
     FakeSource,
+    LogRatio,
     LossNormaliser,
     LossWeighting,
     NoiseRefresh,
@@ -60,10 +61,12 @@ class T3DConfig(TrainingArguments):
     """Weight of DDO's fake term (paper: 1; released: 0.5)."""
     ddo_beta: float = 0.1
     """Scale of the log-ratio (appendix C.2; released: 0.1)."""
-    log_ratio: Reduction = "mean"
-    """Sequence log-ratio over loss positions: ``sum`` (Eq. 7) or ``mean`` (released)."""
+    log_ratio: LogRatio = "mean"
+    """Log-ratio inside sigma: ``mean`` over a response's masked tokens (released), their ``sum``, or
+    ``state_sum``, a sigma for each state x_t (Eq. 6-7): each block with what precedes it."""
     fake_source: FakeSource = "argmax"
-    """Fake tokens: the reference's likeliest (released), or a ``sample`` from it (Eq. 7)."""
+    """Fake tokens: the reference's likeliest (released), a ``sample`` from it (Eq. 23's bound), or the
+    ``expectation`` inside sigma (Eq. 7), -KL(p_ref || p_theta), without any sample."""
     path_weight: float = 0.2
     """lambda of Eq. 10; 0 leaves the path term out."""
     path_weighting: PathWeighting = "linear"
@@ -112,7 +115,7 @@ class T3DConfig(TrainingArguments):
     """Optimizer steps between copies of the student into the reference (appendix C.2: 10)."""
     reference_choice: ReferenceChoice = "latest"
     """Copy the ``latest`` student (released), or only one that scores no worse than the ``best`` copied
-    so far (appendix C.2), which takes an evaluator."""
+    so far (appendix C.2), which takes an evaluator; ``auto``: best where there is one."""
     reference_placement: Placement | None = None
     """Where it is: a copy on the student's ``device``, a copy in ``cpu`` memory streamed to the device
     layer by layer, or, for a student with LoRA, an ``adapter`` beside the student's on the same base.

@@ -25,11 +25,14 @@ class BatchCounts(NamedTuple):
     """Masked tokens that take loss."""
     num_response_tokens: Tensor
     """Tokens that take loss where they are masked."""
+    num_states: Tensor
+    """Blocks with a masked token that takes loss."""
 
 
 def count_batch(batch: Mapping[str, Any]) -> list[int]:
     """The counts of one micro-batch, in the order of :class:`BatchCounts`."""
-    return [len(batch["sample_key"]), int(batch["is_masked"].sum()), batch["num_response_tokens"]]
+    num_masked = int(batch["is_masked"].sum())
+    return [len(batch["sample_key"]), num_masked, batch["num_response_tokens"], batch["num_states"]]
 
 
 def head_options(args: T3DConfig, mask_token_id: int) -> dict[str, Any]:
@@ -106,27 +109,37 @@ def _path(
 def t3d_objective(
     student: HeadScores, reference: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
 ) -> ObjectiveOutput:
-    """Eq. 10. ``student`` has scored the labels and the fake tokens, ``reference`` the labels.
+    """Eq. 10. ``student`` has scored the labels, ``reference`` too.
 
-    The fake tokens are those that ``reference`` picked.
+    The fake tokens are those that ``reference`` picked, scored by both; with the expectation in their place
+    ``student`` has its divergence from the reference.
     """
     assert student.log_probs is not None and reference.log_probs is not None
     assert reference.picked is not None and reference.picked_log_probs is not None
-    is_masked, num_trajectories = batch["is_masked"], len(batch["sample_key"])
-    trajectory_M = batch["loss_example"][is_masked]
+    is_masked, per_state = batch["is_masked"], args.log_ratio == "state_sum"
+    owner_M = batch["loss_state" if per_state else "loss_example"][is_masked]
+    num_owners = batch["num_states"] if per_state else len(batch["sample_key"])
 
     def sequence(log_prob_M: Tensor) -> Tensor:
-        return reduce_by_sample(log_prob_M[is_masked], trajectory_M, num_trajectories, args.log_ratio)
+        reduction = "mean" if args.log_ratio == "mean" else "sum"
+        return reduce_by_sample(log_prob_M[is_masked], owner_M, num_owners, reduction)
 
-    student_real_M, student_fake_M = student.log_probs
+    if args.fake_source == "expectation":
+        assert student.minus_kl is not None
+        # E_{x0 ~ p_ref}[log p_theta(x0 | x_t) - log p_ref(x0 | x_t)] = -KL, of independent tokens the sum
+        student_fake_N = sequence(student.minus_kl)
+        reference_fake_N = torch.zeros_like(student_fake_N)
+    else:
+        student_fake_N = sequence(student.log_probs[1])
+        reference_fake_N = sequence(reference.picked_log_probs)
     ddo = ddo_loss(
-        student_real_N=sequence(student_real_M),
+        student_real_N=sequence(student.log_probs[0]),
         reference_real_N=sequence(reference.log_probs[0]),
-        student_fake_N=sequence(student_fake_M),
-        reference_fake_N=sequence(reference.picked_log_probs),
+        student_fake_N=student_fake_N,
+        reference_fake_N=reference_fake_N,
         beta=args.ddo_beta,
         alpha=args.ddo_alpha,
-        num_samples=counts.num_trajectories,
+        num_samples=counts.num_states if per_state else counts.num_trajectories,
     )
     output = t3d_loss(ddo, _path(student, batch, counts, args), path_weight=args.path_weight)
     agrees = ((reference.picked == batch["labels"]) & is_masked).sum() / counts.num_tokens

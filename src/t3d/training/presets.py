@@ -30,16 +30,26 @@ _RANDOM_MASKS = {  # SDAR's own loss: one masking probability p per response, 1 
     **_PLAIN,
 }
 
+_PAPER = {
+    "ddo_alpha": 1.0,  # Eq. 7 has no alpha
+    "ddo_beta": 1.0,  # Eq. 7 has no beta
+    "path_reduction": "sum",  # "sum over i", Eq. 8
+    "mask_ratios": _EIGHTHS,  # x_t ~ p_phi(x_t): every number of masked tokens of a block of 8
+    "mask_ratio_power": 0.0,  # equally often
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "t3d": {},
     "paper": {
-        "ddo_alpha": 1.0,  # Eq. 7 has no alpha
-        "ddo_beta": 1.0,  # Eq. 7 has no beta
-        "log_ratio": "sum",  # "log p(x0 | x_t)" of the sequence, Eq. 7
-        "fake_source": "sample",  # "x0 ~ p_ref(. | x_t)", Eq. 7
-        "path_reduction": "sum",  # "sum over i", Eq. 8
-        "mask_ratios": _EIGHTHS,  # x_t ~ p_phi(x_t): every number of masked tokens of a block of 8
-        "mask_ratio_power": 0.0,  # equally often
+        **_PAPER,
+        "log_ratio": "state_sum",  # one sigma per x_t, Eq. 6-7
+        "fake_source": "expectation",  # "E_{x0 ~ p_ref(. | x_t)}" stands inside sigma, Eq. 7
+        "reference_choice": "auto",  # "theta*", the best student of the round, C.2
+    },
+    "paper-sampled": {  # the bound of Eq. 23: one sample in the place of the expectation
+        **_PAPER,
+        "log_ratio": "sum",
+        "fake_source": "sample",
     },
     "released": {
         "path_weighting": "nested_prefix",

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from t3d.errors import InputError
+from t3d.models.head import OtherHead
 from t3d.training.choices import Placement, ReferenceChoice
-from t3d.training.lora import is_adapted, student_adapter
+from t3d.training.lora import base_of, is_adapted, student_adapter
 from t3d.work.weights import is_sharded, local_part
 
 if torch.distributed.is_available():
@@ -59,6 +60,13 @@ class Reference(ABC):
 
         On leaving it the student is as it was: training mode, trainable weights, active adapter.
         """
+
+    def head(self, hidden_MD: Tensor | None) -> OtherHead:
+        """Its distributions at the positions of these hidden states: its head stays on their device."""
+        assert hidden_MD is not None
+        with self.active() as model:
+            weight: Any = base_of(model).get_output_embeddings().weight
+        return OtherHead(hidden_MD, weight.full_tensor() if is_sharded(weight) else weight)
 
     @abstractmethod
     def _weights(self) -> dict[str, Any]:
@@ -234,8 +242,8 @@ def build_reference(student: nn.Module, placement: Placement) -> Reference:
 class RefreshReference(TrainerCallback):
     """Refreshes the reference after every ``refresh_every`` optimizer steps (C.2).
 
-    With ``choice="best"`` only from a student whose ``score()`` (higher is better; the same on every
-    process) is at least the reference's; the untouched student's is measured before training.
+    With ``choice="best"``, or "auto" and a score, only from a student whose ``score()`` (higher is better;
+    the same on every process) is at least the reference's; the untouched student's is measured first.
     """
 
     def __init__(
@@ -245,9 +253,9 @@ class RefreshReference(TrainerCallback):
         choice: ReferenceChoice = "latest",
         score: Callable[[], float] | None = None,
     ) -> None:
-        assert choice == "latest" or score is not None
+        assert choice != "best" or score is not None
         self.reference, self.refresh_every = reference, refresh_every
-        self._score = score if choice == "best" else None
+        self._score = None if choice == "latest" else score
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Measure the untouched student, unless a checkpoint has brought the reference's score."""

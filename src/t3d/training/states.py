@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -29,8 +29,12 @@ from t3d.trajectory import Trajectory
 class TrajectoryDataset(Dataset):
     """Trajectories as training examples for a student's block size."""
 
-    def __init__(self, trajectories: Sequence[Trajectory], config: T3DConfig) -> None:
+    def __init__(
+        self, trajectories: Sequence[Trajectory], config: T3DConfig, pad_token_id: int | None = None
+    ) -> None:
+        """``pad_token_id``: what the released path loss leaves out."""
         self.trajectories, self.config, self.epoch = list(trajectories), config, 0
+        self.pad_token_id = pad_token_id
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader: the epoch keys the order and, unless drawn once, the noise."""
@@ -58,10 +62,8 @@ class TrajectoryDataset(Dataset):
         if config.path_weighting == "nested_prefix":
             local = torch.tensor(trajectory.local_steps(config.block_size, config.grid_origin))
             is_answer = torch.arange(len(local)) < trajectory.visible_length
-            if trajectory.finish_reason == "stop":
-                is_answer[trajectory.visible_length - 1] = (
-                    False  # the released code never weighs the stop token
-                )
+            # The released code leaves out the pad, <|endoftext|>, not the stop, <|im_end|>.
+            is_answer &= torch.tensor([token != self.pad_token_id for token in trajectory.response_ids])
             weights = nested_prefix_weights(local, is_answer, config.block_size, config.path_tokens_per_level)
         elif config.path_scope == "response":
             weights = linear_path_weights(torch.tensor(trajectory.step_map), trajectory.num_denoising_steps)
@@ -128,7 +130,8 @@ class TrajectoryCollator:
     position, which occurs with ``path_positions="all"`` only; ``mask_prob`` and ``mask_ratio`` [M], of
     :class:`States`; ``loss_position_ids`` [M] (absolute positions); ``loss_copy`` [M], which of the
     ``num_copies`` noisy copies, where ``loss_example`` says which of the examples (a copy each, or two
-    complementary ones); ``sample_key`` and ``epoch`` [E], the counters of the fake tokens' noise;
+    complementary ones); ``loss_state`` [M], which of the ``num_states`` blocks with a masked position (of
+    visible positions any); ``sample_key`` and ``epoch`` [E], the counters of the fake tokens' noise;
     ``num_response_tokens``, those that take loss where they are masked; ``num_real_tokens``, without padding.
     """
 
@@ -170,7 +173,18 @@ class TrajectoryCollator:
         batch["loss_position_ids"] = grid.position_RKS[loss_mask]
         batch["loss_copy"], batch["num_copies"] = batch["loss_example"], len(copies)
         batch["loss_example"] = batch["loss_copy"] % num_examples
+        batch["loss_state"], batch["num_states"] = _state_of_position(loss_mask, batch["is_masked"])
         batch["sample_key"], batch["epoch"] = grid.sample_key_R[:num_examples], grid.epoch_R[:num_examples]
         batch["num_response_tokens"] = int(grid.takes_loss_RKS.sum())
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())
         return batch
+
+
+def _state_of_position(
+    loss_mask_RKS: Bool[Tensor, "R K S"], is_masked_M: Bool[Tensor, "M"]
+) -> tuple[Int[Tensor, "M"], int]:
+    """(which state x_t each loss position belongs to, how many states): the blocks with masked positions."""
+    row_M, block_M, _ = loss_mask_RKS.nonzero().unbind(1)
+    block_M = row_M * loss_mask_RKS.shape[1] + block_M
+    with_masks = block_M[is_masked_M].unique()
+    return torch.searchsorted(with_masks, block_M), len(with_masks)

@@ -93,7 +93,7 @@ class T3DTrainer(CheckpointingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=TrajectoryDataset(self.selection.kept, args),
+            train_dataset=TrajectoryDataset(self.selection.kept, args, processing_class.pad_token_id),
             data_collator=collator,
             processing_class=processing_class,
             eval_dataset=()
@@ -105,9 +105,8 @@ class T3DTrainer(CheckpointingTrainer):
         if args.objective == "t3d":
             assert args.reference_placement is not None, "T3DConfig has filled it in"
             self.reference = build_reference(model, args.reference_placement)
-            refresh = RefreshReference(
-                self.reference, args.refresh_every, args.reference_choice, self._few_step_score
-            )
+            score = self._few_step_score if evaluator is not None else None
+            refresh = RefreshReference(self.reference, args.refresh_every, args.reference_choice, score)
             self.add_callback(refresh)
         self._restore_teacher_configs()
         self.metric_log = MetricLog(args.mask_ratios)
@@ -160,8 +159,11 @@ class T3DTrainer(CheckpointingTrainer):
         else:
             reference = self._reference_scores(self.reference, inputs, arrangement)
             assert reference.picked is not None
-            targets_2M = torch.stack([inputs["labels"], reference.picked])
-            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, targets=targets_2M)
+            if self.args.fake_source == "expectation":
+                options = {"targets": labels_1M, "against": self.reference.head(reference.hidden)}
+            else:
+                options = {"targets": torch.stack([inputs["labels"], reference.picked])}
+            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
             output = t3d_objective(scores, reference, inputs, counts, self.args)
         self._record(output, scores, inputs)
         # Gradients are averaged over processes, the counts are global: undo the average.
@@ -186,6 +188,7 @@ class T3DTrainer(CheckpointingTrainer):
                 arrangement,
                 loss_positions=inputs["loss_positions"],
                 targets=inputs["labels"][None],
+                keeps_hidden=self.args.fake_source == "expectation",
                 pick=TokenPick(excluded_token_id=self.mask_token_id, uniform_M=uniform_M),
             )
 
@@ -205,10 +208,10 @@ class T3DTrainer(CheckpointingTrainer):
         return EpochShuffle(dataset, self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
-        """BatchCounts of the accumulated batch over all processes, float [3]."""
+        """BatchCounts of the accumulated batch over all processes, float [4]."""
         if not batch_samples:
             return None
-        counts = torch.zeros(3, device=device)
+        counts = torch.zeros(len(BatchCounts._fields), device=device)
         for batch in batch_samples:
             counts += torch.tensor(count_batch(batch), device=device)
         return self.accelerator.gather(counts[None]).sum(0).clamp(min=1)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from t3d.attention.masks import block_causal_mask
-from t3d.models.head import HeadScores, ScoringHead, TokenPick, _fit_tile, head_scores
+from t3d.models.head import HeadScores, OtherHead, ScoringHead, TokenPick, _fit_tile, head_scores
 
 
 def inputs(positions, width, vocab, targets, dtype=torch.float64, scale=1.0):
@@ -400,3 +400,48 @@ def test_fsdp2s_mixed_precision_leaves_the_uniforms_of_a_pick_alone(one_process,
     uniform = torch.rand(3, dtype=torch.float64)
     in_model(sharded, loss_positions=torch.tensor([13, 2, 5]), pick=TokenPick(uniform_M=uniform))
     assert torch.equal(seen[0], uniform)
+
+
+# --- the divergence from another head ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@given(**{name: sizes[name] for name in ("positions", "width", "vocab", "targets", "tile", "seed")})
+def test_the_divergence_and_its_gradients_equal_the_plain_ones(
+    dtype, tolerance, positions, width, vocab, targets, tile, seed
+):
+    """sum_v q(v) (log p(v) - log q(v)); together with a gradient through the targets; none into q."""
+    torch.manual_seed(seed)
+    hidden, weight, target = inputs(positions, width, vocab, targets, dtype)
+    other_hidden, other_weight, _ = inputs(positions, width + 1, vocab, 0, dtype)
+    scores = head_scores(
+        hidden, weight, target, against=OtherHead(other_hidden, other_weight), tile_size=tile
+    )
+    log_prob, _, log_p = plain(hidden, weight, target)
+    log_q = plain(other_hidden, other_weight, target)[2].detach()
+    expected = (log_q.exp() * (log_p - log_q)).sum(-1)
+    close = {"rtol": tolerance, "atol": 10 * tolerance}
+    torch.testing.assert_close(scores.minus_kl, expected, **close)
+    slope, slope_of_kl = torch.randn_like(log_prob), torch.randn_like(expected)
+    actual = (scores.log_probs * slope).sum() + (scores.minus_kl * slope_of_kl).sum()
+    wanted = (log_prob * slope).sum() + (expected * slope_of_kl).sum()
+    for mine, theirs in zip(
+        gradients(actual, hidden, weight), gradients(wanted, hidden, weight), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, **close)
+    assert not any(part.requires_grad for part in (log_q, scores.hidden) if part is not None)
+
+
+def test_the_divergence_from_itself_is_zero_and_flat():
+    hidden, weight, target = inputs(5, 4, 11, 1)
+    scores = head_scores(hidden, weight, target, against=OtherHead(hidden, weight), tile_size=3)
+    torch.testing.assert_close(scores.minus_kl, torch.zeros_like(scores.minus_kl))
+    for gradient in gradients(scores.minus_kl.sum(), hidden, weight):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient))
+
+
+def test_hidden_states_are_kept_on_request_only():
+    hidden, weight, target = inputs(5, 4, 11, 1)
+    assert head_scores(hidden, weight, target).hidden is None
+    kept = head_scores(hidden, weight, target, keeps_hidden=True).hidden
+    assert torch.equal(kept, hidden) and not kept.requires_grad

@@ -35,9 +35,19 @@ def test_default_preset_has_the_documented_values(tmp_path):
 
 
 def test_paper_preset_is_eq_7_and_8_as_printed(tmp_path):
+    """The expectation inside sigma, a sigma per state, the best reference where students are scored."""
     config = build("paper", tmp_path)
-    assert (config.ddo_alpha, config.ddo_beta, config.log_ratio) == (1.0, 1.0, "sum")
-    assert (config.fake_source, config.path_reduction, config.path_weighting) == ("sample", "sum", "linear")
+    assert (config.ddo_alpha, config.ddo_beta, config.log_ratio) == (1.0, 1.0, "state_sum")
+    assert (config.fake_source, config.reference_choice) == ("expectation", "auto")
+    assert (config.path_reduction, config.path_weighting) == ("sum", "linear")
+
+
+def test_the_paper_preset_with_a_sample_in_the_place_of_the_expectation_is_kept(tmp_path):
+    config, paper = build("paper-sampled", tmp_path), build("paper", tmp_path)
+    assert (config.log_ratio, config.fake_source, config.reference_choice) == ("sum", "sample", "latest")
+    for field in ("log_ratio", "fake_source", "reference_choice"):
+        setattr(config, field, getattr(paper, field))
+    assert config.to_dict() == paper.to_dict()
 
 
 def test_every_preset_is_valid_and_an_unknown_one_is_named(tmp_path):
@@ -145,7 +155,7 @@ def test_an_override_has_its_fields_type_and_reads_the_same_when_written(text, v
         ("mask_ratios=[a]", "a list, each item a number"),
         ("mask_ratios=[1", "a list, each item a number"),
         ("mask_prob_range=[0.1]", "a list, each item a number"),
-        ("log_ratio=median", "one of mean, sum"),
+        ("log_ratio=median", "one of mean, sum, state_sum"),
     ],
 )
 def test_an_override_of_another_type_is_refused_with_what_the_field_takes(text, takes):

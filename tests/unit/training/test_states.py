@@ -231,3 +231,40 @@ def test_tokens_that_were_cut_off_are_masks_in_every_state_and_never_targets(pre
     assert is_open.sum() >= 1
     assert (batch["input_ids"][is_open] == MASK).all()
     assert (batch["loss_position_ids"] < end).all()
+
+
+@pytest.mark.parametrize(("pad", "stop_counts"), [(None, True), (7, True), (9, False)])
+def test_the_released_path_term_weighs_the_stop_token_unless_it_is_the_pad(pad, stop_counts):
+    """The authors leave out labels that are ``pad_token_id`` (<|endoftext|>), not the stop <|im_end|>.
+
+    Blocks of 8 from the response, k = 4: the mean over two levels of the mean of the first 4 and of all
+    commits, here of ten answer tokens in blocks of 8 and 2, the last one the stop, and two of filler.
+    """
+    steps = (4, 3, 2, 1, 8, 7, 6, 5, 9, 10, 11, 12)
+    whole = Trajectory(
+        id="a",
+        prompt_ids=(1, 2, 3, 4),
+        response_ids=(11, 12, 13, 14, 15, 16, 17, 18, 19, 9, 7, 7),
+        step_map=steps,
+        visible_length=10,
+        finish_reason="stop",
+        block_size=4,
+        mask_token_id=MASK,
+    )
+    config = T3DConfig(output_dir="unused", use_cpu=True, **preset_fields("released"))
+    found = TrajectoryDataset([whole], config, pad)[0].token_weight
+    counted = [token != pad for token in whole.response_ids[:10]] + [False, False]
+    local = (4, 3, 2, 1, 8, 7, 6, 5, 1, 2, 3, 4)
+    levels = [[at for at in range(12) if counted[at] and local[at] <= 4 * level] for level in (1, 2)]
+    expected = [sum((at in level) / len(level) for level in levels) / 2 for at in range(12)]
+    assert found == pytest.approx(expected)
+    assert (found[9] > 0) == stop_counts and found[10] == found[11] == 0
+
+
+@given(trajectories)
+def test_states_are_numbered_block_by_block(shapes):
+    """The sigma of Eq. 7 is over one block's masked tokens: all of them share a number, and no others."""
+    batch, _ = batch_of(preset_fields("paper"), shapes)
+    blocks = list(zip(batch["loss_copy"].tolist(), (batch["loss_position_ids"] // 8).tolist(), strict=True))
+    assert len(set(blocks)) == len(set(zip(blocks, batch["loss_state"].tolist(), strict=True)))
+    assert sorted(set(batch["loss_state"].tolist())) == list(range(batch["num_states"]))
