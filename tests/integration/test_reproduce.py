@@ -516,6 +516,7 @@ WITH_RATE = [*TRAINED, "--settings", "B4-T1", "--learning-rate", "1e-3"]
             "lr_scheduler_type='best': refused by transformers",
         ),
         ([*WITH_RATE, "--override", "output_dir=here"], "override=['output_dir=here']"),
+        ([*WITH_RATE, "--override", "num_train_epochs=30"], "ignored: a cell trains for max_steps"),
         (
             [*TRAINED, "--settings", "B4-T1", "--learning-rate", "-1"],
             "learning_rate=-1.0: not a positive number",

@@ -96,12 +96,17 @@ class ReproduceCell(SuiteChoice):
         if self.override and self.method == ORIGINAL:
             problem = f"method={self.method!r} is not trained"
             raise InputError("override", list(self.override), problem, "leave it out")
+        overrides = parse_overrides(self.override)
+        if "num_train_epochs" in overrides:
+            problem = "ignored: a cell trains for max_steps optimizer steps"
+            fix = "override max_steps; an epoch is num_prompts trajectories by those of a step"
+            raise InputError("override", f"num_train_epochs={overrides['num_train_epochs']}", problem, fix)
         student = StudentSpec(
             teacher=next(iter(suite.teachers)),
             method=self.method,
             seed=self.seed,
             learning_rate=self.learning_rate,
-            overrides=tuple(parse_overrides(self.override).items()),
+            overrides=tuple(overrides.items()),
         )
         how = {"split": self.split, "samples_per_prompt": self.samples_per_prompt}
         cell = CellSpec(student=student, settings=self.settings, **how)
