@@ -21,6 +21,7 @@ from t3d.errors import InputError
 from t3d.mini.model_card import read_stages, write_model_card
 from t3d.mini.pretrain_config import PretrainConfig
 from t3d.models.loading import BUNDLED_MODELS, load_model, tokenizer_hash
+from t3d.models.older_names import use_older_tokenizer_names
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.problems.prompts import prompt_ids, token_ids
 from t3d.tasks.mini.suite import TASKS
@@ -178,6 +179,7 @@ def _export(trainer: PretrainTrainer, folder: Path, start: str | None, stage: di
     with atomic_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        use_older_tokenizer_names(partial)
         write_model_card(partial, [*stages, stage], log)
 
 

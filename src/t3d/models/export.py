@@ -1,6 +1,5 @@
 """Save a student so that it loads anywhere its base does."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from huggingface_hub import snapshot_download
 from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
 from t3d.models.loading import LoadedModel, checkpoint_of
+from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.work.files import atomic_folder
 from t3d.work.weights import first_not_finite
 
@@ -27,9 +27,10 @@ _COPIED_FILES = (
 
 
 def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None) -> None:
-    """Write weights and config; copy the base's tokenizer, generation and remote-code files as they are.
+    """Write weights and config; copy the base's tokenizer, generation and remote-code files.
 
-    Engines that load SDAR with the base's code (JetEngine) then load the export the same way.
+    Engines that load SDAR with the base's code (JetEngine) then load the export the same way, with
+    transformers 4 too: names that only transformers 5 knows are written as 4 knows them.
     ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
     model that processes share: each holds a part of it; for weights that are not finite; and for a base
     whose files are links that lead out of it.
@@ -54,23 +55,10 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
     check_links(base)
     with atomic_folder(folder) as partial:
         loaded.model.save_pretrained(partial)
-        _add_older_config_names(partial / "config.json")
+        add_older_config_names(partial)
         for file in sorted(base.iterdir()):
             if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
                 shutil.copyfile(file, partial / file.name)
+        use_older_tokenizer_names(partial)
         for name, text in (texts or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
-
-
-def _add_older_config_names(path: Path) -> None:
-    """Also write ``rope_theta``, ``torch_dtype`` and ``num_experts``, which code for transformers 4 reads.
-
-    Such code ignores ``rope_parameters``, ``dtype`` and ``num_local_experts`` and would fall back on its
-    own defaults.
-    """
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["torch_dtype"] = config["dtype"]
-    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-    if "num_local_experts" in config:
-        config["num_experts"] = config["num_local_experts"]
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from transformers import (
 
 from t3d.errors import InputError
 from t3d.models.export import export_model
-from t3d.models.loading import adopt_model, load_model, tokenizer_hash
+from t3d.models.loading import BUNDLED_MODELS, adopt_model, load_model, tokenizer_hash
 from t3d.models.placement import DTYPES, resolve_device, resolve_dtype
 from t3d.models.sdar import BY_ARGUMENT, SDARConfig
 
@@ -306,10 +306,44 @@ def test_an_export_loads_like_its_base_and_carries_its_files(copy_of, tmp_path):
     assert torch.equal(again.model.lm_head.weight, loaded.model.lm_head.weight)
     assert again.weights_hash != loaded.weights_hash
     assert again.tokenizer_hash == loaded.tokenizer_hash
-    for name in ("modeling_sdar.py", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in ("modeling_sdar.py", "tokenizer.json", "generation_config.json"):
         assert (tmp_path / "export" / name).read_bytes() == (copy_of / name).read_bytes()
     config = json.loads((tmp_path / "export" / "config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("sdar", ["SDARForCausalLM"])
+
+
+def test_the_tokenizer_of_an_export_has_a_class_and_names_that_transformers_4_knows(copy_of, tmp_path):
+    """It has no ``TokenizersBackend``, and takes a list of ``extra_special_tokens`` for a mapping."""
+    saved = json.loads((copy_of / "tokenizer_config.json").read_text())
+    assert saved["tokenizer_class"] == "TokenizersBackend", "as transformers 5 saves it"
+    loaded = load_model(copy_of, device="cpu")
+    export_model(loaded, tmp_path / "export")
+    config = json.loads((tmp_path / "export" / "tokenizer_config.json").read_text())
+    assert config.pop("tokenizer_class") == "PreTrainedTokenizerFast"
+    assert config.pop("additional_special_tokens") == saved["extra_special_tokens"]
+    assert config == {name: value for name, value in saved.items() if name in config}
+    again = load_model(tmp_path / "export", device="cpu").tokenizer
+    assert again.all_special_tokens == loaded.tokenizer.all_special_tokens
+    assert again.special_tokens_map == loaded.tokenizer.special_tokens_map
+
+
+def test_a_tokenizer_config_of_transformers_4_is_exported_as_it_is(copy_of, tmp_path):
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "mask_token": "<|MASK|>",
+    }
+    (copy_of / "tokenizer_config.json").write_text(json.dumps(config, indent=4))
+    export_model(load_model(copy_of, device="cpu"), tmp_path / "export")
+    copied = (tmp_path / "export" / "tokenizer_config.json").read_bytes()
+    assert copied == (copy_of / "tokenizer_config.json").read_bytes()
+
+
+@pytest.mark.parametrize("folder", BUNDLED_MODELS.values(), ids=list(BUNDLED_MODELS))
+def test_the_tokenizer_of_a_bundled_teacher_has_a_class_that_transformers_4_knows(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "extra_special_tokens" not in config
 
 
 def test_the_code_of_its_base_can_be_loaded_from_an_export(copy_of, tmp_path, monkeypatch):
