@@ -12,7 +12,7 @@ import torch
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
-from t3d.models.loading import load_model
+from t3d.models.loading import load_model, load_own_settings
 from t3d.problems.problem import Problem
 from t3d.training.config import T3DConfig
 from t3d.training.run import distil
@@ -132,7 +132,8 @@ def test_a_finished_run_called_again_does_not_train(load, trajectories, whole, t
     assert torch.equal(
         torch.cat([parameter.flatten() for parameter in loaded.model.parameters()]), student_weights(whole)
     )
-    assert loaded.model.config.to_dict() == load().model.config.to_dict()
+    assert loaded.model.config.to_dict() == load().model.config.to_dict() | {"block_size": 8}
+    assert loaded.own_settings == load_own_settings(tmp_path / "student"), "as if it had been trained now"
     shutil.rmtree(tmp_path / "student")
     again(load(), config=settings)
     assert torch.equal(student_weights(tmp_path), student_weights(whole))

@@ -201,8 +201,11 @@ def test_student_is_exported_with_its_teachers_tokenizer_and_code_files(checkpoi
     assert list(loaded.model.generation_config.eos_token_id) == [3, 5]
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (teacher, student))
     changed = {name for name in before if after.get(name) != before[name]}
-    assert changed <= {"transformers_version"}
+    assert changed <= {"transformers_version", "block_size"}
+    assert (before["block_size"], after["block_size"]) == (4, 8), "as the student decodes"
     assert reloaded.model.config.rope_parameters["rope_theta"] == 1e6
     assert (student / "modeling_sdar.py").read_text() == (teacher / "modeling_sdar.py").read_text()
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        assert (student / name).read_bytes() == (teacher / name).read_bytes()
+    assert (student / "tokenizer.json").read_bytes() == (teacher / "tokenizer.json").read_bytes()
+    generation = json.loads((student / "generation_config.json").read_text())
+    assert generation.pop("block_diffusion")["block_size"] == 8
+    assert generation == {"eos_token_id": [3, 5]}

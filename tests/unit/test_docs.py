@@ -13,6 +13,9 @@ import tyro
 
 from t3d.cli.config_file import flat_fields
 from t3d.cli.main import COMMANDS
+from t3d.decoding.precedence import OWN_FIELDS
+from t3d.models.own_settings import KEY
+from t3d.training.config import T3DConfig
 from t3d.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -214,3 +217,24 @@ def test_every_make_target_exists():
 
 def test_the_rules_for_agents_fit_on_a_page():
     assert len(page("AGENTS.md").splitlines()) <= 80
+
+
+def test_every_key_that_travels_with_a_checkpoint_is_documented():
+    _, _, rest = page("docs/evaluation.md").partition("### What a checkpoint says of itself\n")
+    rows = [line.split("|") for line in rest.split("###")[0].splitlines() if line.startswith("|")]
+    keys = {key for row in rows for key in re.findall(r"`(\w+)`", row[2])}
+    assert keys == {KEY, *OWN_FIELDS}
+
+
+def test_the_readme_trains_and_evaluates_teacher_and_student_in_the_same_blocks():
+    """Of a base with blocks of its own; the student carries its block size."""
+    road = next(text for text in page("README.md").split("```sh\n") if text.startswith("SDAR="))
+    lines = road.split("```")[0].replace("\\\n", "").splitlines()
+    train, student, teacher = (
+        next(line.split() for line in lines if line.startswith(start))
+        for start in ("t3d train", "t3d eval --model run/student", "t3d eval --model $SDAR")
+    )
+    assert "--block-size" not in train + student
+    assert teacher[teacher.index("--block-size") + 1] == str(T3DConfig.block_size)
+    start = student.index("--tokens-per-step")
+    assert student[start:] == teacher[teacher.index("--tokens-per-step") :]

@@ -17,7 +17,7 @@ from t3d.work.files import check_output_file
 
 if TYPE_CHECKING:
     from t3d.interchange.formats.assemble import Drop, ImportSettings
-    from t3d.models.loading import LoadedTokenizer
+    from t3d.models.token_ids import LoadedTokenizer
     from t3d.trajectory import Trajectory
 
 MAX_LISTED = 20

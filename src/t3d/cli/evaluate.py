@@ -2,8 +2,10 @@
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -55,24 +57,25 @@ class Eval(ModelChoice, PromptChoice):
     """At most this many problems of each task."""
     problem_seed: int = 0
     """Seed that draws the problems of mini tasks."""
-    block_size: str = str(DecodeParams.block_size)
-    """With commas: tokens per diffusion block."""
+    block_size: str | None = None
+    """With commas: tokens per diffusion block. Default: the checkpoint's own, as a student's of all that
+    follows down to top_p (docs/evaluation.md), else 4."""
     tokens_per_step: str | None = None
-    """With commas: tokens committed by a denoising step; each divides every block size. Default: 1, or none
-    where dynamic or entropy_bound is given."""
+    """With commas: tokens committed by a denoising step; each divides every block size. Default: none where
+    dynamic or entropy_bound is given, else a student's own at its own block size, else 1."""
     dynamic: str | None = None
     """With commas: confidence thresholds; a step commits all positions above, such as 0.9."""
     entropy_bound: str | None = None
     """With commas: bounds; a step commits the surest positions while their entropies add up to less."""
-    remasking: StaticRemasking = "low_confidence_static"
+    remasking: StaticRemasking | None = None
     """Which positions a step of a given number of tokens commits."""
-    confidence: Confidence = DecodeParams.confidence
+    confidence: Confidence | None = None
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
-    temperature: float = DecodeParams.temperature
+    temperature: float | None = None
     """0 decodes greedily."""
-    top_k: int = DecodeParams.top_k
+    top_k: int | None = None
     """Sample among the k likeliest tokens; 0 keeps all."""
-    top_p: float = DecodeParams.top_p
+    top_p: float | None = None
     """Sample among the likeliest tokens whose probabilities reach top_p; 1 keeps all."""
     max_new_tokens: int = DecodeParams.max_new_tokens
     """Most visible response tokens, the stop token included; the released code takes 2000."""
@@ -97,12 +100,34 @@ class Eval(ModelChoice, PromptChoice):
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.evaluation.evaluate import EvalConfig, evaluate
-        from t3d.report.console import results_table
+        self._check_numbers()
+        dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate()
 
+    def _check_numbers(self) -> None:
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
         if self.latency_samples < 0:
             raise InputError("latency_samples", self.latency_samples, "negative", "use 0 or more")
+
+    def _inherited(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Flags that were not given, by the checkpoint's own settings, else the defaults."""
+        from t3d.decoding.precedence import resolve_params
+
+        names = ("remasking", "confidence", "temperature", "top_k", "top_p")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        params = resolve_params(own, given)
+        found = {name: getattr(params, name) for name in names}
+        found["block_size"] = str(params.block_size) if self.block_size is None else self.block_size
+        if params.remasking not in get_args(StaticRemasking):
+            found["remasking"] = DecodeParams.remasking
+        if self.tokens_per_step is None and self.dynamic is None and self.entropy_bound is None:
+            is_own = found["block_size"] == str(params.block_size)
+            found |= _settings_of(params) if is_own else {"tokens_per_step": "1"}
+        return found
+
+    def _evaluate(self) -> None:
+        from t3d.evaluation.evaluate import EvalConfig, evaluate
+        from t3d.report.console import results_table
+
         settings = self._settings()
         tasks = self._tasks()
         config = EvalConfig(
@@ -114,12 +139,10 @@ class Eval(ModelChoice, PromptChoice):
         console.print(results_table(entries, title=self.model))
 
     def _settings(self) -> dict[str, DecodeParams]:
-        has_others = self.dynamic is not None or self.entropy_bound is not None
-        counts = self.tokens_per_step if has_others else self.tokens_per_step or "1"
         shared = ("remasking", "confidence", "temperature", "top_k", "top_p", "max_new_tokens", "seed")
         return decoding_settings(
             block_sizes=parse_list("block_size", self.block_size, int, "4,8"),
-            tokens_per_step=parse_list("tokens_per_step", counts, int, "1,2,4"),
+            tokens_per_step=parse_list("tokens_per_step", self.tokens_per_step, int, "1,2,4"),
             dynamic=parse_list("dynamic", self.dynamic, float, "0.9,0.95"),
             entropy_bounds=parse_list("entropy_bound", self.entropy_bound, float, "0.1,0.2"),
             shared=DecodeParams(**{name: getattr(self, name) for name in shared}),
@@ -146,3 +169,16 @@ class Eval(ModelChoice, PromptChoice):
             self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
             for name, task in tasks.items()
         ]
+
+
+def _settings_of(params: DecodeParams) -> dict[str, str]:
+    """The flag that names the one setting of a checkpoint. Raises InputError for steps of unequal tokens."""
+    if params.remasking == "low_confidence_dynamic":
+        return {"dynamic": str(params.confidence_threshold)}
+    if params.remasking == "entropy_bounded":
+        return {"entropy_bound": str(params.entropy_bound)}
+    count, rest = divmod(params.block_size, params.steps_per_block)
+    if rest:
+        problem = f"the checkpoint decodes blocks of {params.block_size} in {params.steps_per_block} steps"
+        raise InputError("tokens_per_step", None, problem, "give numbers that divide the block size")
+    return {"tokens_per_step": str(count)}

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from t3d.cli.options import Flat, ModelChoice, PromptChoice, check_one_source
-from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.cli.options import DecodeFlags, Flat, ModelChoice, PromptChoice, check_one_source
+from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
@@ -25,7 +25,7 @@ class Generate(ModelChoice, PromptChoice):
     batch_size: int = BATCH_SIZE
     show_steps: bool = False
     """Colour each token by the denoising step that committed it, and print the step beside it."""
-    decode: Flat = field(default_factory=DecodeParams)
+    decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
         """Run the command."""
@@ -34,11 +34,12 @@ class Generate(ModelChoice, PromptChoice):
         from t3d.report.console import coloured_steps
 
         problems = self._problems()
+        params = self.decode.resolve(self.own_settings()).params()
         loaded = self.load()
         style, kind = self.prompt_style or "plain", self.prompt_kind or "math"
         requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
-        check_requests(requests, self.decode, loaded.model.config.max_position_embeddings)
-        completions = LLM(loaded, max_batch_size=self.batch_size).decode(requests, self.decode)
+        check_requests(requests, params, loaded.model.config.max_position_embeddings)
+        completions = LLM(loaded, max_batch_size=self.batch_size).decode(requests, params)
         console = Console(highlight=False)
         for completion in completions:
             if self.show_steps:

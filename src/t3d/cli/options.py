@@ -1,13 +1,14 @@
 """Flags that several commands share: which model, which problems, how they are put, how to decode."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import Confidence, DecodeParams, Remasking
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
@@ -19,9 +20,67 @@ from t3d.tasks.task import PosedTask, Task
 if TYPE_CHECKING:
     from t3d.models.loading import LoadedModel
 
-Flat = Annotated[DecodeParams, tyro.conf.arg(name="")]
-"""Decoding settings as top-level flags."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeFlags:
+    """How to decode. Not given: as the checkpoint says (docs/evaluation.md), else DecodeParams' default."""
+
+    block_size: int | None = None
+    """Tokens per diffusion block."""
+    steps_per_block: int | None = None
+    """Denoising steps per block; the checkpoint's count for its own block size only."""
+    remasking: Remasking | None = None
+    """Which masked positions a step commits."""
+    confidence_threshold: float | None = None
+    """low_confidence_dynamic commits all positions above it, and at least the static count."""
+    entropy_bound: float | None = None
+    """entropy_bounded commits the surest positions while their entropies (nats) add up to less than it."""
+    confidence: Confidence | None = None
+    """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
+    temperature: float | None = None
+    """0 decodes greedily."""
+    top_k: int | None = None
+    """Sample among the k likeliest tokens; 0 keeps all."""
+    top_p: float | None = None
+    """Sample among the likeliest tokens whose probabilities reach top_p; 1 keeps all."""
+    max_new_tokens: int = DecodeParams.max_new_tokens
+    """Most visible response tokens, the stop token included."""
+    seed: int = DecodeParams.seed
+    """Seed of the sampling noise."""
+
+    def __post_init__(self) -> None:
+        given = self.given()
+        size = given.get("block_size", given.get("steps_per_block", DecodeParams.block_size))
+        fields: dict[str, Any] = {"block_size": size, "steps_per_block": 1} | given
+        DecodeParams(**fields)  # raises for what no checkpoint can make right
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, by flag or config file."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def resolve(self, own: Mapping[str, Any]) -> "DecodeFlags":
+        """All fields: given, else the checkpoint's, which are printed, else the default."""
+        from t3d.decoding.precedence import resolve_params
+
+        given, params = self.given(), dataclasses.asdict(resolve_params(own, self.given()))
+        told = [
+            f"{name}={value}"
+            for name, value in params.items()
+            if name not in given and value != getattr(DecodeParams, name)
+        ]
+        if told:
+            print(f"as the checkpoint says: {', '.join(told)}", file=sys.stderr)
+        return DecodeFlags(**params)
+
+    def params(self) -> DecodeParams:
+        """Of resolved flags."""
+        return DecodeParams(**self.given())
+
+
+Flat = Annotated[DecodeFlags, tyro.conf.arg(name="")]
+"""Decoding settings as top-level flags."""
 
 
 def parse_list(field: str, text: str | None, convert: Callable[[str], T], example: str) -> tuple[T, ...]:
@@ -66,6 +125,12 @@ class ModelChoice:
         from t3d.models.loading import load_model
 
         return load_model(self.model, device=self.device, dtype=self.dtype)
+
+    def own_settings(self) -> dict[str, Any]:
+        """How the checkpoint says that it decodes, read without its weights."""
+        from t3d.models.loading import load_own_settings
+
+        return load_own_settings(self.model)
 
 
 @dataclass(frozen=True, kw_only=True)

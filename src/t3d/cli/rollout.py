@@ -1,11 +1,11 @@
 """The command ``t3d rollout``: a teacher decodes prompts, and its trajectories are kept."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from t3d.cli.config_file import write_config
-from t3d.cli.options import Flat, ModelChoice, ProblemChoice
-from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice
+from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.work.kept import CHUNK_SIZE
 
@@ -26,7 +26,7 @@ class Rollout(ModelChoice, ProblemChoice):
     """Prompts decoded between two saves; a killed rollout continues after the last."""
     on_long_prompt: Literal["skip", "error"] = "error"
     """A prompt that leaves no room for max_new_tokens stops the rollout, or is left out and counted."""
-    decode: Flat = field(default_factory=DecodeParams)
+    decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
         """Run the command."""
@@ -34,10 +34,11 @@ class Rollout(ModelChoice, ProblemChoice):
 
         require_positive(self, "batch_size", "chunk_size")
         posed = self.resolve(self.split)
+        decode = self.decode.resolve(self.own_settings())
         loaded, problems, too_long = self.load(), posed.problems, []
         if self.on_long_prompt == "skip":
             problems, too_long = fitting_problems(
-                loaded, problems, self.decode, style=posed.style, kind=posed.kind
+                loaded, problems, decode.params(), style=posed.style, kind=posed.kind
             )
         if too_long:
             named = ", ".join(problem.id for problem in too_long[:MAX_NAMED])
@@ -49,12 +50,12 @@ class Rollout(ModelChoice, ProblemChoice):
         trajectories = roll_out_to_file(
             loaded,
             problems,
-            self.decode,
+            decode.params(),
             self.output,
             style=posed.style,
             kind=posed.kind,
             batch_size=self.batch_size,
             chunk_size=self.chunk_size,
         )
-        write_config(self, f"{self.output}.yaml")
+        write_config(replace(self, decode=decode), f"{self.output}.yaml")
         print(f"{len(trajectories)} trajectories in {self.output}")

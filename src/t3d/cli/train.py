@@ -1,5 +1,6 @@
 """The command that distils a student."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,13 @@ class Train(ModelChoice):
     """t3d, paper, paper-sampled, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path,
     naive_td_random, naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the
     records of t3d data solutions."""
-    block_size: int = 8
+    block_size: int | None = None
+    """Of the student. Default: 8, or the checkpoint's where that is larger or itself a student's."""
+    tokens_per_step: int | None = None
+    """What the student is for, and its default wherever it is loaded (docs/evaluation.md): tokens that a
+    denoising step commits. Default: 4, or as many of them as divide block_size."""
+    dynamic: float | None = None
+    """Instead: the confidence threshold of dynamic decoding."""
     num_optimizer_steps: int = 200
     batch_size: int = 64
     """Trajectories per optimizer step, over all gradient_accumulation_steps."""
@@ -100,30 +107,66 @@ class Train(ModelChoice):
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.models.loading import load_model
+        self._check_flags()
+        dataclasses.replace(self, block_size=self._student_block_size())._train()
+
+    def _check_flags(self) -> None:
+        """Raise InputError for flags that no checkpoint can make right."""
         from t3d.models.placement import DTYPES, require_training_device
-        from t3d.training.run import distil
-        from t3d.training.selection import check_source
-        from t3d.trajectory import read_trajectories
 
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
-        require_positive(self, *counts, "eval_every", *_EVALUATION_COUNTS)
+        require_positive(self, *counts, "block_size", "eval_every", *_EVALUATION_COUNTS)
         require_training_device(self.device)
         if self.batch_size % self.gradient_accumulation_steps:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             raise InputError("batch_size", self.batch_size, problem, "use a multiple")
         if self.dtype not in DTYPES:
             raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
+        if self.dynamic is not None and self.tokens_per_step is not None:
+            raise InputError("dynamic", self.dynamic, "tokens_per_step is given too", "give one of the two")
+
+    @property
+    def _resolved_block_size(self) -> int:
+        assert self.block_size is not None, "run has filled it in"
+        return self.block_size
+
+    def _student_block_size(self) -> int:
+        if self.block_size is not None:
+            return self.block_size
+        from t3d.decoding.precedence import check_own
+        from t3d.training.config import T3DConfig
+
+        told = self.own_settings()
+        size = check_own(told).get("block_size", T3DConfig.block_size)
+        return size if "steps_per_block" in told else max(size, T3DConfig.block_size)
+
+    def _train(self) -> None:
+        from t3d.models.loading import load_model
+        from t3d.models.placement import DTYPES, export_precision
+        from t3d.training.run import distil
+        from t3d.training.selection import check_source
+        from t3d.training.student_settings import student_settings
+        from t3d.trajectory import read_trajectories
+
         self._check_evaluation()
         config = self._trainer_config(self._fields())
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         check_source(trajectories, self.preset)
+        made_for = {"tokens_per_step": self.tokens_per_step, "threshold": self.dynamic}
+        own = student_settings(trajectories, self._resolved_block_size, **made_for)
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
         loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
         output, evaluator = Path(self.output), self._evaluator(loaded)
-        how = {"export_dtype": DTYPES[self.dtype], "evaluator": evaluator}
-        student = distil(loaded, trajectories, config, output / "student", **how)
+        student = distil(
+            loaded,
+            trajectories,
+            config,
+            output / "student",
+            export_dtype=export_precision(loaded.checkpoint_dtype, DTYPES[self.dtype]),
+            evaluator=evaluator,
+            own_settings=own if any(value is not None for value in made_for.values()) else None,
+        )
         write_config(self, output / "config.yaml")
         print(f"student in {student}")
 
@@ -183,7 +226,7 @@ class Train(ModelChoice):
             if self.eval_every is None and choice == "latest":
                 problem = "never evaluated without eval_every"
                 raise InputError("eval_tasks", self.eval_tasks, problem, "add for example --eval-every 50")
-            if self.block_size % self.eval_tokens_per_step:
+            if self._resolved_block_size % self.eval_tokens_per_step:
                 problem = f"does not divide block_size={self.block_size}"
                 raise InputError("eval_tokens_per_step", self.eval_tokens_per_step, problem, "use a divisor")
             if self.eval_grader != Train.eval_grader and not any(map(_is_file, self.eval_tasks)):
@@ -214,8 +257,8 @@ class Train(ModelChoice):
         try:
             few, full = (
                 DecodeParams(
-                    block_size=self.block_size,
-                    steps_per_block=self.block_size // tokens_per_step,
+                    block_size=self._resolved_block_size,
+                    steps_per_block=self._resolved_block_size // tokens_per_step,
                     temperature=0.0,
                     max_new_tokens=self.eval_max_new_tokens,
                 )

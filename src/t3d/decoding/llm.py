@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.precedence import resolve_params
 from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError
@@ -36,6 +37,7 @@ class LLM:
     dtype "auto" is the checkpoint's own, but float32 where the processor has no arithmetic for it.
     ``tp_plan="auto"`` shares the model among the processes that ``torchrun`` started (``load_model``):
     each makes the same calls and gets all completions, the same as from a single process.
+    Without ``params`` its methods decode by ``default_params``.
     ``stop_token_ids`` replaces the checkpoint's own (generation_config). The other settings are those of
     :class:`~t3d.decoding.engine.EngineConfig`.
     """
@@ -86,6 +88,11 @@ class LLM:
         return self.loaded.tokenizer
 
     @property
+    def default_params(self) -> DecodeParams:
+        """How it decodes without ``params``: as the checkpoint says, a student as it was trained."""
+        return resolve_params(self.loaded.own_settings)
+
+    @property
     def stats(self) -> EngineStats:
         """What the engine has done so far."""
         return self._engine.stats
@@ -110,7 +117,7 @@ class LLM:
         with Progress("generate", len(requests)) if progress else nullcontext() as bar:
             return self.decode(
                 requests,
-                DecodeParams() if params is None else params,
+                self.default_params if params is None else params,
                 on_finish=None if bar is None else lambda _: bar.advance(),
                 on_error=on_error,
             )
@@ -128,7 +135,7 @@ class LLM:
         ``text`` of a committed block continues the texts before it. With ``provisional`` also what the
         other denoising steps leave, masks as "░".
         """
-        jobs = _jobs(self.requests(prompts, ids), DecodeParams() if params is None else params)
+        jobs = _jobs(self.requests(prompts, ids), self.default_params if params is None else params)
         return self._told(self._engine.stream(jobs, detail="steps" if provisional else "blocks"))
 
     def _told(self, updates: Iterator[BlockUpdate]) -> Iterator[BlockUpdate]:

@@ -1,7 +1,7 @@
 """Real solutions as training records, for supervised fine-tuning."""
 
 from t3d.errors import InputError
-from t3d.models.loading import LoadedTokenizer
+from t3d.models.token_ids import LoadedTokenizer
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.problems.prompts import chat_ids, problem_ids, token_ids

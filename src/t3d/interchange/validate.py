@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3d.errors import InputError
-from t3d.models.loading import LoadedTokenizer
+from t3d.models.token_ids import LoadedTokenizer
 from t3d.trajectory import Trajectory, read_rows, trajectory_of_row
 
 

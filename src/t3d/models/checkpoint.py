@@ -57,7 +57,7 @@ class Checkpoint:
 
         Raises InputError for weights from elsewhere, truncated ones, and an adapter beside them.
         """
-        if self._json("adapter_config.json") is not None:
+        if self.json_file("adapter_config.json") is not None:
             problem = (
                 "an adapter lies in it (adapter_config.json), which would change its weights or its base"
             )
@@ -77,7 +77,7 @@ class Checkpoint:
         """Names of what transformers loads: one file, or all that the index lists, in the order of names."""
         if self.is_folder and (Path(self.source) / _WEIGHTS).is_file():
             return [_WEIGHTS]
-        index = self._json(_INDEX)
+        index = self.json_file(_INDEX)
         if index is None:
             return []  # of a hub id: the one file; of a folder: what is missing is told when it is loaded
         match index:
@@ -93,7 +93,7 @@ class Checkpoint:
                 raise _refusal(self.source, problem, "put all weights into the folder and list them by name")
         return names
 
-    def _json(self, name: str) -> dict[str, Any] | None:
+    def json_file(self, name: str) -> dict[str, Any] | None:
         """The content of one of its JSON files, or None if it has none of that name."""
         if self.is_folder:
             path = Path(self.source) / name
@@ -121,7 +121,7 @@ class Checkpoint:
             if value is not None and not (isinstance(value, str) and value.isidentifier()):
                 problem = f"{field} of config.json names a kernel, {value!r}, which is never executed"
                 raise _refusal(self.source, problem, f"delete {field} from config.json")
-        tokenizer = self._json("tokenizer_config.json") or {}
+        tokenizer = self.json_file("tokenizer_config.json") or {}
         if tokenizer.get("auto_map") is not None and not _is_known(tokenizer.get("tokenizer_class")):
             problem = "its tokenizer needs code of its own (auto_map), which is never executed"
             fix = "save it as a fast tokenizer (tokenizer.json) of a class that transformers has"

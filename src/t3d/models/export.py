@@ -1,8 +1,10 @@
 """Save a student so that it loads anywhere its base does."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 
@@ -10,6 +12,7 @@ from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
 from t3d.models.loading import LoadedModel, checkpoint_of
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
+from t3d.models.own_settings import KEY
 from t3d.work.files import atomic_folder
 from t3d.work.weights import first_not_finite
 
@@ -31,6 +34,7 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
 
     Engines that load SDAR with the base's code (JetEngine) then load the export the same way, with
     transformers 4 too: names that only transformers 5 knows are written as 4 knows them.
+    The model's own settings (:mod:`t3d.models.own_settings`) replace those of the base.
     ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
     model that processes share: each holds a part of it; for weights that are not finite; and for a base
     whose files are links that lead out of it.
@@ -60,5 +64,15 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
             if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
                 shutil.copyfile(file, partial / file.name)
         use_older_tokenizer_names(partial)
+        _write_own_settings(loaded.model, partial / "generation_config.json")
         for name, text in (texts or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
+
+
+def _write_own_settings(model: Any, path: Path) -> None:
+    """Into the base's file, which stays as it is where the model has learnt nothing else."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    own = vars(model.generation_config).get(KEY)
+    if own is not None and told.get(KEY) != own:
+        told.pop("_from_model_config", None)  # transformers would drop what it does not know
+        path.write_text(json.dumps({**told, KEY: own}, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,12 +1,11 @@
 """Load a block-diffusion model with its tokenizer."""
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -19,29 +18,15 @@ from transformers import (
 
 from t3d.errors import InputError
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint
+from t3d.models.own_settings import KEY, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
+from t3d.models.token_ids import LoadedTokenizer, check_vocabulary, union_of_stops, with_ids
 from t3d.work.plan import fingerprint
 
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedTokenizer:
-    """A checkpoint's tokenizer and token ids, without its weights."""
-
-    tokenizer: PreTrainedTokenizerBase
-    mask_token_id: int
-    stop_token_ids: tuple[int, ...]
-    vocab_size: int
-    """Rows of the network's embedding, which may be more than the tokenizer names."""
-
-    @property
-    def tokenizer_hash(self) -> str:
-        """SHA-256 of the tokenizer's whole definition."""
-        return tokenizer_hash(self.tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +38,14 @@ class LoadedModel(LoadedTokenizer):
     """The folder or hub id it came from, or a bundled model's name."""
     weights_hash: str
     """SHA-256 of the local safetensors files that were loaded, or the hub's commit."""
+
+    checkpoint_dtype: torch.dtype
+    """Precision of the weights in their files; the model may have been loaded in another."""
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """How it decodes where nothing else is said (:mod:`t3d.models.own_settings`)."""
+        return own_settings(self.model.config, self.model.generation_config)
 
     def identity(self) -> dict[str, Any]:
         """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
@@ -66,11 +59,6 @@ class LoadedModel(LoadedTokenizer):
             "dtype": str(self.model.dtype),
             "device": self.model.device.type,
         }
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of a fast tokenizer's whole definition."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
 def load_model(
@@ -104,7 +92,7 @@ def load_model(
     target, parallel = (
         tensor_parallelism(tp_plan, device, config) if tp_plan is not None else (resolve_device(device), None)
     )
-    weights_dtype = resolve_dtype(dtype, config, target)
+    weights_dtype, own_dtype = resolve_dtype(dtype, config, target), config.dtype
     named = _load_tokenizer(checkpoint, config)
     try:
         options: dict[str, Any] = {"dtype": weights_dtype, "distributed_config": parallel, "config": config}
@@ -120,11 +108,16 @@ def load_model(
     if unfit:
         problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
         raise InputError("model", source, problem, "give a complete SDAR checkpoint")
+    _declare_head(model)
+    generation_config = _read_generation_config(checkpoint)
+    if generation_config is not None and KEY in vars(generation_config):
+        tell(model.generation_config, vars(generation_config)[KEY])
     return LoadedModel(
         **vars(named),
         model=(model.to(target) if parallel is None else model).eval(),  # shared: each part is in place
         source=name,
         weights_hash=checkpoint.commit or hash_of(files),
+        checkpoint_dtype=own_dtype if isinstance(own_dtype, torch.dtype) else torch.float32,
     )
 
 
@@ -141,11 +134,14 @@ def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         raise InputError("model", source, problem, fix)
     if tokenizer is None:
         raise InputError("tokenizer", None, "a model in memory has none of its own", "give its tokenizer")
+    _declare_head(model)
     declared = getattr(model.generation_config, "eos_token_id", None)
     declared = model.config.eos_token_id if declared is None else declared
-    stops = _union_of_stops(source, declared, tokenizer)
-    named = _with_ids(source, model.config, tokenizer, stops)
-    return LoadedModel(**vars(named), model=model.eval(), source=source, weights_hash="")
+    stops = union_of_stops(source, declared, tokenizer)
+    named = with_ids(source, model.config, tokenizer, stops)
+    return LoadedModel(
+        **vars(named), model=model.eval(), source=source, weights_hash="", checkpoint_dtype=model.dtype
+    )
 
 
 def with_tokenizer(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -153,7 +149,7 @@ def with_tokenizer(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> L
 
     Raises InputError for one with more ids than the model has rows, or with another mask token.
     """
-    _check_vocabulary(loaded.source, tokenizer, loaded.vocab_size)
+    check_vocabulary(loaded.source, tokenizer, loaded.vocab_size)
     if tokenizer.mask_token_id not in (None, loaded.mask_token_id):
         problem = f"its mask token is {tokenizer.mask_token_id}, that of the model {loaded.mask_token_id}"
         raise InputError("tokenizer", tokenizer.name_or_path, problem, "give the model's own tokenizer")
@@ -180,7 +176,16 @@ def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> LoadedT
             "model", checkpoint.source, problem, "give a folder with a fast tokenizer"
         ) from error
     stops = _stop_token_ids(checkpoint, config, tokenizer)
-    return _with_ids(checkpoint.source, config, tokenizer, stops)
+    return with_ids(checkpoint.source, config, tokenizer, stops)
+
+
+def load_own_settings(source: str | Path) -> dict[str, Any]:
+    """How a checkpoint decodes where nothing else is said, read without its weights.
+
+    Raises InputError if there is no checkpoint, or its settings contradict each other.
+    """
+    checkpoint = open_checkpoint(checkpoint_of(source))
+    return own_settings(_read_config(checkpoint), _read_generation_config(checkpoint))
 
 
 def checkpoint_of(source: str | Path) -> str:
@@ -197,62 +202,30 @@ def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
         raise InputError("model", checkpoint.source, problem, fix) from error
 
 
-def _with_ids(
-    source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, stops: tuple[int, ...]
-) -> LoadedTokenizer:
-    """A tokenizer with the ids that it and the config name. Raises InputError if they contradict."""
-    size = config.vocab_size
-    _check_vocabulary(source, tokenizer, size)
-    own, configured = tokenizer.mask_token_id, getattr(config, "mask_token_id", None)
-    if own is None and configured is None:
-        fix = "set mask_token in tokenizer_config.json or mask_token_id in config.json"
-        raise InputError("model", source, "neither tokenizer nor config names a mask token", fix)
-    mask: Any = configured if own is None else own
-    is_id = isinstance(mask, int) and not isinstance(mask, bool) and 0 <= mask < size
-    for holds, value, problem in (
-        (
-            configured in (None, mask),
-            configured,
-            f"the tokenizer's mask token {tokenizer.mask_token!r} is {own}",
-        ),
-        (is_id, mask, f"no token id: the model has rows for 0 to {size - 1}"),
-        (mask not in stops, mask, "a stop token too, so that no response could ever be finished"),
-    ):
-        if not holds:
-            fix = "correct mask_token_id in its config.json, or mask_token in its tokenizer_config.json"
-            raise InputError("mask_token_id", value, f"of model {source!r}: {problem}", fix)
-    return LoadedTokenizer(tokenizer=tokenizer, mask_token_id=mask, stop_token_ids=stops, vocab_size=size)
+def _read_generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
+    try:
+        found = GenerationConfig.from_pretrained(checkpoint.source, **checkpoint.options)
+    except OSError:
+        return None
+    raw = checkpoint.json_file("generation_config.json") or {}
+    if KEY in raw:
+        tell(found, raw[KEY])
+    return found
 
 
-def _check_vocabulary(source: str, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
-    """Every id of the tokenizer has a row. Fewer names than rows are usual."""
-    token, highest = max(tokenizer.get_vocab().items(), key=itemgetter(1))
-    if highest >= size:
-        problem = (
-            f"its token {token!r} has id {highest}, but model {source!r} has rows for 0 to {size - 1} only"
-        )
-        fix = "give the tokenizer that the model was trained with, or resize the model's embedding"
-        raise InputError("tokenizer", tokenizer.name_or_path, problem, fix)
+def _declare_head(model: PreTrainedModel) -> None:
+    """Say in the config whether the head is the embedding: transformers does not tie weights that differ,
+    whatever the config says, but its version 4 would drop the head of a model saved like that."""
+    if (model._tp_size or 1) > 1:
+        return  # each process has parts of its own of a matrix that is one
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    model.config.tie_word_embeddings = head.weight is embedding.weight
 
 
 def _stop_token_ids(
     checkpoint: Checkpoint, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
     """The generation config's end-of-sequence ids, else the config's and the tokenizer's."""
-    try:
-        declared = GenerationConfig.from_pretrained(checkpoint.source, **checkpoint.options).eos_token_id
-    except OSError:
-        declared = config.eos_token_id
-    return _union_of_stops(checkpoint.source, declared, tokenizer)
-
-
-def _union_of_stops(
-    source: str, declared: int | list[int] | None, tokenizer: PreTrainedTokenizerBase
-) -> tuple[int, ...]:
-    ids = declared if isinstance(declared, list) else [declared]
-    named: set[Any] = {*ids, tokenizer.eos_token_id} - {None}
-    if not named:
-        raise InputError(
-            "model", source, "no end-of-sequence token", "set eos_token_id in generation_config.json"
-        )
-    return tuple(sorted(named))
+    generation_config = _read_generation_config(checkpoint)
+    declared = config.eos_token_id if generation_config is None else generation_config.eos_token_id
+    return union_of_stops(checkpoint.source, declared, tokenizer)

@@ -45,6 +45,11 @@ def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) ->
     return own if own in DTYPES.values() else torch.float32
 
 
+def export_precision(checkpoint: torch.dtype, trained: torch.dtype) -> torch.dtype:
+    """Of a student's files: bfloat16 if the files of its base have 16 bits, else as it was trained."""
+    return torch.bfloat16 if checkpoint in _TORCH_HALF else trained
+
+
 def _cpu_has_bfloat16() -> bool:
     checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(check is not None and check() for check in checks)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import LoadedModel, load_model
-from t3d.models.placement import DTYPES
+from t3d.models.placement import DTYPES, export_precision
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warmup_covers_run
 from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
@@ -37,8 +37,11 @@ def distil(
     student_folder: Path,
     export_dtype: torch.dtype | None = None,
     evaluator: Evaluator | None = None,
+    own_settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Train ``loaded.model`` in place and export it to ``student_folder`` (in ``export_dtype``, if given).
+    """Train ``loaded.model`` in place and export it to ``student_folder``, in ``export_dtype`` (by default
+    as it is, or in bfloat16 if the base's files have 16 bits) and with ``own_settings`` (by default
+    T3DTrainer's).
 
     With LoRA an adapter is trained, and merged into the model at the end. ``evaluator`` scores the student
     during training, every ``config.eval_steps``.
@@ -52,13 +55,18 @@ def distil(
     """
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
-    student = loaded.model
+    student, identity = (
+        loaded.model,
+        loaded.identity(),
+    )  # of the teacher: the trainer says how a student decodes
     if config.lora_rank:
         options = {"dropout": config.lora_dropout, "target_modules": config.lora_target_modules}
         student = add_adapter(student, config.lora_rank, alpha=config.lora_alpha, **options)
     with write_errors(folder):
-        trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, evaluator=evaluator)
-    plan = _plan(loaded, trajectories, config, export_dtype)
+        how = {"evaluator": evaluator, "own_settings": own_settings}
+        trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, **how)
+    plan = _plan(identity, trajectories, config, export_dtype)
+    plan |= {} if own_settings is None else {"own_settings": dict(own_settings)}
     is_first = trainer.is_world_process_zero()
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)
@@ -78,8 +86,8 @@ def distil(
             merged = merge_adapter(student)
             remove_adapter(student).load_state_dict(merged.state_dict())
         loaded.model.eval()
-        if export_dtype is not None:
-            loaded.model.to(export_dtype)  # pyright: ignore[reportArgumentType]
+        dtype = export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype)
+        loaded.model.to(dtype)  # pyright: ignore[reportArgumentType]
         if is_first:
             text = json.dumps(full_plan(plan), indent=1, sort_keys=True)
             export_model(loaded, student_folder, {STUDENT_PLAN: text})
@@ -87,7 +95,7 @@ def distil(
 
 
 def _plan(
-    loaded: LoadedModel,
+    teacher: Mapping[str, Any],
     trajectories: Sequence[Trajectory],
     config: T3DConfig,
     export_dtype: torch.dtype | None,
@@ -103,7 +111,7 @@ def _plan(
         **settings,
         "num_processes": config.world_size,
         "export_dtype": str(export_dtype),
-        "model": loaded.identity(),
+        "model": teacher,
         "trajectories": {"count": len(trajectories), "sha256": fingerprint(records)},
     }
 

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.errors import InputError
 from t3d.models.head import HeadScores
+from t3d.models.own_settings import set_own_settings
 from t3d.models.token_pick import TokenPick
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
@@ -33,6 +34,7 @@ from t3d.training.noising import Stream
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
+from t3d.training.student_settings import student_settings
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import CheckpointingTrainer
 
@@ -49,7 +51,8 @@ class T3DTrainer(CheckpointingTrainer):
     Use it as any trainer of the field: ``T3DTrainer(model, args, train_dataset=trajectories,
     processing_class=tokenizer).train()``. The student starts from the weights it is given, which
     are the teacher's; a PEFT model trains its adapter. One forward of the student and one of the
-    reference per micro-batch. ``evaluator`` scores the student every ``eval_steps``.
+    reference per micro-batch. ``evaluator`` scores the student every ``eval_steps``. Its configs say from
+    now on how it decodes: by ``own_settings``, else by :func:`student_settings`.
 
     Raises InputError for an empty set of trajectories or one that does not fit the student.
     """
@@ -64,6 +67,7 @@ class T3DTrainer(CheckpointingTrainer):
         train_dataset: Sequence[Trajectory],
         processing_class: PreTrainedTokenizerBase,
         evaluator: Evaluator | None = None,
+        own_settings: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.pop("eval_dataset", None) is not None:
@@ -88,6 +92,7 @@ class T3DTrainer(CheckpointingTrainer):
         self.evaluator, self._scores = evaluator, (-1, {})
         self.mask_token_id = collator.mask_token_id
         self._sample_ids = {stable_key(trajectory.id): trajectory.id for trajectory in train_dataset}
+        set_own_settings(base, own_settings or student_settings(train_dataset, args.block_size))
         self._teacher_configs = {name: getattr(config, name) for name in _CONFIG_FIELDS_OF_TRAINER}
         self._teacher_generation_config = copy.deepcopy(base.generation_config)
         super().__init__(

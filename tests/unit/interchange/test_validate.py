@@ -10,7 +10,7 @@ from strategies import MASK_ID, STOP_IDS, TOKENIZER
 
 from t3d.errors import InputError
 from t3d.interchange.validate import validate_file
-from t3d.models.loading import LoadedTokenizer, tokenizer_hash
+from t3d.models.token_ids import LoadedTokenizer, tokenizer_hash
 from t3d.trajectory import write_trajectories
 
 LOADED = LoadedTokenizer(

@@ -16,7 +16,8 @@ from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.evaluation.evaluate import evaluation_requests
 from t3d.interchange.solutions import solution_trajectory
-from t3d.models.loading import LoadedTokenizer, adopt_model
+from t3d.models.loading import adopt_model
+from t3d.models.token_ids import LoadedTokenizer
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
 from t3d.problems.prompts import problem_ids, prompt_ids

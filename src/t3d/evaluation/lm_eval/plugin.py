@@ -26,7 +26,7 @@ from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.cost import decoding_cost, keep_rows
 from t3d.evaluation.lm_eval.settings import cut, read_model_args, request_params
-from t3d.models.loading import LoadedModel, load_model
+from t3d.models.loading import LoadedModel, load_model, load_own_settings
 from t3d.problems.prompts import token_ids
 from t3d.work.kept import Row
 from t3d.work.plan import fingerprint
@@ -64,7 +64,8 @@ class T3dLM(LM):
 
     ``pretrained`` is a local folder, a hub id, a bundled model's name or a loaded model. The other arguments
     are the fields of :class:`~t3d.evaluation.lm_eval.settings.LmEvalConfig` and of DecodeParams, or
-    ``tokens_per_step`` in place of ``steps_per_block``. A request's ``generation_kwargs`` win over them.
+    ``tokens_per_step`` in place of ``steps_per_block``; what they leave out is as the checkpoint says. A
+    request's ``generation_kwargs`` win over them.
     Contexts are tokenised as they are: no special token is added and nothing is cut from them.
     """
 
@@ -72,8 +73,9 @@ class T3dLM(LM):
         super().__init__()
         if pretrained is None:
             raise InputError("pretrained", None, "no model given", "use --model_args pretrained=PATH,...")
-        self.config = read_model_args(arguments)
         loaded = pretrained
+        own = loaded.own_settings if isinstance(loaded, LoadedModel) else load_own_settings(loaded)
+        self.config = read_model_args(arguments, own)
         if not isinstance(loaded, LoadedModel):
             loaded = load_model(str(loaded), device=self.config.device, dtype=self.config.dtype)
         self._llm = LLM(loaded, max_batch_size=self.config.batch_size)

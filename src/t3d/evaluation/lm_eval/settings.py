@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.precedence import resolve_params
 from t3d.decoding.settings import steps_per_block
 from t3d.errors import InputError, require_positive
 from t3d.field_types import fit, type_text
@@ -39,8 +40,9 @@ class LmEvalConfig:
         require_positive(self, "batch_size")
 
 
-def read_model_args(arguments: Mapping[str, Any]) -> LmEvalConfig:
-    """The settings that these ``--model_args`` make, ``pretrained`` left out.
+def read_model_args(arguments: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> LmEvalConfig:
+    """The settings that these ``--model_args`` make, ``pretrained`` left out; what they do not say about
+    decoding is as the checkpoint says (``own``).
 
     Raises InputError for a name that is not known, a value of another type, or names that exclude each other.
     """
@@ -48,18 +50,21 @@ def read_model_args(arguments: Mapping[str, Any]) -> LmEvalConfig:
     for name, value in arguments.items():
         if name not in known:
             raise InputError(name, value, "not a model_arg of t3d", f"use pretrained, {', '.join(known)}")
-    own, decode = (
+    others, decode = (
         {name: _typed(name, arguments[name], kind) for name, kind in kinds.items() if name in arguments}
         for kinds in (_OWN_KINDS, _DECODE_KINDS)
     )
-    if "tokens_per_step" in arguments:
-        decode["steps_per_block"] = _steps_per_block(decode, arguments["tokens_per_step"])
+    own = own or {}
+    if "tokens_per_step" in arguments:  # static decoding, as in t3d eval
+        decode = {"remasking": DecodeParams.remasking, **decode}
+        decode["steps_per_block"] = _steps_per_block(decode, arguments["tokens_per_step"], own)
+    params = resolve_params(own, decode)
     for name, remasking in _NEEDS_REMASKING.items():
-        if name in decode and decode.get("remasking") != remasking:
+        if name in decode and params.remasking != remasking:
             problem = f"has no effect without remasking={remasking}"
             raise InputError(name, decode[name], problem, f"add remasking={remasking}")
     size = _batch_size(arguments.get("batch_size", "auto"), arguments.get("max_batch_size"))
-    return LmEvalConfig(decode=DecodeParams(**decode), batch_size=size, **own)
+    return LmEvalConfig(decode=params, batch_size=size, **others)
 
 
 def request_params(
@@ -113,12 +118,13 @@ def _stops(until: Any) -> list[str]:
     return [stop for stop in stops if stop]  # an empty one, a tokenizer's missing stop token, ends nothing
 
 
-def _steps_per_block(decode: Mapping[str, Any], value: Any) -> int:
+def _steps_per_block(decode: Mapping[str, Any], value: Any, own: Mapping[str, Any]) -> int:
     """Denoising steps of a block that commits so many tokens in each."""
     tokens_per_step = _typed("tokens_per_step", value, int)
     if "steps_per_block" in decode:
         raise InputError("tokens_per_step", value, "steps_per_block says the same", "give one of the two")
-    return steps_per_block(decode.get("block_size", DecodeParams.block_size), tokens_per_step)
+    size = resolve_params(own, {name: decode[name] for name in ("block_size",) if name in decode}).block_size
+    return steps_per_block(size, tokens_per_step)
 
 
 def _batch_size(value: Any, maximum: Any) -> int:

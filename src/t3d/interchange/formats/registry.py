@@ -12,7 +12,7 @@ from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.formats import authors, d3llm, dllm_rl
 from t3d.interchange.formats.assemble import Drop, DropReason, ImportSettings, text_drop
 from t3d.interchange.formats.d3llm_files import read_records, write_records
-from t3d.models.loading import tokenizer_hash
+from t3d.models.token_ids import tokenizer_hash
 from t3d.problems.fields import Record, wrong_kind
 from t3d.problems.files import read_data_rows
 from t3d.trajectory import Trajectory

@@ -1,0 +1,54 @@
+"""Who says how to decode: flag, then config file, then the checkpoint's own settings, then the default.
+
+A suite of ``t3d reproduce`` gives whole DecodeParams and never inherits.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from t3d.decoding.params import DecodeParams
+from t3d.errors import InputError
+from t3d.field_types import fit, type_text
+from t3d.models.own_settings import KEY
+
+_OF_REQUESTS = ("max_new_tokens", "seed")
+"""Fields that depend on what is asked, not on the model."""
+OWN_FIELDS = tuple(item.name for item in dataclasses.fields(DecodeParams) if item.name not in _OF_REQUESTS)
+"""Fields of which a checkpoint may say what it was trained for."""
+
+
+def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> DecodeParams:
+    """What was ``given``, else what the checkpoint says (``own``), else DecodeParams' defaults.
+
+    Steps belong to a block size: those of the checkpoint do not count for another one, and a checkpoint that
+    names a block size alone is decoded at full steps. Raises InputError for settings of the checkpoint that
+    cannot be used, and for given ones that cannot, together with them.
+    """
+    own, given = check_own(own), dict(given or {})
+    if given.get("block_size", own.get("block_size")) != own.get("block_size"):
+        own.pop("steps_per_block", None)
+    return DecodeParams(**(own | given))
+
+
+def check_own(own: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's own settings, with the steps of a block. Raises InputError for what cannot be used."""
+    kinds = get_type_hints(DecodeParams)
+    where = f"in {KEY} of the checkpoint's generation_config.json"
+    fields: dict[str, Any] = {}
+    for name, value in own.items():
+        if name not in OWN_FIELDS:
+            raise InputError(name, value, f"unknown {where}", f"use {', '.join(OWN_FIELDS)}")
+        where_name = f"{where}, or its config.json" if name == "block_size" else where
+        try:
+            fields[name] = fit(value, kinds[name])
+        except ValueError as error:
+            fix = f"give {type_text(kinds[name])}"
+            raise InputError(name, value, f"not {type_text(kinds[name])}, {where_name}", fix) from error
+    if "block_size" in fields:
+        fields = {"steps_per_block": fields["block_size"], **fields}
+    try:
+        DecodeParams(**fields)
+    except InputError as error:
+        raise InputError(error.field, error.value, f"{error.problem}, {where}", error.fix) from error
+    return fields

@@ -1,0 +1,68 @@
+"""Who says how to decode: what is given, then the checkpoint, then the defaults."""
+
+import dataclasses
+
+import pytest
+
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.precedence import OWN_FIELDS, resolve_params
+from t3d.errors import InputError
+
+STUDENT = {"block_size": 8, "steps_per_block": 2, "temperature": 0.0}
+
+
+def test_given_settings_win_over_the_checkpoints_and_these_over_the_defaults():
+    assert resolve_params({}) == DecodeParams()
+    assert resolve_params(STUDENT) == DecodeParams(**STUDENT)
+    given = {"temperature": 0.7, "steps_per_block": 4, "seed": 3}
+    assert resolve_params(STUDENT, given) == DecodeParams(block_size=8, **given)
+    assert resolve_params({}, given) == DecodeParams(**given)
+
+
+def test_a_given_value_that_is_the_default_wins_too():
+    assert resolve_params(STUDENT, {"block_size": 4, "temperature": 0.1}) == DecodeParams()
+
+
+def test_a_block_size_alone_is_decoded_at_full_steps():
+    assert resolve_params({"block_size": 16}) == DecodeParams(block_size=16, steps_per_block=16)
+
+
+def test_steps_of_the_checkpoint_count_for_its_own_block_size_only():
+    assert resolve_params(STUDENT, {"block_size": 8}).steps_per_block == 2
+    assert resolve_params(STUDENT, {"block_size": 4}).steps_per_block == DecodeParams.steps_per_block
+    given = {"block_size": 16, "steps_per_block": 8}
+    assert resolve_params({"block_size": 4}, given) == DecodeParams(**given)
+
+
+def test_length_and_seed_are_no_settings_of_a_checkpoint():
+    fields = {item.name for item in dataclasses.fields(DecodeParams)}
+    assert fields - set(OWN_FIELDS) == {"max_new_tokens", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"blocksize": 8},
+            "blocksize=8: unknown in block_diffusion of the checkpoint's generation_config.json",
+        ),
+        ({"seed": 1}, "seed=1: unknown in"),
+        ({"block_size": "8"}, "block_size='8': not a whole number, in .* or its config.json"),
+        ({"block_size": True}, "block_size=True: not a whole number"),
+        ({"block_size": 0}, "block_size=0: not positive, in"),
+        (
+            {"steps_per_block": 9, "block_size": 8},
+            "steps_per_block=9: exceeds block_size=8.* in block_diffusion",
+        ),
+        ({"temperature": -1}, "temperature=-1.0: not a number of 0 or more, in|temperature=-1: "),
+        ({"remasking": "best"}, "remasking='best': not one of"),
+    ],
+)
+def test_settings_of_a_checkpoint_that_cannot_be_used_are_named_with_their_file(own, message):
+    with pytest.raises(InputError, match=message):
+        resolve_params(own)
+
+
+def test_given_settings_that_do_not_fit_the_checkpoints_are_refused():
+    with pytest.raises(InputError, match="steps_per_block=9: exceeds block_size=8"):
+        resolve_params(STUDENT, {"steps_per_block": 9})
