@@ -275,7 +275,13 @@ def demo(folder: Path) -> Answers:
     """Every number of the demo's models: accuracies, intervals and costs by setting."""
     run_t3d("demo", "--seed", "0", "--output", str(folder / "demo"))
     models = json.loads((folder / "demo" / "summary.json").read_text())["models"]
-    return {"demo": {f"{model}/{name}": row for model in models for name, row in models[model].items()}}
+    return {
+        "demo": {
+            f"{model}/{setting}": {name: value for name, value in row.items() if "per_second" not in name}
+            for model in models
+            for setting, row in models[model].items()
+        }
+    }
 
 
 STEPS = {"report": report, "losses": losses, "tokens": tokens, "demo": demo}

@@ -82,7 +82,12 @@ def test_what_t3d_eval_writes_is_read(checkpoint, prompts, tmp_path, capsys):
     (cell,) = json.loads(output.read_text())["cells"]
     assert (cell["task"], cell["n"], cell["num_prompts"]) == ("prompts", 6, 3)
     assert cell["cost_ratio"]["denoising_steps"] < 0.6 and cell["data_compared"]
-    assert "go by prompts" in capsys.readouterr().out
+    results = json.loads((tmp_path / "e" / "results.json").read_text())["results"]
+    for side, entry in zip(("speed_a", "speed_b"), results, strict=True):
+        assert cell[side] == {name: entry[name] for name in ("tokens_per_forward", "tokens_per_second")}
+    printed = capsys.readouterr().out
+    assert "go by prompts" in printed
+    assert all(f"{name} {side}" in printed for name in ("TPF", "tok/s") for side in "AB")
 
 
 def test_three_evaluations_and_a_config_file(tmp_path, capsys):

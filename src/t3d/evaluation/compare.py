@@ -25,6 +25,7 @@ from t3d.evaluation.pairs import DATA_FIELDS, Pair, check_sources, match_cells, 
 from t3d.evaluation.samples import COSTS, GradedSamples, Key, prompt_key
 
 _GROUP = ("a", "b", "setting_a", "setting_b")
+SPEEDS = ("tokens_per_forward", "tokens_per_second")
 _LENGTH = 160
 """Characters of a response that a list of changes shows."""
 
@@ -90,7 +91,8 @@ def compare(evaluations: Sequence[GradedSamples], config: CompareConfig | None =
             pairs, left_out = pair_rows(first, second, key_a, key_b, common_only=config.common_only)
             task = key_b.task if key_a.task is None else key_a.task
             names = {"a": a, "b": b, "task": task, "setting_a": key_a.setting, "setting_b": key_b.setting}
-            cells.append({**names, **left_out, **compare_pairs(pairs, config.list_changes)})
+            speeds = {"speed_a": _speed(first, key_a), "speed_b": _speed(second, key_b)}
+            cells.append({**names, **left_out, **compare_pairs(pairs, config.list_changes), **speeds})
         notes += _unmatched(a, first, [key for key, _ in keys], config.setting_a)
         notes += _unmatched(b, second, [key for _, key in keys], config.setting_b)
     for cell, adjusted in zip(cells, holm([cell["p_value"] for cell in cells]), strict=True):
@@ -166,6 +168,12 @@ def _costs(pairs: Sequence[Pair]) -> dict[str, Any]:
         )
     ratios = {name: costs[1][name] / costs[0][name] if costs[0][name] else None for name in costs[0]}
     return {"cost_a": costs[0], "cost_b": costs[1], "cost_ratio": ratios}
+
+
+def _speed(evaluation: GradedSamples, key: Key) -> dict[str, float | None]:
+    """TPF and tokens/s of all answers of a cell, as the evaluation measured them; None if it does not say."""
+    entry = evaluation.entries.get(key, {})
+    return {name: entry.get(name) for name in SPEEDS}
 
 
 def _change(pair: Pair) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,8 @@ class GradedSamples:
     cells: Mapping[Key, Mapping[str, Row]]
     source: Mapping[str, Any] | None = None
     """Of a cell of ``t3d reproduce``: what posed and graded its problems, which its lines do not tell."""
+    entries: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
+    """The entries of its ``results.json`` or of the cell: they have the times, which no line has."""
 
     def describe(self) -> str:
         """The names of its cells."""
@@ -105,7 +107,20 @@ def read_graded(path: str | Path) -> GradedSamples:
         cell[identity] = row
     if not cells:
         raise InputError("evaluations", str(file), "holds no answer", "give a finished evaluation")
-    return GradedSamples(path=str(path), cells=cells)
+    return GradedSamples(path=str(path), cells=cells, entries=_entries_beside(file))
+
+
+def _entries_beside(file: Path) -> dict[Key, Mapping[str, Any]]:
+    """Of ``results.json`` beside the ``samples.jsonl`` of an evaluation; none where there is no such file."""
+    results = file.with_name("results.json")
+    if file.name != "samples.jsonl" or not results.is_file():
+        return {}
+    match read_json(results):
+        case {"results": list() as entries} if all(isinstance(entry, dict) for entry in entries):
+            return {Key(task=entry.get("task"), setting=entry.get("setting")): entry for entry in entries}
+    raise InputError(
+        "evaluations", str(results), "not the results of t3d eval", "delete it, or evaluate again"
+    )
 
 
 def _report_in(file: Path) -> dict[str, Any] | None:
@@ -140,7 +155,8 @@ def _read_cell(path: str, record: Mapping[str, Any]) -> GradedSamples:
         cells[Key(task=row["task"], setting=row["setting"])] = {
             line["id"]: line for line in _verdict_lines(verdicts, prefix, num_draws)
         }
-    return GradedSamples(path=path, cells=cells, source=source)
+    entries = {Key(task=row["task"], setting=row["setting"]): row for row in record["results"]}
+    return GradedSamples(path=path, cells=cells, source=source, entries=entries)
 
 
 def _verdict_lines(verdicts: str, prefix: str, num_draws: int) -> Iterator[Row]:

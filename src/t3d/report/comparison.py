@@ -16,11 +16,12 @@ Rows = list[list[str]]
 
 
 def comparison_tables(summary: Mapping[str, Any]) -> Iterator[Text | Table]:
-    """Per two evaluations their names, the differences, and verdicts and cost; 80 columns wide."""
+    """Per two evaluations their names, the differences, the verdicts, and the cost; 80 columns wide."""
     for a, b, cells in _by_pair(summary):
         yield Text(f"{a} = {summary['evaluations'][a]}\n{b} = {summary['evaluations'][b]}")
         yield _table(difference_rows(summary, a, b, cells))
         yield _table(verdict_rows(a, b, cells))
+        yield _table(cost_rows(a, b, cells))
 
 
 def change_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -40,7 +41,8 @@ def comparison_markdown(summary: Mapping[str, Any]) -> str:
     parts = ["# Comparison, prompt by prompt"]
     for a, b, cells in _by_pair(summary):
         parts.append(f"{a}: `{summary['evaluations'][a]}`, {b}: `{summary['evaluations'][b]}`")
-        for header, *body in (difference_rows(summary, a, b, cells), verdict_rows(a, b, cells)):
+        tables = difference_rows(summary, a, b, cells), verdict_rows(a, b, cells), cost_rows(a, b, cells)
+        for header, *body in tables:
             parts.append(markdown_table(header, body))
     parts.append(
         "Differences in points with 95 % intervals: Tango's score interval for paired proportions. Ratios of "
@@ -68,14 +70,26 @@ def difference_rows(summary: Mapping[str, Any], a: str, b: str, cells: Sequence[
 
 
 def verdict_rows(a: str, b: str, cells: Sequence[Mapping[str, Any]]) -> Rows:
-    """Header and rows: how often which side was right, and the second's cost by the first's."""
-    rows = [["task", "setting", "both", f"only {a}", f"only {b}", "neither", "steps", "tokens/fwd", "length"]]
+    """Header and rows: how often which side was right."""
+    rows = [["task", "setting", "both right", f"only {a}", f"only {b}", "neither"]]
     for cell in cells:
         counts = [str(cell[name]) for name in ("both_right", "only_a", "only_b", "both_wrong")]
+        rows.append([_name(cell["task"]), _settings(cell), *counts])
+    return rows
+
+
+def cost_rows(a: str, b: str, cells: Sequence[Mapping[str, Any]]) -> Rows:
+    """Header and rows: TPF and tokens/s of both sides, and steps and length of the second by the first."""
+    rows = [["task", "setting", f"TPF {a}", f"TPF {b}", f"tok/s {a}", f"tok/s {b}", "steps", "length"]]
+    for cell in cells:
+        speeds = [
+            "-" if cell[side][name] is None else f"{cell[side][name]:.{digits}f}"
+            for name, digits in (("tokens_per_forward", 2), ("tokens_per_second", 0))
+            for side in ("speed_a", "speed_b")
+        ]
         ratios = cell["cost_ratio"] or {}
-        names = ("denoising_steps", "visible_tokens_per_forward", "length")
-        costs = ["-" if ratios.get(name) is None else f"x{ratios[name]:.2f}" for name in names]
-        rows.append([_name(cell["task"]), _settings(cell), *counts, *costs])
+        costs = ["-" if ratios.get(n) is None else f"x{ratios[n]:.2f}" for n in ("denoising_steps", "length")]
+        rows.append([_name(cell["task"]), _settings(cell), *speeds, *costs])
     return rows
 
 

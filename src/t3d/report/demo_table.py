@@ -9,12 +9,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from t3d.report.console import accuracy_text
 from t3d.report.markdown import markdown_table
-from t3d.report.plots import FORWARDS, Bar, plot_lines
+from t3d.report.plots import FORWARDS, Bar, Line, plot_lines
 
+COLUMNS = ("TPF", "tok/s", "teacher", "student", "gain")
+"""Beside a setting's name; TPF and tokens/s are of teacher and student."""
 _GROUPS = {
     "B4/B8 at TokPS 4": ("B4-T4", "B8-T4"),
     "B4/B8 at TokPS 2": ("B4-T2", "B8-T2"),
@@ -32,27 +35,37 @@ A seed draws the training prompts, the held-out prompts, the sampling noise and 
 bundled teacher is the same. Accuracy in percent on {n} held-out prompts per cell and task ({tasks}),
 temperature 0.1, 95 % intervals; a setting's first row is the mean over the tasks. `B8-T4`: blocks of 8, four
 tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF: tokens per forward of a
-request; its prompt and its commits ride in these forwards.
+request, of teacher and student; its prompt and its commits ride in these forwards. tok/s: visible tokens per
+second, of both.
 {versions}"""
 
 
 def demo_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Setting, task (``mean`` first), and the texts beside them: the student's tokens per forward, teacher,
-    student, and the gain in points."""
+    """Setting, task (``mean`` first), and the texts beside them, by ``COLUMNS``."""
     teacher, student = summary["models"]["teacher"], summary["models"]["student"]
     for setting, before in teacher.items():
-        after = student[setting]
-        forwards = {"mean": after["tokens_per_forward"], **after["tokens_per_forward_by_task"]}
+        both = before, student[setting]
         for task in before["accuracy"]:
-            both = [accuracy_text(found["accuracy"][task], found["ci95"][task]) for found in (before, after)]
-            gain = after["accuracy"][task] - before["accuracy"][task]
-            yield setting, task, [f"{forwards[task]:.2f}", *both, f"{gain:+.1f}"]
+            texts = [accuracy_text(found["accuracy"][task], found["ci95"][task]) for found in both]
+            gain = both[1]["accuracy"][task] - before["accuracy"][task]
+            speeds = [
+                _speeds(both, "tokens_per_forward", task, 2),
+                _speeds(both, "tokens_per_second", task, 0),
+            ]
+            yield setting, task, [*speeds, *texts, f"{gain:+.1f}"]
+
+
+def _speeds(both: Sequence[Mapping[str, Any]], name: str, task: str, digits: int) -> str:
+    """Of teacher and student: ``2.15, 3.11``."""
+    values = [found[name] if task == "mean" else found[f"{name}_by_task"][task] for found in both]
+    return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """Teacher and student side by side, one group of rows per setting; 80 columns wide."""
-    table = Table(title=f"{summary['method']}, seed {summary['seed']}: accuracy %, 95 % interval")
-    for name in ("setting", "TPF", "teacher", "student", "gain"):
+    title = f"{summary['method']}, seed {summary['seed']}: accuracy %, 95 % interval"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("setting", *COLUMNS):
         table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
     for setting, task, texts in demo_rows(summary):
         if task == "mean":
@@ -60,6 +73,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             table.add_row(setting, *texts)
         else:
             table.add_row(f"  {task}", *texts, style="dim")
+    table.caption = "TPF (tokens per forward) and tokens/s: of teacher, student"
     return table
 
 
@@ -86,7 +100,7 @@ def markdown_report(summaries: Sequence[Mapping[str, Any]], folders: Sequence[st
             [f"**{setting}**" if task == "mean" else task, *texts]
             for setting, task, texts in demo_rows(summary)
         ]
-        parts.append(markdown_table(["setting", "TPF", "teacher", "student", "difference"], rows))
+        parts.append(markdown_table(["setting", *COLUMNS], rows))
         parts.append(f"Seconds: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}.")
     return "\n\n".join(parts)
 
@@ -104,20 +118,55 @@ def _gain_rows(summaries: Sequence[Mapping[str, Any]], task: str) -> Iterator[li
 
 
 def plot_summary(summary: Mapping[str, Any], path: Path) -> None:
-    """Mean accuracy against tokens per forward, teacher and student."""
-    curves = {
-        model: {
-            setting: (
-                found["tokens_per_forward"],
-                Bar(
-                    value=found["accuracy"]["mean"],
-                    low=found["ci95"]["mean"][0],
-                    high=found["ci95"]["mean"][1],
-                ),
-            )
-            for setting, found in settings.items()
-        }
+    """Mean accuracy against tokens per forward: a line per model and block size, ``dynamic`` on its own."""
+    lines = [
+        _line(model, kind, settings)
         for model, settings in summary["models"].items()
+        for kind in dict.fromkeys(map(_kind, settings))
+    ]
+    plot_lines(lines, path, finding(summary), xlabel=FORWARDS, has_powers=True)
+
+
+def finding(summary: Mapping[str, Any]) -> str:
+    """What the demo found, in one sentence: accuracies at about four tokens per step, and at one."""
+    teacher, student = summary["models"]["teacher"], summary["models"]["student"]
+
+    def accuracies(tokens: float) -> tuple[float, float]:
+        """Of teacher and student, where the teacher's tokens per step are nearest to that."""
+        distances = {name: abs(found["tokens_per_step"] - tokens) for name, found in teacher.items()}
+        names = [name for name, distance in distances.items() if distance < min(distances.values()) + 0.5]
+        before, after = (
+            mean(model[name]["accuracy"]["mean"] for name in names) for model in (teacher, student)
+        )
+        return before, after
+
+    (few_before, few_after), (before, after) = accuracies(4), accuracies(1)
+    return (
+        f"At four tokens per step {few_before:.0f} % right before {summary['method']}, "
+        f"{few_after:.0f} % after\n(at one {before:.0f} % and {after:.0f} %)"
+    )
+
+
+def _kind(setting: str) -> str:
+    """``B4`` of ``B4-T2``; of another strategy all of its name."""
+    block, _, rest = setting.partition("-")
+    return block if rest.startswith("T") else setting
+
+
+def _line(model: str, kind: str, settings: Mapping[str, Any]) -> Line:
+    points = {
+        setting: (
+            found["tokens_per_forward"],
+            Bar(value=found["accuracy"]["mean"], low=found["ci95"]["mean"][0], high=found["ci95"]["mean"][1]),
+        )
+        for setting, found in settings.items()
+        if _kind(setting) == kind
     }
-    title = f"Few-step decoding before and after {summary['method']}"
-    plot_lines(curves, path, title, xlabel=FORWARDS, annotated=curves)
+    is_static = any(setting != kind for setting in points)
+    return Line(
+        name=f"{model}, blocks of {kind[1:]}" if is_static else f"{model}, {kind}",
+        points=points,
+        is_subject=model == "student",
+        is_joined=is_static,
+        is_labelled=True,
+    )

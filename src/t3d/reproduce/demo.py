@@ -161,7 +161,7 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
 
 
 def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Per setting: accuracy and 95 % interval by task and their mean (percent), TokPS, TPF, n."""
+    """Per setting: accuracy and 95 % interval by task and their mean (percent), TokPS, TPF, tokens/s, n."""
     by_setting: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         by_setting.setdefault(entry["setting"], []).append(entry)
@@ -174,6 +174,7 @@ def _over_tasks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     intervals = {"mean": mean_interval(list(accuracies.values()), list(counts.values()))}
     intervals |= {entry["task"]: wilson_interval(entry["num_correct"], entry["n"]) for entry in entries}
     num_tasks = len(entries)
+    visible = sum(entry["n"] * entry["mean_length"] for entry in entries)
     return {
         "accuracy": {"mean": 100 * sum(accuracies.values()) / num_tasks}
         | {task: 100 * accuracy for task, accuracy in accuracies.items()},
@@ -181,5 +182,7 @@ def _over_tasks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tokens_per_step": sum(entry["tokens_per_step"] for entry in entries) / num_tasks,
         "tokens_per_forward": sum(entry["tokens_per_forward"] for entry in entries) / num_tasks,
         "tokens_per_forward_by_task": {entry["task"]: entry["tokens_per_forward"] for entry in entries},
+        "tokens_per_second": visible / sum(entry["seconds"] for entry in entries),
+        "tokens_per_second_by_task": {entry["task"]: entry["tokens_per_second"] for entry in entries},
         "n": sum(counts.values()),
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from t3d.report.plots import FORWARDS, Bar, plot_bars, plot_lines
+from t3d.report.plots import FORWARDS, Bar, Line, plot_gains, plot_lines
 from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, Demand
 from t3d.reproduce.settings import DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS
 from t3d.reproduce.suites import Suite
@@ -45,11 +45,10 @@ def write_plots(
             if (demand.table, demand.teacher) == (1, teacher) and set(CURVES["B4"]) <= set(demand.settings)
         ]
         for block, settings in CURVES.items() if rows else ():
-            curves = {TITLES[item.demand.method]: _curve(item, settings) for item in rows}
+            lines = [_curve(item, settings) for item in rows]
             paths.append(output / f"accuracy-tpf-{name}-{block}.png")
-            title = f"{name}, block size {block[1:]}, {tasks}"
-            annotated = (TITLES[ORIGINAL], TITLES["t3d"])
-            plot_lines(curves, paths[-1], title, xlabel=FORWARDS, annotated=annotated)
+            title = f"{name}, block size {block[1:]}, {tasks}\n{_leader(lines, settings[-1])}"
+            plot_lines(lines, paths[-1], title, xlabel=FORWARDS, has_powers=True)
     return paths
 
 
@@ -64,22 +63,48 @@ def _names(teachers: Sequence[str]) -> dict[str, str]:
 
 
 def _table_plot(table: int, accuracies: Mapping[tuple[str, str], Bar], path: Path, title: str) -> None:
-    """Bars, of Table 4 lines; ``accuracies`` are by setting and method."""
+    """Gains over the original, of Table 4 lines; ``accuracies`` are by setting and method."""
     if table == 4:
         methods = list(dict.fromkeys(method for _, method in accuracies))  # in the order of LAMBDAS
-        lines = {
-            setting: {m: (value, accuracies[setting, m]) for value, m in zip(LAMBDAS, methods, strict=True)}
+        lines = [
+            Line(
+                name=setting,
+                points={m: (v, accuracies[setting, m]) for v, m in zip(LAMBDAS, methods, strict=True)},
+                is_subject=setting == LAMBDA_SETTINGS[-1],
+            )
             for setting in LAMBDA_SETTINGS
-        }
+        ]
+        spans = {line.name: _span([bar.value for _, bar in line.points.values()]) for line in lines}
+        widest = max(spans, key=spans.__getitem__)
+        title += f"\nlambda changes accuracy by {spans[widest]:.1f} points at most ({widest})"
         plot_lines(lines, path, title, xlabel="lambda (weight of the path term)")
         return
     groups = {
         group: {method_title(m): bar for (s, m), bar in accuracies.items() if s == setting}
         for group, setting in _BARS[table].items()
     }
-    if len(groups) == 1:
-        title += f"\n{next(iter(groups))}"
-    plot_bars(groups, path, title, baseline=TITLES[ORIGINAL])
+    group, bars = list(groups.items())[-1]
+    title += f"\n{group}:\n{_sentence({method: bar.value for method, bar in bars.items()})}"
+    plot_gains(groups, path, title, baseline=TITLES[ORIGINAL], subject=TITLES["t3d"])
+
+
+def _span(values: Sequence[float]) -> float:
+    return max(values) - min(values)
+
+
+def _sentence(values: Mapping[str, float]) -> str:
+    """Which method is best, and where T3D and the original stand."""
+    best = max(values, key=values.__getitem__)
+    named = [f"{_short(best)} is best with {values[best]:.1f} %"]
+    for method in (TITLES["t3d"], TITLES[ORIGINAL]):
+        if method in values and method != best:
+            named.append(f"{_short(method)} has {values[method]:.1f} %")
+    return ", ".join(named)
+
+
+def _short(title: str) -> str:
+    """A method's name without what stands in brackets behind it."""
+    return "the original" if title == TITLES[ORIGINAL] else title.partition(" (")[0]
 
 
 def _bar(entry: Entry) -> Bar:
@@ -87,11 +112,20 @@ def _bar(entry: Entry) -> Bar:
     return Bar(value=entry.mean, low=entry.ci95[0], high=entry.ci95[1])
 
 
-def _curve(rows: Rows, settings: Sequence[str]) -> dict[str, tuple[float, Bar]]:
-    return {
+def _curve(rows: Rows, settings: Sequence[str]) -> Line:
+    points = {
         setting: (
             mean(rows.values(setting, AVERAGE, "tokens_per_forward")),
             _bar(rows.accuracy_entry(setting, AVERAGE)),
         )
         for setting in settings
     }
+    method = rows.demand.method
+    is_labelled = method in (ORIGINAL, "t3d")
+    return Line(name=TITLES[method], points=points, is_subject=method == "t3d", is_labelled=is_labelled)
+
+
+def _leader(lines: Sequence[Line], setting: str) -> str:
+    """The title's sentence: what the curves show where the fewest steps are taken."""
+    values = {line.name: line.points[setting][1].value for line in lines}
+    return f"{setting}: {_sentence(values)}"

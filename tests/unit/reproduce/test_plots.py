@@ -27,9 +27,11 @@ def rule(cell, setting, task):
 def drawn(monkeypatch):
     """What is drawn, by file name."""
     found = {}
-    for name in ("plot_bars", "plot_lines"):
+    for name in ("plot_gains", "plot_lines"):
         monkeypatch.setattr(
-            plots, name, lambda data, path, title, **options: found.update({path.name: (data, options)})
+            plots,
+            name,
+            lambda data, path, title, **options: found.update({path.name: (data, options, title)}),
         )
     return found
 
@@ -60,14 +62,15 @@ def test_every_table_and_teacher_has_its_plot(tmp_path, drawn):
     }
     assert drawn.keys() == expected
 
-    bars, options = drawn["table1-mini.png"]
+    bars, options, title = drawn["table1-mini.png"]
     assert list(bars) == ["full steps (block size 4)", "2 tokens per step", "4 tokens per step"]
-    assert options == {"baseline": TITLES[ORIGINAL]}
+    assert options == {"baseline": TITLES[ORIGINAL], "subject": TITLES["t3d"]}
     for group in bars.values():
         assert len(group) == 6
         assert group[TITLES[ORIGINAL]].value == 50.0
         assert 22 < group[TITLES["t3d"]].low < 25.0 < group[TITLES["t3d"]].high < 28
     assert [len(group) for group in drawn["table7-mini.png"][0].values()] == [11]
-    lines, _ = drawn["table4-mini.png"]
-    assert tuple(lines) == LAMBDA_SETTINGS
-    assert [place for place, _ in lines["B8-T8"].values()] == [0.05, 0.2, 0.5]
+    assert title.endswith("4 tokens per step:\nthe original is best with 50.0 %, T3D has 25.0 %")
+    lines, _, title = drawn["table4-mini.png"]
+    assert tuple(line.name for line in lines) == LAMBDA_SETTINGS
+    assert [place for place, _ in lines[-1].points.values()] == [0.05, 0.2, 0.5]
