@@ -13,6 +13,7 @@ from training_helpers import config
 from t3d import LLM
 from t3d.cli.main import main
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.precedence import OWN_FIELDS
 from t3d.evaluation.lm_eval.plugin import T3dLM
 from t3d.models.loading import load_model, load_own_settings
 from t3d.reproduce.pipeline import Pipeline
@@ -281,3 +282,19 @@ def test_own_settings_that_cannot_be_used_end_in_a_line(student, prompts, tmp_pa
     text = run_failing([command, *flags, *output], capsys)
     assert "steps_per_block=99: exceeds block_size=8" in text and "generation_config.json" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_the_default_of_a_checkpoint_that_says_nothing(capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in OWN_FIELDS:
+        _, _, rest = text.partition(f" --{name.replace('_', '-')} ")
+        assert f"else {getattr(DecodeParams, name)}. (default: None)" in rest.partition(" --")[0], name
+
+
+def test_unfit_flags_of_eval_are_named_before_the_checkpoint_is_looked_for(tmp_path, capsys):
+    command = ["eval", "--model", "org/nowhere", "--output", str(tmp_path / "e")]
+    text = run_failing([*command, "--tasks", "chain", "--temperature", "-1"], capsys)
+    assert "temperature=-1.0: not a number of 0 or more" in text
+    assert "tasks='chian': not known" in run_failing([*command, "--tasks", "chian"], capsys)

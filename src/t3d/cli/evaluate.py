@@ -32,6 +32,7 @@ from t3d.work.kept import CHUNK_SIZE
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
 """Flags under which options of benchmarks have other names."""
+_INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p")
 LOG_WIDTH = 110
 """Columns of the table where there is no terminal."""
 
@@ -101,21 +102,26 @@ class Eval(ModelChoice, PromptChoice):
     def run(self) -> None:
         """Run the command."""
         self._check_numbers()
-        dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate()
+        tasks = self._tasks()
+        dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
 
     def _check_numbers(self) -> None:
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
         if self.latency_samples < 0:
             raise InputError("latency_samples", self.latency_samples, "negative", "use 0 or more")
+        DecodeParams(**self._given())
+
+    def _given(self) -> dict[str, Any]:
+        """Flags that a checkpoint might have said, if they were given."""
+        given = {name: getattr(self, name) for name in _INHERITED}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _inherited(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Flags that were not given, by the checkpoint's own settings, else the defaults."""
         from t3d.decoding.precedence import resolve_params
 
-        names = ("remasking", "confidence", "temperature", "top_k", "top_p")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        params = resolve_params(own, given)
-        found = {name: getattr(params, name) for name in names}
+        params = resolve_params(own, self._given())
+        found = {name: getattr(params, name) for name in _INHERITED}
         found["block_size"] = str(params.block_size) if self.block_size is None else self.block_size
         if params.remasking not in get_args(StaticRemasking):
             found["remasking"] = DecodeParams.remasking
@@ -124,12 +130,11 @@ class Eval(ModelChoice, PromptChoice):
             found |= _settings_of(params) if is_own else {"tokens_per_step": "1"}
         return found
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, tasks: list[PosedTask]) -> None:
         from t3d.evaluation.evaluate import EvalConfig, evaluate
         from t3d.report.console import results_table
 
         settings = self._settings()
-        tasks = self._tasks()
         config = EvalConfig(
             **{item.name: getattr(self, item.name) for item in dataclasses.fields(EvalConfig)}
         )

@@ -25,26 +25,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeFlags:
-    """How to decode. Not given: as the checkpoint says (docs/evaluation.md), else DecodeParams' default."""
+    """How to decode. What is not given is as the checkpoint says of itself (docs/evaluation.md), else as
+    DecodeParams has it; a test holds the help to that."""
 
     block_size: int | None = None
-    """Tokens per diffusion block."""
+    """Tokens per diffusion block. Default: the checkpoint's, else 4."""
     steps_per_block: int | None = None
-    """Denoising steps per block; the checkpoint's count for its own block size only."""
+    """Denoising steps per block. Default: the checkpoint's at its own block size, else 4."""
     remasking: Remasking | None = None
-    """Which masked positions a step commits."""
+    """Which masked positions a step commits. Default: the checkpoint's, else low_confidence_static."""
     confidence_threshold: float | None = None
-    """low_confidence_dynamic commits all positions above it, and at least the static count."""
+    """low_confidence_dynamic commits all positions above it, and at least the static count. Default: the
+    checkpoint's, else 0.9."""
     entropy_bound: float | None = None
-    """entropy_bounded commits the surest positions while their entropies (nats) add up to less than it."""
+    """entropy_bounded commits the surest positions while their entropies (nats) add up to less than it.
+    Default: the checkpoint's, else 0.1."""
     confidence: Confidence | None = None
-    """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
+    """Probability of the drawn token under the model itself, or as sampled (tempered, filtered). Default:
+    the checkpoint's, else model."""
     temperature: float | None = None
-    """0 decodes greedily."""
+    """0 decodes greedily. Default: the checkpoint's, else 0.1."""
     top_k: int | None = None
-    """Sample among the k likeliest tokens; 0 keeps all."""
+    """Sample among the k likeliest tokens; 0 keeps all. Default: the checkpoint's, else 0."""
     top_p: float | None = None
-    """Sample among the likeliest tokens whose probabilities reach top_p; 1 keeps all."""
+    """Sample among the likeliest tokens whose probabilities reach top_p; 1 keeps all. Default: the
+    checkpoint's, else 1.0."""
     max_new_tokens: int = DecodeParams.max_new_tokens
     """Most visible response tokens, the stop token included."""
     seed: int = DecodeParams.seed
