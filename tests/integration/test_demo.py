@@ -46,6 +46,9 @@ def whole(tmp_path_factory):
     return folder
 
 
+WIDEST = {"accuracy": 100.0, "ci95": [99.3, 100.0], "tokens_per_second_by_task": 10758.2}
+
+
 def read_summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
@@ -95,10 +98,12 @@ def test_demo_writes_summary_plot_student_and_trajectories(whole):
 
 
 def test_the_tables_have_a_mean_and_a_row_per_task_in_80_columns(whole):
-    """Of all settings of the demo, each with the numbers of one that was measured."""
+    """Of all settings of the demo, with the widest numbers that it has had."""
     summary = read_summary(whole)
     for model, cells in summary["models"].items():
-        summary["models"][model] = dict.fromkeys(NAMES, cells["B4-T1"])
+        widest = cells["B4-T1"] | {"tokens_per_second": 10758.2}
+        widest |= {name: dict.fromkeys(widest["accuracy"], value) for name, value in WIDEST.items()}
+        summary["models"][model] = dict.fromkeys(NAMES, widest)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(summary_table(summary))
     lines = console.export_text().splitlines()

@@ -64,7 +64,7 @@ def _speeds(both: Sequence[Mapping[str, Any]], name: str, task: str, digits: int
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """Teacher and student side by side, one group of rows per setting; 80 columns wide."""
     title = f"{summary['method']}, seed {summary['seed']}: accuracy %, 95 % interval"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for name in ("setting", *COLUMNS):
         table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
     for setting, task, texts in demo_rows(summary):
