@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sandbox_attacks import CTYPES, SECRET, Surroundings, read_attacks
+from setup_helpers import absent
 
 SESSION = Path(__file__).with_name("sandbox_session.py")
 NOBODY = 65534
@@ -57,7 +58,7 @@ def start(isolation, user, marker):
     """A session that waits for its programs, and the dictionary to send."""
     interpreter = interpreter_of(user)
     if interpreter is None:
-        pytest.skip(f"user {user} has no Python 3.11 here that can read the tests")
+        absent(f"user {user} has no Python 3.11 here that can read the tests")
     process = subprocess.Popen(
         [interpreter, str(SESSION)],
         env={"T3D_SECRET": SECRET, "PATH": os.environ["PATH"]},
@@ -88,7 +89,7 @@ def run_session(isolation, user, programs):
     assert process.returncode == 0, errors  # the attacks' parent is alive and well
     answer = json.loads(output)
     if "refused" in answer:
-        pytest.skip(answer["refused"])
+        absent(answer["refused"])
     return Session(answer["results"], damage, processes)
 
 
@@ -111,7 +112,7 @@ def user(request):
     if request.param == "user":
         return NOBODY if os.geteuid() == 0 else None
     if os.geteuid() != 0:
-        pytest.skip("needs to be root")
+        absent("needs to be root")
     return None
 
 
@@ -170,7 +171,7 @@ def f(x):
 def test_a_program_that_uses_up_the_inodes_stops_no_other(tmp_path):
     """Landlock does not limit the number of files: others wait for their folders until this one has ended."""
     if os.geteuid() != 0:
-        pytest.skip("needs to be root")
+        absent("needs to be root")
     fills = {"source": FILLS, "tests": ["assert f(1) < 60"]}
     session = {"isolation": "landlock", "limits": LIMITS, "marker": "x", "concurrency": 3}
     session["programs"] = {str(number): fills if number % 3 == 1 else GOOD for number in range(9)}
@@ -181,7 +182,7 @@ def test_a_program_that_uses_up_the_inodes_stops_no_other(tmp_path):
         assert run.returncode == 0, run.stderr
         answer = json.loads(run.stdout)
         if "refused" in answer:
-            pytest.skip(answer["refused"])
+            absent(answer["refused"])
         assert [name for name, result in answer["results"].items() if not result["passed"]] == []
 
 
@@ -203,7 +204,7 @@ def test_a_killed_harness_leaves_no_process(isolation, user, source):
         while len(processes_of(marker)) < 2 + 1 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if process.poll() is not None:
-            pytest.skip(process.stdout.read())
+            absent(process.stdout.read())
         time.sleep(0.3)  # both programs are running, and the server of tests' processes
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10

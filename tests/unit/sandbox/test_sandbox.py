@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from setup_helpers import absent
 
 from t3d.errors import InputError
 from t3d.sandbox import bubblewrap, sandbox, seccomp
@@ -30,7 +31,7 @@ HEADERS = {
 @pytest.fixture(params=["bubblewrap", "landlock"])
 def walls(request):
     if problem := isolation_problem(request.param):
-        pytest.skip(problem)
+        absent(problem)
     return Sandbox(isolation=request.param, limits=Limits(time_limit_s=5.0))
 
 
@@ -60,7 +61,7 @@ def test_no_isolation_has_to_be_called_unsafe():
 
 def test_the_probe_notices_an_isolation_that_lets_a_program_out(monkeypatch):
     if isolation_problem("landlock"):
-        pytest.skip("needs Landlock")
+        absent("needs Landlock")
     nothing = {"handled": (1 << 13).to_bytes(8, sys.byteorder), "rules": ()}  # only moves between folders
     monkeypatch.setattr(sandbox, "landlock_ruleset", lambda folder: nothing)
     assert "the program: wrong AssertionError: reads" in isolation_problem.__wrapped__("landlock")
@@ -141,7 +142,7 @@ def test_the_private_folder_is_new_and_empty_every_time(walls):
 def test_the_private_folder_is_empty_where_the_environment_lies_below_tmp(monkeypatch, places):
     """As with a checkout there: its packages are mounted below the folder that is the first choice."""
     if problem := isolation_problem("bubblewrap"):
-        pytest.skip(problem)
+        absent(problem)
     with ExitStack() as stack:
         folders = [stack.enter_context(tempfile.TemporaryDirectory(dir=place)) for place in places]
         monkeypatch.setattr(bubblewrap, "readable_paths", lambda: (*readable_paths(), *folders))
@@ -152,7 +153,7 @@ def test_the_private_folder_is_empty_where_the_environment_lies_below_tmp(monkey
 
 def test_a_full_disk_is_waited_for_and_then_named(monkeypatch):
     if problem := isolation_problem("landlock"):
-        pytest.skip(problem)
+        absent(problem)
     walls, make, full = Sandbox(isolation="landlock"), tempfile.TemporaryDirectory, [1, 2, 3]
 
     def make_if_there_is_room(**options):
@@ -214,7 +215,7 @@ def test_no_descriptor_or_folder_is_left(walls):
 def test_namespaces_hold_without_the_filter(monkeypatch):
     """Below the filter, which refuses to fork, bubblewrap limits processes and ends those left behind."""
     if problem := isolation_problem("bubblewrap"):
-        pytest.skip(problem)
+        absent(problem)
     machine = os.uname().machine
     monkeypatch.setattr(seccomp, "REFUSED", {"mount": (165, 40)})
     monkeypatch.setitem(seccomp.CLONE, machine, 10_000)

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from setup_helpers import absent
 
 from t3d.errors import InputError
 from t3d.sandbox.sandbox import Limits, Sandbox
@@ -15,7 +16,7 @@ def walls():
     try:
         return Sandbox(limits=Limits(time_limit_s=5.0))
     except InputError as error:
-        pytest.skip(error.problem)
+        absent(error.problem)
 
 
 def cases(text):
