@@ -8,7 +8,7 @@ import struct
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -227,13 +227,19 @@ def test_namespaces_hold_without_the_filter(monkeypatch):
     before = set(os.listdir("/proc"))
     outcome = walls.run_tests(source, ["assert count < 16", "assert count > 5"])
     assert outcome.reports == (OK, OK, OK, OK)
-    left = [path.read_bytes() for pid in set(os.listdir("/proc")) - before for path in _command_line(pid)]
-    assert not [line for line in left if b"marshal.load" in line]
+    deadline = time.monotonic() + 10  # what is killed ends a little later
+    while (left := _programs(before)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
 
 
-def _command_line(pid):
-    path = Path("/proc", pid, "cmdline")
-    return [path] if pid.isdigit() and path.exists() else []
+def _programs(before):
+    """Command lines of the sandbox's processes that were not there before."""
+    lines = []
+    for pid in set(os.listdir("/proc")) - before:
+        with suppress(OSError):  # it has ended meanwhile
+            lines.append(Path("/proc", pid, "cmdline").read_bytes())
+    return [line for line in lines if b"marshal.load" in line]
 
 
 # ---- the filter ----
