@@ -45,8 +45,15 @@ def engine_of(model, **settings):
     return Engine(model, mask_token_id=38, stop_token_ids=(13, 17), config=EngineConfig(**settings))
 
 
-@pytest.mark.parametrize("own", SETTINGS, ids=str)
-@pytest.mark.parametrize(("batch_size", "fixed_shapes"), [(1, False), (3, False), (3, True), (16, False)])
+@pytest.mark.parametrize(
+    ("own", "batch_size", "fixed_shapes"),
+    [
+        *((own, 3, fixed) for own in SETTINGS for fixed in (False, True)),
+        (SETTINGS[1], 1, False),
+        (SETTINGS[1], 16, False),
+    ],
+    ids=str,
+)
 def test_a_request_whose_logits_are_not_numbers_fails_alone(broken_model, own, batch_size, fixed_shapes):
     """Its slot goes to the next request clean; all others are answered as without it."""
     params = DecodeParams(max_new_tokens=9, **own)
