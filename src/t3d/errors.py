@@ -1,7 +1,7 @@
 """The error for input that a user can correct, and checks that many share."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
@@ -87,6 +87,13 @@ def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require_once(field: str, values: Sequence[str]) -> None:
+    """Raise :class:`InputError` for the first value that is there twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise InputError(field, value, "given twice", "give each once")
 
 
 def require_unique_ids(ids: Iterable[str], owners: str) -> None:

@@ -14,6 +14,7 @@ from t3d.cli.main import main
 from t3d.decoding import rollout
 from t3d.models.loading import load_model
 from t3d.trajectory import read_trajectories, write_trajectories
+from t3d.work import kept
 
 SHORT = ["--max-new-tokens", "12", "--device", "cpu"]
 
@@ -112,6 +113,39 @@ def test_a_finished_rollout_is_kept(checkpoint, prompts, rolled, tmp_path, capsy
     assert rolled.read_bytes() == content
 
 
+def test_the_settings_of_a_finished_rollout_are_not_written_again(checkpoint, prompts, rolled):
+    """Nothing is, so that the disk may be read-only."""
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(rolled)]
+    assert main([*command, *SHORT]) == 0
+    before = {path: path.stat().st_mtime_ns for path in rolled.parent.iterdir()}
+    assert rolled.with_name(f"{rolled.name}.yaml") in before
+    assert main([*command, *SHORT]) == 0
+    assert {path: path.stat().st_mtime_ns for path in rolled.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        (["rollout", "--prompts", "out.yaml", "--output", "out"], "out.yaml"),
+        (["rollout", "--prompts", "out", "--output", "out"], "out"),
+        (["grade", "--task", "gsm8k", "--samples", "out.yaml", "--output", "out"], "out.yaml"),
+        (["grade", "--task", "gsm8k", "--samples", "x.summary.json", "--output", "x"], "x.summary.json"),
+        *(
+            (["eval", "--prompts", f"out/{name}", "--output", "out"], f"out/{name}")
+            for name in ("samples.jsonl", "results.json", "config.yaml")
+        ),
+    ],
+)
+def test_no_output_is_written_over_an_input(checkpoint, tmp_path, monkeypatch, capsys, command, written):
+    monkeypatch.chdir(tmp_path)
+    text = '{"id": "a", "question": "1+1?", "answer": "2", "output": "2", "reference": "2"}\n'
+    (tmp_path / written).parent.mkdir(exist_ok=True)
+    (tmp_path / written).write_text(text)
+    model = [] if command[0] == "grade" else ["--model", str(checkpoint)]
+    assert "is a file to read" in run_failing([*command, *model], capsys)
+    assert (tmp_path / written).read_text() == text
+
+
 def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys, monkeypatch):
     arguments = [
         "rollout",
@@ -124,7 +158,7 @@ def test_chunks_of_another_run_are_refused(checkpoint, prompts, tmp_path, capsys
         *SHORT,
     ]
     arguments += ["--output", str(tmp_path / "out.parquet")]
-    monkeypatch.setattr(rollout, "discard", lambda folder: None)  # as if killed just before the end
+    monkeypatch.setattr(kept, "discard", lambda folder: None)  # as if killed just before the end
     assert main(arguments) == 0
     (tmp_path / "out.parquet").unlink()
     text = run_failing([*arguments, "--temperature", "0.2", "--chunk-size", "3"], capsys)
@@ -314,7 +348,7 @@ def test_a_flipped_bit_in_a_finished_chunk_is_named(
 ):
     out = tmp_path / "out.parquet"
     command = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(out), *SHORT]
-    monkeypatch.setattr(rollout, "discard", lambda folder: None)
+    monkeypatch.setattr(kept, "discard", lambda folder: None)
     assert main([*command, "--chunk-size", "2"]) == 0
     out.unlink()
     chunk = sorted((tmp_path / "out.parquet.chunks").glob("chunk-*.parquet"))[0]

@@ -118,12 +118,29 @@ def test_a_file_of_t3d_grade_is_compared_with_the_evaluation_that_it_grades(tmp_
     assert "-/" not in capsys.readouterr().out
 
 
+COSTS = ("distinct_answers_per_prompt", "latency", "tokens_per_forward", "tokens_per_second")
+COSTS += ("mean_denoising_steps", "mean_length")
+
+
+def test_an_evaluation_is_not_written_over(tmp_path, capsys):
+    cell, other = tmp_path / "cell.json", samples(tmp_path / "b", "11")
+    cell.write_text("{}")
+    assert "is a file to read" in run_failing(["compare", str(cell), other, "--output", str(cell)], capsys)
+    assert cell.read_text() == "{}"
+
+
 def test_cells_of_t3d_reproduce_are_compared(tmp_path, capsys):
     evaluation = {"split": "test", "seed": 0, "limit": 10, "samples_per_prompt": 1}
     paths = []
     for name, verdicts in (("a", "1111111100"), ("b", "1000000010")):
-        row = {"setting": "B4-T2", "task": "chain", "n": 10, "verdicts": verdicts}
-        record = {"results": [row], "config": {"suite": "mini", "evaluation": evaluation}}
+        row = {"setting": "B4-T2", "task": "chain", "n": 10, "num_prompts": 10, "verdicts": verdicts}
+        row |= {"num_correct": verdicts.count("1"), **dict.fromkeys(COSTS, 1.0)}
+        record = {
+            "config_hash": "0",
+            "command": "t3d",
+            "results": [row],
+            "config": {"suite": "mini", "evaluation": evaluation},
+        }
         paths.append(tmp_path / f"mini.{name}.seed0.B4-T2.0123456789abcdef.json")
         paths[-1].write_text(json.dumps(record))
     assert main(["compare", *map(str, paths), "--list-changes", "1"]) == 0

@@ -155,6 +155,20 @@ def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
     assert read_summary(whole) == before
 
 
+@pytest.mark.parametrize(
+    "name", ["student", "evaluations/student", "trajectories-2.parquet", "checkpoints-1"]
+)
+def test_files_of_somebody_else_are_refused_before_the_work_and_stay(tmp_path, monkeypatch, name):
+    for stage in ("roll_out_to_file", "evaluate", "distil"):
+        monkeypatch.setattr(pipeline, stage, lambda *args, **kwargs: pytest.fail("worked"))
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"{name}': exists, and nothing in it tells how it was made"):
+            run_demo(config(tmp_path))
+    assert (tmp_path / name / "thesis.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(("field", "value"), [("seed", 1), ("limit", 5), ("num_rounds", 1)])
 def test_a_demo_of_other_settings_is_refused(whole, field, value):
     other = dataclasses.replace(config(whole), **{field: value})

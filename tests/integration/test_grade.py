@@ -172,6 +172,31 @@ def test_what_must_not_be_written_over_is_refused(tmp_path, capsys, monkeypatch)
     assert "no such file" in run_failing(grade(tmp_path / "none", tmp_path / "out"), capsys)
 
 
+def test_a_summary_or_lines_that_changed_are_named(tmp_path, capsys):
+    samples, output = write(tmp_path / "in.jsonl", ROWS[:2]), tmp_path / "out.jsonl"
+    assert main(grade(samples, output)) == 0
+    summary = tmp_path / "out.jsonl.summary.json"
+    whole, report = summary.read_text(), json.loads(summary.read_text())
+    compare = ["compare", str(output), str(output)]
+
+    def error_of(content, command):
+        summary.write_text(json.dumps(content))
+        return run_failing(command, capsys)
+
+    for changed in ({"accuracy": 1.0}, {"ci95": None}, {"n": "x"}):
+        for command in (grade(samples, output), compare):
+            assert "damaged (its checksum does not fit)" in error_of(report | changed, command)
+    older = {name: value for name, value in report.items() if name not in ("checksum", "lines_sha256")}
+    for changed, fault in (({"ci95": [1]}, "no interval"), ({"n": None}, "n is None"), ({"task": 5}, "")):
+        assert fault in error_of(older | changed, grade(samples, output))
+    summary.write_text(json.dumps(older))
+    assert main(grade(samples, output)) == 0, "of an earlier version"
+    summary.write_text(whole)
+    output.write_text(output.read_text() + "\n")
+    for command in (grade(samples, output), compare):
+        assert "not the file that out.jsonl.summary.json sums up" in run_failing(command, capsys)
+
+
 def test_a_cut_run_keeps_its_finished_verdicts_and_continues(tmp_path, monkeypatch, capsys):
     samples, output = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
     real, graded = MathTask.assess, []

@@ -27,7 +27,7 @@ from t3d.reproduce.suites import MINI, Budget, MiniData
 from t3d.tasks.mini.suite import TASKS
 from t3d.work.kept import KeptLines
 from t3d.work.lock import locked
-from t3d.work.plan import differences
+from t3d.work.plan import differences, sealed
 
 CELLS = Path(__file__).parents[2] / "docs" / "results" / "cells"
 TINY = Budget(num_prompts=6, num_optimizer_steps=2, train_batch_size=4, limit=2, validation_limit=2)
@@ -306,7 +306,8 @@ def change(path, names, value) -> None:
         inner = inner[name]
     assert inner[names[-1]] != value
     inner[names[-1]] = value
-    path.write_text(json.dumps(content))
+    content.pop("checksum")
+    path.write_text(json.dumps(sealed(content)))
 
 
 def test_checkpoints_that_a_kill_left_beside_a_finished_student_are_removed(tmp_path):
@@ -501,6 +502,8 @@ WITH_RATE = [*TRAINED, "--settings", "B4-T1", "--learning-rate", "1e-3"]
         ([*ORIGINAL, "--settings", "B4-T1", "--learning-rate", "1"], "learning_rate=1.0"),
         ([*ORIGINAL, "--settings", "B3-T1"], "settings='B3-T1'"),
         ([*ORIGINAL, "--settings"], "settings=()"),
+        ([*ORIGINAL, "--settings", "B4-T1", "B4-T1"], "settings='B4-T1': given twice"),
+        ([*ORIGINAL, "--settings", "B4-T1", "--tasks", "chain", "chain"], "tasks='chain': given twice"),
         ([*ORIGINAL, "--settings", "B4-T1", "--teacher", "maxi"], "teacher='maxi'"),
         ([*ORIGINAL, "--settings", "B4-T1", "--tasks", "maxi"], "tasks='maxi'"),
         ([*ORIGINAL, "--settings", "B4-T1", "--suite", "sdar"], "teacher='mini-small'"),

@@ -41,7 +41,7 @@ class Compare:
     def run(self) -> None:
         """Run the command."""
         if self.output is not None:
-            check_output_file(self.output)
+            check_output_file(self.output, *self.evaluations)
             if Path(self.output).suffix not in (".json", ".md"):
                 raise InputError("output", self.output, "neither .json nor .md", "use one of these endings")
             name = Path(self.output).name

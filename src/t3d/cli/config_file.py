@@ -37,8 +37,13 @@ def resolved_config(command: Any) -> dict[str, Any]:
 
 
 def write_config(command: Any, path: str | Path) -> None:
-    """Write the resolved settings so that ``--config`` runs the command again."""
-    write_text(path, yaml.safe_dump(resolved_config(command), sort_keys=False))
+    """Write the resolved settings so that ``--config`` runs the command again.
+
+    A file that says so already stays, also where nothing can be written.
+    """
+    text = yaml.safe_dump(resolved_config(command), sort_keys=False)
+    if not (Path(path).is_file() and Path(path).read_bytes() == text.encode()):
+        write_text(path, text)
 
 
 def flags_from_file(path: str, command: Any) -> list[str]:

@@ -28,6 +28,7 @@ from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
+from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
@@ -102,8 +103,13 @@ class Eval(ModelChoice, PromptChoice):
     def run(self) -> None:
         """Run the command."""
         self._check_numbers()
+        self._check_files()
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
+
+    def _check_files(self) -> None:
+        for name in ("results.json", "samples.jsonl", "config.yaml"):
+            check_output_file(Path(self.output) / name, self.prompts)
 
     def _check_numbers(self) -> None:
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")

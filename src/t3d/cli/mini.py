@@ -11,7 +11,7 @@ from rich.table import Table
 
 from t3d.cli.config_file import resolved_config, write_config
 from t3d.decoding.params import BATCH_SIZE
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, require_once, require_positive
 from t3d.evaluation.intervals import wilson_interval
 from t3d.mini.pretrain_config import PretrainConfig
 from t3d.reproduce.settings import SETTINGS
@@ -76,9 +76,8 @@ class MiniOracle:
         known: dict[str, Collection[str] | None] = {"models": None, "tasks": TASKS, "settings": SETTINGS}
         for field, choices in known.items():
             values = getattr(self, field)
+            require_once(field, values)
             for value in values:
-                if values.count(value) > 1:
-                    raise InputError(field, value, "given twice", "give each once")
                 if choices is not None and value not in choices:
                     raise InputError(field, value, "not known", f"use some of {', '.join(choices)}")
             if choices is not None and not values:

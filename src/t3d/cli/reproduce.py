@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
 from t3d.work.files import write_text
 from t3d.work.kept import join
@@ -113,6 +113,7 @@ class ReproduceCell(SuiteChoice):
         if not self.settings:
             fix = f"use some of {', '.join(suite.settings)}"
             raise InputError("settings", self.settings, "empty", fix)
+        require_once("settings", self.settings)
         budget = suite.budget(quick=self.quick)
         resolve_cell(suite, budget, cell)
         if self.method != ORIGINAL:

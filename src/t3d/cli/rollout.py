@@ -7,6 +7,7 @@ from t3d.cli.config_file import write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
+from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
 
 MAX_NAMED = 4
@@ -33,6 +34,8 @@ class Rollout(ModelChoice, ProblemChoice):
         from t3d.decoding.rollout import fitting_problems, roll_out_to_file
 
         require_positive(self, "batch_size", "chunk_size")
+        for file in (self.output, f"{self.output}.yaml"):
+            check_output_file(file, self.prompts)
         posed = self.resolve(self.split)
         decode = self.decode.resolve(self.own_settings())
         loaded, problems, too_long = self.load(), posed.problems, []

@@ -1,9 +1,10 @@
 """Rollouts: a teacher decodes prompts and its trajectories are kept."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from t3d.decoding.completion import check_requests, is_too_long
 from t3d.decoding.llm import LLM, decode_requests
@@ -13,8 +14,8 @@ from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
-from t3d.work.files import check_output_file, discard
-from t3d.work.kept import CHUNK_SIZE, claim
+from t3d.work.files import check_output_file
+from t3d.work.kept import CHUNK_SIZE, once
 from t3d.work.plan import fingerprint, full_plan, take_finished
 from t3d.work.progress import Progress
 
@@ -99,26 +100,44 @@ def roll_out_to_file(
         "batch_size": batch_size,
         "chunk_size": chunk_size,
     }
-    if output.is_file():
+
+    def take() -> list[Trajectory] | None:
+        if not output.is_file():
+            return None
         take_finished(output, read_plan(output), plan)
         return read_trajectories(output)
-    trajectories: list[Trajectory] = []
-    with claim(output.with_name(output.name + ".chunks"), plan, "chunk-*.parquet") as chunks:
-        with Progress("rollout", len(problems)) as progress:
-            for first in range(0, len(problems), chunk_size):
-                file = chunks / f"chunk-{first // chunk_size:05d}.parquet"
-                part = problems[first : first + chunk_size]
-                if file.is_file():
-                    trajectories += _read_chunk(file)
-                    progress.advance(len(part))
-                    continue
-                rolled = roll_out(
-                    loaded, part, params, style=style, kind=kind, batch_size=batch_size, progress=progress
-                )
-                write_trajectories(file, rolled)
-                trajectories += rolled
+
+    def work(chunks: Path) -> list[Trajectory]:
+        how: dict[str, Any] = {"style": style, "kind": kind, "batch_size": batch_size}
+        trajectories = _roll_out_chunks(loaded, problems, params, chunks, chunk_size, how)
         write_trajectories(output, trajectories, plan=full_plan(plan))
-        discard(chunks)
+        return trajectories
+
+    chunks = output.with_name(output.name + ".chunks")
+    return once(chunks, plan, "chunk-*.parquet", take=take, work=work)
+
+
+def _roll_out_chunks(
+    loaded: LoadedModel,
+    problems: Sequence[Problem],
+    params: DecodeParams,
+    folder: Path,
+    chunk_size: int,
+    how: Mapping[str, Any],
+) -> list[Trajectory]:
+    """Chunks that are in the folder are read, all others are rolled out, ``how`` :func:`roll_out` says."""
+    trajectories: list[Trajectory] = []
+    with Progress("rollout", len(problems)) as progress:
+        for first in range(0, len(problems), chunk_size):
+            file = folder / f"chunk-{first // chunk_size:05d}.parquet"
+            part = problems[first : first + chunk_size]
+            if file.is_file():
+                trajectories += _read_chunk(file)
+                progress.advance(len(part))
+                continue
+            rolled = roll_out(loaded, part, params, progress=progress, **how)
+            write_trajectories(file, rolled)
+            trajectories += rolled
     return trajectories
 
 

@@ -14,14 +14,15 @@ import torch
 from t3d.decoding.completion import Completion, DecodeRequest, check_requests
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
-from t3d.errors import InputError, require_unique_ids
+from t3d.errors import InputError, require_once, require_unique_ids
+from t3d.evaluation.finished import RESULTS, SAMPLES, check_lines, check_results, hash_of_lines
 from t3d.evaluation.measure import Asked, Measurement, measure
 from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
 from t3d.tasks.task import ExplainingTask, PosedTask
-from t3d.work.files import discard, read_json, write_text
-from t3d.work.kept import CHUNK_SIZE, KeptLines, claim
-from t3d.work.plan import fingerprint, full_plan, take_finished
+from t3d.work.files import read_json, write_text
+from t3d.work.kept import CHUNK_SIZE, KeptLines, once
+from t3d.work.plan import fingerprint, full_plan, of_unknown_origin, sealed, take_finished
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
@@ -72,19 +73,18 @@ def evaluate(
         "model": loaded.identity(),
         **asdict(config),
     }
-    results = Path(output) / "results.json"
-    if results.is_file():
-        before = _read_results(results)
-        take_finished(results, before.get("plan"), plan)
-        return before["results"]
-    with claim(Path(output) / "unfinished", plan, "*.jsonl") as folder:
+
+    def work(folder: Path) -> list[Entry]:
         found = _measurements(loaded, tasks, settings, requests, config, folder, label)
         rows = [{"setting": entry["setting"], **row} for entry, one in found for row in one.samples]
-        write_text(Path(output) / "samples.jsonl", jsonl(rows))
-        entries = [entry for entry, _ in found]
-        write_text(results, _results(entries, report or {}, loaded, plan))
-        discard(folder)
-    return entries
+        samples, entries = jsonl(rows), [entry for entry, _ in found]
+        write_text(Path(output) / SAMPLES, samples)
+        made = {**_results(entries, report or {}, loaded, plan), **hash_of_lines(samples)}
+        write_text(Path(output) / RESULTS, json.dumps(sealed(made), indent=2) + "\n")
+        return entries
+
+    take = partial(_take, Path(output), plan)
+    return once(Path(output) / "unfinished", plan, "*.jsonl", take=take, work=work)
 
 
 def evaluation_requests(loaded: LoadedModel, posed: PosedTask, samples_per_prompt: int = 1) -> list[Asked]:
@@ -120,9 +120,7 @@ def requests_of(
 ) -> dict[str, list[Asked]]:
     """What each task asks, after all checks of :func:`evaluate` that need no decoding."""
     names = [posed.task.name for posed in tasks]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError("tasks", name, "given twice", "give each task once")
+    require_once("tasks", names)
     found: dict[str, list[Asked]] = {}
     for name, posed in zip(names, tasks, strict=True):
         found[name] = evaluation_requests(loaded, posed, samples_per_prompt)
@@ -198,17 +196,24 @@ def _grader_settings(posed: PosedTask) -> dict[str, Any]:
     return posed.task.settings() if isinstance(posed.task, ExplainingTask) else {}
 
 
-def _read_results(path: Path) -> dict[str, Any]:
-    match read_json(path):
-        case {"plan": dict(), "results": list()} as found:
-            return found
-    return {}
+def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:
+    """The entries that the same call has finished; None: none."""
+    results = output / RESULTS
+    if not results.is_file():
+        return None
+    match read_json(results):
+        case {"plan": dict() as before, "results": list()} as found:
+            check_results(found, results)
+            check_lines(found, output / SAMPLES, results)
+            take_finished(results, before, plan)
+            return found["results"]
+    raise of_unknown_origin(results)
 
 
 def _results(
     entries: Sequence[Entry], config: Mapping[str, Any], loaded: LoadedModel, plan: Mapping[str, Any]
-) -> str:
-    report = {
+) -> dict[str, Any]:
+    return {
         "results": list(entries),
         "config": dict(config),
         "config_hash": fingerprint(dict(config)),
@@ -216,4 +221,3 @@ def _results(
         "model": loaded.identity(),
         "plan": full_plan(plan),
     }
-    return json.dumps(report, indent=2, default=str) + "\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
+from t3d.evaluation.finished import SUMMARY_ENDING, check_lines, check_summary, hash_of_lines
 from t3d.evaluation.measure import grade_lines, summarise
 from t3d.evaluation.samples import jsonl, row_of, without_draw
 from t3d.grading.verdict import VERDICT_FIELDS
@@ -14,9 +15,9 @@ from t3d.problems.files import read_lines
 from t3d.problems.problem import Problem
 from t3d.tasks.math_task import MathTask
 from t3d.tasks.task import ExplainingTask, Task
-from t3d.work.files import check_output_file, discard, read_json, write_text
-from t3d.work.kept import KeptLines, Row, claim
-from t3d.work.plan import file_sha256, full_plan, take_finished
+from t3d.work.files import check_output_file, read_json, write_text
+from t3d.work.kept import KeptLines, Row, once
+from t3d.work.plan import file_sha256, full_plan, of_unknown_origin, sealed, take_finished
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
@@ -110,22 +111,29 @@ def grade_to_file(
     finished before. Raises InputError as :func:`read_outputs` does, or if another run is using that folder,
     left the verdicts of other settings in it or made ``output``.
     """
-    check_output_file(output, samples)
     samples, output = Path(samples), Path(output)
+    summary_file = output.with_name(output.name + SUMMARY_ENDING)
+    for file in (output, summary_file):
+        check_output_file(file, samples)
     outputs = read_outputs(samples, task, split)
     settings = {
         "task": task.name,
         "samples": {"count": len(outputs), "sha256": file_sha256(samples)},
         **(task.settings() if isinstance(task, ExplainingTask) else {}),
     }
-    summary_file = output.with_name(output.name + ".summary.json")
-    if output.is_file():
+
+    def take() -> dict[str, Any] | None:
+        if not output.is_file():
+            return None
         match read_json(summary_file):
             case {"plan": dict() as before} as finished:
+                check_summary(finished, summary_file)
+                check_lines(finished, output, summary_file)
                 take_finished(output, before, settings)
                 return finished
-        take_finished(output, None, settings)
-    with claim(output.with_name(output.name + ".unfinished"), settings, "*.jsonl") as folder:
+        raise of_unknown_origin(output)
+
+    def work(folder: Path) -> dict[str, Any]:
         lines = KeptLines(folder / "verdicts.jsonl", fresh="response")
         names = [str(index) for index in range(len(outputs))]  # ids of lines may be equal
         with Progress("grade", len(outputs)) as progress:
@@ -138,11 +146,15 @@ def grade_to_file(
             grade_lines(task, responses, lines, num_threads=num_workers, on_verdict=progress.advance)
         graded = [_graded_row(saved, lines.rows[name]) for name, saved in zip(names, outputs, strict=True)]
         summary = {**_summary(outputs, graded), **_by_setting(outputs, graded), **settings}
-        summary |= {"versions": versions(), "plan": full_plan(settings)}
+        text = jsonl(graded)
+        summary |= {"versions": versions(), "plan": full_plan(settings), **hash_of_lines(text)}
+        summary = sealed(summary)
         write_text(summary_file, json.dumps(summary, indent=2) + "\n")
-        write_text(output, jsonl(graded))  # after the summary, by which a finished output is known
-        discard(folder)
-    return summary
+        write_text(output, text)  # after the summary, by which a finished output is known
+        return summary
+
+    unfinished = output.with_name(output.name + ".unfinished")
+    return once(unfinished, settings, "*.jsonl", take=take, work=work)
 
 
 def _graded_row(saved: SavedOutput, line: Row) -> Row:

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from t3d.errors import InputError
+from t3d.evaluation.finished import (
+    RESULTS,
+    SAMPLES,
+    SUMMARY_ENDING,
+    check_lines,
+    check_results,
+    check_summary,
+    fault_of_cell,
+)
 from t3d.grading.verdict import OTHER_RULES
 from t3d.problems.files import read_lines
 from t3d.problems.problem import Problem
@@ -86,7 +95,7 @@ def read_graded(path: str | Path) -> GradedSamples:
     """
     file = Path(path)
     if file.is_dir():
-        file = file / "samples.jsonl"
+        file = file / SAMPLES
     if not file.is_file():
         fix = "give a finished output of t3d eval, a file of t3d grade, or a cell of t3d reproduce"
         raise InputError("evaluations", str(path), f"there is no {file.name}", fix)
@@ -112,12 +121,14 @@ def read_graded(path: str | Path) -> GradedSamples:
 
 def _entries_beside(file: Path) -> dict[Key, Mapping[str, Any]]:
     """Of ``results.json`` beside the ``samples.jsonl`` of an evaluation; none where there is no such file."""
-    results = file.with_name("results.json")
-    if file.name != "samples.jsonl" or not results.is_file():
+    results = file.with_name(RESULTS)
+    if file.name != SAMPLES or not results.is_file():
         return {}
     match read_json(results):
-        case {"results": list() as entries} if all(isinstance(entry, dict) for entry in entries):
-            return {Key(task=entry.get("task"), setting=entry.get("setting")): entry for entry in entries}
+        case {"results": list() as entries} as report:
+            check_results(report, results, "evaluations")
+            check_lines(report, file, results, "evaluations")
+            return {Key(task=entry["task"], setting=entry["setting"]): entry for entry in entries}
     raise InputError(
         "evaluations", str(results), "not the results of t3d eval", "delete it, or evaluate again"
     )
@@ -136,11 +147,16 @@ def _report_in(file: Path) -> dict[str, Any] | None:
 def _read_cell(path: str, record: Mapping[str, Any]) -> GradedSamples:
     """The verdicts of a cell, whose problems are named by what poses them and their number."""
     match record["config"]:
-        case {"suite": suite, "evaluation": {"samples_per_prompt": int() as num_draws, **evaluation}}:
+        case {"suite": suite, "evaluation": {"samples_per_prompt": int() as num_draws, **evaluation}} if (
+            num_draws > 0
+        ):
             posed = {**evaluation, "samples_per_prompt": num_draws}
         case _:
             fix = "give a cell of t3d reproduce, or the folder of t3d eval"
             raise InputError("evaluations", path, "not the record of a cell", fix)
+    fault = fault_of_cell(record)
+    if fault is not None:
+        raise InputError("evaluations", path, f"damaged ({fault})", "make the cell again")
     if not all("verdicts" in row for row in record["results"]):
         problem = "made before cells kept the verdict of every problem; it tells only their sum"
         raise InputError("evaluations", path, problem, f"make it again: {record['command']}")
@@ -150,8 +166,6 @@ def _read_cell(path: str, record: Mapping[str, Any]) -> GradedSamples:
     cells: dict[Key, Mapping[str, Row]] = {}
     for row in record["results"]:
         verdicts, prefix = row["verdicts"], f"{row['task']}/{where}"
-        if not re.fullmatch("[01]+", verdicts) or len(verdicts) != row["n"]:
-            raise InputError("verdicts", path, "not a 0 or 1 for every response", "make the cell again")
         cells[Key(task=row["task"], setting=row["setting"])] = {
             line["id"]: line for line in _verdict_lines(verdicts, prefix, num_draws)
         }
@@ -169,12 +183,14 @@ def _verdict_lines(verdicts: str, prefix: str, num_draws: int) -> Iterator[Row]:
 
 def _task_of_summary(file: Path) -> str | None:
     """The task that ``t3d grade`` recorded beside its file."""
-    summary = file.with_name(file.name + ".summary.json")
+    summary = file.with_name(file.name + SUMMARY_ENDING)
     if not summary.is_file():
         return None
     match read_json(summary):
-        case {"task": task}:
-            return str(task)
+        case {"task": str() as task} as report:
+            check_summary(report, summary, "evaluations")
+            check_lines(report, file, summary, "evaluations")
+            return task
     raise InputError("evaluations", str(summary), "not a summary of t3d grade", "delete it, or grade again")
 
 
@@ -182,7 +198,7 @@ def row_of(line: str, where: str, field: str) -> Row:
     """The JSON object of a line, which has an ``id``. Raises InputError, naming ``field``, for any other."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fix = "write one JSON object per line"
         raise InputError(field, where, f"not JSON ({error})", fix) from error
     if not isinstance(row, dict) or type(row.get("id")) not in (str, int):

@@ -84,7 +84,7 @@ def read_data_rows(path: Path, field: str = "data") -> list[Any]:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
         rows = _parquet_rows(content) if path.suffix == ".parquet" else _json_rows(_decoded(content))
-    except (OSError, ValueError, EOFError) as error:  # of Arrow, too
+    except (OSError, ValueError, EOFError, RecursionError) as error:  # of Arrow, too
         raise _unreadable(path, field, error) from error
     if any(isinstance(row, dict) for row in rows):
         return rows
@@ -130,7 +130,7 @@ def _json_line(line: str, number: int) -> Any:
     """The value of a line, or the error that says why it has none."""
     try:
         return json.loads(line)
-    except ValueError as error:  # also a whole number of too many digits
+    except (ValueError, RecursionError) as error:  # also a whole number of too many digits
         return ValueError(f"line {number}: {error}")
 
 
@@ -139,7 +139,7 @@ def read_objects(path: str | Path, field: str, kind: str) -> Iterator[tuple[str,
     for where, line in read_lines(path, field, kind):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             problem = f"not JSON ({error})"
             raise InputError(field, where, problem, "write one JSON object per line") from error
         if not isinstance(row, dict):

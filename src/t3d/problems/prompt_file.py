@@ -39,9 +39,21 @@ def _problem_of(path: Path, where: str, row: Record) -> Problem:
         fix = f"use {', '.join(PROMPT_FIELDS)}"
         raise InputError("prompts", where, f"unknown key {unknown[0]!r}", fix)
     answer, solution = (None if row.get(name) is None else str(row[name]) for name in ("answer", "solution"))
-    for name, text in (("question", row["question"]), ("solution", solution or "")):
-        if not is_text(text):
-            raise InputError(name, where, "half of a surrogate pair, no text", "write the character whole")
+    for name in ("id", "task"):
+        if name in row and type(row[name]) not in (str, int):
+            raise InputError(
+                name, where, "neither text nor a whole number", f"give it a {name}, or leave it out"
+            )
     identity = str(row.get("id", f"{path.stem}/{where.split()[1]}"))
     task = str(row.get("task", path.stem))
+    texts = {
+        "id": identity,
+        "task": task,
+        "question": row["question"],
+        "answer": answer,
+        "solution": solution,
+    }
+    for name, text in texts.items():
+        if not is_text(text or ""):
+            raise InputError(name, where, "half of a surrogate pair, no text", "write the character whole")
     return Problem(id=identity, question=row["question"], answer=answer, task=task, solution=solution)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     demo = _Demo(config)
     identity = load_model(TEACHER, device=config.device, dtype=config.dtype).identity()
     with claim(demo.output / "stages", _plan(config, identity), "*.json"):
+        demo.check()
         entries = {"teacher": demo.evaluate("teacher", TEACHER)}
         source: str | Path = TEACHER
         for number in range(1, config.num_rounds + 1):
@@ -67,8 +69,8 @@ class _Demo:
     """The stages of a demo, in its folder."""
 
     config: DemoConfig
-    products: dict[str, list[Product]] = field(default_factory=dict)
-    """By kind of stage."""
+    products: dict[str, dict[str, Product]] = field(default_factory=dict)
+    """By kind of stage, then name."""
 
     def __post_init__(self) -> None:
         config = self.config
@@ -77,12 +79,12 @@ class _Demo:
 
     def seconds(self) -> dict[str, float]:
         """Sums by kind of stage, and of all; a stage that was cut counts from its last start."""
-        sums = {kind: sum(one.seconds for one in made) for kind, made in self.products.items()}
+        sums = {kind: sum(one.seconds for one in made.values()) for kind, made in self.products.items()}
         return {kind: round(value, 1) for kind, value in (sums | {"total": sum(sums.values())}).items()}
 
     def evaluate(self, name: str, source: str | Path) -> list[dict[str, Any]]:
         """A model's entries for every task and setting."""
-        product = self._stage(f"evaluate_{name}", name, self.output / "evaluations" / name)
+        product = self._evaluation(name)
         tasks = [
             PosedTask(task=task, problems=_test_problems(name, self.config)) for name, task in TASKS.items()
         ]
@@ -91,24 +93,39 @@ class _Demo:
     def run_round(self, number: int, source: str | Path) -> Path:
         """Roll out the model of the round before, and distil it; returns the student's folder."""
         config = self.config
-        file = self.output / f"trajectories-{number}.parquet"
-        rollouts = self._stage("rollout", f"rollout-{number}", file)
+        rollouts, training = self._round(number)
         params = DecodeParams(
             max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
         )
         problems = [problem for task in TASKS for problem in _training_problems(task, config)[number - 1]]
         self.pipeline.roll_out(rollouts, source, problems, params)
+        args = _training_config(config, training.unfinished[0])
+        self.pipeline.train(training, source, lambda: read_trajectories(rollouts.path), args)
+        return training.path
+
+    def check(self) -> None:
+        """Raise InputError, before the work, for files of somebody else where those of a stage belong."""
+        rounds = [self._round(number) for number in range(1, self.config.num_rounds + 1)]
+        for product in (self._evaluation("teacher"), *chain(*rounds), self._evaluation("student")):
+            product.check_is_own()
+
+    def _evaluation(self, name: str) -> Product:
+        return self._stage(f"evaluate_{name}", name, self.output / "evaluations" / name)
+
+    def _round(self, number: int) -> tuple[Product, Product]:
+        """Rollouts and student."""
+        student = "student" if number == self.config.num_rounds else f"student-{number}"
         checkpoints = self.output / f"checkpoints-{number}"
-        student = self.output / ("student" if number == config.num_rounds else f"student-{number}")
-        training = self._stage("train", f"train-{number}", student, checkpoints)
-        args = _training_config(config, checkpoints)
-        self.pipeline.train(training, source, lambda: read_trajectories(file), args)
-        return student
+        rollouts = self.output / f"trajectories-{number}.parquet"
+        return (
+            self._stage("rollout", f"rollout-{number}", rollouts),
+            self._stage("train", f"train-{number}", self.output / student, checkpoints),
+        )
 
     def _stage(self, kind: str, name: str, path: Path, *unfinished: Path) -> Product:
         record = self.output / "stages" / f"{name}.json"
         product = Product(path=path, record=record, plan={}, unfinished=unfinished)  # the claim has the plan
-        self.products.setdefault(kind, []).append(product)
+        self.products.setdefault(kind, {})[name] = product
         return product
 
 

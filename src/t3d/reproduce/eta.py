@@ -1,7 +1,6 @@
 """How long cells take, by what finished ones took, of this output and of the folder of earlier ones."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 
+from t3d.errors import InputError
+from t3d.evaluation.finished import read_cell
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.store import FINISHED
 from t3d.reproduce.students import Workshop
@@ -43,9 +44,9 @@ class Speeds:
             found: dict[tuple[str, str, str], list[float]] = {}
             for path in [] if folder is None else sorted(folder.glob(FINISHED)):
                 # A file that is damaged or of another form measures nothing; whoever needs it says so.
-                with suppress(OSError, ValueError, KeyError):
-                    record = json.loads(path.read_text(encoding="utf-8"))
-                    if record["model"]["device"].partition(":")[0] == device_kind:
+                with suppress(InputError, KeyError):
+                    record = read_cell(path)
+                    if str(record["model"]["device"]).partition(":")[0] == device_kind:
                         factor = speed(record["num_threads"]) / speed() if device_kind == "cpu" else 1.0
                         for work, seconds in _parts(record):
                             key = (record["teacher"], work, record["method"].split()[0])
@@ -70,15 +71,22 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Each kind of work in a cell, and its seconds per unit."""
     rows = record["results"]
     # Rows count the decoding only; loading and grading are shared out.
-    overhead = record["seconds"] / sum(row["seconds"] for row in rows)
+    decoding = sum(row["seconds"] for row in rows)
+    if not decoding:
+        return
+    overhead = record["seconds"] / decoding
     for setting in {row["setting"] for row in rows}:
         of_setting = [row for row in rows if row["setting"] == setting]
         seconds = sum(row["seconds"] for row in of_setting)
         yield setting, overhead * seconds / sum(row["n"] for row in of_setting)
     if record["training_seconds"]:
-        fields = record["config"]["training"]
-        batch_size = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
-        yield TRAINING, record["training_seconds"] / (fields["max_steps"] * batch_size)
+        match {"gradient_accumulation_steps": 1} | record["config"]["training"]:
+            case {
+                "max_steps": int() as steps,
+                "per_device_train_batch_size": int() as size,
+                "gradient_accumulation_steps": int() as batches,
+            } if steps * size * batches > 0:
+                yield TRAINING, record["training_seconds"] / (steps * size * batches)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import InputError
+from t3d.evaluation.finished import read_cell
 from t3d.reproduce.resolve import ADDED_LATER, Resolved
 from t3d.work.files import write_text
 from t3d.work.plan import differences
@@ -30,7 +30,7 @@ class CellStore:
         """
         for folder in (self.folder, self.earlier):
             for path in [] if folder is None else sorted(folder.glob(f"*.{resolved.hash}.json")):
-                record = _read(path)
+                record = read_cell(path)
                 if not differences(record["config"], resolved.full, added_later=ADDED_LATER):
                     return record
         return None
@@ -40,17 +40,3 @@ class CellStore:
         path = self.folder / f"{label}.{record['config_hash']}.json"
         write_text(path, json.dumps(record, indent=1) + "\n")
         return path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = record if isinstance(record, dict) else {}
-        names = ("config", "config_hash", "results")
-        problem = ", ".join(f"no {name}" for name in names if name not in found)
-    except ValueError as error:
-        problem = str(error)
-    if problem:
-        fix = "delete it; the same command then makes this cell again"
-        raise InputError("cells", str(path), f"damaged ({problem})", fix)
-    return record

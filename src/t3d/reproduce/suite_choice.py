@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, require_once, require_positive
 
 if TYPE_CHECKING:
     from t3d.reproduce.suites import Budget, Suite
@@ -53,6 +53,7 @@ class SuiteChoice:
 
     def __post_init__(self) -> None:
         require_positive(self, *_CHANGES, "batch_size")
+        require_once("tasks", self.tasks)
         from t3d.models.placement import require_training_device  # noqa: PLC0415 - torch, not for flags
 
         require_training_device(self.device)

@@ -115,7 +115,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file of ours, or None if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last for lists in lists in lists ...
         return None
 
 

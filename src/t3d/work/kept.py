@@ -3,29 +3,39 @@
 A run does its work in units (a chunk of prompts, a response, a checkpoint, a student) in one folder. It
 claims that folder first: nobody else may work there at the same time, and the units that lie there must be
 those of the same plan. Units are whole files, lines of a file (:class:`KeptLines`), or products that
-are made once each (:func:`once`).
+are made once each (:class:`Product`). Where they end in one output, :func:`once` removes them with it.
 """
 
 import json
+import math
 import os
 import socket
 import time
 import zlib
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from t3d.errors import InputError
-from t3d.work.files import clear_leftovers, discard, read_json, write_errors, write_text
+from t3d.work.files import beside, clear_leftovers, discard, read_json, write_errors, write_text
 from t3d.work.lock import locked
-from t3d.work.plan import described, differences, full_plan
+from t3d.work.plan import (
+    described,
+    differences,
+    file_sha256,
+    full_plan,
+    is_whole,
+    of_unknown_origin,
+    sealed,
+)
 
 CHUNK_SIZE = 512
 """Default of prompts per unit of decoding. A resumed run redoes whole chunks, so a cut leaves no trace."""
 PLAN_FILE = "plan.json"
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -41,6 +51,42 @@ def claim(folder: str | Path, plan: Mapping[str, Any], finished: str) -> Generat
         clear_leftovers(folder)
         _take_up(folder, plan, finished)
         yield folder
+
+
+def once(
+    folder: Path,
+    plan: Mapping[str, Any],
+    finished: str,
+    *,
+    take: Callable[[], T | None],
+    work: Callable[[Path], T],
+) -> T:
+    """What ``work`` makes of the units in ``folder``, which is claimed as by :func:`claim` and then removed.
+
+    ``take`` reads what the same call has finished before; None: nothing. It is asked again once the folder is
+    held, as another run may just have finished. Raises InputError, besides, for a folder that is a link.
+    """
+    _check_no_link(folder)
+    result = take()
+    if result is not None:
+        if folder.is_dir() or beside(folder, "removed").is_dir():  # a kill came before they were gone
+            # Of another plan, just being removed, or on a disk that is read-only they stay, and do no harm.
+            with suppress(InputError), claim(folder, plan, finished):
+                discard(folder)
+        return result
+    with claim(folder, plan, finished):
+        result = take()
+        if result is None:
+            result = work(folder)
+        discard(folder)
+    return result
+
+
+def _check_no_link(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_symlink():
+            problem = "is a symbolic link, but a folder that is removed when the work is finished"
+            raise InputError("output", str(folder), problem, "delete the link, or use another output")
 
 
 def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
@@ -84,8 +130,9 @@ class KeptLines:
     """Rows with an ``id``, each kept at once in a JSON Lines file; without a path, in memory.
 
     ``rows`` holds by id what was said last: a row with a field of ``fresh`` starts an id anew, any other adds
-    to it. A line ends with a checksum. A process that is killed leaves at most a torn last line, which is
-    dropped. Raises InputError for any other damage.
+    to it. A line ends with a checksum, which begins with the file's name: lines of another file do not fit
+    (those of earlier versions, without the name, do). A process that is killed leaves at most a torn last
+    line, which is dropped. Raises InputError for any other damage.
     """
 
     def __init__(self, path: Path | None = None, *, fresh: str) -> None:
@@ -101,10 +148,10 @@ class KeptLines:
         for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
             try:
                 text, _, checksum = line.rpartition(b"\t")
-                if int(checksum, 16) != zlib.crc32(text):
-                    raise ValueError("its checksum does not fit")
+                if int(checksum, 16) not in (_checksum(path, text), zlib.crc32(text)):
+                    raise ValueError("its checksum does not fit it and the file's name")
                 self._take(dict(json.loads(text)))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 fix = "delete the file; the same command then makes its lines again"
                 raise InputError("output", str(path), f"line {number} is damaged ({error})", fix) from error
 
@@ -113,7 +160,7 @@ class KeptLines:
         if self.path is not None:
             text = json.dumps(row).encode()  # ASCII: a text may hold lone surrogates
             with write_errors(self.path), self.path.open("ab") as file:
-                file.write(b"%s\t%08x\n" % (text, zlib.crc32(text)))
+                file.write(b"%s\t%08x\n" % (text, _checksum(self.path, text)))
         self._take(row)
 
     def _take(self, row: Row) -> None:
@@ -121,11 +168,16 @@ class KeptLines:
         self.rows[row["id"]] = before | row
 
 
+def _checksum(path: Path, text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(os.fsencode(path.name)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Product:
     """What takes long to make and is made once per plan: a file or folder, and a record of how it was made.
 
-    The record has the plan before the work begins, and the result and its seconds once all is there.
+    The record has the plan before the work begins, so that what a kill leaves is known to be the work's own;
+    once all is there also the result, its seconds, and the SHA-256 of its files.
     """
 
     path: Path
@@ -146,19 +198,32 @@ class Product:
         """How long it took; 0 if it is not made."""
         return self._read().get("seconds", 0.0)
 
+    def check_is_own(self) -> None:
+        """Raise InputError for files without a record, which somebody else may have put there."""
+        for path in (*self.unfinished, self.path):
+            if path.exists() and not self.record.is_file():
+                raise of_unknown_origin(path)
+
     def make(self, work: Callable[[], Any]) -> Any:
         """The result (JSON-ready) of the work, which is done now if need be.
 
-        What another plan has left, or one that nothing tells, is removed first. ``work`` goes on from what a
-        cut one of the same plan has left; its seconds count from there.
+        What another plan has left is removed first. ``work`` goes on from what a cut one of the same plan has
+        left; its seconds count from there. Raises InputError as :meth:`check_is_own` does, and for a product
+        that is not as it was made.
         """
-        if not self.is_made:
-            if not self._read():
+        _check_no_link(*self.unfinished)
+        if self.is_made:
+            self._check_files()
+        else:
+            before = self._read()
+            if not before:
                 self._remove()
+            if not before or "seconds" in before:  # of a product that is gone
                 self._write({})
             started = time.perf_counter()
             result = work()
-            self._write({"seconds": round(time.perf_counter() - started, 2), "result": result})
+            seconds = round(time.perf_counter() - started, 2)
+            self._write({"seconds": seconds, "result": result, "files": _hashes(self.path)})
         for folder in self.unfinished:
             discard(folder)  # a kill may have left it beside what is finished
         return self._read()["result"]
@@ -168,16 +233,45 @@ class Product:
         if not self.record.is_file():
             return {}
         match read_json(self.record):
-            case {"plan": dict() as before} as found:
+            case {"plan": dict() as before, **made} as found if is_whole(found) and _is_made_record(made):
                 return {} if differences(before, self.plan, added_later=self.added_later) else found
-        fix = "delete it; the same command then makes again what it is the record of"
+        fix = f"delete it and {self.path}; the same command then makes them again"
         raise InputError("output", str(self.record), "damaged", fix)
 
     def _write(self, made: Mapping[str, Any]) -> None:
-        write_text(self.record, json.dumps({"plan": dict(self.plan), **made}, indent=1) + "\n")
+        write_text(self.record, json.dumps(sealed({"plan": dict(self.plan), **made}), indent=1) + "\n")
+
+    def _check_files(self) -> None:
+        """Of a record of an earlier version, which has no SHA-256 of them, nothing."""
+        for name, sha256 in self._read().get("files", {}).items():
+            file = self.path.parent / name
+            if not file.is_file() or file_sha256(file) != sha256:
+                problem = f"not the file that was made, of which {self.record} has the SHA-256"
+                fix = f"delete {self.path} and {self.record}; the same command then makes them again"
+                raise InputError("output", str(file), problem, fix)
 
     def _remove(self) -> None:
+        self.check_is_own()
         for path in (*self.unfinished, self.path):
             discard(path)
         with write_errors(self.path):
             self.path.unlink(missing_ok=True)
+
+
+def _is_made_record(made: Mapping[str, Any]) -> bool:
+    """Whether what a record says besides the plan can be read: nothing yet, or all of it."""
+    match made:
+        case {"seconds": int() | float() as seconds, "result": _}:
+            return math.isfinite(seconds) and isinstance(made.get("files", {}), dict)
+    return "seconds" not in made
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of every file in a folder, by name from the folder that it lies in."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    names = [file.relative_to(path.parent) for file in files]
+    return {
+        name.as_posix(): file_sha256(path.parent / name)
+        for name in names
+        if not any(part.startswith(".") for part in name.parts)  # what a kill may leave
+    }

@@ -17,8 +17,13 @@ from t3d.errors import InputError
 from t3d.work.versions import versions
 
 _VERSIONS_OF_NUMBERS = ("t3d", "torch", "transformers")
+CHECKSUM = "checksum"
+"""Field of a record that has the checksum of the others."""
 _MAX_SHOWN = 4
 """Differences that an error names."""
+_FIX = "delete it to make it again, or use another output"
+_LONGEST, _CUT = 40, 12
+"""Characters of a value that an error shows whole, and of the part of a longer one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +53,18 @@ def _file_sha256(path: Path, size: int, time_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of finished work as JSON holds it, with a checksum of its content, which tells damage."""
+    whole = _as_json(content)
+    return {**whole, CHECKSUM: fingerprint(whole)}
+
+
+def is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether a record is as :func:`sealed` made it; one of an earlier version, without checksum, passes."""
+    content = {name: value for name, value in record.items() if name != CHECKSUM}
+    return CHECKSUM not in record or record[CHECKSUM] == fingerprint(content)
+
+
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, added_later: Collection[str] = ()
 ) -> list[str]:
@@ -57,7 +74,7 @@ def differences(
     """
     old, new = (_leaves(_as_json(plan)) for plan in (before, now))
     return [
-        f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}"
+        "{} was {}, now {}".format(name, *_short(old.get(name), new.get(name)))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not (name not in old and name.rpartition(".")[2] in added_later)
     ]
@@ -73,13 +90,17 @@ def take_finished(output: Path, before: Mapping[str, Any] | None, plan: Mapping[
 
     Raises InputError if it was made by another plan than ``plan``: nothing finished is overwritten.
     """
-    fix = "delete it to make it again, or use another output"
     if before is None:
-        raise InputError("output", str(output), "exists, and nothing in it tells how it was made", fix)
+        raise of_unknown_origin(output)
     if found := differences(before, full_plan(plan)):
         problem = f"is the finished work of another run: {described(found)}"
-        raise InputError("output", str(output), problem, fix)
+        raise InputError("output", str(output), problem, _FIX)
     _logger.warning("%s was finished before by the same command; delete it to make it again", output)
+
+
+def of_unknown_origin(output: Path) -> InputError:
+    """The refusal of what stands where an output is to be, and may be somebody else's."""
+    return InputError("output", str(output), "exists, and nothing in it tells how it was made", _FIX)
 
 
 def _as_json(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +116,16 @@ def _leaves(plan: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
+def _short(before: Any, now: Any) -> tuple[str, str]:
+    """Two different values; where they are long, a part that begins shortly before the difference."""
+    texts = str(before), str(now)
+    num_equal = next(
+        (index for index, (one, other) in enumerate(zip(*texts, strict=False)) if one != other),
+        min(map(len, texts)),
+    )
+    first = 0 if num_equal < _CUT else num_equal - _CUT // 2
+    old, new = (
+        text if len(text) <= _LONGEST else f"{'...' if first else ''}{text[first : first + _CUT]}..."
+        for text in texts
+    )
+    return old, new

@@ -11,6 +11,14 @@ from t3d.evaluation.samples import read_graded
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "results" / "cells"
 COMMAND = "t3d reproduce cell --suite mini --method t3d --settings B8-T2"
+COSTS = {
+    "distinct_answers_per_prompt": 1.0,
+    "latency": 0.1,
+    "tokens_per_forward": 1.0,
+    "tokens_per_second": 9.0,
+    "mean_denoising_steps": 4.0,
+    "mean_length": 4.0,
+}
 NAMES = (
     "n",
     "num_prompts",
@@ -29,10 +37,23 @@ def cell(path, verdicts, *, num_draws=1, suite="mini", **evaluation):
     """A cell's file; ``verdicts`` by (setting, task)."""
     posed = {"split": "test", "seed": 0, "limit": 8, "samples_per_prompt": num_draws, **evaluation}
     rows = [
-        {"setting": setting, "task": task, "n": len(text), "num_correct": text.count("1"), "verdicts": text}
+        {
+            "setting": setting,
+            "task": task,
+            "n": len(text),
+            "num_prompts": len(text) // num_draws,
+            "num_correct": text.count("1"),
+            "verdicts": text,
+            **COSTS,
+        }
         for (setting, task), text in verdicts.items()
     ]
-    record = {"command": COMMAND, "results": rows, "config": {"suite": suite, "evaluation": posed}}
+    record = {
+        "config_hash": "0",
+        "command": COMMAND,
+        "results": rows,
+        "config": {"suite": suite, "evaluation": posed},
+    }
     path.write_text(json.dumps(record))
     return str(path)
 
@@ -141,7 +162,7 @@ def test_verdicts_that_are_not_one_per_response_are_refused(tmp_path, verdicts):
     record = json.loads(path.read_text())
     record["results"][0]["verdicts"] = verdicts
     path.write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"verdicts=.*a 0 or 1 for every response"):
+    with pytest.raises(InputError, match=r"results\[0\]: verdicts is not a 0 or 1 for every response"):
         read_graded(path)
 
 

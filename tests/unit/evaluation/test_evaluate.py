@@ -11,8 +11,10 @@ from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError
 from t3d.evaluation import evaluate as module
 from t3d.evaluation.evaluate import EvalConfig, evaluate
+from t3d.evaluation.samples import read_graded
 from t3d.models.loading import load_model
 from t3d.tasks.task import PosedTask
+from t3d.work import kept
 from t3d.work.kept import KeptLines
 
 SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
@@ -117,9 +119,61 @@ def test_results_that_tell_no_plan_are_not_written_over(loaded, tmp_path, conten
     assert (tmp_path / "results.json").read_text() == content
 
 
+def damage(folder, name, value):
+    """Change a field of the first result, whose checksum is that of before."""
+    path = folder / "results.json"
+    report = json.loads(path.read_text())
+    report["results"][0][name] = value
+    path.write_text(json.dumps(report))
+    return path, report
+
+
+@pytest.mark.parametrize(("name", "value"), [("accuracy", 99.0), ("n", None), ("num_correct", float("nan"))])
+def test_results_that_changed_are_named_here_and_in_a_comparison(loaded, tmp_path, name, value):
+    run(loaded, tmp_path, [posed()])
+    damage(tmp_path, name, value)
+    for again in (lambda: run(loaded, tmp_path, [posed()]), lambda: read_graded(tmp_path)):
+        with pytest.raises(InputError, match=r"results\.json': damaged .its checksum.*delete it"):
+            again()
+
+
+def test_samples_that_are_not_those_of_the_results_are_named(loaded, tmp_path):
+    run(loaded, tmp_path, [posed()])
+    path = tmp_path / "samples.jsonl"
+    path.write_text(path.read_text().replace('"correct": true', '"correct": false'))
+    for again in (lambda: run(loaded, tmp_path, [posed()]), lambda: read_graded(tmp_path)):
+        with pytest.raises(InputError, match=r"samples\.jsonl': not the file that results\.json sums up"):
+            again()
+
+
+def test_results_of_an_earlier_version_are_taken_unless_a_field_cannot_be(loaded, tmp_path):
+    entries = run(loaded, tmp_path, [posed()])
+    path, report = damage(tmp_path, "accuracy", entries[0]["accuracy"])
+    del report["checksum"], report["lines_sha256"]
+    path.write_text(json.dumps(report))
+    assert run(loaded, tmp_path, [posed()]) == json.loads(json.dumps(entries))
+    for name, value in [("n", 0), ("n", "3"), ("num_correct", 4), ("accuracy", float("nan"))]:
+        path.write_text(json.dumps(report))
+        damage(tmp_path, name, value)
+        with pytest.raises(InputError, match=rf"damaged \(results\[0\]: {name} is"):
+            run(loaded, tmp_path, [posed()])
+    path.write_text(json.dumps(report | {"results": []}))
+    with pytest.raises(InputError, match="an empty one"):
+        run(loaded, tmp_path, [posed()])
+
+
+def test_what_a_kill_left_beside_finished_results_is_removed(loaded, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "discard", lambda folder: None)
+        run(loaded, tmp_path, [posed()])
+    assert "unfinished" in names(tmp_path)
+    run(loaded, tmp_path, [posed()])
+    assert names(tmp_path) == ["results.json", "samples.jsonl"]
+
+
 @pytest.mark.parametrize("is_finished", [False, True])
 def test_an_output_of_another_evaluation_is_refused(loaded, tmp_path, monkeypatch, is_finished):
-    monkeypatch.setattr(module, "discard", lambda folder: None)
+    monkeypatch.setattr(kept, "discard", lambda folder: None)
     run(loaded, tmp_path, [posed()])
     if not is_finished:
         (tmp_path / "results.json").unlink()

@@ -25,6 +25,9 @@ def test_requests_carry_the_ids_of_their_problems(tiny_tokenizer):
     assert requests[1].prompt_ids == tuple(prompt_ids(tiny_tokenizer, "so?"))
 
 
+NAMES, ODD = ("id", "task"), ("null", "[1]", "{}", "true", "0.5")
+
+
 def write(tmp_path, *lines):
     path = tmp_path / "set.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -52,6 +55,13 @@ def test_a_prompt_file_is_read_in_order(tmp_path):
         ('{"question": "a", "anwser": "b"}', "line 2 of .*unknown key 'anwser'"),
         ('{"question": "a", "id": "first"}', "id='first': used twice"),
         ('{"question": "a \\ud800"}', "question='line 2 of .*half of a surrogate pair"),
+        *((f'{{"question": "a", "{name}": "\\ud800"}}', f"{name}=.*surrogate") for name in NAMES),
+        *(
+            (f'{{"question": "a", "{name}": {value}}}', f"{name}=.*neither")
+            for name in NAMES
+            for value in ODD
+        ),
+        ("[" * 100_000, "line 2 of .*not JSON"),
         ('{"question": "a", "solution": "\\udfff"}', "solution='line 2 of .*half of a surrogate pair"),
     ],
 )

@@ -28,12 +28,24 @@ def _two_cores(monkeypatch):
 def measure(folder, method, settings, *, training=0.0, teacher="mini", device="cpu", num_threads=1):
     """A finished cell of 100 responses: ``settings`` in seconds of each, a fifth of them grading, and the
     training in seconds of each of 10 trajectories."""
+    costs = ("distinct_answers_per_prompt", "latency", "tokens_per_forward", "tokens_per_second")
+    costs += ("mean_denoising_steps", "mean_length")
     rows = [
-        {"setting": name, "n": share, "seconds": 0.8 * seconds * share}
+        {
+            "setting": name,
+            "task": task,
+            "n": share,
+            "seconds": 0.8 * seconds * share,
+            "num_prompts": share,
+            "num_correct": 0,
+            **dict.fromkeys(costs, 1.0),
+        }
         for name, seconds in settings.items()
-        for share in (20, 80)  # two tasks
+        for task, share in (("chain", 20), ("make", 80))
     ]
     content = {
+        "config_hash": "0",
+        "command": "t3d",
         "teacher": teacher,
         "method": method,
         "results": rows,
@@ -138,6 +150,13 @@ def test_cells_of_the_output_tell_more_than_earlier_ones(tmp_path):
 def test_a_file_that_cannot_be_read_measures_nothing(tmp_path):
     (tmp_path / "a.0.json").write_text("{")
     (tmp_path / "b.0.json").write_text('{"teacher": "mini"}')
+    (tmp_path / "c.0.json").write_text('{"teacher": "mini", "model": 5, "results": [1]}')
+    measure(tmp_path, "t3d", {"B4-T1": 0.0}, training=1.0)
+    measure(tmp_path, "sft", {"B4-T1": math.nan})
+    (path,) = tmp_path.glob("t3d-*.json")
+    record = json.loads(path.read_text())
+    record["config"]["training"]["max_steps"] = 0
+    path.write_text(json.dumps(record))
     assert math.isnan(speeds(tmp_path).seconds(T3D, "B4-T1", 1))
 
 

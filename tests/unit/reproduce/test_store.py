@@ -5,6 +5,7 @@ import json
 import pytest
 
 from t3d.errors import InputError
+from t3d.evaluation.finished import fault_of_cell
 from t3d.reproduce import store as module
 from t3d.reproduce.resolve import Resolved
 from t3d.reproduce.store import CellStore
@@ -13,7 +14,58 @@ CELL = Resolved(full={"seed": 0, "training": {"path_weight": 0.2, "objective": "
 
 
 def record(**changes):
-    return {"config_hash": "abc", "config": CELL.full, "results": [], **changes}
+    return {"config_hash": "abc", "command": "t3d", "config": CELL.full, "results": [row()], **changes}
+
+
+def row(**changes):
+    costs = ("latency", "seconds", "tokens_per_forward", "tokens_per_second")
+    costs += ("distinct_answers_per_prompt", "mean_denoising_steps", "mean_length")
+    counts = {"n": 4, "num_prompts": 2, "num_correct": 2, "verdicts": "0110"}
+    return {"setting": "B4-T1", "task": "chain", **counts, **dict.fromkeys(costs, 1.0), **changes}
+
+
+FAULTS = [
+    ("num_correct", 5, "more than n"),
+    ("num_correct", 1, "verdicts has 2 of 1"),
+    ("num_correct", True, "no count"),
+    ("n", 0, "n is 0"),
+    ("n", 4.0, "no count"),
+    ("num_prompts", 3, "no multiple of num_prompts"),
+    ("verdicts", "011", "not a 0 or 1 for every response"),
+    ("verdicts", "01x0", "not a 0 or 1 for every response"),
+    ("verdicts", 110, "verdicts is 110, no text"),
+    ("latency", float("nan"), "latency is nan, no number"),
+    ("seconds", -1, "seconds is -1, no number"),
+    ("tokens_per_second", "9", "no number"),
+    ("task", None, "task is None, no text"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "fault"), FAULTS)
+def test_a_field_that_cannot_be_is_named_with_its_file(tmp_path, name, value, fault):
+    store = CellStore(tmp_path)
+    store.write("cell", record(results=[row(), row(**{"task": "make", name: value})]))
+    with pytest.raises(InputError, match=rf"cell\.abc\.json': damaged \(results\[1\]: .*{fault}"):
+        store.find(CELL)
+
+
+def test_every_task_is_there_once_under_every_setting(tmp_path):
+    def fault(*rows):
+        evaluation = {"tasks": ["chain", "make"], "settings": {"B4-T1": {}}}
+        return fault_of_cell(record(results=list(rows), config={"evaluation": evaluation}))
+
+    chain, make = row(), row(task="make")
+    assert fault(chain, make) is None
+    assert fault(chain, make, make) == "results[2]: make B4-T1 is there twice"
+    assert fault(chain) == "results and config differ in make B4-T1"
+    assert fault(chain, make, row(setting="B8-T1")) == "results and config differ in chain B8-T1"
+    assert fault() == "results is no list of entries, or an empty one"
+
+
+def test_a_file_of_lists_in_lists_is_named(tmp_path):
+    (tmp_path / "cell.abc.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"cell\.abc\.json': damaged .*Fix: delete it"):
+        CellStore(tmp_path).find(CELL)
 
 
 def test_a_written_cell_is_found_here_and_as_an_earlier_one(tmp_path):

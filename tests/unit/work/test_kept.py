@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from t3d.errors import InputError
-from t3d.work.kept import KeptLines, Product, claim, join
+from t3d.work.kept import KeptLines, Product, claim, join, once
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
@@ -283,12 +285,144 @@ def test_a_cut_product_keeps_what_it_goes_on_from_until_it_is_made(tmp_path):
     assert not item.unfinished[0].exists()
 
 
-def test_what_no_record_tells_of_is_made_again(tmp_path):
+@pytest.mark.parametrize("name", ["abc", "checkpoints"])
+def test_what_no_record_tells_of_is_refused_and_kept(tmp_path, name):
+    """Somebody else may have put it there."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    item = product(tmp_path)
+    with pytest.raises(InputError, match=rf"{name}': exists, and nothing in it tells how it was made"):
+        make(item)
+    assert (tmp_path / name / "thesis.txt").read_text() == "mine" and not item.record.exists()
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_product_whose_making_was_killed_is_taken_up(tmp_path, is_whole):
+    """Before all is there, or when only the record of it is missing."""
+    item = product(tmp_path)
+
+    def killed():
+        item.path.mkdir()
+        if is_whole:
+            (item.path / "file").write_text("made")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        item.make(killed)
+    assert not item.is_made and make(item) == 3
+
+
+def test_a_product_that_is_gone_is_made_again_and_may_be_killed(tmp_path):
     item = product(tmp_path)
     make(item)
-    item.record.unlink()
-    assert not item.is_made
-    assert make(item, 4) == 4
+    (item.path / "file").unlink()
+    item.path.rmdir()
+
+    def killed():
+        item.path.mkdir()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        item.make(killed)
+    assert not item.is_made and make(item, 4) == 4
+
+
+@given(st.integers(0, 10**6), st.integers(0, 7))
+def test_no_flipped_bit_of_a_record_costs_the_product(tmp_path_factory, where, bit):
+    """It is named, or changes nothing."""
+    item = product(tmp_path_factory.mktemp("flip"), refresh_every=10)
+    make(item)
+    content = bytearray(item.record.read_bytes())
+    content[where % len(content)] ^= 1 << bit
+    item.record.write_bytes(bytes(content))
+    with suppress(InputError):
+        assert make(item, 4) == 3
+    assert (item.path / "file").read_text() == "made"
+
+
+def test_a_product_that_changed_is_named_with_its_record(tmp_path):
+    item = product(tmp_path)
+    make(item)
+    (item.path / "file").write_text("MADE")
+    with pytest.raises(InputError, match=r"abc/file': not the file that was made.*delete .*abc and .*made"):
+        make(item)
+    (item.path / "file").unlink()
+    with pytest.raises(InputError, match=r"abc/file': not the file that was made"):
+        make(item)
+
+
+def test_records_of_earlier_versions_are_taken(tmp_path):
+    item = product(tmp_path)
+    make(item)
+    item.record.write_text(json.dumps({"plan": {"seed": 0}, "seconds": 1.5, "result": 7}))
+    assert make(item) == 7 and item.seconds == 1.5
+
+
+def test_a_link_to_what_is_removed_at_the_end_is_refused_before_the_work(tmp_path):
+    item = product(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    item.unfinished[0].symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="checkpoints': is a symbolic link"):
+        item.make(lambda: pytest.fail("worked"))
+    with pytest.raises(InputError, match="checkpoints': is a symbolic link"):
+        once(item.unfinished[0], PLAN, "*", take=lambda: None, work=lambda _: pytest.fail("worked"))
+
+
+def write_output(output, folder):
+    (folder / "chunk-0").write_text("done")
+    output.write_text("made")
+    return "made"
+
+
+def read_output(output):
+    return output.read_text() if output.exists() else None
+
+
+def test_work_is_done_once_and_its_units_go_with_it(tmp_path):
+    output, folder = tmp_path / "out", tmp_path / "units"
+    how = {"take": partial(read_output, output), "work": partial(write_output, output)}
+    assert once(folder, PLAN, "chunk-*", **how) == "made" and names(tmp_path) == ["out"]
+    how["work"] = lambda _: pytest.fail("worked again")
+    with claim(folder, PLAN, "chunk-*"):  # as if killed between the output and the removal
+        (folder / "chunk-0").write_text("done")
+    assert once(folder, PLAN, "chunk-*", **how) == "made" and names(tmp_path) == ["out"]
+    (tmp_path / ".units.removed").mkdir()  # or within the removal
+    assert once(folder, PLAN, "chunk-*", **how) == "made" and names(tmp_path) == ["out"]
+    with claim(folder, {"count": 5}, "chunk-*"):
+        (folder / "chunk-0").write_text("of another run")
+    assert once(folder, PLAN, "chunk-*", **how) == "made" and (folder / "chunk-0").is_file()
+
+
+def test_what_another_run_finishes_before_the_folder_is_held_is_taken(tmp_path):
+    output, folder = tmp_path / "out", tmp_path / "units"
+    asked = []
+
+    def take():
+        asked.append(read_output(output))
+        output.write_text("the other's")  # between the first look and the claim
+        return asked[-1]
+
+    made = once(folder, PLAN, "chunk-*", take=take, work=lambda _: pytest.fail("worked again"))
+    assert made == "the other's" and asked == [None, made] and names(tmp_path) == ["out"]
+
+
+def test_finished_work_is_taken_while_another_run_removes_its_units(tmp_path):
+    (tmp_path / "out").write_text("made")
+    with claim(tmp_path / "units", PLAN, "chunk-*"):
+        take = partial(read_output, tmp_path / "out")
+        assert once(tmp_path / "units", PLAN, "chunk-*", take=take, work=lambda _: "again") == "made"
+
+
+def test_lines_of_another_file_are_refused_and_those_of_earlier_versions_are_read(tmp_path):
+    first, second = tmp_path / "chain.B4-T1.jsonl", tmp_path / "chain.B4-T2.jsonl"
+    KeptLines(first, fresh="text").append({"id": "a", "text": "x"})
+    first.rename(second)
+    with pytest.raises(
+        InputError, match=r"T2\.jsonl': line 1 is damaged .*the file's name.* delete the file"
+    ):
+        KeptLines(second, fresh="text")
+    second.write_bytes(line(b'{"id": "a", "text": "x"}'))
+    assert KeptLines(second, fresh="text").rows == {"a": {"id": "a", "text": "x"}}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])

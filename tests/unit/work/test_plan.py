@@ -5,7 +5,7 @@ import json
 import pytest
 
 from t3d.errors import InputError
-from t3d.work.plan import differences, file_sha256, full_plan, take_finished
+from t3d.work.plan import differences, file_sha256, full_plan, is_whole, sealed, take_finished
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
@@ -18,6 +18,20 @@ def test_differences_name_added_and_missing_fields_and_shorten_hashes():
         "hash was 000000000000..., now 111111111111...",
     ]
     assert differences(full_plan(PLAN), json.loads(json.dumps(full_plan(PLAN)))) == []
+
+
+def test_long_values_that_begin_alike_are_shown_where_they_differ():
+    before, now = "0" * 50 + "a" + "1" * 13, "0" * 50 + "b" + "1" * 13
+    assert differences({"hash": before}, {"hash": now}) == [
+        "hash was ...000000a11111..., now ...000000b11111..."
+    ]
+
+
+def test_a_sealed_record_that_changed_is_known():
+    record = sealed({"plan": PLAN, "seconds": 0.1})
+    assert is_whole(json.loads(json.dumps(record)))
+    assert not is_whole(record | {"seconds": 0.2})
+    assert is_whole({"plan": PLAN}), "of an earlier version"
 
 
 def test_a_field_that_only_one_plan_has_is_a_difference_unless_it_was_added_later():
