@@ -118,8 +118,8 @@ def test_a_file_of_t3d_grade_is_compared_with_the_evaluation_that_it_grades(tmp_
     assert "-/" not in capsys.readouterr().out
 
 
-COSTS = ("distinct_answers_per_prompt", "latency", "tokens_per_forward", "tokens_per_second")
-COSTS += ("mean_denoising_steps", "mean_length")
+OF_A_ROW = ("distinct_answers_per_prompt", "latency", "tokens_per_forward", "tokens_per_second")
+OF_A_ROW += ("mean_denoising_steps", "mean_length")
 
 
 def test_an_evaluation_is_not_written_over(tmp_path, capsys):
@@ -134,7 +134,7 @@ def test_cells_of_t3d_reproduce_are_compared(tmp_path, capsys):
     paths = []
     for name, verdicts in (("a", "1111111100"), ("b", "1000000010")):
         row = {"setting": "B4-T2", "task": "chain", "n": 10, "num_prompts": 10, "verdicts": verdicts}
-        row |= {"num_correct": verdicts.count("1"), **dict.fromkeys(COSTS, 1.0)}
+        row |= {"num_correct": verdicts.count("1"), **dict.fromkeys(OF_A_ROW, 1.0)}
         record = {
             "config_hash": "0",
             "command": "t3d",

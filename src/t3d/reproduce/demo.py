@@ -105,7 +105,7 @@ class _Demo:
 
     def check(self) -> None:
         """Raise InputError, before the work, for files of somebody else where those of a stage belong."""
-        rounds = [self._round(number) for number in range(1, self.config.num_rounds + 1)]
+        rounds = map(self._round, range(1, self.config.num_rounds + 1))
         for product in (self._evaluation("teacher"), *chain(*rounds), self._evaluation("student")):
             product.check_is_own()
 
