@@ -20,8 +20,33 @@ _TEXTS: dict[Any, str] = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, and the numbers that it takes for texts, such as 1e-05 and 1.5e3."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.1 without a key that stands twice, of which it would keep the last, and without whole numbers
+    such as 010, which would be 8."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As YAML does, each key once."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """As YAML does, without octal numbers that look decimal."""
+        text = str(node.value)
+        if re.fullmatch(r"[-+]?0[0-9_]+", text):
+            problem = f"{text} begins with 0, which YAML reads in base 8"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+
+
+class _Loader(_StrictLoader):
+    """And the numbers that YAML 1.1 takes for texts, such as 1e-05 and 1.5e3."""
 
 
 _Loader.add_implicit_resolver(
@@ -30,8 +55,13 @@ _Loader.add_implicit_resolver(
 
 
 def read_value(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError."""
+    """The value of a YAML text. Raises yaml.YAMLError, and ValueError for a number of too many digits."""
     return yaml.load(text, _Loader)
+
+
+def read_file_value(text: str) -> Any:
+    """The value of a YAML file; numbers in 1e5's form stay the text that a flag has. Raises as read_value."""
+    return yaml.load(text, _StrictLoader)
 
 
 def fit(value: Any, kind: Any) -> Any:

@@ -131,8 +131,11 @@ def test_the_style_of_the_prompts_says_where_a_program_is_and_results_say_it(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"prompts": "x.jsonl"}, "tasks='chain': prompts='x.jsonl': give one of the two"),
-        ({"tasks": None}, "tasks=None: prompts=None: give one of the two"),
+        (
+            {"prompts": "x.jsonl"},
+            "tasks='chain': prompts='x.jsonl' is given too. Fix: leave out one of the two",
+        ),
+        ({"tasks": None}, "tasks=None: neither this nor prompts is given. Fix: give --tasks or --prompts"),
         ({"tasks": "chain,chian"}, "tasks='chian': not known.*gsm8k"),
         ({"tasks": "chain,"}, "tasks='': not known"),
         ({"tasks": "chain,chain"}, "tasks='chain': twice in"),
@@ -204,7 +207,7 @@ def test_data_of_the_hub_are_downloaded_by_name(gsm8k, tmp_path, long_checkpoint
 @pytest.mark.parametrize(
     ("style", "kind"),
     [
-        ("plain", "math"),
+        ("plain", None),
         ("paper", "completion"),
         ("released", "function"),
         ("sdar", "stdio"),
@@ -220,7 +223,7 @@ def test_rollout_solutions_and_evaluation_put_the_same_prompt(
     rows = [{"question": question, "answer": "1", "solution": "so the"} for question in questions]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     shared = ["--model", str(long_checkpoint), "--prompts", str(file)]
-    shared += ["--prompt-style", style, "--prompt-kind", kind]
+    shared += ["--prompt-style", style, *([] if kind is None else ["--prompt-kind", kind])]
     decoded = []
     real = LLM.decode
 

@@ -293,7 +293,7 @@ def test_programs_are_looked_for_by_the_rule_of_the_prompts(tmp_path, capsys):
     assert main(grade(samples, tmp_path / "default.jsonl", *flags, task="humaneval")) == 0
     assert [row["correct"] for row in read(tmp_path / "default.jsonl")] == correct["opencompass"]
     message = run_failing(grade(samples, tmp_path / "math.jsonl", "--code-rule", "dllm_rl"), capsys)
-    assert "code_rule='dllm_rl': no task of mbpp, humaneval is evaluated" in message
+    assert "code_rule='dllm_rl': no task of mbpp, humaneval is named, so it is ignored" in message
 
 
 @pytest.mark.slow

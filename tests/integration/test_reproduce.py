@@ -123,11 +123,14 @@ def test_a_finished_table_has_cells_markdown_and_json(whole):
 
 
 def test_the_plan_comes_first_and_counts_what_is_there(whole, tmp_path, capsys):
-    assert reproduce(tmp_path / "new", "--dry-run") == 0
+    file = tmp_path / "configurations.yaml"
+    assert reproduce(tmp_path / "new", "--dry-run", "--configurations", str(file)) == 0
     printed = capsys.readouterr().out
     assert "total ETA" in printed and "4 students, each 2 optimizer steps of 4" in printed
     assert not (tmp_path / "new").exists()
-    documents = list(yaml.safe_load_all(printed.split("\n...\n")[0]))
+    documents = list(yaml.safe_load_all(file.read_text()))
+    assert len(printed.splitlines()) < 40, "a table; the documents have 30 lines each"
+    assert all(document["hash"] in printed for document in documents)
     assert [document["student"] for document in documents] == [
         "t3d",
         "t3d",
@@ -454,25 +457,26 @@ def test_changes_of_the_suite_are_part_of_command_and_hash(tmp_path):
     assert resolve_cell(suite, suite.budget(quick=False), cell).hash == record["config_hash"]
 
 
-def test_a_local_checkpoint_stands_for_the_main_teacher(checkpoint, tmp_path, capsys):
+def test_a_local_checkpoint_stands_for_the_main_teacher(checkpoint, tmp_path):
+    file = tmp_path / "configurations.yaml"
     flags = ["--teachers", str(checkpoint), "--dry-run", "--output", str(tmp_path / "out")]
+    flags += ["--configurations", str(file)]
     assert main(["reproduce", "table1", "--suite", "sdar", *flags]) == 0
-    documents = list(yaml.safe_load_all(capsys.readouterr().out.split("\n...\n")[0]))
+    documents = list(yaml.safe_load_all(file.read_text()))
     assert {document["teacher"] for document in documents} == {str(checkpoint)}
     teacher = documents[0]["config"]["teacher"]
     assert teacher["name"] == "tiny-sdar" and len(teacher["weights"]) == 64
 
 
 def test_a_dry_run_of_sdar_resolves_every_student_without_data(tmp_path, capsys):
-    output = tmp_path / "sdar"
-    assert (
-        main(["reproduce", "all", "--suite", "sdar", "--seeds", "3", "--dry-run", "--output", str(output)])
-        == 0
-    )
+    output, file = tmp_path / "sdar", tmp_path / "configurations.yaml"
+    command = ["reproduce", "all", "--suite", "sdar", "--seeds", "3", "--dry-run", "--output", str(output)]
+    assert main([*command, "--configurations", str(file)]) == 0
     printed = capsys.readouterr().out
     assert not output.exists()
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-    documents = list(yaml.load_all(printed.split("\n...\n")[0], loader))
+    documents = list(yaml.load_all(file.read_text(), loader))
+    assert len(printed.splitlines()) < 100
     assert {document["teacher"] for document in documents} == {"JetLM/SDAR-4B-Chat", "JetLM/SDAR-1.7B-Chat"}
     assert len({document["hash"] for document in documents}) == len(documents) == 50
     for document in documents:

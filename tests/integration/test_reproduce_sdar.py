@@ -123,11 +123,12 @@ def test_the_command_repeats_device_and_batch_which_are_part_of_the_hash(data, t
 
 def test_other_prompts_are_another_cell(data, teacher, tmp_path, capsys):
     dry = ["reproduce", "table2", "--suite", "sdar", "--teachers", str(teacher), "--dry-run", "--data"]
-    outputs = []
+    outputs, hashes = [], []
     for folder in (data, tmp_path):
-        assert main([*dry, str(folder)]) == 0
+        file = tmp_path / "configurations.yaml"
+        assert main([*dry, str(folder), "--configurations", str(file)]) == 0
         outputs.append(capsys.readouterr().out)
-    hashes = [{line for line in text.splitlines() if line.startswith("hash: ")} for text in outputs]
+        hashes.append({line for line in file.read_text().splitlines() if line.startswith("hash: ")})
     assert len(hashes[0]) == len(hashes[1]) > 5
     assert not hashes[0] & hashes[1]
     assert "train.jsonl, which is missing" in outputs[1]

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from t3d.errors import InputError
+from t3d.field_types import read_file_value
 from t3d.work.files import write_text
 
 
@@ -34,6 +35,18 @@ def resolved_config(command: Any) -> dict[str, Any]:
         else:
             values[item.name] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def check_own_output(command: Any, output: str | Path) -> None:
+    """Raise InputError for a folder whose ``config.yaml`` another command wrote, and would lose."""
+    path = Path(output) / "config.yaml"
+    if not path.is_file():
+        return
+    unknown = [key for key in _read_mapping(str(path)) if key not in flat_fields(command)]
+    if unknown:
+        name = type(command).__name__.lower()
+        problem = f"its config.yaml is of another command, for t3d {name} has no {unknown[0]}"
+        raise InputError("output", str(output), problem, "use a folder of its own")
 
 
 def write_config(command: Any, path: str | Path) -> None:
@@ -67,8 +80,8 @@ def _read_mapping(path: str) -> Mapping[str, Any]:
     if not Path(path).is_file():
         raise InputError("config", path, "no such file", "give a YAML file")
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mapping = read_file_value(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # the second: not UTF-8, or a number of 5,000 digits
         first_lines = " ".join(str(error).split())[:200]
         fix = "write one 'key: value' per line"
         raise InputError("config", path, f"not YAML ({first_lines})", fix) from error

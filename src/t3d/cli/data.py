@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from t3d.cli.options import ProblemChoice
+from t3d.cli.options import ProblemChoice, check_record_name
 from t3d.errors import InputError, require_positive
 from t3d.interchange.formats.names import FormatName
 from t3d.tasks.benchmarks import BENCHMARKS
@@ -89,7 +89,6 @@ class DataSolutions(ProblemChoice):
     """Parquet file to write."""
     model: str
     """Checkpoint whose tokenizer and token ids hold: folder, hub id or mini."""
-    split: str = "train"
     block_size: int = 8
     """The student's: its blocks are filled to the end."""
 
@@ -100,11 +99,12 @@ class DataSolutions(ProblemChoice):
         from t3d.trajectory import write_trajectories
 
         require_positive(self, "block_size")
+        check_record_name(self.output)
         check_output_file(self.output, self.prompts)
         if self.task in BENCHMARKS:
             fix = "take the training problems of t3d data prompts, such as --source gsm8k_train"
             raise InputError("task", self.task, "its problems come without solutions to learn from", fix)
-        posed = self.resolve(self.split)
+        posed = self.resolve()
         loaded = load_tokenizer(self.model)
         records = [
             solution_trajectory(problem, loaded, self.block_size, style=posed.style, kind=posed.kind)
@@ -152,6 +152,8 @@ class DataConvert:
 
         if self.to_format != "d3llm" or self.output.endswith(".jsonl"):
             check_output_file(self.output, self.input)
+        if self.to_format == "t3d":
+            check_record_name(self.output)
         loaded = None if self.model is None else load_tokenizer(self.model)
         if self.to_format != "t3d" and loaded is None:
             problem = f"{self.to_format} holds text, which needs a tokenizer"

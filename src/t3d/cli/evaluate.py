@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from t3d.cli.config_file import resolved_config, write_config
+from t3d.cli.config_file import check_own_output, resolved_config, write_config
 from t3d.cli.options import (
     ModelChoice,
     PromptChoice,
@@ -103,6 +103,7 @@ class Eval(ModelChoice, PromptChoice):
     def run(self) -> None:
         """Run the command."""
         self._check_numbers()
+        check_own_output(self, self.output)
         self._check_files()
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
@@ -124,9 +125,14 @@ class Eval(ModelChoice, PromptChoice):
 
     def _inherited(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Flags that were not given, by the checkpoint's own settings, else the defaults."""
-        from t3d.decoding.precedence import resolve_params
+        from t3d.decoding.precedence import check_used, ignored_fields, resolve_params
 
-        params = resolve_params(own, self._given())
+        given = self._given()
+        params = resolve_params(own, given)
+        check_used(given, params)
+        params = dataclasses.replace(
+            params, **{name: getattr(DecodeParams, name) for name in ignored_fields(params)}
+        )
         found = {name: getattr(params, name) for name in _INHERITED}
         found["block_size"] = str(params.block_size) if self.block_size is None else self.block_size
         if params.remasking not in get_args(StaticRemasking):

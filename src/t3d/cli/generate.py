@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from t3d.cli.options import DecodeFlags, Flat, ModelChoice, PromptChoice, check_one_source
+from t3d.cli.options import DecodeFlags, Flat, ModelChoice, PromptChoice, check_kind_is_used, check_one_source
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
@@ -24,7 +24,7 @@ class Generate(ModelChoice, PromptChoice):
     limit: int | None = None
     batch_size: int = BATCH_SIZE
     show_steps: bool = False
-    """Colour each token by the denoising step that committed it, and print the step beside it."""
+    """Colour each token by the denoising step that committed it, and print the step under it."""
     decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
@@ -43,7 +43,8 @@ class Generate(ModelChoice, PromptChoice):
         console = Console(highlight=False)
         for completion in completions:
             if self.show_steps:
-                console.print(coloured_steps(loaded.tokenizer, completion))
+                text = coloured_steps(loaded.tokenizer, completion, console.width)
+                console.print(text, soft_wrap=True)
                 steps, forwards = completion.num_denoising_steps, completion.num_forwards
                 console.print(
                     f"{completion.visible_length} tokens, {steps} steps, {forwards} forwards", style="dim"
@@ -54,6 +55,9 @@ class Generate(ModelChoice, PromptChoice):
     def _problems(self) -> list[Problem]:
         check_one_source("prompt", self.prompt, self.prompts)
         require_positive(self, "limit", "batch_size")
+        check_kind_is_used(self.prompt_kind, self.prompt_style or "plain")
+        if self.prompt is not None and self.limit is not None:
+            raise InputError("limit", self.limit, "ignored: there is one prompt", "leave it out")
         if self.prompts is not None:
             return read_prompt_file(self.prompts)[: self.limit]
         if not str(self.prompt).strip():

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from t3d.cli import lm_eval
 from t3d.cli.compare import Compare
-from t3d.cli.config_file import flags_from_file
+from t3d.cli.config_file import flags_from_file, flat_fields
 from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
 from t3d.cli.data_prompts import DataPrompts
 from t3d.cli.demo import Demo
@@ -19,8 +19,11 @@ from t3d.cli.evaluate import Eval
 from t3d.cli.generate import Generate
 from t3d.cli.grade import Grade
 from t3d.cli.mini import MiniOracle, MiniPretrain
+from t3d.cli.names import check_command, check_flags, check_second_word
+from t3d.cli.processes import check_one_process
 from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
+from t3d.cli.stopping import Terminated, kept_text, terminable
 from t3d.cli.train import Train
 from t3d.errors import InputError
 
@@ -57,19 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"t3d {version('t3d')}")
         return 0
+    name, command = (), None
     try:
-        name, flags = _split_name(arguments)
-        if name == ("lm-eval",):
+        with terminable():
+            name, flags = _split_name(arguments)
+            if name:
+                check_one_process(name)
+            if name == ("lm-eval",):
+                _hide_loading_bars()
+                lm_eval.forward(flags)  # flags of another program, its --config included
+                return 0
+            command = _parsed(name, flags)
             _hide_loading_bars()
-            lm_eval.forward(flags)  # flags of another program, its --config included
-            return 0
-        if name in COMMANDS:
-            flags = _expand_config(flags, COMMANDS[name])
-            command: Any = tyro.cli(COMMANDS[name], prog=f"t3d {' '.join(name)}", args=flags)
-        else:
-            command = tyro.cli(_any_command(), prog="t3d", description=_DESCRIPTION, args=arguments)
-        _hide_loading_bars()
-        command.run()
+            command.run()
     except InputError as error:
         return _say(error)
     except RuntimeError as error:
@@ -78,10 +81,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, DecodingError) or error.__cause__ is not None:
             raise  # a forward failed
         return _say(error)  # each request has its reason
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Terminated) as stop:
+        said, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        print(f"{said}{kept_text(' '.join(name), command)}", file=sys.stderr)
+        return status
     return 0
+
+
+def _parsed(name: tuple[str, ...], arguments: list[str]) -> Any:
+    """The command with its flags. Raises InputError for a name or a flag that is not known."""
+    if name not in COMMANDS:
+        check_command(arguments, COMMANDS)
+        return tyro.cli(_any_command(), prog="t3d", description=_DESCRIPTION, args=arguments)
+    check_second_word(name, arguments, COMMANDS)
+    flags = _expand_config(arguments, COMMANDS[name])
+    check_flags(name, flags, flat_fields(COMMANDS[name]))
+    return tyro.cli(COMMANDS[name], prog=f"t3d {' '.join(name)}", args=flags)
 
 
 def _say(error: Exception) -> int:
@@ -118,7 +133,10 @@ def _expand_config(arguments: list[str], command: Any) -> list[str]:
     for argument in remaining:
         name, is_joined, value = argument.partition("=")
         if name == "--config":
-            flags += flags_from_file(value if is_joined else next(remaining, ""), command)
+            file = value if is_joined else next(remaining, "")
+            if not file or (not is_joined and file.startswith("--")):
+                raise InputError("config", file or None, "names no file", "write --config FILE.yaml")
+            flags += flags_from_file(file, command)
         else:
             rest.append(argument)
     return flags + rest

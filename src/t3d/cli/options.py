@@ -2,8 +2,9 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from t3d.models.loading import LoadedModel
 
 T = TypeVar("T")
+TEXT_ENDINGS = (".jsonl", ".json", ".csv", ".txt", ".yaml", ".md")
+"""Of names that no Parquet file should have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +70,11 @@ class DecodeFlags:
 
     def resolve(self, own: Mapping[str, Any]) -> "DecodeFlags":
         """All fields: given, else the checkpoint's, which are printed, else the default."""
-        from t3d.decoding.precedence import resolve_params
+        from t3d.decoding.precedence import check_used, resolve_params
 
-        given, params = self.given(), dataclasses.asdict(resolve_params(own, self.given()))
+        given, resolved = self.given(), resolve_params(own, self.given())
+        check_used(given, resolved)
+        params = dataclasses.asdict(resolved)
         told = [
             f"{name}={value}"
             for name, value in params.items()
@@ -82,6 +87,12 @@ class DecodeFlags:
     def params(self) -> DecodeParams:
         """Of resolved flags."""
         return DecodeParams(**self.given())
+
+    def used(self) -> "DecodeFlags":
+        """Resolved flags without those that the others leave without effect, which would be refused."""
+        from t3d.decoding.precedence import ignored_fields
+
+        return dataclasses.replace(self, **dict.fromkeys(ignored_fields(self.params())))
 
 
 Flat = Annotated[DecodeFlags, tyro.conf.arg(name="")]
@@ -105,13 +116,14 @@ def parse_list(field: str, text: str | None, convert: Callable[[str], T], exampl
     return tuple(items)
 
 
-def check_flags_are_used(command: Any, users: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> None:
+def check_flags_are_used(command: Any, users: Mapping[str, Collection[str]], tasks: Sequence[str]) -> None:
     """Raise InputError for a flag of ``command`` that is set with none of its ``users`` among the tasks."""
     defaults = {item.name: item.default for item in dataclasses.fields(command)}
     for flag, names in users.items():
         value = getattr(command, flag)
         if value != defaults[flag] and not set(names) & set(tasks):
-            raise InputError(flag, value, f"no task of {', '.join(names)} is evaluated", "leave it out")
+            problem = f"no task of {', '.join(names)} is named, so it is ignored"
+            raise InputError(flag, value, problem, "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +170,7 @@ class PromptChoice:
             problem = f"{name} has its own kind of problems"
             raise InputError("prompt_kind", self.prompt_kind, problem, "leave it out")
         style = self.style_of(name)
+        check_kind_is_used(self.prompt_kind, style)
         kind = self.prompt_kind or prompt_kind(name)
         return PosedTask(task=task, problems=problems, style=style, kind=kind)
 
@@ -172,30 +185,47 @@ class ProblemChoice(PromptChoice):
     """JSONL file with a "question" per line, and optional "id", "answer" and "solution"."""
     data: str | None = None
     """Folder of the benchmark's data, or hub to download them."""
+    split: str = "train"
     limit: int | None = None
     """At most this many problems."""
     problem_seed: int = 0
     """Seed that draws the problems of a mini task."""
 
-    def resolve(self, split: str) -> PosedTask:
+    def resolve(self) -> PosedTask:
         """The task and its problems. Raises InputError unless exactly one source is given."""
         check_one_source("task", self.task, self.prompts)
         require_positive(self, "limit")
         name = self.task or ""
+        check_flags_are_used(self, {"problem_seed": TASKS, "split": [*TASKS, *BENCHMARKS]}, (name,))
         if self.prompts is not None:
             check_data_is_used(self.data, ())
             task: Task = PromptFileTask(self.prompts)
         else:
             check_data_is_used(self.data, (name,))
             task = named_task(name, self.data)
-        return self.pose(task, name, task.problems(split, self.limit, self.problem_seed))
+        return self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
 
 
 def check_one_source(field: str, value: str | None, prompts: str | None) -> None:
     """Raise InputError unless either this (tasks, or one question) or a prompt file is given."""
-    if (value is None) == (prompts is None):
-        problem = f"prompts={prompts!r}: give one of the two"
-        raise InputError(field, value, problem, f"set {field} or prompts")
+    if value is None and prompts is None:
+        raise InputError(field, None, "neither this nor prompts is given", f"give --{field} or --prompts")
+    if value is not None and prompts is not None:
+        raise InputError(field, value, f"prompts={prompts!r} is given too", "leave out one of the two")
+
+
+def check_kind_is_used(kind: PromptKind | None, style: PromptStyle) -> None:
+    """Raise InputError for a kind of prompt in the style that puts the question alone."""
+    if kind is not None and style == "plain":
+        problem = "ignored: prompt_style='plain' puts the question alone"
+        raise InputError("prompt_kind", kind, problem, "leave it out, or give another prompt_style")
+
+
+def check_record_name(output: str) -> None:
+    """Raise InputError for a file of records whose name says that it is a text."""
+    if Path(output).suffix.lower() in TEXT_ENDINGS:
+        fix = f"name it {Path(output).with_suffix('.parquet').name}"
+        raise InputError("output", output, "the records are written as Parquet, not as text", fix)
 
 
 def check_data_is_used(data: str | None, names: tuple[str, ...]) -> None:

@@ -1,11 +1,14 @@
 """The commands that reproduce the paper's tables, and single cells of them."""
 
+import difflib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +21,7 @@ from t3d.work.lock import locked
 if TYPE_CHECKING:
     from t3d.reproduce.eta import Plan
     from t3d.reproduce.recipes import CellSpec
+    from t3d.reproduce.runner import Reproduction
     from t3d.reproduce.suites import Suite
 
 
@@ -31,7 +35,9 @@ class Reproduce(ReproduceConfig):
     table: tyro.conf.Positional[str]
     """table1 to table7, or all."""
     dry_run: bool = False
-    """Print every resolved configuration, path and the budget, and do nothing."""
+    """Print the plan, every student and the budget, and do nothing."""
+    configurations: str | None = None
+    """With dry_run: YAML file to write, with every student's configuration, paths and cells' commands."""
 
     def run(self) -> None:
         """Run the command."""
@@ -42,16 +48,21 @@ class Reproduce(ReproduceConfig):
 
         reproduction = Reproduction(self, tables_of(self.table))
         console = Console(highlight=False)
-        if self.dry_run:
-            for document in configurations(reproduction):
-                print(document, end="")
+        if self.configurations is not None:
+            if not self.dry_run:
+                problem = "only a dry run writes them"
+                raise InputError("configurations", self.configurations, problem, "add --dry-run")
+            write_text(self.configurations, "".join(configurations(reproduction)))
         plan = reproduction.plan()
         console.print(plan_table(plan, f"{self.table}, suite {self.suite}"))
         cores = f", at {speed():.1f} times one core" if reproduction.suite.device_kind == "cpu" else ""
         console.print(f"total ETA {duration(plan.seconds)}{cores}", soft_wrap=True)
         if self.dry_run:
+            console.print(students_table(reproduction))
             for line in budget_lines(reproduction):
                 console.print(line, soft_wrap=True)
+            where = self.configurations or "FILE.yaml, by --configurations FILE.yaml"
+            console.print(f"every configuration, path and command: {where}", soft_wrap=True)
             return
         self.require_data()
         reproduction.run(lambda text: console.print(text, soft_wrap=True))
@@ -86,9 +97,15 @@ class ReproduceCell(SuiteChoice):
         from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec
         from t3d.reproduce.resolve import resolve_cell
         from t3d.reproduce.students import training_config
-        from t3d.training.presets import parse_overrides
+        from t3d.training.ignored import check_training_fields
+        from t3d.training.presets import PRESETS, parse_overrides
 
         require_positive(self, "samples_per_prompt")
+        known = (ORIGINAL, *PRESETS)
+        if self.method not in known:
+            close = difflib.get_close_matches(self.method, known, n=1)
+            fix = f"did you mean {close[0]}" if close else "use one of the following"
+            raise InputError("method", self.method, "not known", f"{fix} ({', '.join(known)})")
         suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
         if (self.learning_rate is None) != (self.method == ORIGINAL):
             fix = "give it for a method that is trained, and only then"
@@ -117,7 +134,7 @@ class ReproduceCell(SuiteChoice):
         budget = suite.budget(quick=self.quick)
         resolve_cell(suite, budget, cell)
         if self.method != ORIGINAL:
-            training_config(suite, budget, student, Path(self.output))
+            check_training_fields(overrides, training_config(suite, budget, student, Path(self.output)))
         return suite, cell
 
     def run(self) -> None:
@@ -139,6 +156,19 @@ class ReproduceCell(SuiteChoice):
         for row in record["results"]:
             print(f"{row['setting']} {row['task']}: {row['num_correct']} of {row['n']}")
         print(path)
+
+
+def students_table(reproduction: "Reproduction") -> Table:
+    """Every student that is trained, by the hash that names its folder, and its number of cells."""
+    from t3d.reproduce.dry_run import all_students
+
+    cells = Counter(cell.student for cell in reproduction.all_cells())
+    table = Table("student", "teacher", "seed", "learning rate", "hash", "cells", box=box.SIMPLE_HEAD)
+    for student in all_students(reproduction):
+        folder = reproduction.workshop.student(student).path.name
+        row = (student.name, Path(student.teacher).name, student.seed, student.learning_rate, folder)
+        table.add_row(*map(str, row), str(cells[student]))
+    return table
 
 
 def plan_table(plan: "Plan", title: str) -> Table:

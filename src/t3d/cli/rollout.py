@@ -1,10 +1,12 @@
 """The command ``t3d rollout``: a teacher decodes prompts, and its trajectories are kept."""
 
+import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from t3d.cli.config_file import write_config
-from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice
+from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.work.files import check_output_file
@@ -20,7 +22,6 @@ class Rollout(ModelChoice, ProblemChoice):
 
     output: str
     """Parquet file to write; its settings go to OUTPUT.yaml."""
-    split: str = "train"
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     chunk_size: int = CHUNK_SIZE
@@ -32,11 +33,13 @@ class Rollout(ModelChoice, ProblemChoice):
     def run(self) -> None:
         """Run the command."""
         from t3d.decoding.rollout import fitting_problems, roll_out_to_file
+        from t3d.report.rollout import rollout_lines
 
         require_positive(self, "batch_size", "chunk_size")
+        check_record_name(self.output)
         for file in (self.output, f"{self.output}.yaml"):
             check_output_file(file, self.prompts)
-        posed = self.resolve(self.split)
+        posed = self.resolve()
         decode = self.decode.resolve(self.own_settings())
         loaded, problems, too_long = self.load(), posed.problems, []
         if self.on_long_prompt == "skip":
@@ -50,6 +53,8 @@ class Rollout(ModelChoice, ProblemChoice):
         if not problems and too_long:
             fix = "lower max_new_tokens, or shorten the prompts"
             raise InputError("on_long_prompt", "skip", "every prompt is too long", fix)
+        is_begun = any(Path(path).exists() for path in (self.output, f"{self.output}.chunks"))
+        started = time.perf_counter()
         trajectories = roll_out_to_file(
             loaded,
             problems,
@@ -60,5 +65,8 @@ class Rollout(ModelChoice, ProblemChoice):
             batch_size=self.batch_size,
             chunk_size=self.chunk_size,
         )
-        write_config(replace(self, decode=decode), f"{self.output}.yaml")
+        seconds = None if is_begun else time.perf_counter() - started
+        write_config(replace(self, decode=decode.used()), f"{self.output}.yaml")
         print(f"{len(trajectories)} trajectories in {self.output}")
+        for line in rollout_lines(trajectories, replace(posed, problems=problems), loaded.tokenizer, seconds):
+            print(line)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t3d.cli.config_file import write_config
+from t3d.cli.config_file import check_own_output, write_config
 from t3d.cli.options import ModelChoice
+from t3d.cli.processes import num_processes
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
@@ -41,6 +42,8 @@ _FLAG_OF_FIELD = {
 _SAME_NAMES = ("gradient_accumulation_steps", "learning_rate", "warmup_steps", "seed", "block_size")
 _SAME_NAMES += ("refresh_every", "lora_rank", "max_length")
 """Flags that are T3DConfig fields."""
+_PRESET_FLAGS = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta", "reference_choice")
+"""Flags over the preset's fields."""
 _EVALUATION_COUNTS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
 _EVALUATION_FLAGS = (*_EVALUATION_COUNTS, "eval_grader")
 
@@ -66,7 +69,7 @@ class Train(ModelChoice):
     """Instead: the confidence threshold of dynamic decoding."""
     num_optimizer_steps: int = 200
     batch_size: int = 64
-    """Trajectories per optimizer step, over all gradient_accumulation_steps."""
+    """Trajectories per optimizer step, over all gradient_accumulation_steps and processes of torchrun."""
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-5
     warmup_steps: int = 20
@@ -108,6 +111,7 @@ class Train(ModelChoice):
     def run(self) -> None:
         """Run the command."""
         self._check_flags()
+        check_own_output(self, self.output)
         dataclasses.replace(self, block_size=self._student_block_size())._train()
 
     def _check_flags(self) -> None:
@@ -117,9 +121,11 @@ class Train(ModelChoice):
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
         require_positive(self, *counts, "block_size", "eval_every", *_EVALUATION_COUNTS)
         require_training_device(self.device)
-        if self.batch_size % self.gradient_accumulation_steps:
+        count = self.gradient_accumulation_steps * num_processes()
+        if self.batch_size % count:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
-            raise InputError("batch_size", self.batch_size, problem, "use a multiple")
+            problem += f" times {num_processes()} processes" if num_processes() > 1 else ""
+            raise InputError("batch_size", self.batch_size, problem, f"use a multiple of {count}")
         if self.dtype not in DTYPES:
             raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
         if self.dynamic is not None and self.tokens_per_step is not None:
@@ -143,6 +149,7 @@ class Train(ModelChoice):
     def _train(self) -> None:
         from t3d.models.loading import load_model
         from t3d.models.placement import DTYPES, export_precision
+        from t3d.training.ignored import check_training_fields
         from t3d.training.run import distil
         from t3d.training.selection import check_source
         from t3d.training.student_settings import student_settings
@@ -150,6 +157,7 @@ class Train(ModelChoice):
 
         self._check_evaluation()
         config = self._trainer_config(self._fields())
+        check_training_fields(self._given_fields(), config)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         check_source(trajectories, self.preset)
         made_for = {"tokens_per_step": self.tokens_per_step, "threshold": self.dynamic}
@@ -180,10 +188,15 @@ class Train(ModelChoice):
             if flag is not None:
                 problem = f"--{flag.replace('_', '-')} sets {name}"
                 raise InputError("override", override, problem, f"use --{flag.replace('_', '-')}")
-        overrides = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta", "reference_choice")
         fields = preset_fields(self.preset)
-        fields |= {name: getattr(self, name) for name in overrides if getattr(self, name) is not None}
+        fields |= {name: getattr(self, name) for name in _PRESET_FLAGS if getattr(self, name) is not None}
         return fields | parse_overrides(self.override)
+
+    def _given_fields(self) -> list[str]:
+        """T3DConfig fields that flags or overrides set; those of the preset belong to it."""
+        flags = ("refresh_every", *_PRESET_FLAGS)
+        given = [name for name in flags if getattr(self, name) != getattr(Train, name)]
+        return [*given, *(override.partition("=")[0] for override in self.override)]
 
     def _trainer_config(self, fields: dict[str, Any]) -> "T3DConfig":
         """The flags as T3DConfig; ``fields``, the preset with its overrides, win.
@@ -198,7 +211,8 @@ class Train(ModelChoice):
         arguments: dict[str, Any] = {
             "output_dir": str(Path(self.output) / "checkpoints"),
             "max_steps": self.num_optimizer_steps,
-            "per_device_train_batch_size": self.batch_size // self.gradient_accumulation_steps,
+            "per_device_train_batch_size": self.batch_size
+            // (self.gradient_accumulation_steps * num_processes()),
             "save_steps": self.save_every,
             "save_total_limit": 2,
             **{name: getattr(self, name) for name in _SAME_NAMES},

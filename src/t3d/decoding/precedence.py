@@ -31,6 +31,26 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
     return DecodeParams(**(own | given))
 
 
+def ignored_fields(params: DecodeParams) -> dict[str, str]:
+    """Fields that the others leave without effect, and why."""
+    reasons: dict[str, str] = {}
+    if params.remasking != "low_confidence_dynamic":
+        reasons["confidence_threshold"] = f"remasking={params.remasking!r} has no threshold"
+    if params.remasking != "entropy_bounded":
+        reasons["entropy_bound"] = f"remasking={params.remasking!r} has no bound"
+    if params.temperature == 0:
+        drawn = "temperature=0 draws nothing, it takes the likeliest token"
+        reasons |= {"top_k": drawn, "top_p": drawn}
+    return reasons
+
+
+def check_used(given: Mapping[str, Any], params: DecodeParams) -> None:
+    """Raise InputError for a setting that was ``given``, is not the default, and that ``params`` ignore."""
+    for name, reason in ignored_fields(params).items():
+        if given.get(name) not in (None, getattr(DecodeParams, name)):
+            raise InputError(name, given[name], f"ignored: {reason}", "leave it out, or change the other")
+
+
 def check_own(own: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's own settings, with the steps of a block. Raises InputError for what cannot be used."""
     kinds = get_type_hints(DecodeParams)

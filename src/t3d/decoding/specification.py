@@ -29,14 +29,13 @@ def decode_as_specified(
     """Decode one request, recomputing the whole prefix at every denoising step."""
     prompt_length, size = len(request.prompt_ids), params.block_size
     key = stable_key(request.id)
-    ids, steps = list(request.prompt_ids), [0] * prompt_length
-    logprobs: list[float] = [0.0] * prompt_length
+    ids, steps, logprobs = list(request.prompt_ids), [0] * prompt_length, [0.0] * prompt_length
     denoising_step = 0
     while True:
         block_start = len(ids) // size * size
         num_new = block_start + size - len(ids)  # fewer than a block where the prompt's tail is
         ids, steps = ids + [mask_token_id] * num_new, steps + [0] * num_new
-        logprobs = logprobs + [0.0] * num_new
+        logprobs += [0.0] * num_new
         position = torch.arange(len(ids))[None]
         noise_mask = (position[:, block_start:] >= prompt_length).clone()
         mask = block_causal_mask(position, position, torch.ones_like(position, dtype=torch.bool), size)
@@ -46,9 +45,8 @@ def decode_as_specified(
             denoising_step += 1
             logits = block_forward(model, torch.tensor([ids]), position, mask)[0, block_start:]
             noise = (params.seed, key, position[0, block_start:], denoising_step)
-            candidates = candidate_tokens(
-                logits, counter_uniform(*noise, TOKEN_STREAM), params, mask_token_id
-            )
+            uniform = counter_uniform(*noise, TOKEN_STREAM)
+            candidates = candidate_tokens(logits, uniform, params, mask_token_id)
             entropy = candidates.entropy_M
             transfer = transfer_mask(
                 candidates.confidence_M[None],

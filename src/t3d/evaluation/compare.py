@@ -101,7 +101,7 @@ def compare(evaluations: Sequence[GradedSamples], config: CompareConfig | None =
         "evaluations": {name: each.path for name, each in zip(letters, evaluations, strict=True)},
         "cells": cells,
         "means": _means(cells),
-        "notes": [*notes, *_notes(cells)],
+        "notes": [*notes, *_notes(cells, has_sources=evaluations[0].source is not None)],
     }
 
 
@@ -220,8 +220,8 @@ def _unmatched(
     return [f"Not compared, only in {letter}: {', '.join(sorted(map(str, left)))}."] if left else []
 
 
-def _notes(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """What a reader of the numbers has to know."""
+def _notes(cells: Sequence[dict[str, Any]], *, has_sources: bool) -> list[str]:
+    """What a reader of the numbers has to know; with sources, what posed all problems was compared."""
     notes = [
         f"{cell['a']} and {cell['b']}, {cell['task']}: {cell['n']} common ids compared; {cell['left_out_a']} "
         f"only in {cell['a']} and {cell['left_out_b']} only in {cell['b']} left out."
@@ -230,7 +230,7 @@ def _notes(cells: Sequence[dict[str, Any]]) -> list[str]:
     ]
     if any(cell["num_prompts"] < cell["n"] for cell in cells):
         notes.append("Several answers to one prompt: interval and test go by prompts.")
-    if not all(cell["data_compared"] for cell in cells):
+    if not has_sources and not all(cell["data_compared"] for cell in cells):
         notes.append("Some lines hold neither question nor answer: that the data agree is known by id only.")
     if len(cells) > 1:
         notes.append(

@@ -19,7 +19,15 @@ def resolve_device(device: str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         problem = f"not usable here ({str(error).splitlines()[0]})"
-        raise InputError("device", device, problem, "use auto, cpu or cuda") from error
+        fix = f"use {' or '.join(usable_devices())}"
+        raise InputError("device", device, problem, fix) from error
+
+
+def usable_devices() -> list[str]:
+    """What ``device`` may be on this machine."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    numbers = range(0 if found is None else torch.accelerator.device_count())
+    return ["auto", "cpu", *(f"{found}:{number}" for number in numbers)]
 
 
 def require_training_device(device: str) -> None:

@@ -139,7 +139,7 @@ def read_objects(path: str | Path, field: str, kind: str) -> Iterator[tuple[str,
     for where, line in read_lines(path, field, kind):
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also a whole number of too many digits
             problem = f"not JSON ({error})"
             raise InputError(field, where, problem, "write one JSON object per line") from error
         if not isinstance(row, dict):

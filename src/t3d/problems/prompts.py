@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import InputError
@@ -100,7 +101,13 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
 
 def _chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
     chat: Any = [dict(message) for message in messages]
-    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    try:
+        return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:  # what a template does is anyone's code
+        said = " ".join(str(error).split())[:200]
+        problem = f"cannot put these messages ({said})"
+        fix = "mend chat_template of the tokenizer, or leave out what it refuses"
+        raise InputError("chat_template", tokenizer.name_or_path, problem, fix) from error
 
 
 def question_of_prompt(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str | None:

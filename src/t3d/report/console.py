@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
@@ -45,12 +46,25 @@ def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def coloured_steps(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> Text:
-    """The visible response, each token coloured by the denoising step that committed it."""
-    text = Text()
-    visible = zip(completion.visible_ids, completion.step_map, strict=False)
-    for token, denoising_step in visible:
+def coloured_steps(tokenizer: PreTrainedTokenizerBase, completion: Completion, width: int = 80) -> Text:
+    """The visible response in rows of at most ``width`` columns, with the steps in a row of their own below.
+
+    The denoising step that committed a token stands under its first character, in the same colour. Tokens
+    are set apart where a step has as many digits as its token has columns; a line break is shown as ``↵``.
+    """
+    rows = [(Text(), Text())]
+    for token, denoising_step in zip(completion.visible_ids, completion.step_map, strict=False):
         colour = _STEP_COLOURS[(denoising_step - 1) % len(_STEP_COLOURS)]
-        text.append(token_text(tokenizer, [token], skip_special_tokens=False), style=colour)
-        text.append(f"{denoising_step}", style=f"dim {colour}")
-    return text
+        text = token_text(tokenizer, [token], skip_special_tokens=False).replace("\n", "↵")
+        step = " " * (len(text) - len(text.lstrip())) + str(denoising_step)
+        columns = max(cell_len(text), len(step) + 1)
+        if rows[-1][0].cell_len + columns > width and rows[-1][0]:
+            rows.append((Text(), Text()))
+        for row, part, style in zip(rows[-1], (text, step), (colour, f"dim {colour}"), strict=True):
+            row.append(part, style=style).append(" " * (columns - cell_len(part)))
+        if "↵" in text:
+            rows.append((Text(), Text()))
+    lines = [line for row in rows if row[0] for line in row]
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)

@@ -168,6 +168,7 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
         per_device_train_batch_size=config.train_batch_size,
         learning_rate=config.learning_rate,
         save_steps=50,
+        logging_steps=50,
         save_total_limit=2,
         seed=config.seed,
         use_cpu=resolve_device(config.device).type == "cpu",

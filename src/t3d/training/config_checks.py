@@ -1,6 +1,7 @@
 """What transformers would refuse later, or in other words, of the settings of a run."""
 
 import dataclasses
+import logging
 import re
 
 import torch
@@ -8,6 +9,7 @@ from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from t3d.errors import InputError
 
+_logger = logging.getLogger(__name__)
 _SCORED = ("reduce_lr_on_plateau", "greedy")
 """Schedules by scores, not by steps; only the trainer can build them."""
 
@@ -51,6 +53,16 @@ def warmup_covers_run(args: TrainingArguments) -> bool:
     if args.max_steps <= 0 or args.lr_scheduler_type in (*_SCORED, SchedulerType.CONSTANT):
         return False
     return args.get_warmup_steps(args.max_steps) >= args.max_steps
+
+
+def warn_of_small_set(args: TrainingArguments, num_trajectories: int) -> None:
+    """Log that an optimizer step takes all there is, where it was to take more."""
+    count = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if count > num_trajectories:
+        _logger.warning(
+            f"a batch of {count} trajectories, but there are {num_trajectories}: every optimizer step takes "
+            f"each of them once"
+        )
 
 
 def _first_line(error: Exception) -> str:

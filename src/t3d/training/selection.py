@@ -25,8 +25,13 @@ def check_trajectories(
     one block size that divides the student's or is divided by it: only then no student block holds
     parts of two rollout blocks without holding one of them whole, or lying inside one.
     """
-    if not trajectories:
+    if not len(trajectories):
         raise InputError("trajectories", 0, "no trajectories", "roll out at least one prompt")
+    for trajectory in trajectories:
+        if not isinstance(trajectory, Trajectory):
+            problem = f"holds a {type(trajectory).__name__}, no Trajectory"
+            fix = "give what t3d.trajectory.read_trajectories reads, or make Trajectory records"
+            raise InputError("train_dataset", type(trajectories).__name__, problem, fix)
     fix = "use trajectories of a teacher with the student's own tokenizer"
     expected_mask, expected_hash = tokenizer.mask_token_id, tokenizer_hash(tokenizer)
     if expected_mask is None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.counter_rng import counter_uniform, stable_key
@@ -20,7 +21,8 @@ from t3d.models.own_settings import set_own_settings
 from t3d.models.token_pick import TokenPick
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
-from t3d.training.log import MetricLog
+from t3d.training.config_checks import warn_of_small_set
+from t3d.training.log import LogLine, LogLineAndBar, MetricLog
 from t3d.training.lora import base_of, is_adapted
 from t3d.training.loss import (
     BatchCounts,
@@ -89,6 +91,7 @@ class T3DTrainer(CheckpointingTrainer):
         self.selection = select_trajectories(train_dataset, args, config)
         if self.selection.report():
             _logger.warning(self.selection.report())
+        warn_of_small_set(args, len(self.selection.kept))
         self.evaluator, self._scores = evaluator, (-1, {})
         self.mask_token_id = collator.mask_token_id
         self._sample_ids = {stable_key(trajectory.id): trajectory.id for trajectory in train_dataset}
@@ -106,6 +109,9 @@ class T3DTrainer(CheckpointingTrainer):
             else None,  # the Trainer asks for one; `evaluate` has none
             **kwargs,
         )
+        for printing, ours in ((PrinterCallback, LogLine), (ProgressCallback, LogLineAndBar)):
+            if self.pop_callback(printing) is not None:  # a notebook has another
+                self.add_callback(ours)
         self.reference: Reference | None = None
         if args.objective == "t3d":
             assert args.reference_placement is not None, "T3DConfig has filled it in"

@@ -18,6 +18,7 @@ _FIXES = {
     errno.ENOSPC: "free space on that disk, then give the same command again",
     errno.EDQUOT: "free space within the quota, then give the same command again",
     errno.EROFS: "use an output on a disk that is not read-only",
+    errno.EPERM: "use an output that you may write to",
     errno.EACCES: "use an output that you may write to",
     errno.EEXIST: "use an output whose path has no file where a folder belongs",
     errno.ENOTDIR: "use an output whose path has no file where a folder belongs",
@@ -53,6 +54,16 @@ def write_errors(path: str | Path) -> Generator[None]:
         raise InputError("output", str(path), problem, _FIXES[number]) from error
 
 
+@contextmanager
+def creating(path: str | Path) -> Generator[None]:
+    """InputError where a folder or file for ``path`` cannot be made at all, as in ``/proc``."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        fix = "use an output in a folder where files can be made"
+        raise InputError("output", str(path), "cannot be made there", fix) from error
+
+
 def beside(path: Path, ending: str) -> Path:
     """``.NAME.ENDING`` in the folder of ``path``. Raises InputError for a path without a name, like "."."""
     if not path.name:
@@ -80,7 +91,8 @@ def atomic_file(path: str | Path) -> Generator[Path]:
     path = Path(path)
     partial = beside(path, "partial")
     with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with creating(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
             os.replace(partial, path)
@@ -94,7 +106,8 @@ def atomic_folder(path: str | Path) -> Generator[Path]:
     path = Path(path)
     partial = beside(path, "partial")
     with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with creating(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from t3d.errors import InputError
-from t3d.work.files import beside, write_errors
+from t3d.work.files import beside, creating, write_errors
 
 
 class InUseError(InputError):
@@ -25,7 +25,9 @@ def locked(path: Path, *, wait: bool = False, holder: str = "") -> Generator[Non
     file = beside(path, "lock")
     lock = FileLock(file, fallback_to_soft=False)
     with write_errors(path):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with creating(path):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()  # filelock takes a file that cannot be made for one that is held
         try:
             lock.acquire(blocking=wait)
         except Timeout as error:

@@ -118,7 +118,7 @@ def _leaves(plan: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _short(before: Any, now: Any) -> tuple[str, str]:
     """Two different values; where they are long, a part that begins shortly before the difference."""
-    texts = str(before), str(now)
+    texts = _told(before), _told(now)
     num_equal = next(
         (index for index, (one, other) in enumerate(zip(*texts, strict=False)) if one != other),
         min(map(len, texts)),
@@ -129,3 +129,8 @@ def _short(before: Any, now: Any) -> tuple[str, str]:
         for text in texts
     )
     return old, new
+
+
+def _told(value: Any) -> str:
+    """A value as an error names it; nothing, or None, is what a setting is that nobody gave."""
+    return "not given" if value is None else str(value)

@@ -182,3 +182,10 @@ def test_committed_cells_are_read_or_name_their_command():
         with pytest.raises(InputError) as caught:
             read_graded(path)
         assert record["command"] in str(caught.value)
+
+
+def test_cells_have_no_note_that_their_data_were_not_compared(tmp_path):
+    """Their lines have neither question nor answer, but what posed and graded them was compared."""
+    paths = [cell(tmp_path / f"{name}.json", part) for name, part in (("a", FIRST), ("b", SECOND))]
+    notes = compare([read_graded(path) for path in paths])["notes"]
+    assert not any("neither question nor answer" in note for note in notes)

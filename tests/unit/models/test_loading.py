@@ -367,7 +367,9 @@ def test_an_export_keeps_the_auto_map_of_its_base(copy_of, tmp_path):
     assert json.loads((tmp_path / "export" / "config.json").read_text()).get("auto_map") == auto_map
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "~/model", "..", "runs/nowhere"])
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/no/such/folder", "a/b/c", "~/model", "..", "runs/nowhere", "nowhere"]
+)
 def test_a_missing_folder_is_named_without_asking_the_hub(name, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "empty").mkdir()

@@ -1,5 +1,7 @@
 """Prompts: one rendering for rollout, training and evaluation; prompt files."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +122,12 @@ def test_a_name_that_the_tokenizer_cannot_write_as_text_names_the_problem(tiny_t
     monkeypatch.setattr(type(tiny_tokenizer), "encode", encode)
     with pytest.raises(InputError, match=r"question='<\|MASK\|>': problem 'a' has a special token"):
         problem_ids(tiny_tokenizer, Problem(id="a", question="what is <|MASK|>?"))
+
+
+def test_what_a_chat_template_refuses_is_named(tiny_tokenizer):
+    own = copy.deepcopy(tiny_tokenizer)
+    for template in ("{{ raise_exception('roles must alternate') }}", "{% if %}", None):
+        own.chat_template = template
+        with pytest.raises(InputError, match=r"chat_template=.*cannot put these messages") as caught:
+            prompt_ids(own, "so?")
+        assert "\n" not in str(caught.value)

@@ -13,8 +13,8 @@ PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 def test_differences_name_added_and_missing_fields_and_shorten_hashes():
     before, now = {"a": {"b": 1}, "hash": "0" * 64}, {"a": {"c": 2}, "hash": "1" * 64}
     assert differences(before, now) == [
-        "a.b was 1, now None",
-        "a.c was None, now 2",
+        "a.b was 1, now not given",
+        "a.c was not given, now 2",
         "hash was 000000000000..., now 111111111111...",
     ]
     assert differences(full_plan(PLAN), json.loads(json.dumps(full_plan(PLAN)))) == []
@@ -36,10 +36,10 @@ def test_a_sealed_record_that_changed_is_known():
 
 def test_a_field_that_only_one_plan_has_is_a_difference_unless_it_was_added_later():
     older, now = {"a": {"x": 1}}, {"a": {"x": 1, "new": 2}}
-    assert differences({}, {"a": 1}) == ["a was None, now 1"]
-    assert differences(older, now) == ["a.new was None, now 2"]
+    assert differences({}, {"a": 1}) == ["a was not given, now 1"]
+    assert differences(older, now) == ["a.new was not given, now 2"]
     assert differences(older, now, added_later={"new"}) == []
-    assert differences(now, older, added_later={"new"}) == ["a.new was 2, now None"]
+    assert differences(now, older, added_later={"new"}) == ["a.new was 2, now not given"]
     assert differences(now, {"a": {"x": 1, "new": 3}}, added_later={"new"}) == ["a.new was 2, now 3"]
 
 

@@ -9,6 +9,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from lm_eval.config.evaluate_config import EvaluatorConfig
+from lm_eval.tasks import TaskManager
 from lm_eval.utils import setup_logging, simple_parse_args_string
 from transformers import PreTrainedTokenizerBase
 
@@ -39,6 +41,9 @@ SAMPLE_ID = "t3d_id"
 """Key of a document's own id, which keys its noise as in ``t3d eval``."""
 PROMPT_STYLE = "prompt_style"
 """Key of the style in which a document's prompt is written; documents of other tasks have none."""
+
+_NOT_FOUND = "Tasks not found: "
+"""How the harness begins its message on names of tasks."""
 
 _logger = logging.getLogger(f"lm_eval.{__name__}")  # below the harness's logger, which has the handler
 
@@ -263,4 +268,18 @@ def main(arguments: Sequence[str]) -> None:
         flags.model = given("model") or "t3d"
         for name in ("batch_size", "device") if flags.model == "t3d" else ():
             setattr(flags, name, given(name) or "auto")
-    line.execute(flags)
+    try:
+        line.execute(flags)
+    except ValueError as error:  # raised before the model is loaded
+        if not str(error).startswith(_NOT_FOUND):
+            raise
+        raise _unknown_tasks(str(error).removeprefix(_NOT_FOUND), flags.include_path) from error
+
+
+def _unknown_tasks(names: str, folders: list[str | Path]) -> InputError:
+    """For names that the harness does not find, with the nearest to each that it has."""
+    known = TaskManager(include_path=folders).all_tasks
+    nearest = [get_close_matches(name, known, n=1) for name in names.split(", ")]
+    close = [found[0] for found in nearest if found]
+    fix = f"did you mean {', '.join(close)}" if close else "see t3d lm-eval ls tasks"
+    return InputError("tasks", names, "not known to lm-evaluation-harness", fix)

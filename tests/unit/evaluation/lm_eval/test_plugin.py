@@ -296,3 +296,8 @@ def test_command_without_the_harness_names_the_extra(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "t3d.evaluation.lm_eval.plugin")
     monkeypatch.setitem(sys.modules, "lm_eval._cli", None)
     assert "t3d[eval]" in run_failing(["lm-eval", "--tasks", "t3d_chain"], capsys)
+
+
+def test_a_misspelt_task_is_named_with_the_nearest_one():
+    with pytest.raises(InputError, match=r"tasks='t3d_chian': not known.*did you mean t3d_chain"):
+        main(["run", "--model_args", "pretrained=mini", "--tasks", "t3d_chian"])

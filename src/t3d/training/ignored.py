@@ -1,0 +1,49 @@
+"""Settings of training that others leave without effect: whoever gives one is told, not obeyed in silence."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from t3d.errors import InputError
+from t3d.training.config import T3DConfig
+
+_OF_REFERENCE = ("ddo_alpha", "ddo_beta", "log_ratio", "fake_source", "refresh_every", "reference_choice")
+_OF_PATH = ("path_weighting", "path_scope", "path_positions", "path_reduction", "path_tokens_per_level")
+_OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules")
+
+
+def check_training_fields(given: Iterable[str], config: T3DConfig) -> None:
+    """Raise InputError for a ``given`` field that is not the default, and that this configuration ignores."""
+    defaults = {item.name: item.default for item in dataclasses.fields(T3DConfig)}
+    reasons = ignored_training_fields(config)
+    for name in given:
+        value = getattr(config, name)
+        if name in reasons and value != defaults[name]:
+            raise InputError(name, value, f"ignored: {reasons[name]}", "leave it out, or change the other")
+
+
+def ignored_training_fields(config: T3DConfig) -> dict[str, str]:
+    """Fields without effect, and why."""
+    reasons: dict[str, str] = {}
+    objective = f"objective={config.objective!r}"
+    if config.objective != "t3d":
+        reasons |= dict.fromkeys(_OF_REFERENCE, f"{objective} has no reference")
+    if config.objective != "cross_entropy":
+        weighed = f"{objective} is weighed in its own way"
+        reasons |= dict.fromkeys(("loss_weighting", "loss_normaliser"), weighed)
+    if config.objective != "certainty_forcing":
+        entropy = f"{objective} has no entropy term"
+        reasons |= dict.fromkeys(("entropy_weight", "entropy_temperature"), entropy)
+    if config.path_weight == 0:
+        reasons |= dict.fromkeys(_OF_PATH, "path_weight=0 leaves the path term out")
+    elif config.path_weighting != "nested_prefix":
+        reasons["path_tokens_per_level"] = f"path_weighting={config.path_weighting!r} has no levels"
+    if config.random_token_prob == 0:
+        reasons["random_token_rule"] = "random_token_prob=0 replaces no mask"
+    if config.state_source == "random_mask":
+        reasons["state_order"] = "state_source='random_mask' follows no order"
+        reasons["mask_ratio_power"] = "state_source='random_mask' draws probabilities, not ratios"
+    else:
+        reasons["mask_prob_range"] = f"state_source={config.state_source!r} has no masking probabilities"
+    if not config.lora_rank:
+        reasons |= dict.fromkeys(_OF_LORA, "lora_rank=0 trains all weights")
+    return reasons

@@ -1,0 +1,71 @@
+"""What generate --show-steps and a rollout print."""
+
+import dataclasses
+
+import pytest
+
+from t3d.decoding.completion import Completion
+from t3d.decoding.params import DecodeParams
+from t3d.problems.problem import Problem
+from t3d.report.console import coloured_steps
+from t3d.report.rollout import rollout_lines
+from t3d.tasks.prompt_file import PromptFileTask
+from t3d.tasks.task import PosedTask
+
+WORDS = {1: "so", 2: " 7", 3: "7", 4: "\n", 5: "<|im_end|>", 6: "\\boxed{7}"}
+
+
+class Words:
+    """A tokenizer of few words."""
+
+    def decode(self, ids, skip_special_tokens=True):
+        return "".join(WORDS[token] for token in ids if not (skip_special_tokens and token == 5))
+
+
+def completion(ids, steps) -> Completion:
+    return Completion(
+        id="a",
+        prompt_ids=(1,),
+        response_ids=tuple(ids),
+        step_map=tuple(steps),
+        logprobs=(0.0,) * len(ids),
+        visible_length=len(ids),
+        finish_reason="length",
+        num_denoising_steps=max(steps),
+        params=DecodeParams(block_size=1, steps_per_block=1),
+        mask_token_id=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ids", "steps", "lines"),
+    [
+        ([1, 2, 5], [1, 3, 2], ["so 7 <|im_end|>", "1  3 2"]),
+        ([3, 3, 3], [1, 12, 2], ["7 7  7", "1 12 2"]),
+        ([3, 4, 1], [1, 1, 2], ["7 ↵", "1 1", "so", "2"]),
+    ],
+)
+def test_steps_stand_on_a_line_of_their_own_below_their_tokens(ids, steps, lines):
+    """They stood between the digits: 7 at step 1 was 71."""
+    assert coloured_steps(Words(), completion(ids, steps)).plain.splitlines() == lines
+
+
+def test_rows_are_no_wider_than_the_terminal():
+    text = coloured_steps(Words(), completion([1, 2] * 20, list(range(1, 41))), width=20).plain
+    assert len(text.splitlines()) > 2 and max(map(len, text.splitlines())) <= 20
+    steps = " ".join(text.splitlines()[1::2]).split()
+    assert steps == [str(step) for step in range(1, 41)]
+
+
+def test_a_rollout_says_how_it_ended_what_is_right_and_how_fast_it_was(tmp_path):
+    (tmp_path / "set.jsonl").write_text("{}")
+    cut = completion([1, 6], [1, 2]).trajectory
+    ended = dataclasses.replace(cut, id="b", finish_reason="stop")
+    problems = [Problem(id="a", question="?", answer="7"), Problem(id="b", question="?", answer="8")]
+    task = PromptFileTask(tmp_path / "set.jsonl", grader="exact")
+    lines = rollout_lines([cut, ended], PosedTask(task=task, problems=problems), Words(), 2.0)
+    assert lines[0] == "1 ended with a stop token, 1 hit the length limit (max_new_tokens)"
+    assert lines[1].startswith("1 of 2 answers are right: 50.0 [")
+    assert lines[2] == "4 tokens in 2.0 s: 2 tokens/s"
+    unknown = [dataclasses.replace(problem, answer=None) for problem in problems]
+    assert len(rollout_lines([cut, ended], PosedTask(task=task, problems=unknown), Words(), None)) == 1
