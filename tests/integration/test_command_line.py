@@ -35,9 +35,12 @@ from t3d.cli.train import Train
         ("eval --model mini --output x", "tasks=None: neither this nor prompts is given"),
         (
             "reproduce cell --method t3dd --settings B4-T1",
-            "method='t3dd': not known. Fix: did you mean t3d (",
+            "method='t3dd': not known. Fix: did you mean t3d? It is one of original",
         ),
-        ("reproduce cell --method origina --settings B4-T1", "Fix: did you mean original (original, t3d,"),
+        (
+            "reproduce cell --method origina --settings B4-T1",
+            "Fix: did you mean original? It is one of original, t3d,",
+        ),
         ("generate --model nowhere --prompt x", "model='nowhere': no such folder. Fix: give a checkpoint"),
         ("generate --prompt x --limit 3", "limit=3: ignored: there is one prompt"),
         ("generate --prompt x --prompt-kind math", "prompt_kind='math': ignored: prompt_style='plain'"),

@@ -514,7 +514,10 @@ WITH_RATE = [*TRAINED, "--settings", "B4-T1", "--learning-rate", "1e-3"]
         (["cell", "--method", "original", "--settings", "B4-T1", "--suite", "sdar"], "data=None"),
         (["table1", "--teachers", "mini-small", "mini-small"], "one twice"),
         (["table1", "--limit", "0"], "limit=0"),
-        ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--method", "best"], "preset='best'"),
+        (
+            [*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--method", "best"],
+            "method='best': not known. Fix: use one of original, t3d",
+        ),
         ([*TRAINED, "--settings", "B4-T1", "--learning-rate", "1", "--override", "best=1"], "'best=1'"),
         ([*WITH_RATE, "--override", "path_weight=abc"], "path_weight takes a number"),
         ([*WITH_RATE, "--override", "path_weight=-1"], "path_weight=-1.0"),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from t3d.cli.config_file import check_own_output, resolved_config, write_config
 from t3d.cli.options import (
+    LOG_WIDTH,
     ModelChoice,
     PromptChoice,
     check_data_is_used,
@@ -34,8 +35,6 @@ from t3d.work.kept import CHUNK_SIZE
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
 """Flags under which options of benchmarks have other names."""
 _INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p")
-LOG_WIDTH = 110
-"""Columns of the table where there is no terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from t3d.models.loading import LoadedModel
 
 T = TypeVar("T")
+LOG_WIDTH = 110
+"""Columns of a table where there is no terminal."""
 TEXT_ENDINGS = (".jsonl", ".json", ".csv", ".txt", ".yaml", ".md")
 """Of names that no Parquet file should have."""
 

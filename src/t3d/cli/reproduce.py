@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from t3d.cli.options import LOG_WIDTH
 from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
 from t3d.work.files import write_text
@@ -47,7 +49,7 @@ class Reproduce(ReproduceConfig):
         from t3d.reproduce.runner import Reproduction, tables_of
 
         reproduction = Reproduction(self, tables_of(self.table))
-        console = Console(highlight=False)
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
         if self.configurations is not None:
             if not self.dry_run:
                 problem = "only a dry run writes them"
@@ -104,8 +106,8 @@ class ReproduceCell(SuiteChoice):
         known = (ORIGINAL, *PRESETS)
         if self.method not in known:
             close = difflib.get_close_matches(self.method, known, n=1)
-            fix = f"did you mean {close[0]}" if close else "use one of the following"
-            raise InputError("method", self.method, "not known", f"{fix} ({', '.join(known)})")
+            meant = f"did you mean {close[0]}? It is" if close else "use"
+            raise InputError("method", self.method, "not known", f"{meant} one of {', '.join(known)}")
         suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
         if (self.learning_rate is None) != (self.method == ORIGINAL):
             fix = "give it for a method that is trained, and only then"
