@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -27,6 +28,13 @@ from t3d.work.plan import fingerprint
 
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
+
+
+_UNTRUE = (
+    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
+    StrictDataclassError,
+)
+"""What transformers raises at an untrue config: wrong types, unknown names, sizes that are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +108,9 @@ def load_model(
         options |= checkpoint.options
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
         model, report = loaded
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        problem = f"cannot be loaded ({str(error).splitlines()[0]})"
-        fix = "give a complete checkpoint folder, its weights as safetensors"
+    except (OSError, RuntimeError, SafetensorError, *_UNTRUE) as error:
+        problem = f"cannot be loaded ({_said(error)})"
+        fix = "give a complete checkpoint folder, its config.json as it was saved, its weights as safetensors"
         raise InputError("model", source, problem, fix) from error
     unfit = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
     if unfit:
@@ -196,10 +204,18 @@ def checkpoint_of(source: str | Path) -> str:
 def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     try:
         return checkpoint.config()
-    except (OSError, ValueError) as error:
-        problem = f"its config cannot be read ({str(error).splitlines()[0]})"
+    except (OSError, *_UNTRUE) as error:
+        problem = f"its config cannot be read ({_said(error)})"
         fix = "give a checkpoint folder, or a hub id such as org/name"
         raise InputError("model", checkpoint.source, problem, fix) from error
+
+
+def _said(error: Exception) -> str:
+    """The error in one line; those of few words have their kind, too (``KeyError: 'nope'``)."""
+    text = " ".join(str(error).split())[:200]
+    return (
+        text if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
+    )
 
 
 def _read_generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:

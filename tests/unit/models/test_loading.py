@@ -516,3 +516,28 @@ def test_a_model_in_memory_of_another_architecture_is_refused(tiny_tokenizer):
 def test_a_model_in_memory_without_a_tokenizer_is_refused(make_model):
     with pytest.raises(InputError, match=r"tokenizer=None.*Fix: give its tokenizer"):
         adopt_model(make_model(), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("hidden_size", "64", "expected int, got str"),
+        ("num_hidden_layers", 50, "IndexError"),
+        ("num_attention_heads", 0, "ZeroDivisionError"),
+        ("hidden_act", "nope", "KeyError: 'nope'"),
+        ("rope_parameters", {"rope_type": "nope"}, "KeyError: 'nope'"),
+        ("dtype", "float99", "no attribute 'float99'"),
+        ("rms_norm_eps", None, "expected float"),
+        ("layer_types", ["x"], "IndexError"),
+        ("eos_token_id", [[]], "eos_token_id"),
+        ("pad_token_id", 10**6, "Padding_idx must be within"),
+        ("tie_word_embeddings", "yes", "expected bool"),
+        ("id2label", 5, "AttributeError"),
+    ],
+)
+def test_a_config_that_lies_is_refused_in_one_line(copy_of, name, value, said):
+    path = copy_of / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(InputError, match=r"^model=") as caught:
+        load_model(copy_of, device="cpu")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
