@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
@@ -15,8 +16,11 @@ from t3d.tasks.task import PosedTask
 WORDS = {1: "so", 2: " 7", 3: "7", 4: "\n", 5: "<|im_end|>", 6: "\\boxed{7}"}
 
 
-class Words:
+class Words(PreTrainedTokenizerBase):
     """A tokenizer of few words."""
+
+    def __init__(self):
+        pass
 
     def decode(self, ids, skip_special_tokens=True):
         return "".join(WORDS[token] for token in ids if not (skip_special_tokens and token == 5))

@@ -90,9 +90,3 @@ def test_a_prompt_with_the_mask_token_is_left_out_and_counted(tmp_path):
     assert selection.kept == (ROLLOUT,)
     assert selection.report() == "left out of 2 trajectories: 1 with the mask token in the prompt (b)"
     assert selection.counts()["masked_prompt"] == 1
-
-
-def test_records_of_another_kind_are_named():
-    """A datasets.Dataset gives dictionaries."""
-    with pytest.raises(InputError, match=r"train_dataset='list': holds a dict, no Trajectory"):
-        check_trajectories([{"id": "a"}], build_tokenizer(["so"]), 8)
