@@ -99,8 +99,8 @@ class DataSolutions(ProblemChoice):
         from t3d.trajectory import write_trajectories
 
         require_positive(self, "block_size")
-        check_record_name(self.output)
         check_output_file(self.output, self.prompts)
+        check_record_name(self.output)
         if self.task in BENCHMARKS:
             fix = "take the training problems of t3d data prompts, such as --source gsm8k_train"
             raise InputError("task", self.task, "its problems come without solutions to learn from", fix)

@@ -36,9 +36,9 @@ class Rollout(ModelChoice, ProblemChoice):
         from t3d.report.rollout import rollout_lines
 
         require_positive(self, "batch_size", "chunk_size")
-        check_record_name(self.output)
         for file in (self.output, f"{self.output}.yaml"):
             check_output_file(file, self.prompts)
+        check_record_name(self.output)
         posed = self.resolve()
         decode = self.decode.resolve(self.own_settings())
         loaded, problems, too_long = self.load(), posed.problems, []
