@@ -249,7 +249,7 @@ def test_commands_of_two_words_have_two_spellings(parquet, capsys, name):
 
 @pytest.mark.parametrize("arguments", [["data"], ["data", "merge"]])
 def test_an_unknown_command_of_two_words_lists_the_known_ones(arguments, capsys):
-    assert "data-convert" in run_failing(arguments, capsys)
+    assert "data convert" in run_failing(arguments, capsys)
 
 
 def test_settings_can_come_from_a_config_file(parquet, tmp_path, capsys):
