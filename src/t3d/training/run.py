@@ -55,10 +55,8 @@ def distil(
     """
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
-    student, identity = (
-        loaded.model,
-        loaded.identity(),
-    )  # of the teacher: the trainer says how a student decodes
+    identity = loaded.identity()  # of the teacher: the trainer says how a student decodes
+    student = loaded.model
     if config.lora_rank:
         options = {"dropout": config.lora_dropout, "target_modules": config.lora_target_modules}
         student = add_adapter(student, config.lora_rank, alpha=config.lora_alpha, **options)
@@ -86,8 +84,7 @@ def distil(
             merged = merge_adapter(student)
             remove_adapter(student).load_state_dict(merged.state_dict())
         loaded.model.eval()
-        dtype = export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype)
-        loaded.model.to(dtype)  # pyright: ignore[reportArgumentType]
+        loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
         if is_first:
             text = json.dumps(full_plan(plan), indent=1, sort_keys=True)
             export_model(loaded, student_folder, {STUDENT_PLAN: text})

@@ -100,7 +100,7 @@ def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
 
 def _take_up(folder: Path, plan: Mapping[str, Any], finished: str) -> None:
     plan = full_plan(plan)
-    if any(folder.glob(finished)):
+    if list(folder.glob(finished)):  # all of it: a search that is left open holds the folder
         _check_plan(folder, plan)
     process = {"pid": os.getpid(), "host": socket.gethostname()}
     write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
