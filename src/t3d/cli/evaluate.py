@@ -102,8 +102,8 @@ class Eval(ModelChoice, PromptChoice):
     def run(self) -> None:
         """Run the command."""
         self._check_numbers()
-        check_own_output(self, self.output)
         self._check_files()
+        check_own_output(self, self.output)
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
 
