@@ -23,14 +23,6 @@ LOADERS = [load_model, load_tokenizer]
 
 
 @pytest.fixture
-def copy_of(tmp_path, checkpoint):
-    """A copy of the checkpoint that a test may break."""
-    folder = tmp_path / "copy"
-    shutil.copytree(checkpoint, folder)
-    return folder
-
-
-@pytest.fixture
 def witness(tmp_path, monkeypatch):
     """A file that code of a checkpoint writes when it runs; whoever is asked about that answers yes."""
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import shutil
 import sys
 
 import pytest
@@ -24,14 +23,6 @@ from t3d.models.loading import BUNDLED_MODELS, adopt_model, load_model
 from t3d.models.placement import DTYPES, resolve_device, resolve_dtype
 from t3d.models.sdar import BY_ARGUMENT, SDARConfig
 from t3d.models.token_ids import tokenizer_hash
-
-
-@pytest.fixture
-def copy_of(tmp_path, checkpoint):
-    """A copy of the checkpoint that a test may break."""
-    folder = tmp_path / "copy"
-    shutil.copytree(checkpoint, folder)
-    return folder
 
 
 @pytest.fixture
