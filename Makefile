@@ -40,7 +40,7 @@ test: $(STAMP) ## Run the fast tests; PYTEST_ARGS="-m slow" for the slow ones
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-types: $(STAMP) ## Run the unit tests with every annotation of t3d checked, shapes included
-	$(PYTEST) '$(CHECK_TYPES)' tests/unit -m 'not slow and not gpu and not many_inputs' $(PYTEST_ARGS)
+	$(PYTEST) '$(CHECK_TYPES)' tests/unit -m 'not slow and not gpu and not many_inputs and not other_process' $(PYTEST_ARGS)
 
 check: $(STAMP) ## Format, lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """The environment of all tests; their fixtures are in model_fixtures.py."""
 
+import gc
 import os
 
 import pytest
@@ -14,3 +15,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the fixtures, but not where tests are only handed to other processes: seconds of imports."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         config.pluginmanager.import_plugin("model_fixtures")
+
+
+def pytest_collection_finish() -> None:
+    """Collect no garbage among what was imported: it lives to the end, and looking through it is slow."""
+    gc.collect()
+    gc.freeze()

@@ -106,27 +106,29 @@ def processes_of(marker):
     return found
 
 
-@pytest.fixture(scope="module", params=["root", "user"])
-def user(request):
-    """The id to change to, or None to stay."""
-    if request.param == "user":
-        return NOBODY if os.geteuid() == 0 else None
+SET_UPS = [("bubblewrap", "root"), ("landlock", "user")]
+"""Each isolation and each user once; the other two set-ups run in the slow tier, which ``.ci/run`` calls."""
+OTHER_SET_UPS = [("bubblewrap", "user"), ("landlock", "root")]
+ALL_SET_UPS = [*SET_UPS, *(pytest.param(set_up, marks=pytest.mark.slow) for set_up in OTHER_SET_UPS)]
+
+
+@pytest.fixture(scope="module", params=ALL_SET_UPS, ids="-".join)
+def set_up(request):
+    """An isolation, and the id to change to or None to stay."""
+    isolation, user = request.param
+    if user == "user":
+        return isolation, NOBODY if os.geteuid() == 0 else None
     if os.geteuid() != 0:
         absent("needs to be root")
-    return None
-
-
-@pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
-def isolation(request):
-    return request.param
+    return isolation, None
 
 
 @pytest.fixture(scope="module")
-def session(isolation, user):
+def session(set_up):
     """All attacks in one session, with a good program at the beginning and the end."""
     programs = {name: (attack.source, attack.tests) for name, attack in ATTACKS.items()}
     good = (GOOD["source"], GOOD["tests"])
-    return run_session(isolation, user, {"first": good, **programs, "last": good})
+    return run_session(*set_up, {"first": good, **programs, "last": good})
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -192,7 +194,8 @@ SLEEPS = "import time\ntime.sleep(1000)"
 @pytest.mark.parametrize(
     "source", ["while True: pass", SLEEPS, f"{CTYPES}\nlibc.prctl(L(1), L(0), L(0), L(0), L(0))\n{SLEEPS}"]
 )
-def test_a_killed_harness_leaves_no_process(isolation, user, source):
+def test_a_killed_harness_leaves_no_process(set_up, source):
+    isolation, user = set_up
     marker = f"t3d-test-{uuid.uuid4().hex}"
     process, session = start(isolation, user, marker)
     session["limits"] = {"time_limit_s": 100.0}

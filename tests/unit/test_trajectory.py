@@ -345,6 +345,7 @@ def test_decode_params_are_stored_as_json(tmp_path):
 # --- damage --------------------------------------------------------------------------------------
 
 
+@pytest.mark.many_inputs
 def test_no_flipped_bit_reads_back_silently_different(tmp_path):
     """Every third byte of a file, a bit of each: refused as an InputError, or the same trajectories."""
     written = [

@@ -131,6 +131,7 @@ def test_the_box_is_the_last_that_is_opened_up_to_where_a_count_of_braces_closes
     assert last_answer("".join(f"bb{part}" if "box" in part else part for part in parts)) == expected
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize(
     "text",
     [

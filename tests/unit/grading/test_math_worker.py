@@ -35,6 +35,7 @@ def worker():
     worker.close()
 
 
+@pytest.mark.other_process
 def test_a_late_worker_is_killed_and_its_replacement_grades_the_next_answer(worker):
     assert worker.compare("3", "3") == "equal"
     first = worker.pid
@@ -44,6 +45,7 @@ def test_a_late_worker_is_killed_and_its_replacement_grades_the_next_answer(work
     assert worker.pid != first
 
 
+@pytest.mark.other_process
 def test_a_worker_that_is_killed_is_replaced(worker):
     worker.compare("3", "3")
     first = worker.pid
@@ -53,6 +55,7 @@ def test_a_worker_that_is_killed_is_replaced(worker):
     assert worker.pid != first and not is_alive(first)
 
 
+@pytest.mark.other_process
 def test_a_worker_that_dies_while_it_compares_is_counted_and_replaced():
     worker = MathWorker("math_verify", time_limit_s=30.0)
     try:
@@ -64,6 +67,7 @@ def test_a_worker_that_dies_while_it_compares_is_counted_and_replaced():
         worker.close()
 
 
+@pytest.mark.other_process
 def test_an_interrupted_comparison_leaves_no_reply_behind(worker, monkeypatch):
     worker.compare("3", "3")
 
@@ -77,6 +81,7 @@ def test_an_interrupted_comparison_leaves_no_reply_behind(worker, monkeypatch):
     assert worker.compare("4", "3") == "different"
 
 
+@pytest.mark.other_process
 def test_closed_workers_are_gone_and_start_again_when_needed():
     with closing(MathGrader(num_workers=2)) as grader:
         assert [worker.pid for worker in grader.workers] == [None, None]  # nothing starts before its time

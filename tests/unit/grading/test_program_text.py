@@ -146,6 +146,7 @@ def test_dllm_rl_goes_on_with_the_prefix_of_the_prompt():
     )
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize(
     "fence", ["```", "```\n", "````\n```\n", "    ```\n", "x```\n", " " * 9, "[BEGIN]\n", "a\n"]
 )

@@ -83,6 +83,7 @@ def test_the_subject_alone_is_in_the_strong_colour_and_single_points_are_not_joi
     assert [line.get_linestyle() for line in drawn_lines] == ["-", "-", "None"]
 
 
+@pytest.mark.many_inputs
 @settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.floats(1, 8), st.floats(5, 95)), min_size=1, max_size=12),

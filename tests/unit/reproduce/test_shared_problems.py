@@ -18,6 +18,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.many_inputs
 def test_seeds_share_all_of_a_split_that_has_no_more_problems():
     """``make`` has 512 test problems, ``chain`` many."""
     assert shared_share(MiniData(), "make", 512, (0, 1, 2)) == 1.0

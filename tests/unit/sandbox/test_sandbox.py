@@ -109,6 +109,7 @@ def test_ordinary_introspection_works(walls):
     assert walls.run_tests(source, ["assert Pair(2).b == 1 and Color.RED"]).reports == (OK, OK, OK)
 
 
+@pytest.mark.other_process
 def test_time_is_counted_for_every_test_by_itself(walls):
     sleep = "import time; time.sleep(0.5)"
     started = time.monotonic()

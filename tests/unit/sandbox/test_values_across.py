@@ -252,6 +252,7 @@ def test_an_object_that_says_what_it_is_equal_to_is_suspicious(walls, source):
     assert failure(walls, source, "try: f() == 1\nexcept BaseException: pass")[0] == "suspicious"
 
 
+@pytest.mark.other_process
 def test_a_tests_process_ends_with_its_program(walls):
     """Also where it computes, or waits, by itself."""
     for test in ("while True: pass", "import time; time.sleep(99)", "10 ** 10 ** 9", "list(iter(int, 1))"):
