@@ -5,13 +5,18 @@ that the first test may fail for, and "any" is any. Names in double braces are r
 the attack gets through: then what the program found or did lets them pass.
 """
 
+import ctypes
 import os
 import re
 import socket
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 SECRET = "the secret of the parent"
+IPC_PRIVATE, IPC_NOWAIT, IPC_RMID = 0, 0o4000, 0
+LIBC = ctypes.CDLL(None)
 CTYPES = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nL = ctypes.c_long"
 SEARCH = """
 import re, sys, types
@@ -87,10 +92,11 @@ def read_attacks() -> dict[str, Attack]:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the attacks are after: files that the file system itself lets everybody read and write."""
+    """What the attacks are after: files, and a queue, that by themselves let everybody read and write."""
 
     folder: Path
     server: socket.socket
+    queue: int
 
     @classmethod
     def make(cls, folder: Path) -> "Surroundings":
@@ -101,15 +107,20 @@ class Surroundings:
             (folder / name).chmod(0o666)
         for path in (folder, folder / "home"):
             path.chmod(0o777)
+        with suppress(OSError):  # some file systems have no such attributes
+            os.setxattr(folder / "secret", "user.t3d", SECRET.encode())
         server = socket.create_server(("127.0.0.1", 0))
         server.setblocking(False)
-        return cls(folder, server)
+        queue = LIBC.msgget(IPC_PRIVATE, 0o666)
+        LIBC.msgsnd(queue, (1).to_bytes(8, sys.byteorder) + SECRET.encode(), len(SECRET), IPC_NOWAIT)
+        return cls(folder, server, queue)
 
     def fill(self, text: str) -> str:
         """Text with the names replaced."""
         names = {name: self.folder / name for name in ("secret", "victim", "home", "outside")}
         codes = {"ctypes": CTYPES, "search": SEARCH, "channel": CHANNEL}
         values = {**names, **codes, "port": self.server.getsockname()[1], "text": repr(SECRET)}
+        values["queue"] = self.queue
         for name, value in values.items():
             text = text.replace("{{" + name + "}}", str(value))
         return text
@@ -128,4 +139,8 @@ class Surroundings:
             found.append("the network was reached")
         except BlockingIOError:
             pass
+        held = ctypes.create_string_buffer(8 + len(SECRET))
+        if LIBC.msgrcv(self.queue, held, len(SECRET), 0, IPC_NOWAIT) < len(SECRET):
+            found.append("the queue was read")
+        LIBC.msgctl(self.queue, IPC_RMID, None)
         return found

@@ -27,20 +27,24 @@ _TABLE = """
     setpriority 141 140; sched_setparam 142 118; sched_setscheduler 144 119; sched_setaffinity 203 122;
     sched_setattr 314 274; ioprio_set 251 30; migrate_pages 256 238; move_pages 279 239;
     # memory that no limit counts
-    memfd_create 319 279; memfd_secret 447 447; shmget 29 194; shmat 30 196; shmctl 31 195; msgget 68 186;
-    semget 64 190; mq_open 240 180; mq_unlink 241 181;
+    memfd_create 319 279; memfd_secret 447 447;
+    # memory, queues and semaphores that processes share; their numbers can be guessed
+    shmget 29 194; shmat 30 196; shmctl 31 195; msgget 68 186; msgsnd 69 189; msgrcv 70 188; msgctl 71 187;
+    semget 64 190; semop 65 193; semctl 66 191; semtimedop 220 192; mq_open 240 180; mq_unlink 241 181;
     # metadata of files
     chmod 90 0; fchmod 91 52; fchmodat 268 53; fchmodat2 452 452; chown 92 0; fchown 93 55; lchown 94 0;
     fchownat 260 54; utime 132 0; utimes 235 0; futimesat 261 0; utimensat 280 88; setxattr 188 5;
     lsetxattr 189 6; fsetxattr 190 7; removexattr 197 14; lremovexattr 198 15; fremovexattr 199 16;
-    setxattrat 463 463; removexattrat 466 466; file_setattr 469 469;
+    getxattr 191 8; lgetxattr 192 9; fgetxattr 193 10; listxattr 194 11; llistxattr 195 12; flistxattr 196 13;
+    setxattrat 463 463; getxattrat 464 464; listxattrat 465 465; removexattrat 466 466; file_setattr 469 469;
+    quotactl 179 60; quotactl_fd 443 443;
     # kernel
     bpf 321 280; perf_event_open 298 241; userfaultfd 323 282; io_uring_setup 425 425;
     io_uring_enter 426 426; io_uring_register 427 427; unshare 272 97; setns 308 268; mount 165 40;
     umount2 166 39; pivot_root 155 41; chroot 161 51; open_tree 428 428; move_mount 429 429; fsopen 430 430;
     fsconfig 431 431; fsmount 432 432; fspick 433 433; mount_setattr 442 442; keyctl 250 219;
     add_key 248 217; request_key 249 218; name_to_handle_at 303 264; open_by_handle_at 304 265;
-    fanotify_init 300 262;
+    fanotify_init 300 262; statmount 457 457; listmount 458 458;
 """
 
 
@@ -57,11 +61,14 @@ CLONE3 = 435
 PRLIMIT = {"x86_64": 302, "aarch64": 261}
 PRCTL = {"x86_64": 157, "aarch64": 167}
 SET_DEATH_SIGNAL = 1  # by which a program would outlive a killed grader
-# Calls of which only some commands (the second argument) are refused.
+# Calls of which some commands (the second argument) are refused, or all but some.
 FCNTL = {"x86_64": 72, "aarch64": 25}
-SIGNAL_COMMANDS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel then signals another process
+REFUSED_COMMANDS = (8, 10, 15, 1024)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel then signals another process; F_SETLEASE makes others wait."""
 IOCTL = {"x86_64": 16, "aarch64": 29}
-IOCTL_COMMANDS = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+ALLOWED_IOCTLS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: what Python's own functions ask for.
+Others change files that are open for reading alone, their flags say, and every driver has some of its own."""
 
 LOAD_WORD, JUMP_IF_EQUAL, JUMP_IF_AT_LEAST, JUMP_IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER_AT, ARCH_AT = 0, 4
@@ -95,9 +102,12 @@ def seccomp_filter(machine: str | None = None) -> bytes | None:
     program += _when(CLONE[machine], 0, [(JUMP_IF_ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse])
     program += _when(PRLIMIT[machine], 0, [(JUMP_IF_EQUAL, 0, 1, 0), allow, refuse])  # 0 is the caller
     program += _when(PRCTL[machine], 0, [(JUMP_IF_EQUAL, 0, 1, SET_DEATH_SIGNAL), refuse, allow])
-    for number, commands in ((FCNTL[machine], SIGNAL_COMMANDS), (IOCTL[machine], IOCTL_COMMANDS)):
-        checks = [step for command in commands for step in ((JUMP_IF_EQUAL, 0, 1, command), refuse)]
-        program += _when(number, 1, [*checks, allow])
+    for number, commands, then, otherwise in (
+        (FCNTL[machine], REFUSED_COMMANDS, refuse, allow),
+        (IOCTL[machine], ALLOWED_IOCTLS, allow, refuse),
+    ):
+        checks = [step for command in commands for step in ((JUMP_IF_EQUAL, 0, 1, command), then)]
+        program += _when(number, 1, [*checks, otherwise])
     for numbers in REFUSED.values():
         if (number := numbers[column]) is not None:
             program += [(JUMP_IF_EQUAL, 0, 1, number), refuse]

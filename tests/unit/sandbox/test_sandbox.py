@@ -303,9 +303,9 @@ def test_the_filter_looks_at_arguments(machine):
     assert of(seccomp.PRCTL, 15) == ALLOW  # a thread's name
     assert of(seccomp.PRCTL, 1) == REFUSE
     assert of(seccomp.FCNTL, 8, 3) == ALLOW
-    assert [of(seccomp.FCNTL, 3, command) for command in (8, 10, 15)] == [REFUSE] * 3
-    assert of(seccomp.IOCTL, 1, 0x5401) == ALLOW
-    assert [of(seccomp.IOCTL, 1, command) for command in (0x8901, 0x5412)] == [REFUSE] * 2
+    assert [of(seccomp.FCNTL, 3, command) for command in (8, 10, 15, 1024)] == [REFUSE] * 4
+    assert [of(seccomp.IOCTL, 1, command) for command in (0x5401, 0x5421, 0x5451)] == [ALLOW] * 3
+    assert [of(seccomp.IOCTL, 1, command) for command in (0x8901, 0x5412, 0x40086602)] == [REFUSE] * 3
 
 
 def test_other_machines_have_no_filter():
