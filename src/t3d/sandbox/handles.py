@@ -4,7 +4,16 @@ What a handle is asked, the program answers, with plain values and other handles
 only, and the tests never ask the program to compare. Sent to both interpreters.
 """
 
+import operator
 import struct
+
+OTHER_NAMES = (
+    "__name__ __qualname__ __dict__ __annotations__ __defaults__ __kwdefaults__ __code__ __wrapped__ "
+    "__enter__ __exit__ __int__ __float__ __complex__ __round__ __format__"
+)
+FORWARDED = {*dir(operator), *OTHER_NAMES.split()}
+"""Names with two underscores that an object is asked for: Python's own. By others a library would take it for
+more than an object: numpy reads memory where ``__array_interface__`` says."""
 
 
 def pack_handle(number, comparing):
@@ -35,11 +44,13 @@ class Handle:
     def __hash__(self):
         return object.__hash__(self)
 
-    def __call__(self, *arguments, **named):
+    def __call__(self, /, *arguments, **named):
         """What a call of the object returns."""
         return self.__link.ask("call", self, arguments, named)
 
     def __getattr__(self, name):
+        if name.startswith("__") and name.endswith("__") and name not in FORWARDED:
+            raise AttributeError(name)
         return self.__link.ask("getattr", self, name)
 
     def __setattr__(self, name, value):
@@ -84,6 +95,9 @@ class TupleHandle(tuple):
 
     def __getattr__(self, name):
         return self.__dict__["the handle"].__getattr__(name)
+
+    def __repr__(self):
+        return repr(self.__dict__["the handle"])
 
 
 def with_handle(values, handle):

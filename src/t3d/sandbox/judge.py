@@ -34,6 +34,7 @@ EXCEPTIONS = {
     if isinstance(kind, type) and issubclass(kind, BaseException)
 }
 MAX_DETAIL_LENGTH = 200
+WITHOUT_CONTROLS = bytes(code if 32 <= code < 127 else 32 for code in range(256))
 ONE_MORE_SECOND = 1.0
 """After its time a stage ends here by itself, in case that nobody is left to end it."""
 
@@ -90,9 +91,9 @@ class Verdicts:
         self._connection = connection
 
     def send(self, status, detail=""):
-        """One line: a stage passed, or why it is the last."""
-        text = detail.encode("ascii", "backslashreplace")[:MAX_DETAIL_LENGTH].replace(b"\n", b" ")
-        self._connection.sendall(b"%s\t%s\n" % (status.encode(), text))
+        """One line: a stage passed, or why it is the last. Nothing in it commands a terminal."""
+        text = detail[:MAX_DETAIL_LENGTH].encode("ascii", "backslashreplace")[:MAX_DETAIL_LENGTH]
+        self._connection.sendall(b"%s\t%s\n" % (status.encode(), text.translate(WITHOUT_CONTROLS)))
 
     def stop(self, status, detail=""):
         """Say why the run ends, and end it."""
@@ -199,7 +200,11 @@ class Link:
 
     def expect_silence(self):
         """End the run if there is something that nobody asked for."""
-        if self._poll.poll(0) and self._socket.recv(1, socket.MSG_PEEK):
+        try:
+            spoken = self._poll.poll(0) and self._socket.recv(1, socket.MSG_PEEK)
+        except ConnectionResetError:  # it has ended
+            return
+        if spoken:
             self.suspect("an answer that was not asked for")
 
     def ask(self, operation, *operands):
@@ -210,13 +215,16 @@ class Link:
         self.expect_silence()
         try:
             send(self._socket.fileno(), asked)
-        except BrokenPipeError:
+        except ConnectionError:
             self._stop("gone")
         try:
             status, result = self._read(self._receive(), encoder.objects)
             failure = made_exception(*result) if status == "raised" else None
         except (CodecError, TypeError, ValueError, IndexError) as error:
             self.suspect(f"no answer: {error}")
+        if isinstance(failure, StopIteration) and operation != "next":
+            # As in a generator: it would end loops of the tests, such as that over a map.
+            failure = RuntimeError(f"{operation} raised StopIteration")
         if failure is not None:
             raise failure
         return result

@@ -39,7 +39,7 @@ def walls():
         ("def f(: return 1", "assert f() == 1", "error", "SyntaxError"),
         ("assert 1 == 2", "assert True", "error", "AssertionError"),
         ("raise KeyboardInterrupt", "assert True", "error", "KeyboardInterrupt"),
-        ("class E(BaseException): pass\ndef f(): raise E('\u00e9\\n2')", "f()", "error", "E: \\xe9 2"),
+        ("class E(BaseException): pass\ndef f(): raise E('\u00e9\\n\\x1b2')", "f()", "error", "E: \\xe9  2"),
         (
             "class E(Exception):\n    def __str__(self): raise SystemExit\ndef f(): raise E",
             "f()",

@@ -90,7 +90,7 @@ def f(n): return lambda x: x + n
 > assert f(2)(3) == 5 and callable(f(1))
 
 f = lambda *a, **k: (a, k)
-> assert f(1, (2,), k={3}) == ((1, (2,)), {'k': {3}})
+> assert f(1, (2,), k={3}) == ((1, (2,)), {'k': {3}}) and f(self=1) == ((), {'self': 1})
 
 def f(kind): return kind()
 > assert f(list) == [] and f(str) == ''
@@ -165,7 +165,7 @@ def f(n): return n
 import collections
 P = collections.namedtuple('P', 'x y')
 def f(p): return p.x
-> assert f(P(1, 2)) == 1 and P(1, 2) == (1, 2) and P(1, 2).y == 2
+> assert f(P(1, 2)) == 1 and P(1, 2) == (1, 2) and P(1, 2).y == 2 and str(P(1, 2)) == 'P(x=1, y=2)'
 
 class S:
     def __init__(self): self.a = []
