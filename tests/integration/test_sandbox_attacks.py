@@ -188,6 +188,37 @@ def test_a_program_that_uses_up_the_inodes_stops_no_other(tmp_path):
         assert [name for name, result in answer["results"].items() if not result["passed"]] == []
 
 
+STARTS_THREADS = """
+import ctypes, mmap, time
+# A loop around pause(2), in as many threads as there may be, of which none takes memory.
+code = bytes.fromhex('b838000000bf000f010031f631d24531d24531c00f0585c07509b8220000000f05ebf7c3')
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(code)
+clone = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+def f(x):
+    count = sum(clone() > 0 for _ in range(1000))
+    time.sleep(.5)
+    return count
+"""
+
+
+def test_a_program_that_uses_up_the_threads_stops_no_other():
+    """Under Landlock an ordinary user's threads count together: half of those allowed are left to others."""
+    if os.geteuid() != 0 or os.uname().machine != "x86_64":
+        absent("needs to be root, on x86_64")
+    starts = {"source": STARTS_THREADS, "tests": ["assert 9 < f(1) < 100"]}
+    session = {"isolation": "landlock", "limits": LIMITS, "marker": "x", "concurrency": 3}
+    session["programs"] = {str(number): starts if number == 1 else GOOD for number in range(4)}
+    user = 60999  # who has no other processes
+    command = ["prlimit", "--nproc=200", interpreter_of(user), str(SESSION)]
+    run = subprocess.run(
+        command, input=json.dumps(session), capture_output=True, text=True, check=False, **as_user(user)
+    )
+    assert run.returncode == 0, run.stderr
+    results = json.loads(run.stdout)["results"]
+    assert [name for name, result in results.items() if not (result["passed"] and result["good after"])] == []
+
+
 SLEEPS = "import time\ntime.sleep(1000)"
 
 

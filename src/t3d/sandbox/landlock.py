@@ -7,8 +7,11 @@ their number is not; and an ordinary user's threads count together with the user
 
 import ctypes
 import os
+import resource
 import sys
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from t3d.sandbox.bubblewrap import DEVICES
@@ -21,6 +24,8 @@ MIN_VERSION = 3
 WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, TRUNCATE = (1 << bit for bit in (1, 2, 3, 5, 8, 14))
 # How many of its kinds of access, from bit 0, a version knows: of files, of TCP, of other processes.
 KNOWN_BITS = {3: (15, 0, 0), 4: (15, 2, 0), 5: (16, 2, 0), 6: (16, 2, 2)}
+MAX_USER_THREADS = 4096
+CONTROL_GROUPS = "/sys/fs/cgroup"
 
 
 @cache
@@ -50,3 +55,19 @@ def landlock_ruleset(folder: str | None) -> dict[str, Any] | None:
 
 def _reading(path: str) -> int:
     return READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE
+
+
+@cache
+def max_user_threads() -> int:
+    """How many threads a program's user may have, who also has other processes.
+
+    At most half of those that this process's limit and control groups allow: then other programs start beside
+    one that takes all that it can get.
+    """
+    limits = [2 * MAX_USER_THREADS, resource.getrlimit(resource.RLIMIT_NPROC)[0]]
+    with suppress(OSError):
+        group = Path(CONTROL_GROUPS, Path("/proc/self/cgroup").read_text().rpartition(":")[2].strip("/\n"))
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # none here, or ``max``
+                limits.append(int((folder / "pids.max").read_text()))
+    return min(limit for limit in limits if limit != resource.RLIM_INFINITY) // 2

@@ -31,7 +31,7 @@ from t3d.errors import InputError, require_positive
 from t3d.sandbox.boot import INTERPRETER_FLAGS
 from t3d.sandbox.bubblewrap import bubblewrap_command
 from t3d.sandbox.judge_server import JudgeServer, SandboxError
-from t3d.sandbox.landlock import MIN_VERSION, landlock_ruleset, landlock_version
+from t3d.sandbox.landlock import MIN_VERSION, landlock_ruleset, landlock_version, max_user_threads
 from t3d.sandbox.paths import interpreter, package_folders
 from t3d.sandbox.process import Job, Outcome, Request, execute
 from t3d.sandbox.seccomp import seccomp_filter
@@ -41,8 +41,6 @@ Isolation = Literal["bubblewrap", "landlock", "none"]
 # kernel counts its threads alone.
 FIRST_USER, NUM_USERS = 61184, 4336
 MAX_OPEN_FILES = 64
-MAX_USER_PROCESSES = 4096
-"""Of an ordinary user's processes and threads together, where a program has no user id of its own."""
 
 ROOM_LIMIT_S = 60.0
 """Seconds to wait for room for a program's folder."""
@@ -243,7 +241,7 @@ def _resource_limits(isolation: Isolation, job: Job, limits: Limits) -> dict[str
         "NPROC": limits.num_threads,
     }
     if isolation == "landlock" and os.geteuid() != 0:
-        values["NPROC"] = MAX_USER_PROCESSES
+        values["NPROC"] = max_user_threads()
     if isolation == "none":
         del values["NPROC"]
     return values
