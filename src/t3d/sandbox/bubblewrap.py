@@ -2,11 +2,13 @@
 
 An ordinary user needs a user namespace. Root does without one, since in it the kernel would not limit the
 number of processes; the runner then gives up root for an unused user id, for which alone bubblewrap leaves
-it two capabilities.
+it two capabilities. A third lets it limit the number of files before it gives up all; bubblewrap itself
+cannot do that, and where it is installed with root's rights it leaves none to an ordinary user.
 """
 
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -15,6 +17,18 @@ from t3d.sandbox.paths import readable_paths
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 FOLDERS = ("/tmp", "/var/tmp", "/t3d")
 """Where the private folder may be, in memory: the first below which nothing else has to lie."""
+
+MAX_FILES = 10_000
+"""Each takes memory of the kernel's, an empty one too."""
+
+
+def max_files() -> int | None:
+    """How many files the private folder may hold; None where that cannot be limited."""
+    bubblewrap = shutil.which("bwrap")
+    is_limited = bubblewrap is not None and (
+        os.geteuid() == 0 or not os.stat(bubblewrap).st_mode & stat.S_ISUID
+    )
+    return MAX_FILES if is_limited else None
 
 
 def bubblewrap_command(
@@ -35,6 +49,8 @@ def bubblewrap_command(
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         namespaces.append("user")
+    if max_files() is not None:
+        command += ["--cap-add", "CAP_SYS_ADMIN"]
     command += [f"--unshare-{name}" for name in namespaces]
     folder = next(name for name in FOLDERS if not any(p.startswith(f"{name}/") for p in readable_paths()))
     command += ["--size", str(folder_bytes), "--perms", "0777", "--tmpfs", folder]

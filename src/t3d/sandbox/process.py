@@ -55,8 +55,8 @@ class Job:
 class Request:
     """How an interpreter is to confine itself.
 
-    ``uid``: user id to change to; ``landlock``: arguments of ``make_ruleset`` in ``walls.py``; ``seccomp``:
-    filter; ``limits``: resource limits by name; ``parent``: process id that must still be the parent.
+    ``uid`` to change to; ``landlock``: arguments of ``make_ruleset`` in ``walls.py``; ``seccomp``: filter;
+    ``limits``: of resources, by name; ``max_files``: in the current folder; ``parent``: id of the parent.
     """
 
     packages: tuple[str, ...] = ()
@@ -64,6 +64,7 @@ class Request:
     landlock: dict[str, Any] | None = None
     seccomp: bytes | None = None
     limits: dict[str, int] = field(default_factory=dict)
+    max_files: int | None = None
     parent: int | None = None
 
     def fields(self) -> dict[str, Any]:
@@ -150,9 +151,8 @@ def execute(
 
 def send_job(reports: socket.socket, job: dict[str, Any]) -> None:
     """Tell the tests' process what to run. Raises NeverReadyError."""
-    data = marshal.dumps(job)
     try:
-        send(reports.fileno(), data)
+        send(reports.fileno(), marshal.dumps(job))
     except OSError as error:
         raise NeverReadyError(f"the tests' process: {error}") from None
 

@@ -29,7 +29,7 @@ from typing import Literal, get_args
 
 from t3d.errors import InputError, require_positive
 from t3d.sandbox.boot import INTERPRETER_FLAGS
-from t3d.sandbox.bubblewrap import bubblewrap_command
+from t3d.sandbox.bubblewrap import bubblewrap_command, max_files
 from t3d.sandbox.judge_server import JudgeServer, SandboxError
 from t3d.sandbox.landlock import MIN_VERSION, landlock_ruleset, landlock_version, max_user_threads
 from t3d.sandbox.paths import interpreter, package_folders
@@ -183,6 +183,7 @@ def confinement(isolation: Isolation) -> Request:
     return Request(
         packages=package_folders(),
         seccomp=seccomp_filter() if is_confined else None,
+        max_files=max_files() if isolation == "bubblewrap" else None,
         uid=FIRST_USER + next(_user_numbers) % NUM_USERS if is_confined and os.geteuid() == 0 else None,
     )
 

@@ -152,6 +152,18 @@ def test_the_private_folder_is_empty_where_the_environment_lies_below_tmp(monkey
         assert walls.run_tests(source, ["pass"]).end == "done"
 
 
+def test_no_capability_is_asked_of_a_bubblewrap_with_roots_rights(monkeypatch, tmp_path):
+    """An ordinary user gets none from it, and no number of files is limited."""
+    program = tmp_path / "bwrap"
+    program.touch()
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: str(program))
+    for user, mode, is_limited in ((0, 0o4755, True), (1000, 0o755, True), (1000, 0o4755, False)):
+        program.chmod(mode)
+        monkeypatch.setattr(bubblewrap.os, "geteuid", lambda user=user: user)
+        assert (bubblewrap.max_files() is not None) == is_limited
+        assert ("CAP_SYS_ADMIN" in bubblewrap.bubblewrap_command([], folder_bytes=1)) == is_limited
+
+
 def test_a_full_disk_is_waited_for_and_then_named(monkeypatch):
     if problem := isolation_problem("landlock"):
         absent(problem)
