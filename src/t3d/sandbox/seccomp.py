@@ -18,8 +18,10 @@ X32_BIT = 0x40000000
 _TABLE = """
     # new processes
     fork 57 0; vfork 58 0; execve 59 221; execveat 322 281;
-    # network
-    socket 41 198; socketpair 53 199;
+    # network, and all that the one socket of a program's could do beside reading and writing
+    socket 41 198; socketpair 53 199; bind 49 200; listen 50 201; accept 43 202; accept4 288 242;
+    connect 42 203; setsockopt 54 208; shutdown 48 210; sendmsg 46 211; recvmsg 47 212; recvmmsg 299 243;
+    sendmmsg 307 269;
     # other processes
     kill 62 129; tkill 200 130; tgkill 234 131; rt_sigqueueinfo 129 138; rt_tgsigqueueinfo 297 240;
     pidfd_send_signal 424 424; pidfd_open 434 434; pidfd_getfd 438 438; ptrace 101 117;
@@ -61,6 +63,8 @@ CLONE3 = 435
 PRLIMIT = {"x86_64": 302, "aarch64": 261}
 PRCTL = {"x86_64": 157, "aarch64": 167}
 SET_DEATH_SIGNAL = 1  # by which a program would outlive a killed grader
+GETSOCKOPT = {"x86_64": 55, "aarch64": 209}
+PEER = 77  # SO_PEERPIDFD: a descriptor of the process that made the socket
 # Calls of which some commands (the second argument) are refused, or all but some.
 FCNTL = {"x86_64": 72, "aarch64": 25}
 REFUSED_COMMANDS = (8, 10, 15, 1024)
@@ -102,6 +106,7 @@ def seccomp_filter(machine: str | None = None) -> bytes | None:
     program += _when(CLONE[machine], 0, [(JUMP_IF_ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse])
     program += _when(PRLIMIT[machine], 0, [(JUMP_IF_EQUAL, 0, 1, 0), allow, refuse])  # 0 is the caller
     program += _when(PRCTL[machine], 0, [(JUMP_IF_EQUAL, 0, 1, SET_DEATH_SIGNAL), refuse, allow])
+    program += _when(GETSOCKOPT[machine], 2, [(JUMP_IF_EQUAL, 0, 1, PEER), refuse, allow])
     for number, commands, then, otherwise in (
         (FCNTL[machine], REFUSED_COMMANDS, refuse, allow),
         (IOCTL[machine], ALLOWED_IOCTLS, allow, refuse),

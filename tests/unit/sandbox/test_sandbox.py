@@ -290,6 +290,7 @@ def test_the_filter_refuses_its_list_and_nothing_else(machine):
             seccomp.CLONE,
             seccomp.PRLIMIT,
             seccomp.PRCTL,
+            seccomp.GETSOCKOPT,
             seccomp.FCNTL,
             seccomp.IOCTL,
         )
@@ -314,6 +315,8 @@ def test_the_filter_looks_at_arguments(machine):
     assert of(seccomp.PRLIMIT, 4711) == REFUSE
     assert of(seccomp.PRCTL, 15) == ALLOW  # a thread's name
     assert of(seccomp.PRCTL, 1) == REFUSE
+    assert of(seccomp.GETSOCKOPT, 3, 1, 3) == ALLOW  # its type
+    assert of(seccomp.GETSOCKOPT, 3, 1, 77) == REFUSE
     assert of(seccomp.FCNTL, 8, 3) == ALLOW
     assert [of(seccomp.FCNTL, 3, command) for command in (8, 10, 15, 1024)] == [REFUSE] * 4
     assert [of(seccomp.IOCTL, 1, command) for command in (0x5401, 0x5421, 0x5451)] == [ALLOW] * 3
@@ -338,6 +341,7 @@ def test_numbers_are_those_of_the_kernel_headers(machine):
         ("clone", seccomp.CLONE),
         ("prlimit64", seccomp.PRLIMIT),
         ("prctl", seccomp.PRCTL),
+        ("getsockopt", seccomp.GETSOCKOPT),
         ("fcntl", seccomp.FCNTL),
         ("ioctl", seccomp.IOCTL),
     ):
