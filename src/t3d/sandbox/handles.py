@@ -1,7 +1,8 @@
 """Objects of the program's own, as the tests see them: their number, and nothing of themselves.
 
 What a handle is asked, the program answers, with plain values and other handles; a handle is equal to itself
-only, and the tests never ask the program to compare. Sent to both interpreters.
+only, and the tests never ask the program to compare. One of a container with methods of the program's own is
+also equal to what the program says that it holds. Sent to both interpreters.
 """
 
 import operator
@@ -16,28 +17,52 @@ FORWARDED = {*dir(operator), *OTHER_NAMES.split()}
 more than an object: numpy reads memory where ``__array_interface__`` says."""
 
 
-def pack_handle(number, comparing):
-    """How a handle is written: ``comparing`` names its class if that says itself what it is equal to."""
-    return struct.pack("<I", number) + comparing.encode("utf-8", "replace")
+CONTAINERS = (None, list, dict, set, bytearray)
+
+
+def pack_handle(number, comparing="", container=None):
+    """How a handle is written: ``comparing`` names its class if that says itself what it is equal to.
+
+    ``container`` is the type that the class derives from if it is one of CONTAINERS.
+    """
+    return struct.pack("<IB", number, CONTAINERS.index(container)) + comparing.encode("utf-8", "replace")
 
 
 def unpack_handle(data):
-    """Number and name of what :func:`pack_handle` wrote."""
-    return struct.unpack("<I", data[:4])[0], data[4:].decode()
+    """What :func:`pack_handle` was given."""
+    number, index = struct.unpack("<IB", data[:5])
+    return number, data[5:].decode(), CONTAINERS[index]
 
 
 class Handle:
     """An object in the program's process. Methods here have names of Python's; others are the object's."""
 
-    __slots__ = ("__comparing", "__link", "__number")
+    __slots__ = ("__comparing", "__container", "__link", "__number")
 
-    def __init__(self, link, number, comparing):
+    def __init__(self, link, number, comparing, container):
         object.__setattr__(self, "_Handle__link", link)
         object.__setattr__(self, "_Handle__number", number)
         object.__setattr__(self, "_Handle__comparing", comparing)
+        object.__setattr__(self, "_Handle__container", container)
+
+    @property
+    def __class__(self):
+        """For ``isinstance``."""
+        return self.__container or Handle
+
+    def __contents(self):
+        """The plain container that it is, or itself."""
+        if not self.__container:
+            return self
+        held = self.__link.ask("contents", self)
+        if type(held) is not self.__container:
+            self.__link.suspect("a container that holds no values")
+        return held
 
     def __eq__(self, other):
-        if self is not other and self.__comparing and not isinstance(other, Handle):
+        if self is not other and self.__container:
+            return self.__contents() == (other.__contents() if type(other) is Handle else other)
+        if self is not other and self.__comparing and type(other) is not Handle:
             self.__link.suspect(f"{self.__comparing} was compared and says itself what it is equal to")
         return self is other
 
@@ -111,4 +136,4 @@ def written_handle(value):
     """The bytes of a handle; None if the value has none."""
     if type(value) is TupleHandle:
         value = value.__dict__["the handle"]
-    return pack_handle(value._Handle__number, "") if type(value) is Handle else None
+    return pack_handle(value._Handle__number) if type(value) is Handle else None

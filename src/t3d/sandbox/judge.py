@@ -271,8 +271,8 @@ class Link:
         """What stands here for an object of the program's."""
         if not data:
             return beside
-        number, comparing = unpack_handle(data)
-        handle = self._handles.setdefault(number, Handle(self, number, comparing))
+        number, *kind = unpack_handle(data)
+        handle = self._handles.setdefault(number, Handle(self, number, *kind))
         return with_handle(beside, handle) if type(beside) is tuple else handle
 
 

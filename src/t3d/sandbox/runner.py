@@ -15,7 +15,7 @@ import sys
 
 from t3d.sandbox.channel import receive, send
 from t3d.sandbox.codec import Decoder, Encoder
-from t3d.sandbox.handles import pack_handle, unpack_handle
+from t3d.sandbox.handles import CONTAINERS, pack_handle, unpack_handle
 from t3d.sandbox.values import CodecError, TooLargeError, contents, flat, has_changed
 from t3d.sandbox.walls import enter, seal
 
@@ -24,6 +24,8 @@ NAME = "program"
 OWN_COMPARISONS = ("__eq__", "__ne__", "__class__")
 FUNCTION = type(lambda: None)
 VALUE_TYPES = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, bytearray)
+WRAPPERS = {"ChainMap": dict, "UserDict": dict, "UserList": list, "UserString": str}
+NO_METHODS = "__module__ __qualname__ __doc__ __dict__ __weakref__ __slots__ __annotations__ __init__"
 MAX_TEXT = 1000
 
 
@@ -108,13 +110,14 @@ class Program:
         plain = plain_value(value, kind)
         if plain is not None and compares:
             raise SuspiciousError(f"{kind.__name__} is a value with its own {compares}"[:MAX_TEXT])
-        if plain is not None and type(plain) is not tuple:
+        container = type(plain) if type(plain) in CONTAINERS and has_methods(kind) else None
+        if plain is not None and type(plain) is not tuple and container is None:
             return b"", plain
         if id(value) not in self._numbers:
             self._numbers[id(value)] = len(self._objects)
             self._objects.append(value)
-        name = kind.__name__ if compares else ""
-        return pack_handle(self._numbers[id(value)], str(name)[:MAX_TEXT]), plain
+        name = str(kind.__name__)[:MAX_TEXT] if compares else ""
+        return pack_handle(self._numbers[id(value)], name, container), plain if container is None else None
 
     def run(self, names):
         """Run the program itself, and give those of these names that are functions, with the functions."""
@@ -137,11 +140,22 @@ def own_comparison(kind):
     return None
 
 
+def has_methods(kind):
+    """Whether a class of the program's own does more than to derive from a container and fill it."""
+    return any(
+        set(vars(base)).difference(NO_METHODS.split()) for base in kind.__mro__ if base.__module__ == NAME
+    )
+
+
 def plain_value(value, kind):
-    """The plain value that an object of a derived type, or one of numpy's, is; None if it is none."""
+    """The plain value that an object of a derived type, or a library's, is; None if it is none."""
     if kind.__module__ == "numpy":
         read = getattr(value, "tolist", None)
         return None if read is None or type(value.tolist()) is kind else value.tolist()
+    if kind.__module__ == "collections" and kind.__name__ in WRAPPERS:
+        return WRAPPERS[kind.__name__](value)
+    if kind.__module__ != NAME and hasattr(kind, "__index__"):
+        return operator.index(value)  # a number of sympy's, say
     base = next((base for base in kind.__mro__ if base in VALUE_TYPES), None)
     if base is None:
         return None
@@ -199,4 +213,5 @@ OPERATIONS = {
     "str": lambda _, target: str(target),
     "repr": lambda _, target: repr(target),
     "isinstance": lambda _, value, target: isinstance(value, target),
+    "contents": lambda _, target: plain_value(target, type(target)),
 }

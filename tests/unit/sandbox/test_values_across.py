@@ -115,6 +115,16 @@ class L(list): pass
 def f(): return L([1])
 > assert f() == [1]
 
+import collections
+def f(): return collections.ChainMap({1: 2}, {3: 4}), collections.UserList([1])
+> assert f() == ({1: 2, 3: 4}, [1])
+
+class Integer:  # of a library
+    __module__ = 'sympy.core.numbers'
+    def __index__(self): return 120
+def f(): return Integer()
+> assert f() == 120
+
 x = 1
 def f():
     global x
@@ -166,6 +176,18 @@ import collections
 P = collections.namedtuple('P', 'x y')
 def f(p): return p.x
 > assert f(P(1, 2)) == 1 and P(1, 2) == (1, 2) and P(1, 2).y == 2 and str(P(1, 2)) == 'P(x=1, y=2)'
+
+class Stack(list):
+    def push(self, x): self.append(x)
+> s, t = Stack(), Stack([1]); s.push(1); assert s == [1] == s and s == t and s != [] and [s] == [[1]]
+> assert s.pop() == 1 and not s and isinstance(s, list) and Stack('ab') == ['a', 'b']
+
+from collections import OrderedDict
+class Cache(OrderedDict):
+    def get(self, key): return self[key] if key in self else -1
+    def __missing__(self, key): return 0
+> c = Cache(); c['a'] = 1; assert c.get('a') == 1 and c.get('b') == -1 and c['b'] == 0
+> assert c == {'a': 1} == dict(c) and 'a' in c and len(c) == 1
 
 class S:
     def __init__(self): self.a = []
