@@ -10,7 +10,8 @@ import struct
 
 OTHER_NAMES = (
     "__name__ __qualname__ __dict__ __annotations__ __defaults__ __kwdefaults__ __code__ __wrapped__ "
-    "__enter__ __exit__ __int__ __float__ __complex__ __round__ __format__"
+    "__enter__ __exit__ __int__ __float__ __complex__ __round__ __format__ __closure__ __self__ __func__ "
+    "__members__ __mro__ __bases__ __slots__ __dataclass_fields__"
 )
 FORWARDED = {*dir(operator), *OTHER_NAMES.split()}
 """Names with two underscores that an object is asked for: Python's own. By others a library would take it for

@@ -14,10 +14,10 @@ AUDIT_ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000
 """Set in the numbers of x86-64's second set of system calls, which is refused as a whole."""
 
-# Name, number on x86_64 and number on aarch64; 0 where the architecture has no such call.
+# Name, number on x86_64 and number on aarch64; - where the architecture has no such call.
 _TABLE = """
     # new processes
-    fork 57 0; vfork 58 0; execve 59 221; execveat 322 281;
+    fork 57 -; vfork 58 -; execve 59 221; execveat 322 281;
     # network, and all that the one socket of a program's could do beside reading and writing
     socket 41 198; socketpair 53 199; bind 49 200; listen 50 201; accept 43 202; accept4 288 242;
     connect 42 203; setsockopt 54 208; shutdown 48 210; sendmsg 46 211; recvmsg 47 212; recvmmsg 299 243;
@@ -33,9 +33,11 @@ _TABLE = """
     # memory, queues and semaphores that processes share; their numbers can be guessed
     shmget 29 194; shmat 30 196; shmctl 31 195; msgget 68 186; msgsnd 69 189; msgrcv 70 188; msgctl 71 187;
     semget 64 190; semop 65 193; semctl 66 191; semtimedop 220 192; mq_open 240 180; mq_unlink 241 181;
+    # what all processes, or all of a user's, share
+    io_setup 206 0; inotify_init 253 -; inotify_init1 294 26; sync 162 81; syncfs 306 267;
     # metadata of files
-    chmod 90 0; fchmod 91 52; fchmodat 268 53; fchmodat2 452 452; chown 92 0; fchown 93 55; lchown 94 0;
-    fchownat 260 54; utime 132 0; utimes 235 0; futimesat 261 0; utimensat 280 88; setxattr 188 5;
+    chmod 90 -; fchmod 91 52; fchmodat 268 53; fchmodat2 452 452; chown 92 -; fchown 93 55; lchown 94 -;
+    fchownat 260 54; utime 132 -; utimes 235 -; futimesat 261 -; utimensat 280 88; setxattr 188 5;
     lsetxattr 189 6; fsetxattr 190 7; removexattr 197 14; lremovexattr 198 15; fremovexattr 199 16;
     getxattr 191 8; lgetxattr 192 9; fgetxattr 193 10; listxattr 194 11; llistxattr 195 12; flistxattr 196 13;
     setxattrat 463 463; getxattrat 464 464; listxattrat 465 465; removexattrat 466 466; file_setattr 469 469;
@@ -50,10 +52,10 @@ _TABLE = """
 """
 
 
-def _calls(table: str) -> dict[str, tuple[int | None, int | None]]:
+def _calls(table: str) -> dict[str, tuple[int, int | None]]:
     rows = " ".join(line for line in table.splitlines() if "#" not in line)
     names = (entry.split() for entry in rows.split(";") if entry.strip())
-    return {name: (int(x86_64) or None, int(aarch64) or None) for name, x86_64, aarch64 in names}
+    return {name: (int(x86_64), None if aarch64 == "-" else int(aarch64)) for name, x86_64, aarch64 in names}
 
 
 REFUSED = _calls(_TABLE)
