@@ -1,6 +1,7 @@
 """What the code benchmarks share: problems from local files, programs run in the sandbox."""
 
 import ast
+import io
 import platform
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -151,11 +152,12 @@ def with_preamble(preamble: str, code: str) -> str:
         statements = ast.parse(code).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return preamble + code  # the sandbox reports it
-    lines = code.splitlines(keepends=True)
+    lines = [line.encode() for line in io.StringIO(code, newline="")]  # columns count bytes
     first: list[str] = []
-    for statement in statements:
+    for statement in reversed(statements):
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
-            first.append(ast.unparse(statement) + "\n")
-            for index in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
-                lines[index] = "\n"
-    return "".join(first) + preamble + "".join(lines)
+            first.insert(0, ast.unparse(statement) + "\n")
+            begin, end = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
+            before, after = lines[begin][: statement.col_offset], lines[end][statement.end_col_offset :]
+            lines[begin : end + 1] = [before + b"pass" + after]
+    return "".join(first) + preamble + b"".join(lines).decode()

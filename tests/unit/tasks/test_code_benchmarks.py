@@ -206,6 +206,12 @@ RESPONSES = [
         True,
         "passed",
     ),
+    (
+        "```python\n'\u2028\u00e9'; from __future__ import annotations; two = 2\n"
+        "def half(x: y):\n    return x // two\n```",
+        True,
+        "passed",
+    ),
     ("    return x // 2\n```\nThat is all.", True, "passed"),  # goes on where the prefix ends
     (TWO_BLOCKS[0], True, "passed"),
     (TWO_BLOCKS[1], False, "wrong"),
