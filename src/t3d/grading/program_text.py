@@ -12,6 +12,7 @@ nor an unclosed one.
 """
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,12 +97,19 @@ def fenced_blocks(text: str) -> list[FencedBlock]:
     those that Markdown finds too deep, close only where no other line does.
     """
     lines = text.split("\n")
-    odd = [index for index, line in enumerate(lines) if len(_FENCE.findall(line)) % 2 == 1]
+    fences = {index: found for index, line in enumerate(lines) if len(found := _FENCE.findall(line)) % 2 == 1}
+    odd = list(fences)
+    closings: dict[tuple[int, int], list[int]] = {}
+    for position, (index, found) in enumerate(fences.items()):
+        closings.setdefault(_closing(lines[index], found[0]), []).append(position)
     blocks: list[FencedBlock] = []
     start = position = 0
     while position < len(odd):
         begin = odd[position]
-        closing = _closing_line(lines, odd, position)
+        deepest = len(_indent_of(lines[begin])) + MAX_CLOSING_INDENT
+        closing = _closing_position(closings, position, deepest, len(fences[begin][-1]))
+        if closing is None and position + 1 < len(odd):
+            closing = position + 1
         end = len(lines) if closing is None else odd[closing]
         *_, ticks = _FENCE.finditer(lines[begin])
         code = [
@@ -119,17 +127,26 @@ def fenced_blocks(text: str) -> list[FencedBlock]:
     return blocks
 
 
-def _closing_line(lines: list[str], odd: list[int], position: int) -> int | None:
-    """Which of the lines with an odd number of fences closes the block that one of them opens."""
-    opening = lines[odd[position]]
-    deepest = len(_indent_of(opening)) + MAX_CLOSING_INDENT
-    num_ticks = len(_FENCE.findall(opening)[-1])
-    for later in range(position + 1, len(odd)):
-        line = lines[odd[later]]
-        is_too_deep = line.lstrip().startswith("```") and len(_indent_of(line)) > deepest
-        if not is_too_deep and len(_FENCE.findall(line)[0]) >= num_ticks:
-            return later
-    return position + 1 if position + 1 < len(odd) else None
+def _closing(line: str, first: str) -> tuple[int, int]:
+    """What counts of a line that may close a block: columns before its first fence, and the fence's length.
+
+    A fence behind other text closes at any depth.
+    """
+    return (len(_indent_of(line)) if line.lstrip().startswith(first) else 0), len(first)
+
+
+def _closing_position(
+    closings: dict[tuple[int, int], list[int]], position: int, deepest: int, num_ticks: int
+) -> int | None:
+    """Which of the lines with an odd number of fences, by :func:`_closing`, is the first to close a block."""
+    return min(
+        (
+            places[bisect_right(places, position)]
+            for (indent, length), places in closings.items()
+            if indent <= deepest and length >= num_ticks and places[-1] > position
+        ),
+        default=None,
+    )
 
 
 def _without_indent(lines: list[str], indent: str) -> list[str]:

@@ -148,7 +148,8 @@ def test_dllm_rl_goes_on_with_the_prefix_of_the_prompt():
 
 @pytest.mark.many_inputs
 @pytest.mark.parametrize(
-    "fence", ["```", "```\n", "````\n```\n", "    ```\n", "x```\n", " " * 9, "[BEGIN]\n", "a\n"]
+    "fence",
+    ["```", "```\n", "````\n```\n", "    ```\n", "x```\n", " " * 9, "[BEGIN]\n", "a\n", "``` `````x````\n"],
 )
 def test_extraction_is_linear_in_the_length(fence):
     text = fence * 30_000
