@@ -281,7 +281,7 @@ def made_exception(base, name, arguments, text):
     if base not in EXCEPTIONS or type(name) is not str or type(text) is not str:
         raise CodecError("no exception")
     kind = EXCEPTIONS[base]
-    if name != base:
+    if name != base and name.isidentifier():  # reasons are counted by it, and shown
         kind = type(name, (kind,), {"__str__": lambda _: text, "__module__": NAME})
     try:
         return kind(text) if arguments is None else kind(*arguments)

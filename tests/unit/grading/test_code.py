@@ -40,6 +40,7 @@ def walls():
         ("assert 1 == 2", "assert True", "error", "AssertionError"),
         ("raise KeyboardInterrupt", "assert True", "error", "KeyboardInterrupt"),
         ("class E(BaseException): pass\ndef f(): raise E('\u00e9\\n\\x1b2')", "f()", "error", "E: \\xe9  2"),
+        ("def f(): raise type('E 0, passed 9', (ValueError,), {})('2')", "f()", "error", "ValueError: 2"),
         (
             "class E(Exception):\n    def __str__(self): raise SystemExit\ndef f(): raise E",
             "f()",
