@@ -257,6 +257,8 @@ class Link:
         if status not in ("returned", "raised"):
             raise CodecError("of no kind")
         for index, held in changed:
+            if type(index) is not int or index < 0:
+                raise CodecError("about no argument")
             refill(given[index], held)
         return status, result
 

@@ -48,7 +48,7 @@ _TABLE = """
     umount2 166 39; pivot_root 155 41; chroot 161 51; open_tree 428 428; move_mount 429 429; fsopen 430 430;
     fsconfig 431 431; fsmount 432 432; fspick 433 433; mount_setattr 442 442; keyctl 250 219;
     add_key 248 217; request_key 249 218; name_to_handle_at 303 264; open_by_handle_at 304 265;
-    fanotify_init 300 262; statmount 457 457; listmount 458 458;
+    fanotify_init 300 262; statmount 457 457; listmount 458 458; syslog 103 116;
 """
 
 
