@@ -166,6 +166,15 @@ def hash_of(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def shapes_of(files: list[Path]) -> dict[str, list[int]]:
+    """The shapes of the weights in files, by name, read without the weights."""
+    shapes: dict[str, list[int]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            shapes |= {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    return shapes
+
+
 def check_links(folder: Path) -> None:
     """Raise InputError for a link that leads out of the folder: what is read or copied is the folder's own.
 

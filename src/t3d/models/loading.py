@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from t3d.errors import InputError
-from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint
+from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
+from t3d.models.config_fields import check_fields, check_sizes
 from t3d.models.own_settings import KEY, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
@@ -28,7 +29,7 @@ from t3d.work.plan import fingerprint
 
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
-
+_BLOCK_DIFFUSION = (SDARConfig.model_type, SDARMoeConfig.model_type)
 
 _UNTRUE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
@@ -83,13 +84,13 @@ def load_model(
     there is one. All processes must make the same calls; each gets whole logits and all completions.
 
     Raises InputError if there is nothing to load, if it is not an SDAR model, if it needs code of its own
-    or weights from elsewhere, if its weights do not fit the network, for a tokenizer or a mask token that
-    :func:`load_tokenizer` refuses, or if these processes cannot share the model.
+    or weights from elsewhere, if its config says what cannot be or what its weights are not, for a tokenizer
+    or a mask token that :func:`load_tokenizer` refuses, or if these processes cannot share the model.
     """
     name, source = str(source), checkpoint_of(source)
     checkpoint = open_checkpoint(source)
     config = _read_config(checkpoint)
-    if config.model_type not in (SDARConfig.model_type, SDARMoeConfig.model_type):
+    if config.model_type not in _BLOCK_DIFFUSION:
         raise InputError(
             "model",
             source,
@@ -97,6 +98,8 @@ def load_model(
             "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe')",
         )
     files = checkpoint.check_weights()
+    if checkpoint.fields.get("quantization_config") is None:  # which packs the weights into other shapes
+        check_sizes(source, config, shapes_of(files))
     target, parallel = (
         tensor_parallelism(tp_plan, device, config) if tp_plan is not None else (resolve_device(device), None)
     )
@@ -108,7 +111,7 @@ def load_model(
         options |= checkpoint.options
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
         model, report = loaded
-    except (OSError, RuntimeError, SafetensorError, *_UNTRUE) as error:
+    except (OSError, RuntimeError, ImportError, SafetensorError, *_UNTRUE) as error:
         problem = f"cannot be loaded ({_said(error)})"
         fix = "give a complete checkpoint folder, its config.json as it was saved, its weights as safetensors"
         raise InputError("model", source, problem, fix) from error
@@ -202,6 +205,8 @@ def checkpoint_of(source: str | Path) -> str:
 
 
 def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    if checkpoint.fields.get("model_type") in _BLOCK_DIFFUSION:
+        check_fields(checkpoint.source, checkpoint.fields)
     try:
         return checkpoint.config()
     except (OSError, *_UNTRUE) as error:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -251,13 +251,16 @@ def test_weights_of_another_depth_are_refused(copy_of, make_model, tiny_tokenize
     config = json.loads((copy_of / "config.json").read_text())
     layers = config["num_hidden_layers"] + 1
     edit_json(copy_of / "config.json", num_hidden_layers=layers, layer_types=["full_attention"] * layers)
-    with pytest.raises(InputError, match="do not fit the network"):
+    with pytest.raises(InputError, match=r"^num_hidden_layers=3: .*: its weights have 2"):
         load_model(copy_of, device="cpu")
 
 
-def test_weights_of_another_width_are_refused(copy_of):
-    edit_json(copy_of / "config.json", intermediate_size=64)
-    with pytest.raises(InputError, match="model="):
+def test_weights_that_lack_one_are_refused(copy_of):
+    """It would be drawn at random."""
+    weights = load_file(copy_of / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, copy_of / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"do not fit the network: model\.layers\.0\.mlp\.up_proj\.weight"):
         load_model(copy_of, device="cpu")
 
 
@@ -507,28 +510,3 @@ def test_a_model_in_memory_of_another_architecture_is_refused(tiny_tokenizer):
 def test_a_model_in_memory_without_a_tokenizer_is_refused(make_model):
     with pytest.raises(InputError, match=r"tokenizer=None.*Fix: give its tokenizer"):
         adopt_model(make_model(), None)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("hidden_size", "64", "expected int, got str"),
-        ("num_hidden_layers", 50, "IndexError"),
-        ("num_attention_heads", 0, "ZeroDivisionError"),
-        ("hidden_act", "nope", "KeyError: 'nope'"),
-        ("rope_parameters", {"rope_type": "nope"}, "KeyError: 'nope'"),
-        ("dtype", "float99", "no attribute 'float99'"),
-        ("rms_norm_eps", None, "expected float"),
-        ("layer_types", ["x"], "IndexError"),
-        ("eos_token_id", [[]], "eos_token_id"),
-        ("pad_token_id", 10**6, "Padding_idx must be within"),
-        ("tie_word_embeddings", "yes", "expected bool"),
-        ("id2label", 5, "AttributeError"),
-    ],
-)
-def test_a_config_that_lies_is_refused_in_one_line(copy_of, name, value, said):
-    path = copy_of / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    with pytest.raises(InputError, match=r"^model=") as caught:
-        load_model(copy_of, device="cpu")
-    assert said in str(caught.value) and "\n" not in str(caught.value)
