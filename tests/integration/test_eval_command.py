@@ -105,6 +105,21 @@ def test_a_grid_over_a_benchmark_and_a_mini_task_and_again_from_its_config(
     assert list(summary["settings"]) == labels and summary["settings"]["B4-T4"]["n"] == 2
 
 
+def test_an_evaluation_gains_settings_and_loses_none(long_checkpoint, tmp_path, capsys):
+    output = tmp_path / "e"
+    command = ["eval", "--model", str(long_checkpoint), "--tasks", "chain", "--limit", "2", *SHORT]
+    command += ["--output", str(output), "--tokens-per-step"]
+    assert main([*command, "4"]) == 0
+    (before,) = results(output)["results"]
+    assert main([*command, "2,4", "--dynamic", "0.9"]) == 0
+    added = {entry["setting"]: entry for entry in results(output)["results"]}
+    assert list(added) == ["B4-T2", "B4-T4", "B4-dynamic"] and added["B4-T4"] == before
+    assert yaml.safe_load((output / "config.yaml").read_text())["tokens_per_step"] == "2,4"
+    said = run_failing([*command, "4"], capsys)
+    assert "settings.B4-T2 was given, now not given" in said
+    assert len(results(output)["results"]) == 3
+
+
 @pytest.mark.parametrize(("style", "rule"), [("sdar", "opencompass"), ("released", "dllm_rl")])
 def test_the_style_of_the_prompts_says_where_a_program_is_and_results_say_it(
     long_checkpoint, tmp_path, style, rule

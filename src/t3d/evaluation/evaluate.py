@@ -15,19 +15,20 @@ from t3d.decoding.completion import Completion, DecodeRequest, check_requests
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_once, require_unique_ids
+from t3d.evaluation.added import Entry, Found, keep_finished, kept_entries
 from t3d.evaluation.finished import RESULTS, SAMPLES, check_lines, check_results, hash_of_lines
-from t3d.evaluation.measure import Asked, Measurement, measure
+from t3d.evaluation.measure import Asked, measure
 from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
 from t3d.tasks.task import ExplainingTask, PosedTask
-from t3d.work.files import read_json, write_text
+from t3d.work.files import read_json, write_errors, write_text
 from t3d.work.kept import CHUNK_SIZE, KeptLines, once
 from t3d.work.plan import fingerprint, full_plan, of_unknown_origin, sealed, take_finished
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
-Entry = dict[str, Any]
-"""What was found for one task under one setting: :meth:`Measurement.summary`, and how it was made."""
+_MAY_GROW = ("tasks", "settings")
+"""Objects of a plan whose entries do not depend on each other: to those that are there more can be added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +59,17 @@ def evaluate(
     With ``output``, a folder, ``samples.jsonl`` and then ``results.json`` are written, whose ``config`` is
     ``report``. Responses and verdicts lie in ``OUTPUT/unfinished`` until all are there; the same call
     continues after a kill and ends with the numbers of an uninterrupted one. Its seconds are the sum over
-    the parts. Entries that the same call finished before are read. The weights must be as they were loaded.
+    the parts. Entries that the same call finished before are read; so are those of a call with fewer tasks or
+    settings, and the others are added to them. The weights must be as they were loaded.
 
     Raises InputError if another run is using the folder or it holds work or results of another evaluation,
-    for a task or id used twice, a prompt that cannot fit, no problem at all, or one that cannot be graded.
+    or of one with more tasks or settings, for a task or id used twice, a prompt that cannot fit, no problem
+    at all, or one that cannot be graded.
     """
     config = EvalConfig() if config is None else config
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
     if output is None:
-        return [entry for entry, _ in _measurements(loaded, tasks, settings, requests, config, None, label)]
+        return [entry for entry, _ in _found(loaded, tasks, settings, requests, config, None, label)]
     plan = {
         "tasks": {posed.task.name: _task_plan(posed) for posed in tasks},
         "settings": {name: asdict(params) for name, params in settings.items()},
@@ -75,16 +78,18 @@ def evaluate(
     }
 
     def work(folder: Path) -> list[Entry]:
-        found = _measurements(loaded, tasks, settings, requests, config, folder, label)
-        rows = [{"setting": entry["setting"], **row} for entry, one in found for row in one.samples]
-        samples, entries = jsonl(rows), [entry for entry, _ in found]
+        keep_finished(Path(output), folder)
+        found = _found(loaded, tasks, settings, requests, config, folder, label)
+        samples, entries = jsonl(row for _, rows in found for row in rows), [entry for entry, _ in found]
+        with write_errors(output):
+            (Path(output) / RESULTS).unlink(missing_ok=True)  # of fewer entries: a copy is in the folder
         write_text(Path(output) / SAMPLES, samples)
         made = {**_results(entries, report or {}, loaded, plan), **hash_of_lines(samples)}
         write_text(Path(output) / RESULTS, json.dumps(sealed(made), indent=2) + "\n")
         return entries
 
     take = partial(_take, Path(output), plan)
-    return once(Path(output) / "unfinished", plan, "*.jsonl", take=take, work=work)
+    return once(Path(output) / "unfinished", plan, "*.jsonl", take=take, work=work, may_grow=_MAY_GROW)
 
 
 def evaluation_requests(loaded: LoadedModel, posed: PosedTask, samples_per_prompt: int = 1) -> list[Asked]:
@@ -130,7 +135,7 @@ def requests_of(
     return found
 
 
-def _measurements(
+def _found(
     loaded: LoadedModel,
     tasks: Sequence[PosedTask],
     settings: Mapping[str, DecodeParams],
@@ -138,16 +143,22 @@ def _measurements(
     config: EvalConfig,
     folder: Path | None,
     label: str,
-) -> list[tuple[Entry, Measurement]]:
+) -> list[Found]:
+    """Every task under every setting, measured unless it lies in the folder."""
     llm = LLM(loaded, max_batch_size=config.batch_size)
     is_exact = loaded.model.dtype in (torch.float32, torch.float64)
     num_alone = sum(min(len(posed.problems), config.latency_samples) for posed in tasks)
     num_responses = len(settings) * (sum(map(len, requests.values())) + num_alone)
+    kept = {} if folder is None else kept_entries(folder)
     found = []
     with Progress(label, num_responses) as progress:
         _warm_up(llm, requests, settings)
         for posed, (setting, params) in product(tasks, settings.items()):
             name = posed.task.name
+            if (name, setting) in kept:
+                progress.advance(len(requests[name]) + min(len(posed.problems), config.latency_samples))
+                found.append(kept[name, setting])
+                continue
             path = None if folder is None else folder / f"{name}.{setting}.jsonl"
             measured = measure(
                 posed.task,
@@ -160,7 +171,8 @@ def _measurements(
                 on_response=progress.advance,
             )
             how = {"prompt": {"style": posed.style, "kind": posed.kind}, **_grader_settings(posed)}
-            found.append(({"setting": setting, **measured.summary(), **how}, measured))
+            entry = {"setting": setting, **measured.summary(), **how}
+            found.append((entry, [{"setting": setting, **row} for row in measured.samples]))
     return found
 
 
@@ -197,7 +209,7 @@ def _grader_settings(posed: PosedTask) -> dict[str, Any]:
 
 
 def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:
-    """The entries that the same call has finished; None: none."""
+    """The entries that the same call has finished; None: none, or not all."""
     results = output / RESULTS
     if not results.is_file():
         return None
@@ -205,8 +217,7 @@ def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:
         case {"plan": dict() as before, "results": list()} as found:
             check_results(found, results)
             check_lines(found, output / SAMPLES, results)
-            take_finished(results, before, plan)
-            return found["results"]
+            return found["results"] if take_finished(results, before, plan, may_grow=_MAY_GROW) else None
     raise of_unknown_origin(results)
 
 

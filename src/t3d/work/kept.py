@@ -39,17 +39,20 @@ T = TypeVar("T")
 
 
 @contextmanager
-def claim(folder: str | Path, plan: Mapping[str, Any], finished: str) -> Generator[Path]:
+def claim(
+    folder: str | Path, plan: Mapping[str, Any], finished: str, *, may_grow: Collection[str] = ()
+) -> Generator[Path]:
     """Hold ``folder``, its units of work made by ``plan``, for this process; ``plan`` is JSON-ready.
 
-    ``finished`` is the glob pattern of the units that a later run reuses.
+    ``finished`` is the glob pattern of the units that a later run reuses. ``may_grow`` names objects of the
+    plan that may have gained entries since (:func:`~t3d.work.plan.differences`).
 
     Raises InUseError if another run holds the folder, InputError if units of another plan lie in it.
     """
     folder = Path(folder)
     with locked(folder, holder=_holder(folder)):
         clear_leftovers(folder)
-        _take_up(folder, plan, finished)
+        _take_up(folder, plan, finished, may_grow)
         yield folder
 
 
@@ -60,6 +63,7 @@ def once(
     *,
     take: Callable[[], T | None],
     work: Callable[[Path], T],
+    may_grow: Collection[str] = (),
 ) -> T:
     """What ``work`` makes of the units in ``folder``, which is claimed as by :func:`claim` and then removed.
 
@@ -71,10 +75,10 @@ def once(
     if result is not None:
         if folder.is_dir() or beside(folder, "removed").is_dir():  # a kill came before they were gone
             # Of another plan, just being removed, or on a disk that is read-only they stay, and do no harm.
-            with suppress(InputError), claim(folder, plan, finished):
+            with suppress(InputError), claim(folder, plan, finished, may_grow=may_grow):
                 discard(folder)
         return result
-    with claim(folder, plan, finished):
+    with claim(folder, plan, finished, may_grow=may_grow):
         result = take()
         if result is None:
             result = work(folder)
@@ -98,18 +102,18 @@ def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
         _take_up(Path(folder), plan, finished)
 
 
-def _take_up(folder: Path, plan: Mapping[str, Any], finished: str) -> None:
+def _take_up(folder: Path, plan: Mapping[str, Any], finished: str, may_grow: Collection[str] = ()) -> None:
     plan = full_plan(plan)
     if list(folder.glob(finished)):  # all of it: a search that is left open holds the folder
-        _check_plan(folder, plan)
+        _check_plan(folder, plan, may_grow)
     process = {"pid": os.getpid(), "host": socket.gethostname()}
     write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
 
 
-def _check_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+def _check_plan(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str]) -> None:
     match read_json(folder / PLAN_FILE):
         case {"plan": dict() as before, "process": {"pid": _, "host": _}}:
-            found = differences(before, plan)
+            found = differences(before, plan, may_grow=may_grow)
         case _:
             problem = f"holds the work of another run, and no readable {PLAN_FILE} tells which"
             raise InputError("output", str(folder), problem, "delete the folder, or use another output")

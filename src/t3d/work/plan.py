@@ -2,7 +2,8 @@
 
 Comparison is strict: a field that only one of two plans has is a difference. Where a field was added after
 work had been kept, it is named by the comparer (``added_later``), whose work without it counts as of the
-default that the field has now.
+default that the field has now. Where an object holds parts that do not depend on each other, the comparer
+may say so (``may_grow``): work of fewer parts is then a beginning of the same work, but no part may go.
 """
 
 import hashlib
@@ -66,18 +67,41 @@ def is_whole(record: Mapping[str, Any]) -> bool:
 
 
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, added_later: Collection[str] = ()
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    added_later: Collection[str] = (),
+    may_grow: Collection[str] = (),
 ) -> list[str]:
     """Where two plans differ: ``decode.temperature was 0.1, now 0.2``.
 
-    ``added_later`` holds last parts of names (``temperature``) that an older plan may lack.
+    ``added_later`` holds last parts of names (``temperature``) that an older plan may lack, ``may_grow``
+    names of objects (``settings``) of which the older plan may lack entries.
     """
-    old, new = (_leaves(_as_json(plan)) for plan in (before, now))
-    return [
+    plans = _as_json(before), _as_json(now)
+    gone = [line for field in may_grow for line in _reduce_to_shared(field, *plans)]
+    old, new = map(_leaves, plans)
+    return gone + [
         "{} was {}, now {}".format(name, *_short(old.get(name), new.get(name)))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not (name not in old and name.rpartition(".")[2] in added_later)
     ]
+
+
+def is_part(before: Mapping[str, Any], now: Mapping[str, Any], may_grow: Collection[str]) -> bool:
+    """Whether the work of ``now`` is that of ``before`` and, by what these objects have gained, more."""
+    return not differences(before, now, may_grow=may_grow) and bool(differences(before, now))
+
+
+def _reduce_to_shared(field: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Leave in an object of two plans the entries that both have; name those that only the old one had."""
+    match old.get(field), new.get(field):
+        case dict() as before, dict() as now:
+            old[field], new[field] = (
+                {name: entries[name] for name in before if name in now} for entries in (before, now)
+            )
+            return [f"{field}.{name} was given, now not given" for name in sorted(before.keys() - now)]
+    return []
 
 
 def described(found: list[str]) -> str:
@@ -85,17 +109,28 @@ def described(found: list[str]) -> str:
     return "; ".join(found[:_MAX_SHOWN])
 
 
-def take_finished(output: Path, before: Mapping[str, Any] | None, plan: Mapping[str, Any]) -> None:
-    """Say that a finished output is taken as it is; ``before`` is the full plan it holds, None without one.
+def take_finished(
+    output: Path,
+    before: Mapping[str, Any] | None,
+    plan: Mapping[str, Any],
+    *,
+    may_grow: Collection[str] = (),
+) -> bool:
+    """Whether a finished output is all of this plan's work; if so, say that it is taken as it is.
 
-    Raises InputError if it was made by another plan than ``plan``: nothing finished is overwritten.
+    ``before`` is the full plan it holds, None without one. Raises InputError if it was made by another plan
+    than ``plan``: nothing finished is overwritten. False only where ``may_grow`` lets it be a part.
     """
     if before is None:
         raise of_unknown_origin(output)
-    if found := differences(before, full_plan(plan)):
+    if found := differences(before, full_plan(plan), may_grow=may_grow):
         problem = f"is the finished work of another run: {described(found)}"
-        raise InputError("output", str(output), problem, _FIX)
+        again = f"give what it was made with ({' and '.join(may_grow)} may be added), " if may_grow else ""
+        raise InputError("output", str(output), problem, again + _FIX)
+    if is_part(before, full_plan(plan), may_grow):
+        return False
     _logger.warning("%s was finished before by the same command; delete it to make it again", output)
+    return True
 
 
 def of_unknown_origin(output: Path) -> InputError:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from t3d.errors import InputError
-from t3d.work.plan import differences, file_sha256, full_plan, is_whole, sealed, take_finished
+from t3d.work.plan import differences, file_sha256, full_plan, is_part, is_whole, sealed, take_finished
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
@@ -43,6 +43,20 @@ def test_a_field_that_only_one_plan_has_is_a_difference_unless_it_was_added_late
     assert differences(now, {"a": {"x": 1, "new": 3}}, added_later={"new"}) == ["a.new was 2, now 3"]
 
 
+def test_an_object_that_may_grow_gains_entries_and_loses_none():
+    before = {"settings": {"x": {"n": 1}}, "seed": 0}
+    now = {"settings": {"x": {"n": 1}, "y": {"n": 3}}, "seed": 0}
+    assert is_part(before, now, ["settings"])
+    assert not is_part(before, before, ["settings"]), "the whole"
+    assert not is_part(before, now, ["seed"])
+    assert not is_part(before, now | {"seed": 1}, ["settings"])
+    assert not is_part(before, {"settings": {"x": {"n": 2}, "y": {"n": 3}}, "seed": 0}, ["settings"])
+    assert not is_part({"seed": 0}, now, ["settings"]), "of an earlier version, which did not tell"
+    assert differences(now, before, may_grow=["settings"]) == ["settings.y was given, now not given"]
+    assert differences(before, now | {"seed": 1}, may_grow=["settings"]) == ["seed was 0, now 1"]
+    assert before == {"settings": {"x": {"n": 1}}, "seed": 0}
+
+
 def test_plans_are_compared_as_json_holds_them():
     assert differences({"sizes": (1, 2)}, {"sizes": [1, 2]}) == []
     assert differences({"sizes": [1]}, {"sizes": [1, 2]}) == ["sizes was [1], now [1, 2]"]
@@ -55,6 +69,8 @@ def test_a_finished_output_is_taken_only_by_the_plan_that_made_it(tmp_path, capl
         take_finished(tmp_path, full_plan(PLAN), PLAN | {"count": 5})
     with pytest.raises(InputError, match="nothing in it tells how it was made"):
         take_finished(tmp_path, None, PLAN)
+    more = PLAN | {"decode": {**PLAN["decode"], "new": 1}}
+    assert not take_finished(tmp_path, full_plan(PLAN), more, may_grow=["decode"])
 
 
 def test_a_file_that_changed_has_another_hash(tmp_path):
