@@ -21,9 +21,9 @@ def config(folder: Path, **overrides) -> T3DConfig:
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "logging_steps": 1,
-        "refresh_every": 2,
     }
-    return T3DConfig(**(fields | overrides))
+    has_reference = overrides.get("objective", "t3d") == "t3d"
+    return T3DConfig(**(fields | ({"refresh_every": 2} if has_reference else {}) | overrides))
 
 
 def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:

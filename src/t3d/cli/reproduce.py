@@ -136,7 +136,7 @@ class ReproduceCell(SuiteChoice):
         budget = suite.budget(quick=self.quick)
         resolve_cell(suite, budget, cell)
         if self.method != ORIGINAL:
-            check_training_fields(overrides, training_config(suite, budget, student, Path(self.output)))
+            check_training_fields(training_config(suite, budget, student, Path(self.output)))
         return suite, cell
 
     def run(self) -> None:

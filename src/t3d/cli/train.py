@@ -157,7 +157,7 @@ class Train(ModelChoice):
 
         self._check_evaluation()
         config = self._trainer_config(self._fields())
-        check_training_fields(self._given_fields(), config)
+        check_training_fields(config)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         check_source(trajectories, self.preset)
         made_for = {"tokens_per_step": self.tokens_per_step, "threshold": self.dynamic}
@@ -191,12 +191,6 @@ class Train(ModelChoice):
         fields = preset_fields(self.preset)
         fields |= {name: getattr(self, name) for name in _PRESET_FLAGS if getattr(self, name) is not None}
         return fields | parse_overrides(self.override)
-
-    def _given_fields(self) -> list[str]:
-        """T3DConfig fields that flags or overrides set; those of the preset belong to it."""
-        flags = ("refresh_every", *_PRESET_FLAGS)
-        given = [name for name in flags if getattr(self, name) != getattr(Train, name)]
-        return [*given, *(override.partition("=")[0] for override in self.override)]
 
     def _trainer_config(self, fields: dict[str, Any]) -> "T3DConfig":
         """The flags as T3DConfig; ``fields``, the preset with its overrides, win.

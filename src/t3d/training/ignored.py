@@ -1,24 +1,51 @@
-"""Settings of training that others leave without effect: whoever gives one is told, not obeyed in silence."""
+"""Settings of training that others leave without effect: whoever gives one is told, not obeyed in silence.
+
+A configuration does not know which of its values somebody gave. So a field without effect may have its
+default, or what the preset says that the configuration is made from: the one that it differs least from. That
+is the same on the command line and in Python.
+"""
 
 import dataclasses
-from collections.abc import Iterable
+from typing import Any
 
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
+from t3d.training.presets import PRESETS
 
 _OF_REFERENCE = ("ddo_alpha", "ddo_beta", "log_ratio", "fake_source", "refresh_every", "reference_choice")
+_OF_REFERENCE += ("reference_placement",)
 _OF_PATH = ("path_weighting", "path_scope", "path_positions", "path_reduction", "path_tokens_per_level")
 _OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules")
 
 
-def check_training_fields(given: Iterable[str], config: T3DConfig) -> None:
-    """Raise InputError for a ``given`` field that is not the default, and that this configuration ignores."""
-    defaults = {item.name: item.default for item in dataclasses.fields(T3DConfig)}
-    reasons = ignored_training_fields(config)
-    for name in given:
+def check_training_fields(config: T3DConfig) -> None:
+    """Raise InputError for a field that somebody must have given, and that this configuration ignores."""
+    reasons, defaults = ignored_training_fields(config), _defaults(config)
+    given = [
+        {name for name in reasons if getattr(config, name) not in (defaults[name], preset[name])}
+        for preset in _nearest_presets(config, defaults)
+    ]
+    for name in sorted(min(given, key=len)):
         value = getattr(config, name)
-        if name in reasons and value != defaults[name]:
-            raise InputError(name, value, f"ignored: {reasons[name]}", "leave it out, or change the other")
+        raise InputError(name, value, f"ignored: {reasons[name]}", "leave it out, or change the other")
+
+
+def _defaults(config: T3DConfig) -> dict[str, Any]:
+    placement = "adapter" if config.lora_rank else "device"  # what T3DConfig fills in
+    return {item.name: item.default for item in dataclasses.fields(T3DConfig)} | {
+        "reference_placement": placement
+    }
+
+
+def _nearest_presets(config: T3DConfig, defaults: dict[str, Any]) -> list[dict[str, Any]]:
+    """The presets, whole, from which it differs in the fewest of the fields that presets set."""
+    names = {name for preset in PRESETS.values() for name in preset}
+    distances = [
+        sum(getattr(config, name) != preset.get(name, defaults[name]) for name in names)
+        for preset in PRESETS.values()
+    ]
+    presets = zip(PRESETS.values(), distances, strict=True)
+    return [defaults | preset for preset, distance in presets if distance == min(distances)]
 
 
 def ignored_training_fields(config: T3DConfig) -> dict[str, str]:

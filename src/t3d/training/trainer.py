@@ -22,6 +22,7 @@ from t3d.models.token_pick import TokenPick
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warn_of_small_set
+from t3d.training.ignored import check_training_fields
 from t3d.training.log import LogLine, LogLineAndBar, MetricLog
 from t3d.training.lora import base_of, is_adapted
 from t3d.training.loss import (
@@ -56,7 +57,8 @@ class T3DTrainer(CheckpointingTrainer):
     reference per micro-batch. ``evaluator`` scores the student every ``eval_steps``. Its configs say from
     now on how it decodes: by ``own_settings``, else by :func:`student_settings`.
 
-    Raises InputError for an empty set of trajectories or one that does not fit the student.
+    Raises InputError for an empty set of trajectories or one that does not fit the student, and for settings
+    that others leave without effect.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by counts of the whole accumulated batch
@@ -72,6 +74,7 @@ class T3DTrainer(CheckpointingTrainer):
         own_settings: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_training_fields(args)
         if kwargs.pop("eval_dataset", None) is not None:
             fix = "give an evaluator, a function that scores the student"
             raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)

@@ -8,6 +8,7 @@ from t3d.reproduce.resolve import resolve_records, resolve_student, training_fie
 from t3d.reproduce.settings import GRID_SETTINGS
 from t3d.reproduce.suites import MINI, load_suite
 from t3d.training.config import T3DConfig
+from t3d.training.ignored import check_training_fields
 from t3d.training.presets import PRESETS
 
 SDAR = load_suite("sdar", "data")
@@ -99,3 +100,4 @@ def test_every_method_has_a_valid_training_configuration(suite, method, tmp_path
     config = T3DConfig(output_dir=str(tmp_path), use_cpu=True, **fields)
     assert config.max_steps == suite.full.num_optimizer_steps
     assert config.bf16 == (suite is SDAR)
+    check_training_fields(config)
