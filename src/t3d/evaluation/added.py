@@ -4,14 +4,14 @@ The finished files stay where they are and count until the new ones replace them
 unfinished work: the files are two, so that a kill between them must not cost either.
 """
 
-import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from t3d.evaluation.finished import RESULTS, SAMPLES, check_lines, check_results
-from t3d.work.files import atomic_file, read_json
+from t3d.errors import InputError
+from t3d.evaluation.finished import RESULTS, SAMPLES
+from t3d.evaluation.samples import read_graded
+from t3d.work.files import atomic_file
 from t3d.work.kept import Row
 
 Entry = dict[str, Any]
@@ -21,26 +21,33 @@ Found = tuple[Entry, list[Row]]
 
 
 def keep_finished(output: Path, folder: Path) -> None:
-    """Copy the finished files of an evaluation, if there are any, to its unfinished work."""
-    if (output / RESULTS).is_file():
+    """Copy the finished files of an evaluation, if there are any, to its unfinished work.
+
+    Raises InputError, as :func:`kept_entries` does, and then leaves nothing there.
+    """
+    if kept_entries(output):
         for name in (SAMPLES, RESULTS):  # the second is what makes the first count
             with atomic_file(folder / name) as partial:
                 shutil.copyfile(output / name, partial)
 
 
-def kept_entries(folder: Path) -> Mapping[tuple[str, str], Found]:
-    """What :func:`keep_finished` has left there, by task and setting.
+def kept_entries(folder: Path) -> dict[tuple[str, str], Found]:
+    """What finished files in a folder say, by task and setting; nothing where there are none.
 
-    Raises InputError if it is not as it was written.
+    Raises InputError if they are not as they were written, or do not have the responses of every entry.
     """
-    report = read_json(folder / RESULTS)
-    if report is None:
+    if not (folder / RESULTS).is_file():
         return {}
-    check_results(report, folder / RESULTS)
-    check_lines(report, folder / SAMPLES, folder / RESULTS)
-    rows: dict[tuple[str, str], list[Row]] = {}
-    for line in (folder / SAMPLES).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        rows.setdefault((row["task"], row["setting"]), []).append(row)
-    keys = [(entry["task"], entry["setting"]) for entry in report["results"]]
-    return {key: (entry, rows[key]) for key, entry in zip(keys, report["results"], strict=True)}
+    try:
+        graded = read_graded(folder)
+    except InputError as error:
+        raise InputError("output", error.value, error.problem, error.fix) from error
+    found: dict[tuple[str, str], Found] = {}
+    for key, entry in graded.entries.items():
+        rows = list(graded.cells.get(key, {}).values())
+        if len(rows) != entry["n"]:
+            problem = f"has {len(rows)} responses of {key}, but {RESULTS} counts {entry['n']}"
+            fix = f"delete it and {RESULTS}; the same command then makes them again"
+            raise InputError("output", str(folder / SAMPLES), problem, fix)
+        found[entry["task"], entry["setting"]] = dict(entry), rows
+    return found

@@ -208,3 +208,23 @@ def test_a_copy_that_changed_is_named(loaded, tmp_path, lines):
     copy.write_text(copy.read_text().replace('"correct": ', '"correct":  '))
     with pytest.raises(InputError, match=r"unfinished/samples\.jsonl': not the file that results\.json sums"):
         run(loaded, tmp_path, "a", MORE)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"id": "a/0", "correct": true}'])
+def test_responses_that_are_not_those_of_old_results_are_named_before_anything_is_done(
+    loaded, tmp_path, lines, content
+):
+    """Results of an earlier version have neither a checksum nor the SHA-256 of their lines."""
+    run(loaded, tmp_path)
+    path = tmp_path / "results.json"
+    report = json.loads(path.read_text())
+    del report["checksum"], report["lines_sha256"]
+    path.write_text(json.dumps(report))
+    (tmp_path / "samples.jsonl").unlink()
+    if content is not None:
+        (tmp_path / "samples.jsonl").write_text(content)
+    done, before = len(lines.cells), contents(tmp_path)
+    with pytest.raises(InputError, match=r"^output="):
+        run(loaded, tmp_path, "a", MORE)
+    assert (len(lines.cells), contents(tmp_path)) == (done, before)
+    assert [path.name for path in (tmp_path / "unfinished").iterdir()] == ["plan.json"]
