@@ -5,6 +5,8 @@ import json
 import pytest
 
 from t3d.cli.main import main
+from t3d.errors import InputError
+from t3d.models.config_fields import check_fields
 from t3d.models.loading import load_model
 
 LIES = [
@@ -96,6 +98,24 @@ def test_what_transformers_refuses_ends_in_one_line_too(copy_of, capsys, name, v
 def test_a_window_that_our_attention_would_ignore_is_named(copy_of, capsys, layer_types):
     fields = WINDOW | {"max_window_layers": 1, "layer_types": layer_types}
     assert refusal(copy_of, capsys, **fields).startswith("use_sliding_window=True: in config.json of model")
+
+
+def test_in_a_mixture_of_experts_a_window_concerns_every_layer():
+    fields = {"model_type": "sdar_moe", "num_hidden_layers": 2, "max_window_layers": 28, **WINDOW}
+    with pytest.raises(InputError, match=r"^use_sliding_window=True: in config"):
+        check_fields("some", fields)
+    check_fields("some", fields | {"use_sliding_window": False})
+
+
+def test_a_config_of_sdars_sizes_in_the_names_of_transformers_4_passes():
+    """The sizes are SDAR-4B-Chat's."""
+    sizes = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "head_dim": 128}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 151936}
+    positions = {"max_position_embeddings": 32768, "rope_theta": 1000000, "rope_scaling": None}
+    window = {"max_window_layers": 36, "sliding_window": None, "use_sliding_window": False}
+    others = {"hidden_act": "silu", "rms_norm_eps": 1e-06, "torch_dtype": "bfloat16", "block_size": 4}
+    others |= {"architectures": ["SDARForCausalLM"], "attention_dropout": 0.0, "use_cache": True}
+    check_fields("some", {"model_type": "sdar"} | sizes | heads | positions | window | others)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,11 @@ def config(tmp_path):
         ("paper", {"refresh_every": 7, "objective": "cross_entropy"}),
     ],
 )
-def test_a_setting_without_effect_is_refused_by_the_check_and_by_the_trainer(config, preset, fields):
+def test_a_setting_without_effect_is_refused_by_the_check_and_by_the_trainer(
+    config, tiny_model, tiny_tokenizer, preset, fields
+):
     settings = config(preset, **fields)
-    for give in (check_training_fields, lambda args: T3DTrainer(None, args, [], None)):
+    for give in (check_training_fields, lambda args: T3DTrainer(tiny_model, args, [], tiny_tokenizer)):
         with pytest.raises(InputError, match=r"=.*: ignored: .* Fix: leave it out") as caught:
             give(settings)
         assert caught.value.field in fields
