@@ -82,6 +82,7 @@ def test_a_grid_over_a_benchmark_and_a_mini_task_and_again_from_its_config(
         (task, label) for task in ("gsm8k", "chain") for label in labels
     ]
     assert all(label in table for label in labels) and "TPF" in table
+    assert "hit the length limit (max_new_tokens)" in table, "as a rollout says it"
     assert len(samples(output)) == 2 * len(entries)
     first, last = entries[0], entries[-1]
     assert first["prompt"] == {"style": "sdar", "kind": "math"} and last["prompt"]["style"] == "plain"

@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(checkpoin
 # --- evaluation during training -----------------------------------------------------------------------
 
 
-def test_evaluation_changes_no_weight_and_is_logged(checkpoint, trajectories, tmp_path):
+def test_evaluation_changes_no_weight_and_is_logged(checkpoint, trajectories, tmp_path, caplog):
     loaded = load_model(checkpoint, device="cpu", dtype="float64")
     problems = [Problem(id=str(n), question="how many apples", answer=str(n)) for n in range(3)]
     task = PromptFileTask(tmp_path / "apples.jsonl")
@@ -121,6 +121,9 @@ def test_evaluation_changes_no_weight_and_is_logged(checkpoint, trajectories, tm
     for name in names:
         assert len(logged(watched, name)) == 2
         assert all(0 <= value <= 100 for value in logged(watched, name))
+    for name in ("few step accuracy", "full step accuracy"):
+        said = [line for line in caplog.messages if line.startswith(f"{name}: ")]
+        assert said and all("hit the length limit (max_new_tokens)" in line for line in said), "as a rollout"
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(checkpoint, trajectories, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,7 @@ class Eval(ModelChoice, PromptChoice):
         return found
 
     def _evaluate(self, tasks: list[PosedTask]) -> None:
+        from t3d.evaluation.measure import endings
         from t3d.evaluation.evaluate import EvalConfig, evaluate
         from t3d.report.console import results_table
 
@@ -152,6 +154,9 @@ class Eval(ModelChoice, PromptChoice):
         entries = evaluate(self.load(), tasks, settings, self.output, config, report=resolved_config(self))
         write_config(self, Path(self.output) / "config.yaml")
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+        reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())
+        if reasons["length"]:
+            print(endings(reasons))
         console.print(results_table(entries, title=self.model))
 
     def _settings(self) -> dict[str, DecodeParams]:

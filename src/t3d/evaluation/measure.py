@@ -83,6 +83,12 @@ class Measurement:
         }
 
 
+def endings(finish_reasons: Mapping[str, int]) -> str:
+    """How responses ended, by the count of each reason: what commands say of a rollout or an evaluation."""
+    num_stopped, num_cut = finish_reasons.get("stop", 0), finish_reasons.get("length", 0)
+    return f"{num_stopped} ended with a stop token, {num_cut} hit the length limit (max_new_tokens)"
+
+
 def summarise(rows: Sequence[Mapping[str, Any]], num_prompts: int) -> dict[str, Any]:
     """Accuracy of graded rows (percent), its 95 % interval, verdicts by other rules, counts of reasons.
 

@@ -1,5 +1,7 @@
 """Scores of a student while it trains: accuracy on a few held-out problems, at few and at full steps."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -7,10 +9,13 @@ from transformers import PreTrainedModel
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.evaluation.evaluate import EvalConfig, evaluate, requests_of
+from t3d.evaluation.measure import endings
 from t3d.models.loading import LoadedModel, adopt_model
 from t3d.problems.problem import Problem
 from t3d.tasks.task import PosedTask, Task
 from t3d.training.trainer import Evaluator
+
+_logger = logging.getLogger(__name__)
 
 
 def student_evaluator(
@@ -25,7 +30,8 @@ def student_evaluator(
     ``full_step_accuracy``, their means.
 
     The student has its ``teacher``'s tokenizer and positions. Raises InputError for a task given twice, and
-    for problems that could not be decoded or graded: none, no gold answer, too long.
+    for problems that could not be decoded or graded: none, no gold answer, too long. Where responses hit the
+    length limit, which a low score may come from, a warning counts them.
     """
     posed = [PosedTask(task=task, problems=list(problems)) for task, problems in held_out]
     settings = {"few_step_accuracy": few_steps, "full_step_accuracy": full_steps}
@@ -36,7 +42,11 @@ def student_evaluator(
         entries = evaluate(adopt_model(student, teacher.tokenizer), posed, settings, config=config)
         scores = {f"{entry['setting']}/{entry['task']}": entry["accuracy"] for entry in entries}
         for name in settings:
-            scores[name] = fmean(entry["accuracy"] for entry in entries if entry["setting"] == name)
+            found = [entry for entry in entries if entry["setting"] == name]
+            scores[name] = fmean(entry["accuracy"] for entry in found)
+            reasons = sum((Counter(entry["finish_reasons"]) for entry in found), Counter())
+            if reasons["length"]:
+                _logger.warning("%s: %s", name.replace("_", " "), endings(reasons))
         return scores
 
     return score

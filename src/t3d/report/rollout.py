@@ -1,11 +1,13 @@
 """What a rollout says of itself when it is done."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import InputError
 from t3d.evaluation.intervals import wilson_interval
+from t3d.evaluation.measure import endings
 from t3d.problems.prompts import token_text
 from t3d.report.console import accuracy_text
 from t3d.tasks.code_task import CodeTask
@@ -26,10 +28,8 @@ def rollout_lines(
     ``posed`` holds the problems of the trajectories, in their order. ``seconds`` is None if they were not
     all decoded now.
     """
-    count = len(trajectories)
-    num_cut = sum(trajectory.finish_reason == "length" for trajectory in trajectories)
     num_tokens = sum(trajectory.visible_length for trajectory in trajectories)
-    lines = [f"{count - num_cut} ended with a stop token, {num_cut} hit the length limit (max_new_tokens)"]
+    lines = [endings(Counter(trajectory.finish_reason for trajectory in trajectories))]
     lines += _accuracy_lines(trajectories, posed, tokenizer)
     if seconds is not None:
         lines.append(
