@@ -169,6 +169,75 @@ def test_a_student_that_nothing_tells_the_run_of_is_kept(load, trajectories, tmp
         distil(load(), trajectories, config(tmp_path), tmp_path / "student")
 
 
+def test_files_of_somebody_else_in_place_of_the_student_stay_also_beside_checkpoints(
+    load, trajectories, whole, tmp_path
+):
+    """They were removed: a run that had checkpoints exported over them."""
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"student': exists, and nothing in it tells how it was made"):
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert (tmp_path / "student" / "thesis.txt").read_text() == "mine"
+
+
+def damage_file(path: Path, damage: str) -> None:
+    """``flipped`` in one bit, ``truncated`` to its half, or ``missing``."""
+    content, middle = path.read_bytes(), path.stat().st_size // 2
+    path.write_bytes(content[:middle])
+    if damage == "flipped":
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "config.json", "generation_config.json"]
+)
+def test_a_damaged_file_of_a_finished_student_is_named_and_made_again(
+    load, trajectories, whole, tmp_path, monkeypatch, name, damage
+):
+    """It was believed: "was finished before by the same command"."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    damage_file(tmp_path / "student" / name, damage)
+    monkeypatch.setattr(T3DTrainer, "training_step", lambda *args: pytest.fail("trained"))
+    with pytest.raises(
+        InputError, match=r"not the file that was made, of which .*training\.json has"
+    ) as error:
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert error.value.value == str(tmp_path / "student" / name)
+    assert error.value.fix.startswith(f"delete {tmp_path / 'student'}; the same command then makes it again")
+    shutil.rmtree(tmp_path / "student")
+    distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert (tmp_path / "student" / name).read_bytes() == (whole / "student" / name).read_bytes()
+
+
+def test_a_damaged_record_of_a_finished_student_is_named(load, trajectories, whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    record = tmp_path / "student" / "training.json"
+    record.write_text(record.read_text().replace('"tokenizer.json"', '"tokeniser.json"'))
+    with pytest.raises(InputError, match=r"training\.json': damaged\. Fix: delete .*student;"):
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+
+
+def test_a_student_of_an_earlier_version_is_taken_once_and_checked_from_then_on(
+    load, trajectories, whole, tmp_path, caplog
+):
+    """Its record was the plan alone."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    record = tmp_path / "student" / "training.json"
+    sealed = record.read_bytes()
+    record.write_text(json.dumps(json.loads(sealed)["plan"]))
+    again = functools.partial(distil, trajectories=trajectories, student_folder=tmp_path / "student")
+    again(load(), config=config(tmp_path))
+    assert "finished by an earlier version, without checksums" in caplog.text
+    assert record.read_bytes() == sealed
+    damage_file(tmp_path / "student" / "model.safetensors", "flipped")
+    with pytest.raises(InputError, match=r"model\.safetensors': not the file that was made"):
+        again(load(), config=config(tmp_path))
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
 def test_a_student_with_a_damaged_plan_is_named(load, trajectories, tmp_path, content):
     (tmp_path / "student").mkdir()
@@ -184,13 +253,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
 ):
     shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
     newest = tmp_path / "checkpoints" / "checkpoint-7"
-    content = (newest / name).read_bytes()
-    if damage == "missing":
-        (newest / name).unlink()
-    else:
-        middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        (newest / name).write_bytes(content[:middle] if damage == "truncated" else flipped)
+    damage_file(newest / name, damage)
     with pytest.raises(InputError) as error:
         distil(load(), trajectories, config(tmp_path), tmp_path / "student")
     assert error.value.value == str(newest / name)

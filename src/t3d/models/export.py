@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,16 @@ _COPIED_FILES = (
 )
 
 
-def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None) -> None:
+def export_model(
+    loaded: LoadedModel, folder: str | Path, finish: Callable[[Path], None] = lambda _: None
+) -> None:
     """Write weights and config; copy the base's tokenizer, generation and remote-code files.
 
     Engines that load SDAR with the base's code (JetEngine) then load the export the same way, with
     transformers 4 too: names that only transformers 5 knows are written as 4 knows them.
     The model's own settings (:mod:`t3d.models.own_settings`) replace those of the base.
-    ``texts`` are further files by name. The folder appears only when complete. Raises InputError for a
-    model that processes share: each holds a part of it; for weights that are not finite; and for a base
+    ``finish`` may add files to what becomes the folder, which appears only when complete. Raises InputError
+    for a model that processes share: each holds a part of it; for weights that are not finite; and for a base
     whose files are links that lead out of it.
     """
     num_shares = loaded.model._tp_size or 1
@@ -65,8 +67,7 @@ def export_model(loaded: LoadedModel, folder: str | Path, texts: Mapping[str, st
                 shutil.copyfile(file, partial / file.name)
         use_older_tokenizer_names(partial)
         _write_own_settings(loaded.model, partial / "generation_config.json")
-        for name, text in (texts or {}).items():
-            (partial / name).write_text(text, encoding="utf-8")
+        finish(partial)
 
 
 def _write_own_settings(model: Any, path: Path) -> None:

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import newest_checkpoint
-from t3d.work.files import read_json, write_errors
+from t3d.work.digests import check_digests, digests
+from t3d.work.files import read_json, write_errors, write_text
 from t3d.work.kept import claim
-from t3d.work.plan import fingerprint, full_plan, take_finished
+from t3d.work.plan import fingerprint, full_plan, is_whole, sealed, take_finished
 from t3d.work.weights import first_not_finite
 
 STUDENT_PLAN = "training.json"
@@ -49,7 +51,7 @@ def distil(
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
     ``config.output_dir``, if that or the student belongs to other settings, trajectories or weights, or
-    if the newest checkpoint or the student's plan is damaged, and DivergedError for a loss or weights that
+    if the newest checkpoint or a file of the student is damaged, and DivergedError for a loss or weights that
     are not finite, which are neither saved nor exported. Of several processes only the first claims
     the folder: its refusal does not reach the others, which their launcher (torchrun does) has to end.
     """
@@ -68,10 +70,12 @@ def distil(
     is_first = trainer.is_world_process_zero()
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)
-        if _is_finished(student_folder, plan, has_checkpoints=newest is not None):
+        if _is_finished(student_folder, plan):
             if student is not loaded.model:
                 remove_adapter(student)
             _load_weights(loaded, student_folder)
+            if is_first:
+                _seal_older(student_folder)
             return student_folder
         if warmup_covers_run(config):
             _logger.warning(
@@ -86,8 +90,7 @@ def distil(
         loaded.model.eval()
         loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
         if is_first:
-            text = json.dumps(full_plan(plan), indent=1, sort_keys=True)
-            export_model(loaded, student_folder, {STUDENT_PLAN: text})
+            export_model(loaded, student_folder, partial(_write_record, full_plan(plan)))
     return student_folder
 
 
@@ -113,16 +116,46 @@ def _plan(
     }
 
 
-def _is_finished(student_folder: Path, plan: dict[str, Any], *, has_checkpoints: bool) -> bool:
-    """Whether this plan's student is there.
+def _is_finished(student_folder: Path, plan: dict[str, Any]) -> bool:
+    """Whether this plan's student is there, each of its files as it was made.
 
-    Raises InputError for a student of another plan, or one that nothing tells to be this one's.
+    Raises InputError for a student of another plan, one that nothing tells to be this one's, and for a file
+    of it that is damaged or gone. One of an earlier version has a plan alone.
     """
-    path = student_folder / STUDENT_PLAN
-    if not path.is_file() and (has_checkpoints or not student_folder.exists()):
+    if not student_folder.exists():
         return False
-    take_finished(student_folder, read_json(path), plan)
+    record = student_folder / STUDENT_PLAN
+    fix = f"delete {student_folder}; the same command then makes it again, from its last checkpoint"
+    match read_json(record):
+        case {"plan": dict() as before, "files": dict() as files} as found:
+            if not is_whole(found):
+                raise InputError("output", str(record), "damaged", fix)
+            take_finished(student_folder, before, plan)
+            check_digests(files, student_folder, record, fix)
+        case before:
+            take_finished(student_folder, before, plan)
     return True
+
+
+def _write_record(plan: Mapping[str, Any], student_folder: Path) -> None:
+    files = digests(student_folder, student_folder)
+    files.pop(STUDENT_PLAN, None)  # an older record, which is replaced
+    record = {"plan": plan, "files": files}
+    write_text(student_folder / STUDENT_PLAN, json.dumps(sealed(record), indent=1, sort_keys=True))
+
+
+def _seal_older(student_folder: Path) -> None:
+    """Keep the SHA-256 of a student's files from now on, where an earlier version kept its plan alone."""
+    path = student_folder / STUDENT_PLAN
+    before = read_json(path)
+    if "files" not in before:
+        _logger.warning(
+            "%s was finished by an earlier version, without checksums: its files are taken as they are, "
+            "and checked from now on",
+            student_folder,
+        )
+        with suppress(InputError):  # a disk that is read-only
+            _write_record(before, student_folder)
 
 
 def _load_weights(loaded: LoadedModel, student_folder: Path) -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from t3d.errors import InputError
+from t3d.work.digests import check_digests, digests
 from t3d.work.files import beside, clear_leftovers, discard, read_json, write_errors, write_text
 from t3d.work.lock import locked
 from t3d.work.plan import (
     described,
     differences,
-    file_sha256,
     full_plan,
     is_whole,
     of_unknown_origin,
@@ -227,7 +227,7 @@ class Product:
             started = time.perf_counter()
             result = work()
             seconds = round(time.perf_counter() - started, 2)
-            self._write({"seconds": seconds, "result": result, "files": _hashes(self.path)})
+            self._write({"seconds": seconds, "result": result, "files": digests(self.path, self.path.parent)})
         for folder in self.unfinished:
             discard(folder)  # a kill may have left it beside what is finished
         return self._read()["result"]
@@ -247,12 +247,8 @@ class Product:
 
     def _check_files(self) -> None:
         """Of a record of an earlier version, which has no SHA-256 of them, nothing."""
-        for name, sha256 in self._read().get("files", {}).items():
-            file = self.path.parent / name
-            if not file.is_file() or file_sha256(file) != sha256:
-                problem = f"not the file that was made, of which {self.record} has the SHA-256"
-                fix = f"delete {self.path} and {self.record}; the same command then makes them again"
-                raise InputError("output", str(file), problem, fix)
+        fix = f"delete {self.path} and {self.record}; the same command then makes them again"
+        check_digests(self._read().get("files", {}), self.path.parent, self.record, fix)
 
     def _remove(self) -> None:
         self.check_is_own()
@@ -268,14 +264,3 @@ def _is_made_record(made: Mapping[str, Any]) -> bool:
         case {"seconds": int() | float() as seconds, "result": _}:
             return math.isfinite(seconds) and isinstance(made.get("files", {}), dict)
     return "seconds" not in made
-
-
-def _hashes(path: Path) -> dict[str, str]:
-    """SHA-256 of a file, or of every file in a folder, by name from the folder that it lies in."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    names = [file.relative_to(path.parent) for file in files]
-    return {
-        name.as_posix(): file_sha256(path.parent / name)
-        for name in names
-        if not any(part.startswith(".") for part in name.parts)  # what a kill may leave
-    }
