@@ -1,9 +1,11 @@
 """The demo end to end at a toy budget, with the bundled teacher."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -14,6 +16,7 @@ from t3d.report.demo_table import markdown_report, summary_table
 from t3d.reproduce import demo, pipeline
 from t3d.reproduce.demo import run_demo
 from t3d.reproduce.demo_config import DemoConfig
+from t3d.reproduce.demo_stages import demo_stages
 from t3d.reproduce.settings import SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.trajectory import read_trajectories
@@ -34,16 +37,31 @@ def _few_settings():
 
 
 def config(folder, **overrides) -> DemoConfig:
-    sizes = {"num_prompts": 16, "num_optimizer_steps": 2, "train_batch_size": 8, "limit": 4}
-    return DemoConfig(output=str(folder), device="cpu", show_progress=False, **(sizes | overrides))
+    fields = {"num_prompts": 16, "num_optimizer_steps": 2, "train_batch_size": 8, "limit": 4}
+    fields["show_progress"] = False
+    return DemoConfig(output=str(folder), device="cpu", **(fields | overrides))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Folder of a finished demo."""
     folder = tmp_path_factory.mktemp("demo") / "whole"
-    run_demo(config(folder))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_demo(config(folder, show_progress=True))
+    (folder / "printed.txt").write_text(printed.getvalue())
     return folder
+
+
+def test_a_demo_says_one_line_per_stage_with_its_number_and_what_is_left(whole):
+    """Neither lines of the training nor finished bars."""
+    first, *lines = (whole / "printed.txt").read_text().splitlines()
+    names = ["evaluate teacher", "rollout round 1", "distil round 1", "rollout round 2", "distil round 2"]
+    names.append("evaluate student")
+    assert first.startswith("6 stages, typically ") and first.endswith(f" on two cores: {', '.join(names)}")
+    for number, (name, line) in enumerate(zip(names, lines, strict=True), start=1):
+        left = "" if number == 6 else r"; about (\d+ s|\d+ min) left"
+        assert re.fullmatch(rf"\[{number}/6\] {name}: (\d+ s|\d+ min){left}", line)
+    assert [stage.name for stage in demo_stages(config(whole))] == names
 
 
 WIDEST = {"accuracy": 100.0, "ci95": [99.3, 100.0], "tokens_per_second_by_task": 10758.2}

@@ -19,6 +19,7 @@ from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
 from t3d.work.files import write_text
 from t3d.work.kept import join
 from t3d.work.lock import locked
+from t3d.work.progress import duration
 
 if TYPE_CHECKING:
     from t3d.reproduce.eta import Plan
@@ -44,7 +45,7 @@ class Reproduce(ReproduceConfig):
     def run(self) -> None:
         """Run the command."""
         from t3d.reproduce.dry_run import budget_lines, configurations
-        from t3d.reproduce.eta import duration, speed
+        from t3d.reproduce.eta import speed
         from t3d.reproduce.report import write_report
         from t3d.reproduce.runner import Reproduction, tables_of
 
@@ -175,7 +176,6 @@ def students_table(reproduction: "Reproduction") -> Table:
 
 def plan_table(plan: "Plan", title: str) -> Table:
     """Students and cells by teacher and method: what is there, what is missing, how long it takes."""
-    from t3d.reproduce.eta import duration
     from t3d.reproduce.tables import method_title
 
     table = Table(title=title)

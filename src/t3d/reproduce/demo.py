@@ -7,6 +7,7 @@ only reports again.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,6 +22,7 @@ from t3d.models.placement import require_training_device, resolve_device
 from t3d.problems.problem import Problem
 from t3d.report.demo_table import plot_summary
 from t3d.reproduce.demo_config import DemoConfig
+from t3d.reproduce.demo_stages import MACHINE, demo_stages, evaluation_stage, rollout_stage, training_stage
 from t3d.reproduce.pipeline import Pipeline
 from t3d.reproduce.settings import MAX_NEW_TOKENS, SETTINGS
 from t3d.tasks.mini.suite import TASKS
@@ -30,6 +32,7 @@ from t3d.training.presets import preset_fields
 from t3d.trajectory import read_trajectories
 from t3d.work.files import write_text
 from t3d.work.kept import Product, claim
+from t3d.work.progress import Stages
 from t3d.work.versions import versions
 
 TEACHER = "mini"
@@ -74,6 +77,7 @@ class _Demo:
 
     def __post_init__(self) -> None:
         config = self.config
+        self.stages = Stages(demo_stages(config), typical_of=MACHINE, is_silent=not config.show_progress)
         self.output = Path(config.output)
         self.pipeline = Pipeline(device=config.device, dtype=config.dtype, batch_size=config.batch_size)
 
@@ -88,7 +92,8 @@ class _Demo:
         tasks = [
             PosedTask(task=task, problems=_test_problems(name, self.config)) for name, task in TASKS.items()
         ]
-        return self.pipeline.evaluate(product, source, tasks, SETTINGS, label=f"evaluate {name}")
+        with self.stages.running(evaluation_stage(name), product):
+            return self.pipeline.evaluate(product, source, tasks, SETTINGS, label=name)
 
     def run_round(self, number: int, source: str | Path) -> Path:
         """Roll out the model of the round before, and distil it; returns the student's folder."""
@@ -98,9 +103,11 @@ class _Demo:
             max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
         )
         problems = [problem for task in TASKS for problem in _training_problems(task, config)[number - 1]]
-        self.pipeline.roll_out(rollouts, source, problems, params)
+        with self.stages.running(rollout_stage(number), rollouts):
+            self.pipeline.roll_out(rollouts, source, problems, params)
         args = _training_config(config, training.unfinished[0])
-        self.pipeline.train(training, source, lambda: read_trajectories(rollouts.path), args)
+        with self.stages.running(training_stage(number), training):
+            self.pipeline.train(training, source, lambda: read_trajectories(rollouts.path), args)
         return training.path
 
     def check(self) -> None:
@@ -172,7 +179,7 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
         save_total_limit=2,
         seed=config.seed,
         use_cpu=resolve_device(config.device).type == "cpu",
-        disable_tqdm=not config.show_progress,
+        disable_tqdm=not (config.show_progress and sys.stderr.isatty()),
         dataloader_pin_memory=False,
         **fields,
     )

@@ -157,13 +157,3 @@ def make_plan(
     originals = [dataclasses.replace(main, teacher=student.teacher) for student in rollouts.values()]
     seconds = sum(speeds.seconds(original, "B4-T1", budget.num_prompts) for original in originals)
     return Plan(lines=lines, num_rollouts=len(rollouts), rollout_seconds=seconds)
-
-
-def duration(seconds: float) -> str:
-    """``1 h 20 min`` or ``3 min`` or ``40 s``; ``unknown`` for nan."""
-    if math.isnan(seconds):
-        return "unknown"
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.reproduce.eta import Plan, Speeds, duration, make_plan
+from t3d.reproduce.eta import Plan, Speeds, make_plan
 from t3d.reproduce.recipes import (
     ORIGINAL,
     TABLES,
@@ -28,6 +28,7 @@ from t3d.reproduce.students import Workshop
 from t3d.reproduce.suite_choice import ReproduceConfig
 from t3d.work.kept import join
 from t3d.work.lock import InUseError, locked
+from t3d.work.progress import duration, numbered
 
 WAIT_SECONDS = 10.0
 """Between two looks at what other processes have made."""
@@ -80,7 +81,9 @@ class Reproduction:
             self.workshop.check(self.all_cells())
         join(self.output / "cells", {"suite": self.suite.name}, FINISHED)
         speeds = self.speeds()
-        clock = _Clock(total=self.plan(speeds).seconds, speeds=speeds, say=say)
+        plan = self.plan(speeds)
+        clock = _Clock(total=plan.seconds, speeds=speeds, say=say)
+        clock.count(plan)
         num_waited_for = 0
         while students := self._unfinished():
             if sum(self._make_cells(cells, clock) for cells in students):
@@ -189,17 +192,28 @@ class _Clock:
     speeds: Speeds
     say: Callable[[str], None]
     started: float = dataclasses.field(default_factory=time.perf_counter)
+    num_done: int = 0
+    num_cells: int = 0
+
+    def count(self, plan: Plan) -> None:
+        """Take over which cells are there, those of other processes too."""
+        self.num_done = sum(line.num_done for line in plan.lines.values())
+        self.num_cells = self.num_done + sum(line.num_missing for line in plan.lines.values())
 
     def say_finished(self, text: str) -> None:
-        self.say(f"{text} ({duration(time.perf_counter() - self.started)})")
+        self.num_done += 1
+        elapsed = duration(time.perf_counter() - self.started)
+        self.say(numbered(self.num_done, self.num_cells, f"{text} ({elapsed})"))
 
-    def say_left(self, plan: Callable[[Speeds | None], Plan]) -> None:
+    def say_left(self, make: Callable[[Speeds | None], Plan]) -> None:
         """What other processes have made is no part of it. Where too little was known at the start, the
         cells made since then tell, once they tell of all that is left."""
+        plan = make(None if math.isnan(self.total) else self.speeds)
+        self.count(plan)
         if math.isnan(self.total):
-            left = plan(None).seconds
+            left = plan.seconds
         else:
-            rest, elapsed = plan(self.speeds).seconds, time.perf_counter() - self.started
+            rest, elapsed = plan.seconds, time.perf_counter() - self.started
             left = rest * elapsed / (self.total - rest) if rest < self.total else math.nan
         if left > 0:
             self.say(f"about {duration(left)} left")

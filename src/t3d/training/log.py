@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from t3d.work.progress import running_stage
+
 
 class MetricLog:
     """Sums over micro-batches; :meth:`collect` turns them into numbers per optimizer step, and starts anew.
@@ -92,9 +94,9 @@ class LogLine(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """In the first process."""
+        """In the first process; a numbered stage has a line of its own."""
         del args, control, kwargs
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and logs and running_stage() is None:
             self.write(log_line(logs, state.global_step, state.max_steps))
 
     def write(self, line: str) -> None:
@@ -103,7 +105,17 @@ class LogLine(TrainerCallback):
 
 
 class LogLineAndBar(LogLine, ProgressCallback):
-    """The Trainer's bar, and the lines above it."""
+    """The Trainer's bar, and the lines above it. The bar of a numbered stage goes with its end."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Name the bar."""
+        super().on_train_begin(args, state, control, **kwargs)
+        stage = running_stage()
+        if self.training_bar is not None and stage is not None:
+            self.training_bar.leave = False
+            self.training_bar.set_description(stage)
 
     def write(self, line: str) -> None:
         """Above the bar while there is one."""

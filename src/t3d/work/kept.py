@@ -198,6 +198,11 @@ class Product:
         return self.path.exists() and "seconds" in self._read()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether its making by the present plan was cut."""
+        return "seconds" not in self._read() and bool(self._read())
+
+    @property
     def seconds(self) -> float:
         """How long it took; 0 if it is not made."""
         return self._read().get("seconds", 0.0)

@@ -1,29 +1,51 @@
-"""The progress bar of all long work."""
+"""How far long work is: the bar of what runs, and the lines of numbered stages."""
 
+import math
 import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import TracebackType
+from typing import TextIO
 
 from rich import progress as rich_progress
 from rich.console import Console
 
+from t3d.work.kept import Product
+
+_stage: ContextVar[str | None] = ContextVar("stage", default=None)
+
+
+def running_stage() -> str | None:
+    """``[3/6] distil round 1`` inside of :meth:`Stages.running`, which says itself what is done; or None."""
+    return _stage.get()
+
 
 class Progress:
-    """A bar with rate and remaining time on standard error; plain lines where there is no terminal."""
+    """A bar with rate and remaining time on standard error, named by the stage that runs.
+
+    It goes when the work is done, of which its command says more; without a terminal there is none.
+    """
 
     def __init__(self, label: str, total: int) -> None:
         self._bar = rich_progress.Progress(
-            rich_progress.TextColumn("{task.description}"),
+            rich_progress.TextColumn("{task.description}", markup=False),
             rich_progress.BarColumn(),
             rich_progress.MofNCompleteColumn(),
             rich_progress.TimeElapsedColumn(),
             rich_progress.TextColumn("ETA"),
             rich_progress.TimeRemainingColumn(),
             console=Console(file=sys.stderr),
+            transient=True,
         )
-        self._task = self._bar.add_task(label, total=total)
+        self._is_shown = self._bar.console.is_terminal
+        self._task = self._bar.add_task(running_stage() or label, total=total)
 
     def __enter__(self) -> "Progress":
-        self._bar.start()
+        if self._is_shown:
+            self._bar.start()
         return self
 
     def __exit__(
@@ -32,8 +54,103 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._is_shown:
+            self._bar.stop()
 
     def advance(self, count: int = 1) -> None:
         """Count finished items."""
         self._bar.advance(self._task, count)
+
+
+def numbered(number: int, count: int, text: str) -> str:
+    """``[3/6] distil round 1``."""
+    return f"[{number}/{count}] {text}"
+
+
+def duration(seconds: float) -> str:
+    """``1 h 20 min`` or ``3 min`` or ``40 s``; ``unknown`` for nan."""
+    if math.isnan(seconds):
+        return "unknown"
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of long work, and what it typically takes."""
+
+    name: str
+    kind: str
+    """What it does: stages of a kind are as much faster or slower than typical as each other."""
+    typical_seconds: float
+
+
+def seconds_left(stages: Sequence[Stage], took: Mapping[str, float]) -> float:
+    """Estimate for the stages that are not in ``took``, the seconds of finished ones by name.
+
+    A stage takes its typical seconds times the pace of the finished ones of its kind or, while there is none,
+    of all finished ones. A stage that is finished without a measurement (nan) tells no pace.
+    """
+    measured = [stage for stage in stages if not math.isnan(took.get(stage.name, math.nan))]
+
+    def pace(kind: str) -> float:
+        known = [stage for stage in measured if stage.kind == kind] or measured
+        typical = sum(stage.typical_seconds for stage in known)
+        return sum(took[stage.name] for stage in known) / typical if typical else 1.0
+
+    return sum(stage.typical_seconds * pace(stage.kind) for stage in stages if stage.name not in took)
+
+
+class Stages:
+    """Says of stages that run one after the other, in a line each, how long it took and what is left.
+
+    On a terminal the name of the stage that runs, and its bar, stand where the line will be.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        typical_of: str,
+        stream: TextIO | None = None,
+        is_silent: bool = False,
+    ) -> None:
+        """``typical_of``: the machine of the typical seconds; ``stream`` is standard output by default."""
+        self._stages = tuple(stages)
+        self._took: dict[str, float] = {}
+        self._stream = stream or sys.stdout
+        self._is_silent = is_silent
+        total = duration(seconds_left(stages, {}))
+        names = ", ".join(stage.name for stage in stages)
+        self._write(f"{len(stages)} stages, typically {total} on {typical_of}: {names}\n")
+
+    @contextmanager
+    def running(self, name: str, product: Product) -> Generator[None]:
+        """Inside, the stage makes its product, unless that was made before."""
+        number = [stage.name for stage in self._stages].index(name) + 1
+        label = numbered(number, len(self._stages), name)
+        is_made, is_begun = product.is_made, product.is_begun
+        if self._stream.isatty():
+            self._write(f"{label} ...\r")
+        token, started = _stage.set(label), time.perf_counter()
+        try:
+            yield
+        except BaseException:
+            self._write("\n" if self._stream.isatty() else "")
+            raise
+        finally:
+            _stage.reset(token)
+        seconds = product.seconds if is_made else time.perf_counter() - started
+        self._took[name] = math.nan if is_begun else seconds
+        how = ", made before" if is_made else " since it was cut" if is_begun else ""
+        left = f"; about {duration(seconds_left(self._stages, self._took))} left"
+        is_last = len(self._took) == len(self._stages)
+        clear = "\r\x1b[K" if self._stream.isatty() else ""
+        self._write(f"{clear}{label}: {duration(seconds)}{how}{'' if is_last else left}\n")
+
+    def _write(self, text: str) -> None:
+        if not self._is_silent:
+            self._stream.write(text)
+            self._stream.flush()

@@ -14,6 +14,7 @@ from t3d.reproduce.recipes import StudentSpec, demands
 from t3d.reproduce.runner import ReproduceConfig, Reproduction
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.suites import MINI
+from t3d.work.progress import duration
 
 CELLS = Path(__file__).parents[3] / "docs" / "results" / "cells"
 TWO_CORES = 2**eta.PARALLEL_POWER
@@ -115,7 +116,7 @@ def test_a_teacher_without_measurements_has_no_estimate(tmp_path):
     measure(tmp_path / "cells", "t3d", {"B4-T1": 0.1}, training=0.1)
     found = plan(tmp_path, 5, quick=True, teachers=("mini-small",))
     assert found.num_rollouts == 1 and math.isnan(found.seconds)
-    assert {eta.duration(line.seconds) for line in found.lines.values()} == {"unknown"}
+    assert {duration(line.seconds) for line in found.lines.values()} == {"unknown"}
 
 
 def test_what_was_not_measured_is_taken_to_be_as_slow_as_the_slowest(tmp_path):
@@ -158,11 +159,3 @@ def test_a_file_that_cannot_be_read_measures_nothing(tmp_path):
     record["config"]["training"]["max_steps"] = 0
     path.write_text(json.dumps(record))
     assert math.isnan(speeds(tmp_path).seconds(T3D, "B4-T1", 1))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(40, "40 s"), (119, "2 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min"), (math.nan, "unknown")],
-)
-def test_durations_are_short_texts(seconds, text):
-    assert eta.duration(seconds) == text
