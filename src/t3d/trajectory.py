@@ -190,6 +190,15 @@ def read_plan(path: str | Path) -> dict[str, Any] | None:
         return None
 
 
+def is_without_plan(path: Path) -> bool:
+    """Whether a file holds trajectories that ``t3d data`` wrote, and no rollout, which says its plan."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return False
+    return b"t3d_schema_version" in metadata and b"t3d_plan" not in metadata
+
+
 def read_trajectories(path: str | Path) -> list[Trajectory]:
     """Read a Parquet file of trajectories; every record is validated.
 

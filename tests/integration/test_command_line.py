@@ -133,7 +133,7 @@ def test_a_command_does_not_write_over_another_s_config(checkpoint, tmp_path, ca
     (output / "config.yaml").write_text("model: x\ntrajectories: y\n")
     command = ["eval", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(output)]
     text = run_failing(command, capsys)
-    assert "its config.yaml is of another command, for t3d eval has no trajectories" in text
+    assert "config.yaml': exists, and is of something else: t3d eval has no trajectories" in text
     assert [path.name for path in output.iterdir()] == ["config.yaml"]
 
 

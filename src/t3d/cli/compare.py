@@ -12,8 +12,9 @@ from t3d.cli.options import parse_list
 from t3d.errors import InputError
 from t3d.evaluation.compare import CompareConfig, compare
 from t3d.evaluation.samples import read_graded
-from t3d.report.comparison import change_lines, comparison_markdown, comparison_tables
+from t3d.report.comparison import TITLE, change_lines, comparison_markdown, comparison_tables
 from t3d.work.files import check_output_file, write_text
+from t3d.work.own import json_with, text_from
 from t3d.work.versions import versions
 
 
@@ -41,13 +42,15 @@ class Compare:
     def run(self) -> None:
         """Run the command."""
         if self.output is not None:
-            check_output_file(self.output, *self.evaluations)
             if Path(self.output).suffix not in (".json", ".md"):
                 raise InputError("output", self.output, "neither .json nor .md", "use one of these endings")
             name = Path(self.output).name
             if name == "results.json" or name.endswith(".summary.json"):
                 fix = "use a name of its own, such as compare.json"
                 raise InputError("output", self.output, "what t3d eval or t3d grade writes is called so", fix)
+            is_markdown = self.output.endswith(".md")
+            is_own = text_from(TITLE) if is_markdown else json_with("evaluations", "cells", "means")
+            check_output_file(self.output, *self.evaluations, is_own=is_own)
         config = CompareConfig(
             setting_a=parse_list("setting_a", self.setting_a, str, "B4-T1,B4-T2"),
             setting_b=parse_list("setting_b", self.setting_b, str, "B4-T1,B4-T2"),

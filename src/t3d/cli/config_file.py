@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import yaml
 
 from t3d.errors import InputError
 from t3d.field_types import read_file_value
-from t3d.work.files import write_text
+from t3d.work.files import check_output_file, write_text
 
 
 def flat_fields(command: Any) -> dict[str, dataclasses.Field]:
@@ -37,16 +39,26 @@ def resolved_config(command: Any) -> dict[str, Any]:
     return values
 
 
-def check_own_output(command: Any, output: str | Path) -> None:
-    """Raise InputError for a folder whose ``config.yaml`` another command wrote, and would lose."""
-    path = Path(output) / "config.yaml"
-    if not path.is_file():
-        return
-    unknown = [key for key in _read_mapping(str(path)) if key not in flat_fields(command)]
+def check_config(command: Any, path: str | Path, *inputs: str | Path | None) -> None:
+    """Find out before the work whether :func:`write_config` may write there.
+
+    Raises InputError for an input, a folder, and a file that somebody else or another command wrote: one that
+    names anything but flags of this command, or that is not in the form in which a command writes its flags.
+    """
+    check_output_file(path, *inputs, is_own=partial(_is_config_of, command))
+
+
+def _is_config_of(command: Any, path: Path) -> bool:
+    try:
+        found = _read_mapping(str(path))
+    except InputError:
+        return False
+    unknown = [str(key) for key in found if key not in flat_fields(command)]
     if unknown:
-        name = type(command).__name__.lower()
-        problem = f"its config.yaml is of another command, for t3d {name} has no {unknown[0]}"
-        raise InputError("output", str(output), problem, "use a folder of its own")
+        words = re.findall("[A-Z][a-z]+", type(command).__name__)
+        problem = f"exists, and is of something else: t3d {' '.join(words).lower()} has no {unknown[0]}"
+        raise InputError("output", str(path), problem, "move it, or use another output")
+    return "output" in found and path.read_bytes() == yaml.safe_dump(dict(found), sort_keys=False).encode()
 
 
 def write_config(command: Any, path: str | Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -96,10 +97,10 @@ class DataSolutions(ProblemChoice):
         """Run the command."""
         from t3d.interchange.solutions import solution_trajectory
         from t3d.models.loading import load_tokenizer
-        from t3d.trajectory import write_trajectories
+        from t3d.trajectory import is_without_plan, write_trajectories
 
         require_positive(self, "block_size")
-        check_output_file(self.output, self.prompts)
+        check_output_file(self.output, self.prompts, is_own=is_without_plan)
         check_record_name(self.output)
         if self.task in BENCHMARKS:
             fix = "take the training problems of t3d data prompts, such as --source gsm8k_train"
@@ -146,12 +147,17 @@ class DataConvert:
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.interchange.formats.d3llm_files import check_folder
         from t3d.interchange.formats.registry import export_file, split_for_export
         from t3d.models.loading import load_tokenizer
-        from t3d.trajectory import write_trajectories
+        from t3d.trajectory import is_without_plan, write_trajectories
 
         if self.to_format != "d3llm" or self.output.endswith(".jsonl"):
-            check_output_file(self.output, self.input)
+            # Other formats have no place to say who wrote them.
+            is_own = is_without_plan if self.to_format == "t3d" else lambda _: False
+            check_output_file(self.output, self.input, is_own=is_own)
+        else:
+            check_folder(Path(self.output))
         if self.to_format == "t3d":
             check_record_name(self.output)
         loaded = None if self.model is None else load_tokenizer(self.model)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.cli.config_file import write_config
+from t3d.cli.config_file import check_config, write_config
 from t3d.errors import InputError
 from t3d.tasks.benchmarks import BenchmarkName, load_benchmark
-from t3d.work.files import check_output_file, write_text
+from t3d.work.files import check_output_file, read_json, write_text
+from t3d.work.own import json_with
+from t3d.work.plan import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class DataPrompts:
         if (self.max_solution_tokens is None) != (self.tokenizer is None):
             problem = f"max_solution_tokens={self.max_solution_tokens}: one needs the other"
             raise InputError("tokenizer", self.tokenizer, problem, "give both or neither")
-        check_output_file(self.output, self.data, *self.source)
+        self._check_output()
         loaded = None if self.tokenizer is None else load_tokenizer(self.tokenizer)
         questions, excluded = self._test_questions()
         selected = select_problems(
@@ -71,6 +73,15 @@ class DataPrompts:
         write_config(self, f"{self.output}.yaml")
         print("\n".join(_lines(selected.counts)))
         print(f"{len(selected.problems)} problems in {self.output}")
+
+    def _check_output(self) -> None:
+        """Raise InputError for what is read, and for files that this command did not write."""
+        summary, inputs = Path(f"{self.output}.summary.json"), (self.data, *self.source)
+        made = read_json(summary)
+        sha256 = made.get("sha256") if isinstance(made, dict) else None
+        check_output_file(self.output, *inputs, is_own=lambda path: file_sha256(path) == sha256)
+        check_output_file(summary, *inputs, is_own=json_with("num_problems", "sha256", "sources"))
+        check_config(self, f"{self.output}.yaml", *inputs)
 
     def _test_questions(self) -> tuple[list[str], dict[str, Any]]:
         """Questions of the excluded benchmarks, and the files that they are from."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from t3d.cli.config_file import check_own_output, write_config
+from t3d.cli.config_file import check_config, write_config
 from t3d.reproduce.demo_config import DemoConfig
 
 
@@ -21,7 +21,7 @@ class Demo(DemoConfig):
         from t3d.report.demo_table import summary_table
         from t3d.reproduce.demo import run_demo
 
-        check_own_output(self, self.output)
+        check_config(self, Path(self.output) / "config.yaml")
         summary = run_demo(self)
         write_config(self, Path(self.output) / "config.yaml")
         Console().print(summary_table(summary))

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from t3d.cli.config_file import check_own_output, resolved_config, write_config
+from t3d.cli.config_file import check_config, resolved_config, write_config
 from t3d.cli.options import (
     LOG_WIDTH,
     ModelChoice,
@@ -24,13 +24,13 @@ from t3d.cli.options import (
 from t3d.decoding.params import BATCH_SIZE, Confidence, DecodeParams, StaticRemasking
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
+from t3d.evaluation.finished import check_evaluation
 from t3d.grading.math_worker import GraderName
 from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
-from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
@@ -104,13 +104,12 @@ class Eval(ModelChoice, PromptChoice):
         """Run the command."""
         self._check_numbers()
         self._check_files()
-        check_own_output(self, self.output)
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
 
     def _check_files(self) -> None:
-        for name in ("results.json", "samples.jsonl", "config.yaml"):
-            check_output_file(Path(self.output) / name, self.prompts)
+        check_evaluation(Path(self.output), self.prompts)
+        check_config(self, Path(self.output) / "config.yaml", self.prompts)
 
     def _check_numbers(self) -> None:
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
@@ -143,8 +142,8 @@ class Eval(ModelChoice, PromptChoice):
         return found
 
     def _evaluate(self, tasks: list[PosedTask]) -> None:
-        from t3d.evaluation.measure import endings
         from t3d.evaluation.evaluate import EvalConfig, evaluate
+        from t3d.evaluation.measure import endings
         from t3d.report.console import results_table
 
         settings = self._settings()
@@ -154,10 +153,10 @@ class Eval(ModelChoice, PromptChoice):
         entries = evaluate(self.load(), tasks, settings, self.output, config, report=resolved_config(self))
         write_config(self, Path(self.output) / "config.yaml")
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+        console.print(results_table(entries, title=self.model))
         reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())
         if reasons["length"]:
             print(endings(reasons))
-        console.print(results_table(entries, title=self.model))
 
     def _settings(self) -> dict[str, DecodeParams]:
         shared = ("remasking", "confidence", "temperature", "top_k", "top_p", "max_new_tokens", "seed")

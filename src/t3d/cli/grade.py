@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from t3d.cli.config_file import write_config
+from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import check_flags_are_used
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
@@ -13,7 +13,6 @@ from t3d.sandbox.sandbox import Limits
 from t3d.tasks.benchmarks import BENCHMARKS, BenchmarkName, load_benchmark, option_users, own_options
 from t3d.tasks.math_task import MathTask
 from t3d.tasks.mbpp import MbppProtocol
-from t3d.work.files import check_output_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class Grade:
         require_positive(self, "num_workers")
         if self.time_limit_s is not None and not 0 < self.time_limit_s < math.inf:
             raise InputError("time_limit_s", self.time_limit_s, "not a time", "use seconds above 0")
-        check_output_file(f"{self.output}.yaml", self.samples)
+        check_config(self, f"{self.output}.yaml", self.samples)
         users = option_users()
         check_flags_are_used(self, users | {"code_rule": users["unsafe_no_sandbox"]}, [self.task])
         summary = grade_to_file(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from t3d.cli.config_file import resolved_config, write_config
+from t3d.cli.config_file import check_config, resolved_config, write_config
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_once, require_positive
 from t3d.evaluation.intervals import wilson_interval
@@ -19,6 +19,7 @@ from t3d.tasks.mini.mini_task import MiniTask
 from t3d.tasks.mini.suite import TASKS, mini_task
 from t3d.tasks.task import PosedTask
 from t3d.work.files import check_output_file, write_text
+from t3d.work.own import json_with
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
@@ -34,6 +35,7 @@ class MiniPretrain(PretrainConfig):
         """Run the command."""
         from t3d.mini.pretrain import pretrain
 
+        check_config(self, Path(self.output) / "config.yaml")
         folder = pretrain(self)
         write_config(self, Path(self.output) / "config.yaml")
         print(f"teacher in {folder}")
@@ -86,7 +88,7 @@ class MiniOracle:
             fix = "leave it out, or write ./oracle"
             raise InputError("models", "oracle", "the oracle is always shown", fix)
         if self.output is not None:
-            check_output_file(self.output)
+            check_output_file(self.output, is_own=json_with("rows", "config", "versions"))
 
     def _compare(self, task: MiniTask, loaded: "dict[str, LoadedModel]") -> list[dict[str, Any]]:
         """One row per setting: right answers of ``n`` by the oracle and by each model."""

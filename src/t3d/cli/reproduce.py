@@ -16,9 +16,10 @@ from rich.table import Table
 from t3d.cli.options import LOG_WIDTH
 from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
-from t3d.work.files import write_text
+from t3d.work.files import check_output_file, write_text
 from t3d.work.kept import join
 from t3d.work.lock import locked
+from t3d.work.own import json_with, text_from
 from t3d.work.progress import duration
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Reproduce(ReproduceConfig):
         """Run the command."""
         from t3d.reproduce.dry_run import budget_lines, configurations
         from t3d.reproduce.eta import speed
-        from t3d.reproduce.report import write_report
+        from t3d.reproduce.report import check_report, write_report
         from t3d.reproduce.runner import Reproduction, tables_of
 
         reproduction = Reproduction(self, tables_of(self.table))
@@ -55,6 +56,7 @@ class Reproduce(ReproduceConfig):
             if not self.dry_run:
                 problem = "only a dry run writes them"
                 raise InputError("configurations", self.configurations, problem, "add --dry-run")
+            check_output_file(self.configurations, is_own=text_from("---\nstudent: "))
             write_text(self.configurations, "".join(configurations(reproduction)))
         plan = reproduction.plan()
         console.print(plan_table(plan, f"{self.table}, suite {self.suite}"))
@@ -68,6 +70,7 @@ class Reproduce(ReproduceConfig):
             console.print(f"every configuration, path and command: {where}", soft_wrap=True)
             return
         self.require_data()
+        check_report(reproduction)
         reproduction.run(lambda text: console.print(text, soft_wrap=True))
         with locked(reproduction.output / "report", wait=True):
             for path in write_report(reproduction):
@@ -148,6 +151,7 @@ class ReproduceCell(SuiteChoice):
         suite, cell = self.spec()
         self.require_data()
         output = Path(self.output)
+        check_output_file(output / "cell.json", is_own=json_with("config_hash", "command", "results"))
         workshop = Workshop(suite=suite, quick=self.quick, output=output)
         workshop.check([cell])
         join(output / "cells", {"suite": suite.name}, FINISHED)

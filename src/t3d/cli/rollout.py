@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from t3d.cli.config_file import write_config
+from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
@@ -36,8 +36,8 @@ class Rollout(ModelChoice, ProblemChoice):
         from t3d.report.rollout import rollout_lines
 
         require_positive(self, "batch_size", "chunk_size")
-        for file in (self.output, f"{self.output}.yaml"):
-            check_output_file(file, self.prompts)
+        check_output_file(self.output, self.prompts)
+        check_config(self, f"{self.output}.yaml", self.prompts)
         check_record_name(self.output)
         posed = self.resolve()
         decode = self.decode.resolve(self.own_settings())

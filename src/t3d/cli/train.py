@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t3d.cli.config_file import check_own_output, write_config
+from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import ModelChoice
 from t3d.cli.processes import num_processes
 from t3d.decoding.params import DecodeParams
@@ -111,7 +111,7 @@ class Train(ModelChoice):
     def run(self) -> None:
         """Run the command."""
         self._check_flags()
-        check_own_output(self, self.output)
+        check_config(self, Path(self.output) / "config.yaml", self.trajectories)
         dataclasses.replace(self, block_size=self._student_block_size())._train()
 
     def _check_flags(self) -> None:

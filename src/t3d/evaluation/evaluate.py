@@ -16,7 +16,15 @@ from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_once, require_unique_ids
 from t3d.evaluation.added import Entry, Found, keep_finished, kept_entries
-from t3d.evaluation.finished import RESULTS, SAMPLES, check_lines, check_results, hash_of_lines
+from t3d.evaluation.finished import (
+    RESULTS,
+    SAMPLES,
+    UNFINISHED,
+    check_evaluation,
+    check_lines,
+    check_results,
+    hash_of_lines,
+)
 from t3d.evaluation.measure import Asked, measure
 from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
@@ -70,6 +78,7 @@ def evaluate(
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
     if output is None:
         return [entry for entry, _ in _found(loaded, tasks, settings, requests, config, None, label)]
+    check_evaluation(Path(output))
     plan = {
         "tasks": {posed.task.name: _task_plan(posed) for posed in tasks},
         "settings": {name: asdict(params) for name, params in settings.items()},
@@ -89,7 +98,7 @@ def evaluate(
         return entries
 
     take = partial(_take, Path(output), plan)
-    return once(Path(output) / "unfinished", plan, "*.jsonl", take=take, work=work, may_grow=_MAY_GROW)
+    return once(Path(output) / UNFINISHED, plan, "*.jsonl", take=take, work=work, may_grow=_MAY_GROW)
 
 
 def evaluation_requests(loaded: LoadedModel, posed: PosedTask, samples_per_prompt: int = 1) -> list[Asked]:

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
+from t3d.work.files import check_output_file
+from t3d.work.kept import PLAN_FILE
+from t3d.work.own import json_with
 from t3d.work.plan import file_sha256, is_whole
 
 RESULTS, SAMPLES, SUMMARY_ENDING = "results.json", "samples.jsonl", ".summary.json"
 """Names of what ``t3d eval`` writes, and the ending beside a file of ``t3d grade``."""
+UNFINISHED = "unfinished"
+"""Folder of responses in the output, until all are there."""
 _LINES = "lines_sha256"
 """Field of results and summaries: the SHA-256 of the file of lines that they sum up."""
 _TEXTS = ("setting", "task", "verdicts", "config_hash", "command", "teacher", "method", "split")
@@ -29,6 +34,17 @@ _OF_A_CELLS_ROW = (*_OF_EVERY_ROW, "num_prompts", "distinct_answers_per_prompt",
 _OF_A_CELLS_ROW += ("tokens_per_second", "latency", "mean_denoising_steps", "mean_length")
 _OF_A_CELL = ("config_hash", "command", "config", "results")
 _OF_A_SUMMARY = ("task", "accuracy", "ci95", "n", "num_correct", "reasons")
+
+
+def check_evaluation(folder: Path, *inputs: str | Path | None) -> None:
+    """Find out before the work whether an evaluation may be written into a folder, or read there.
+
+    Raises InputError for an input, and for results and samples that no evaluation wrote.
+    """
+    results, plan = folder / RESULTS, folder / UNFINISHED / PLAN_FILE
+    is_begun = results.is_file() or plan.is_file()
+    check_output_file(results, *inputs, is_own=json_with("plan", "results"))
+    check_output_file(folder / SAMPLES, *inputs, is_own=lambda _: is_begun)
 
 
 def hash_of_lines(text: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from t3d.tasks.math_task import MathTask
 from t3d.tasks.task import ExplainingTask, Task
 from t3d.work.files import check_output_file, read_json, write_text
 from t3d.work.kept import KeptLines, Row, once
+from t3d.work.own import json_with
 from t3d.work.plan import file_sha256, full_plan, of_unknown_origin, sealed, take_finished
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
@@ -113,8 +114,8 @@ def grade_to_file(
     """
     samples, output = Path(samples), Path(output)
     summary_file = output.with_name(output.name + SUMMARY_ENDING)
-    for file in (output, summary_file):
-        check_output_file(file, samples)
+    check_output_file(output, samples)
+    check_output_file(summary_file, samples, is_own=json_with("task", "accuracy", "reasons"))
     outputs = read_outputs(samples, task, split)
     settings = {
         "task": task.name,

@@ -13,6 +13,8 @@ from rich.text import Text
 from t3d.report.markdown import markdown_table
 
 Rows = list[list[str]]
+TITLE = "# Comparison, prompt by prompt"
+"""First line of the Markdown."""
 
 
 def comparison_tables(summary: Mapping[str, Any]) -> Iterator[Text | Table]:
@@ -38,7 +40,7 @@ def change_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def comparison_markdown(summary: Mapping[str, Any]) -> str:
     """The same as Markdown."""
-    parts = ["# Comparison, prompt by prompt"]
+    parts = [TITLE]
     for a, b, cells in _by_pair(summary):
         parts.append(f"{a}: `{summary['evaluations'][a]}`, {b}: `{summary['evaluations'][b]}`")
         tables = difference_rows(summary, a, b, cells), verdict_rows(a, b, cells), cost_rows(a, b, cells)

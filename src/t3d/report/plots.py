@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from t3d.report.labels import Label, place_labels
 from t3d.work.files import atomic_file
+from t3d.work.own import SOFTWARE
 
 FORWARDS = "tokens per forward (commits counted)"
 """Label of the axis of few-step decoding."""
@@ -155,4 +156,4 @@ def _errors(bars: Sequence[Bar]) -> list[tuple[float, ...]]:
 
 def _save(figure: Figure, path: str | Path) -> None:
     with atomic_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+        figure.savefig(partial, format="png", dpi=150, metadata={"Software": SOFTWARE})

@@ -30,8 +30,9 @@ from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 from t3d.trajectory import read_trajectories
-from t3d.work.files import write_text
+from t3d.work.files import check_output_file, write_text
 from t3d.work.kept import Product, claim
+from t3d.work.own import is_picture, json_with
 from t3d.work.progress import Stages
 from t3d.work.versions import versions
 
@@ -47,9 +48,9 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     require_training_device(config.device)
     _check_counts(config)
     demo = _Demo(config)
+    demo.check()
     identity = load_model(TEACHER, device=config.device, dtype=config.dtype).identity()
     with claim(demo.output / "stages", _plan(config, identity), "*.json"):
-        demo.check()
         entries = {"teacher": demo.evaluate("teacher", TEACHER)}
         source: str | Path = TEACHER
         for number in range(1, config.num_rounds + 1):
@@ -111,7 +112,15 @@ class _Demo:
         return training.path
 
     def check(self) -> None:
-        """Raise InputError, before the work, for files of somebody else where those of a stage belong."""
+        """Raise InputError, before the work, for files of somebody else where ours belong."""
+        summary = self.output / "summary.json"
+        is_summary = json_with("seed", "seconds", "models", "versions")
+        check_output_file(summary, is_own=is_summary)
+        # A plot of an earlier version says nothing of itself.
+        check_output_file(
+            self.output / "plot.png",
+            is_own=lambda path: is_picture(path) or (summary.is_file() and is_summary(summary)),
+        )
         rounds = map(self._round, range(1, self.config.num_rounds + 1))
         for product in (self._evaluation("teacher"), *chain(*rounds), self._evaluation("student")):
             product.check_is_own()

@@ -23,6 +23,14 @@ _BARS: dict[int, dict[str, str]] = {
 """Groups of bars of a table, and the setting that each shows."""
 
 
+def plot_paths(shown: Sequence[tuple[int, str]], output: Path) -> list[Path]:
+    """Where :func:`write_plots` may write for these tables and teachers."""
+    names = _names(list(dict.fromkeys(teacher for _, teacher in shown)))
+    bars = [output / f"table{table}-{names[teacher]}.png" for table, teacher in dict.fromkeys(shown)]
+    curves = [output / f"accuracy-tpf-{name}-{block}.png" for name in names.values() for block in CURVES]
+    return bars + curves
+
+
 def write_plots(
     suite: Suite, found: Sequence[tuple[Demand, Records]], entries: Sequence[Entry], output: Path
 ) -> list[Path]:

@@ -8,14 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from t3d.reproduce.paper import INCONSISTENCIES
-from t3d.reproduce.plots import write_plots
+from t3d.reproduce.plots import plot_paths, write_plots
 from t3d.reproduce.runner import Reproduction
 from t3d.reproduce.suite_data import draws_training_prompts, shared_share
 from t3d.reproduce.suites import Budget, Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
 from t3d.reproduce.tables import learning_rate_table, markdown_tables, method_title
-from t3d.work.files import write_text
+from t3d.work.files import check_output_file, write_text
+from t3d.work.own import is_picture, json_with, text_from
 from t3d.work.versions import versions
+
+TITLE = "# Tables of the paper on suite"
+"""How the Markdown begins."""
+
+
+def check_report(reproduction: Reproduction) -> None:
+    """Raise InputError, before the work, for files of somebody else where those of the report belong."""
+    output = reproduction.output
+    tables = output / "tables.json"
+    is_report = json_with("suite", "budget", "entries", "versions")
+    check_output_file(tables, is_own=is_report)
+    check_output_file(output / "tables.md", is_own=text_from(TITLE))
+    # A plot of an earlier version says nothing of itself.
+    for path in plot_paths([(demand.table, demand.teacher) for demand in reproduction.demands], output):
+        check_output_file(
+            path, is_own=lambda plot: is_picture(plot) or (tables.is_file() and is_report(tables))
+        )
 
 
 def write_report(reproduction: Reproduction) -> list[Path]:
@@ -75,7 +93,7 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
     temperature = suite.rollout.temperature
     rollouts = "greedy (the paper: T = 0.1)" if temperature == 0 else f"at T = {temperature:g}"
     lines = [
-        f"# Tables of the paper on suite `{suite.name}`",
+        f"{TITLE} `{suite.name}`",
         f"```sh\n{command}\n```",
         f"Accuracy in percent on {num_test} test problems per task ({', '.join(suite.tasks)}), T = 0.1. "
         "`B8-T4`: blocks of 8, four tokens per denoising step (TokPS). Teachers, and the models of the paper "

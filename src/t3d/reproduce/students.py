@@ -58,7 +58,8 @@ class Workshop:
         """Find out before the work whether all that these cells read is there and can be used.
 
         Raises InputError for a device that is not here, a teacher without tokenizer, problems that are
-        missing or too few, and a grader that does not work.
+        missing or too few, a grader that does not work, and files of somebody else where those of the work
+        belong.
         """
         resolve_device(self.suite.device)
         for teacher in dict.fromkeys(cell.student.teacher for cell in cells):
@@ -66,17 +67,26 @@ class Workshop:
         for split, seed in dict.fromkeys((cell.split, cell.student.seed) for cell in cells):
             for task in split_problems(self.suite, self.budget, split)[0]:
                 self._problems(task, split, seed)
+        self._check_own(cells)
         students = {cell.student: None for cell in cells if cell.student.method != ORIGINAL}
         missing = [spec for spec in students if not self.student(spec).is_made]
         for source in dict.fromkeys((spec.seed, learns_solutions(spec.method)) for spec in missing):
             self._training_problems(*source)
+
+    def _check_own(self, cells: Sequence[CellSpec]) -> None:
+        for cell in cells:
+            self.evaluation(cell).check_is_own()
+        for student in {cell.student: None for cell in cells if cell.student.method != ORIGINAL}:
+            self.student(student).check_is_own()
+            if not learns_solutions(student.method):
+                self.records(student).check_is_own()
 
     def make_cell(self, cell: CellSpec) -> dict[str, Any]:
         """Train the student if its weights are missing, evaluate it, and return the record of the cell."""
         source, training_seconds = self.make_student(cell.student)
         tasks, _ = split_problems(self.suite, self.budget, cell.split)
         resolved = resolve_cell(self.suite, self.budget, cell)
-        evaluation = self._product("evaluations", resolved.hash, resolved)
+        evaluation = self.evaluation(cell)
         problems = {task: self._problems(task, cell.split, cell.student.seed) for task in tasks}
         entries = self._pipeline.evaluate(
             evaluation,
@@ -118,6 +128,11 @@ class Workshop:
         config = training_config(self.suite, self.budget, spec, student.unfinished[0])
         self._pipeline.train(student, spec.teacher, lambda: self._read_records(spec), config)
         return student.path, student.seconds
+
+    def evaluation(self, cell: CellSpec) -> Product:
+        """A cell's responses, to be made or made."""
+        resolved = resolve_cell(self.suite, self.budget, cell)
+        return self._product("evaluations", resolved.hash, resolved)
 
     def student(self, spec: StudentSpec) -> Product:
         """A student's weights, to be made or made; those of the original never are."""

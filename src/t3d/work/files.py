@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,14 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{ending}")
 
 
-def check_output_file(path: str | Path, *inputs: str | Path | None) -> None:
-    """Find out before the work: raise InputError if a folder, or an input, stands where a file is to be."""
+def check_output_file(
+    path: str | Path, *inputs: str | Path | None, is_own: Callable[[Path], bool] | None = None
+) -> None:
+    """Find out before the work: raise InputError if a folder, or an input, stands where a file is to be.
+
+    So does a file that is not ``is_own``, which tells those that the same command may write over
+    (:mod:`t3d.work.own`); without it the command compares the plan of what is there, and says so.
+    """
     with write_errors(path):
         if Path(path).is_dir():
             raise InputError("output", str(path), "is a folder", "give the name of a file")
@@ -80,6 +86,11 @@ def check_output_file(path: str | Path, *inputs: str | Path | None) -> None:
     for given in inputs:
         if is_there and given is not None and Path(given).exists() and Path(path).samefile(given):
             raise InputError("output", str(path), "is a file to read", "use another output")
+    with write_errors(path):
+        is_foreign = is_there and is_own is not None and not is_own(Path(path))
+    if is_foreign:
+        problem = "exists, and nothing tells that this command wrote it"
+        raise InputError("output", str(path), problem, "move or delete it, or use another output")
 
 
 @contextmanager

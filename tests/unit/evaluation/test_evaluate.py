@@ -114,7 +114,7 @@ def test_a_finished_evaluation_is_read_and_not_made_again(loaded, tmp_path, monk
 @pytest.mark.parametrize("content", ["{", "[]", '{"results": []}'])
 def test_results_that_tell_no_plan_are_not_written_over(loaded, tmp_path, content):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(InputError, match=r"results\.json': exists, and nothing in it tells"):
+    with pytest.raises(InputError, match=r"results\.json': exists, and nothing tells"):
         run(loaded, tmp_path, [posed()])
     assert (tmp_path / "results.json").read_text() == content
 

@@ -15,9 +15,11 @@ from typing import Any
 from t3d.errors import InputError
 from t3d.problems.fields import Record
 from t3d.problems.files import read_data_rows
-from t3d.work.files import atomic_file, atomic_folder
+from t3d.work.files import atomic_file, atomic_folder, read_json
 
 _FOLDER_MARK = "dataset_info.json"
+_FINGERPRINT = "t3d"
+"""By which a folder of ours is known."""
 
 
 def read_records(path: Path) -> Iterator[Any]:
@@ -40,27 +42,34 @@ def read_records(path: Path) -> Iterator[Any]:
         raise InputError("input", str(path), problem, fix) from error
 
 
+def check_folder(path: Path) -> None:
+    """Raise InputError for an existing path that is no data set of ours, and would be lost."""
+    state = read_json(path / "state.json")
+    is_own = (path / _FOLDER_MARK).is_file() and isinstance(state, dict)
+    if path.exists() and not (is_own and state.get("_fingerprint") == _FINGERPRINT):
+        problem = "exists, and is not a data set that this command wrote"
+        raise InputError("output", str(path), problem, "use another output, or a name that ends in .jsonl")
+
+
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write JSONL where the name ends in ``.jsonl``, otherwise a folder for ``load_from_disk``.
 
-    Raises InputError for an existing path that is no such folder, for a disk that is full or may not be
-    written to, or if ``datasets`` is missing.
+    Raises InputError for an existing path that is no such folder of ours, for a disk that is full or may not
+    be written to, or if ``datasets`` is missing.
     """
     if path.suffix == ".jsonl":
         with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         return
+    check_folder(path)
     datasets = _datasets("output", path)
-    if path.exists() and not (path / _FOLDER_MARK).is_file():
-        problem = "exists and is not a folder of a data set"
-        raise InputError("output", str(path), problem, "use another output, or a name that ends in .jsonl")
     with atomic_folder(path) as partial, _system_errors(datasets):
         cache = partial / "cache"
         data_set = datasets.Dataset.from_generator(
             lambda: iter(records),
             features=_features(datasets),
             cache_dir=str(cache),
-            fingerprint="t3d",  # instead of a hash of all records: the cache is new and removed below
+            fingerprint=_FINGERPRINT,  # instead of a hash of all records: the cache is new and removed below
         )
         data_set.save_to_disk(str(partial))
         shutil.rmtree(cache)

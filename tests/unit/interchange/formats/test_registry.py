@@ -61,7 +61,7 @@ def test_an_older_data_set_is_replaced_and_another_folder_is_not(tmp_path):
     other = tmp_path / "notes"
     other.mkdir()
     (other / "keep.txt").write_text("x")
-    with pytest.raises(InputError, match="not a folder of a data set"):
+    with pytest.raises(InputError, match="not a data set that this command wrote"):
         export_file(other, "d3llm", TWO, TOKENIZER)
     assert (other / "keep.txt").read_text() == "x"
 

@@ -1,0 +1,32 @@
+"""What the demo says of the time that is left is near what it took where its tables were made."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from t3d.reproduce.demo_config import DemoConfig
+from t3d.reproduce.demo_stages import demo_stages
+from t3d.work.progress import seconds_left
+
+DEMO = Path(__file__).parents[3] / "docs" / "results" / "demo.md"
+
+
+def measured() -> list[dict[str, float]]:
+    """Seconds of each seed, by kind of stage."""
+    lines = [line for line in DEMO.read_text().splitlines() if line.startswith("Seconds: ")]
+    return [{name: float(text) for name, text in re.findall(r"(\w+) (\d+)", line)} for line in lines]
+
+
+def test_the_stages_begin_with_the_seconds_of_the_committed_seed_0():
+    stages = demo_stages(DemoConfig(output="x"))
+    assert len(stages) == 6
+    assert seconds_left(stages, {}) == pytest.approx(measured()[0]["total"], abs=1)
+
+
+@pytest.mark.parametrize("seconds", measured())
+def test_the_first_stage_tells_the_rest_within_an_eighth(seconds):
+    """Seeds 1 and 2 ran on one core, twice as slowly."""
+    stages = demo_stages(DemoConfig(output="x"))
+    first = seconds["evaluate_teacher"]
+    assert seconds_left(stages, {stages[0].name: first}) == pytest.approx(seconds["total"] - first, rel=1 / 8)
