@@ -1,5 +1,6 @@
 """How far long work is: the bar of what runs, and the lines of numbered stages."""
 
+import io
 import math
 import sys
 import time
@@ -8,7 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TextIO
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -114,7 +114,7 @@ class Stages:
         stages: Sequence[Stage],
         *,
         typical_of: str,
-        stream: TextIO | None = None,
+        stream: io.TextIOBase | None = None,
         is_silent: bool = False,
     ) -> None:
         """``typical_of``: the machine of the typical seconds; ``stream`` is standard output by default."""
