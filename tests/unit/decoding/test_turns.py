@@ -3,6 +3,7 @@
 import itertools
 import sys
 import threading
+import time
 
 import pytest
 
@@ -75,13 +76,16 @@ def test_eight_threads_that_share_an_llm_get_the_answers_of_one(loaded, params):
     assert llm.stats.visible_tokens == 8 * sum(answer.visible_length for answer in expected)
 
 
-def test_two_llms_over_one_loaded_model_in_two_threads_get_their_answers(loaded):
+def test_two_llms_over_one_loaded_model_in_two_threads_get_their_answers(checkpoint, loaded):
+    """Threads change between two layers; each time with a new model, whose first shared forwards count."""
     expected = LLM(loaded).generate(CHATS, GREEDY, progress=False)
-    llms = [LLM(loaded), LLM(loaded, max_batch_size=5)]
-    calls = [lambda llm=llm: llm.generate(CHATS, GREEDY, progress=False) for llm in llms]
     for _ in range(3):
+        shared = load_model(checkpoint, device="cpu", dtype="float64")
+        shared.model.model.layers[0].register_forward_hook(lambda *_: time.sleep(1e-3))
+        llms = [LLM(shared), LLM(shared, max_batch_size=5)]
+        calls = [lambda llm=llm: llm.generate(CHATS, GREEDY, progress=False) for llm in llms]
         assert results_of_threads(calls) == [expected, expected]
-    assert llms[0].stats.requests == llms[1].stats.requests == 3 * len(CHATS)
+        assert llms[0].stats.requests == llms[1].stats.requests == len(CHATS)
 
 
 @pytest.mark.parametrize("fixed_shapes", [False, True])
