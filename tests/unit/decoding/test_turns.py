@@ -66,9 +66,9 @@ def results_of_threads(calls, seconds=60):
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_eight_threads_that_share_an_llm_get_the_answers_of_one(loaded, params):
-    """With their texts, and bars as by default; the statistics count every request."""
-    llm = LLM(loaded, max_batch_size=64)
+def test_eight_threads_that_share_an_llm_get_the_answers_of_one(checkpoint, loaded, params):
+    """With their texts, and bars as by default; the statistics count every request. The model is new."""
+    llm = LLM(load_model(checkpoint, device="cpu", dtype="float64"), max_batch_size=64)
     expected = LLM(loaded, max_batch_size=64).generate(CHATS, params)
     for answers in results_of_threads([lambda: llm.generate(CHATS, params)] * 8):
         assert answers == expected
