@@ -24,9 +24,9 @@ def running_stage() -> str | None:
 
 
 class Progress:
-    """A bar with rate and remaining time on standard error, named by the stage that runs.
+    """A bar with rate and remaining time on standard error; without a terminal a line at the end.
 
-    It goes when the work is done, of which its command says more; without a terminal there is none.
+    In a stage (:class:`Stages`) it has the stage's name and goes with it: a line says what it took.
     """
 
     def __init__(self, label: str, total: int) -> None:
@@ -38,9 +38,9 @@ class Progress:
             rich_progress.TextColumn("ETA"),
             rich_progress.TimeRemainingColumn(),
             console=Console(file=sys.stderr),
-            transient=True,
+            transient=running_stage() is not None,
         )
-        self._is_shown = self._bar.console.is_terminal
+        self._is_shown = self._bar.console.is_terminal or running_stage() is None
         self._task = self._bar.add_task(running_stage() or label, total=total)
 
     def __enter__(self) -> "Progress":

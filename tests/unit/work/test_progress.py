@@ -143,15 +143,20 @@ def test_a_stage_that_fails_has_no_line_and_leaves_the_next_text_a_line_of_its_o
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
-def test_a_finished_bar_is_not_left(monkeypatch, stream):
+def test_a_bar_of_a_stage_is_not_left_and_one_of_other_work_is(tmp_path, monkeypatch, stream):
     monkeypatch.setenv("TERM", "xterm")
     out = stream()
     monkeypatch.setattr(sys, "stderr", out)
     with Progress("rollout", 3) as bar:
         bar.advance(3)
-    text = out.getvalue()
-    assert ("rollout" in text and "3/3" in text) == out.isatty()
-    assert not text.rpartition("\x1b[2K")[2].strip(), "the last thing is that it is erased"
+    assert "3/3" in out.getvalue().rpartition("\x1b[2K")[2], "the last state stays"
+    out.seek(0)
+    out.truncate()
+    stages = Stages(STAGES, typical_of="two cores", is_silent=True)
+    with stages.running("distil round 1", product(tmp_path, "x")), Progress("rollout", 3) as bar:
+        bar.advance(3)
+    assert ("3/3" in out.getvalue()) == out.isatty()
+    assert not out.getvalue().rpartition("\x1b[2K")[2].strip(), "the last thing is that it is erased"
 
 
 def test_a_bar_is_named_by_the_stage_that_runs(tmp_path, monkeypatch):
