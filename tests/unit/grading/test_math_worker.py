@@ -212,7 +212,7 @@ def test_no_answer_crashes_or_hangs_the_grader(grader_name, every):
             reasons[verdict.reason] += 1
             if verdict.reason == "no answer":
                 num_bare_timeouts += grader._compare(answer, "18") == "time limit"
-            assert time.monotonic() - started < 5.0, answer[:80]
+            assert time.monotonic() - started < 30.0, answer[:80]  # a new worker imports for seconds
         assert reasons["time limit"] > 0
         print(grader_name, reasons, num_bare_timeouts)
         assert grader.grade("\\boxed{18}", "18").correct
