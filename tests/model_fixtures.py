@@ -5,6 +5,7 @@ differ from position to position: a wrong mask or a stale key changes them by ab
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,39 @@ def checkpoint(
 def tiny_moe_model(make_moe_model: Callable[..., SDARMoeForCausalLM]) -> SDARMoeForCausalLM:
     """One tiny random float64 mixture of experts for all tests; do not change it."""
     return make_moe_model()
+
+
+def _in_float64(norm: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What transformers' RMSNorm computes; its own rounds to float32 inside, in float64 models too."""
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        return (
+            norm.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+        )
+
+    return forward
+
+
+def exact(model: torch.nn.Module, attention: float = 1.0) -> torch.nn.Module:
+    """The model with norms in float64, so that two ways to run it differ by less than any draw notices.
+
+    ``attention`` scales what attention adds to a token: at 0 no token depends on another.
+    """
+    for name, module in model.named_modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = _in_float64(module)
+        if name.endswith("o_proj"):
+            module.weight.data *= attention
+    return model
+
+
+@pytest.fixture(scope="session")
+def exact_model_with(make_model: Callable[..., SDARForCausalLM]) -> Callable[[float], SDARForCausalLM]:
+    """Tiny models by how much their tokens depend on others (:func:`exact`); do not change them."""
+    return cache(lambda attention: exact(make_model(), attention))
+
+
+@pytest.fixture(scope="session")
+def exact_model(exact_model_with: Callable[[float], SDARForCausalLM]) -> SDARForCausalLM:
+    """The tiny model with norms in float64; do not change it."""
+    return exact_model_with(1.0)

@@ -33,6 +33,14 @@ def steps_follow_blocks(step_map: Sequence[int], num_prompt_tokens: int, block_s
     return all(max(block) < min(following) for block, following in itertools.pairwise(blocks))
 
 
+def steps_by_block(step_map: Sequence[int], num_prompt_tokens: int, block_size: int) -> tuple[int, ...]:
+    """The steps counted anew, so that no block shares one with the next: 1, 2, ... in the same order."""
+    blocks = cut_blocks(step_map, num_prompt_tokens, block_size)
+    pairs = [(number, step) for number, block in enumerate(blocks) for step in block]
+    place = {pair: rank for rank, pair in enumerate(sorted(set(pairs)), start=1)}
+    return tuple(place[pair] for pair in pairs)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectory:
     """One rollout of a teacher.
@@ -56,7 +64,7 @@ class Trajectory:
     decode_params: dict[str, Any] = field(default_factory=dict)
     """Resolved decoding settings, the seed included."""
     terminal_complete: bool = True
-    """False for imported records that end inside their last block."""
+    """False for records that end inside their last block: imported ones, and those decoded left to right."""
     task: str = ""
     teacher: str = ""
     teacher_hash: str = ""

@@ -192,7 +192,11 @@ class Eval(ModelChoice, PromptChoice):
 
 
 def _settings_of(params: DecodeParams) -> dict[str, str]:
-    """The flag that names the one setting of a checkpoint. Raises InputError for steps of unequal tokens."""
+    """The flag that names the one setting of a checkpoint. Raises InputError for steps of unequal tokens, and
+    for strategies without a flag."""
+    if params.is_left_to_right:
+        problem = f"the checkpoint decodes by {params.remasking}, which has no flag here"
+        raise InputError("tokens_per_step", None, problem, "give tokens_per_step, dynamic or entropy_bound")
     if params.remasking == "low_confidence_dynamic":
         return {"dynamic": str(params.confidence_threshold)}
     if params.remasking == "entropy_bounded":

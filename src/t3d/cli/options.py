@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from t3d.decoding.params import Confidence, DecodeParams, Remasking
+from t3d.decoding.params import Confidence, Context, DecodeParams, DraftGroups, Remasking
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
@@ -48,6 +48,15 @@ class DecodeFlags:
     confidence: Confidence | None = None
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered). Default:
     the checkpoint's, else model."""
+    context: Context | None = None
+    """left_to_right and self_speculative read a closed block whole, or token by token, for models trained so.
+    Default: the checkpoint's, else block."""
+    draft_groups: DraftGroups | None = None
+    """self_speculative drafts behind the whole draft that it checks, or behind every part of it. Default: the
+    checkpoint's, else last."""
+    max_draft_tokens: int | None = None
+    """self_speculative drafts at most so many tokens at once; 0: the rest of the block. Default: the
+    checkpoint's, else 0."""
     temperature: float | None = None
     """0 decodes greedily. Default: the checkpoint's, else 0.1."""
     top_k: int | None = None
@@ -63,7 +72,7 @@ class DecodeFlags:
     def __post_init__(self) -> None:
         given = self.given()
         size = given.get("block_size", given.get("steps_per_block", DecodeParams.block_size))
-        fields: dict[str, Any] = {"block_size": size, "steps_per_block": 1} | given
+        fields: dict[str, Any] = {"block_size": size, "steps_per_block": size} | given
         DecodeParams(**fields)  # raises for what no checkpoint can make right
 
     def given(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.trajectory import FinishReason, Trajectory
+from t3d.trajectory import FinishReason, Trajectory, steps_by_block
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,8 @@ class Completion:
 
     ``response_ids``, ``step_map`` and ``logprobs`` hold the whole terminal block; the first
     ``visible_length`` tokens, the stop token included, are the answer. ``step_map`` is the denoising
-    step that committed each token: 1-based, counted over the whole response.
+    step that committed each token: 1-based, counted over the whole response. A response of ``left_to_right``
+    or ``self_speculative`` ends with the answer, inside a block, and its denoising steps are its forwards.
     """
 
     id: str
@@ -36,6 +37,10 @@ class Completion:
     num_denoising_steps: int = 0
     num_commit_forwards: int = 0
     """Forwards that only wrote the keys and values of a finished block; 0 where commits are fused."""
+    num_drafted: int = 0
+    """Draft tokens that forwards checked (``self_speculative``)."""
+    num_accepted: int = 0
+    """Those of them that the response has."""
     params: DecodeParams
     mask_token_id: int
     logprobs: tuple[float, ...] = field(default=(), compare=False)
@@ -72,17 +77,25 @@ class Completion:
 
     @property
     def trajectory(self) -> Trajectory:
-        """The response with the order of its commits. Raises InputError if there is no response."""
+        """The response with the order of its commits. Raises InputError if there is no response.
+
+        A forward that fills a block commits a token of the next one too, which comes one step later here.
+        """
         if self.finish_reason == "error":
             raise InputError("request", self.id, f"has no response: {self.error}", "drop or repair it")
+        length, size = len(self.prompt_ids), self.params.block_size
+        step_map = self.step_map
+        if self.params.is_left_to_right:
+            step_map = steps_by_block(step_map, length, size)
         return Trajectory(
             id=self.id,
             prompt_ids=self.prompt_ids,
             response_ids=self.response_ids,
-            step_map=self.step_map,
+            step_map=step_map,
             visible_length=self.visible_length,
             finish_reason=self.finish_reason,
-            block_size=self.params.block_size,
+            block_size=size,
+            terminal_complete=(length + len(self.response_ids)) % size == 0,
             mask_token_id=self.mask_token_id,
             decode_params=dataclasses.asdict(self.params),
         )

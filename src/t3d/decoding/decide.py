@@ -19,7 +19,15 @@ from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, Candidates, candidate_tokens
 from t3d.decoding.transfer import NEEDS_ORDER, transfer_mask
 
-_OWN_TO_A_ROW = ("block_size", "steps_per_block", "max_new_tokens", "seed")
+_OWN_TO_A_ROW = (
+    "block_size",
+    "steps_per_block",
+    "context",
+    "draft_groups",
+    "max_draft_tokens",
+    "max_new_tokens",
+    "seed",
+)
 
 sampling_key = attrgetter(*(field.name for field in fields(DecodeParams) if field.name not in _OWN_TO_A_ROW))
 """What of its DecodeParams :func:`decide` depends on: rows with equal keys are one group."""

@@ -121,6 +121,9 @@ class Engine:
     def _refusal(self, job: Job) -> Completion | None:
         """The completion of a request that can never be decoded."""
         try:
+            if job.params.is_left_to_right:
+                problem, fix = "only the specification decodes by it", "use another strategy"
+                raise InputError("remasking", job.params.remasking, problem, fix)
             check_request(job.request, job.params, self.max_model_len, self.whose_limit)
             check_token_ids(job.request, self.model.config.vocab_size)
         except InputError as error:

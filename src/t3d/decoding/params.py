@@ -1,7 +1,7 @@
 """How to decode: the block schedule, the transfer strategy and the sampling."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive
 
@@ -9,9 +9,13 @@ StaticRemasking = Literal["low_confidence_static", "sequential", "random"]
 """Strategies that commit exactly as many tokens as the schedule plans."""
 AdaptiveRemasking = Literal["low_confidence_dynamic", "entropy_bounded"]
 """Strategies that may commit more where the model is sure."""
-Remasking = Literal[StaticRemasking, AdaptiveRemasking]
-"""The rule of each is in :mod:`t3d.decoding.transfer`."""
+LeftToRight = Literal["left_to_right", "self_speculative"]
+"""Strategies that draw each token behind all before it; the second drafts, and gives the same tokens."""
+Remasking = Literal[StaticRemasking, AdaptiveRemasking, LeftToRight]
+"""The rules are in :mod:`t3d.decoding.transfer`, of the last two in :mod:`t3d.decoding.self_speculation`."""
 Confidence = Literal["model", "sampled"]
+Context = Literal["block", "causal"]
+DraftGroups = Literal["last", "all"]
 BATCH_SIZE = 256
 """Requests decoded together where nothing else is said."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
@@ -33,6 +37,12 @@ class DecodeParams:
     """low_confidence_dynamic commits all positions above it, and at least the static count."""
     entropy_bound: float = 0.1
     """entropy_bounded commits the surest positions while their entropies (nats) add up to less than it."""
+    context: Context = "block"
+    """left_to_right and self_speculative read a finished block whole, or token by token, causally."""
+    draft_groups: DraftGroups = "last"
+    """self_speculative drafts behind the whole draft that it checks, or behind every part of it."""
+    max_draft_tokens: int = 0
+    """self_speculative drafts at most so many tokens at once; 0: the rest of the block."""
     confidence: Confidence = "model"
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
     temperature: float = 0.1
@@ -49,9 +59,12 @@ class DecodeParams:
     def __post_init__(self) -> None:
         require_positive(self, "block_size", "steps_per_block", "max_new_tokens")
         require_choices(self)
-        require_at_least_zero(self, "temperature", "entropy_bound")
+        require_at_least_zero(self, "temperature", "entropy_bound", "max_draft_tokens")
         fits, size = self.steps_per_block <= self.block_size, self.block_size
         too_many = f"exceeds block_size={size}, and each step commits at least one token"
+        if self.is_left_to_right:
+            fits = self.steps_per_block in (DecodeParams.steps_per_block, size)
+            too_many = f"remasking={self.remasking!r} has no number of steps"
         is_threshold, is_int64 = 0 <= self.confidence_threshold <= 1, -(2**63) <= self.seed < 2**63
         has_temperature = self.temperature == 0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
@@ -68,11 +81,19 @@ class DecodeParams:
                 raise InputError(field, getattr(self, field), problem, fix)
 
     @property
+    def is_left_to_right(self) -> bool:
+        """Whether each token is drawn behind all tokens before it."""
+        return self.remasking in get_args(LeftToRight)
+
+    @property
     def schedule(self) -> tuple[int, ...]:
         """Tokens planned for commit at each step of a block; the remainder goes to the first steps.
 
         A block that starts with prompt tokens has fewer masks: each step then commits
-        ``min(planned, masks left)`` and the block ends as soon as no mask is left.
+        ``min(planned, masks left)`` and the block ends as soon as no mask is left. ``left_to_right`` and
+        ``self_speculative`` have none.
         """
+        if self.is_left_to_right:
+            return ()
         quotient, remainder = divmod(self.block_size, self.steps_per_block)
         return tuple(quotient + (step < remainder) for step in range(self.steps_per_block))

@@ -5,9 +5,9 @@ A suite of ``t3d reproduce`` gives whole DecodeParams and never inherits.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import DecodeParams, LeftToRight
 from t3d.errors import InputError
 from t3d.field_types import fit, type_text
 from t3d.models.own_settings import KEY
@@ -21,12 +21,14 @@ OWN_FIELDS = tuple(item.name for item in dataclasses.fields(DecodeParams) if ite
 def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> DecodeParams:
     """What was ``given``, else what the checkpoint says (``own``), else DecodeParams' defaults.
 
-    Steps belong to a block size: those of the checkpoint do not count for another one, and a checkpoint that
-    names a block size alone is decoded at full steps. Raises InputError for settings of the checkpoint that
-    cannot be used, and for given ones that cannot, together with them.
+    Steps belong to a block size: those of the checkpoint do not count for another one, nor for a strategy
+    without steps, and a checkpoint that names a block size alone is decoded at full steps. Raises InputError
+    for settings of the checkpoint that cannot be used, and for given ones that cannot, together with them.
     """
     own, given = check_own(own), dict(given or {})
     if given.get("block_size", own.get("block_size")) != own.get("block_size"):
+        own.pop("steps_per_block", None)
+    if given.get("remasking", own.get("remasking")) in get_args(LeftToRight):
         own.pop("steps_per_block", None)
     return DecodeParams(**(own | given))
 
@@ -38,6 +40,13 @@ def ignored_fields(params: DecodeParams) -> dict[str, str]:
         reasons["confidence_threshold"] = f"remasking={params.remasking!r} has no threshold"
     if params.remasking != "entropy_bounded":
         reasons["entropy_bound"] = f"remasking={params.remasking!r} has no bound"
+    if params.is_left_to_right:
+        reasons["confidence"] = f"remasking={params.remasking!r} goes by position"
+    else:
+        reasons["context"] = f"remasking={params.remasking!r} reads every block whole"
+    if params.remasking != "self_speculative":
+        drafts = f"remasking={params.remasking!r} drafts nothing"
+        reasons |= {"draft_groups": drafts, "max_draft_tokens": drafts}
     if params.temperature == 0:
         drawn = "temperature=0 draws nothing, it takes the likeliest token"
         reasons |= {"top_k": drawn, "top_p": drawn}

@@ -3,16 +3,27 @@
 Every faster decoder must give the same tokens at the same steps as this one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from t3d.attention.forward import block_forward
 from t3d.attention.masks import block_causal_mask
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
+from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, Candidates, candidate_tokens
+from t3d.decoding.self_speculation import (
+    Predicts,
+    Scratch,
+    groups_to_run,
+    num_accepted,
+    num_to_draft,
+    scratch_of,
+)
 from t3d.decoding.transfer import transfer_mask
 from t3d.trajectory import visible_length
 
@@ -27,6 +38,10 @@ def decode_as_specified(
     stop_token_ids: Sequence[int],
 ) -> Completion:
     """Decode one request, recomputing the whole prefix at every denoising step."""
+    if params.is_left_to_right:
+        return decode_left_to_right(
+            model, request, params, mask_token_id=mask_token_id, stop_token_ids=stop_token_ids
+        )
     prompt_length, size = len(request.prompt_ids), params.block_size
     key = stable_key(request.id)
     ids, steps, logprobs = list(request.prompt_ids), [0] * prompt_length, [0.0] * prompt_length
@@ -76,3 +91,88 @@ def decode_as_specified(
                 params=params,
                 mask_token_id=mask_token_id,
             )
+
+
+@torch.no_grad()
+def decode_left_to_right(
+    model: torch.nn.Module,
+    request: DecodeRequest,
+    params: DecodeParams,
+    *,
+    mask_token_id: int,
+    stop_token_ids: Sequence[int],
+    predicts: Predicts = "self",
+    draft_of: Callable[[int], int] | None = None,
+) -> Completion:
+    """The same by ``left_to_right`` and ``self_speculative``; rules and words: :mod:`.self_speculation`.
+
+    With ``draft_of`` the draft of a position is its token, whatever the model says there.
+    """
+    prompt_length, key = len(request.prompt_ids), stable_key(request.id)
+    ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
+    end = prompt_length + params.max_new_tokens
+    draft, num_drafted, num_right, num_forwards = list[int](), 0, 0, 0
+    while True:
+        n, num_forwards = len(ids), num_forwards + 1
+        size = num_to_draft(n, end, params)
+        draft = draft[:size] if draft_of is None else [draft_of(n + place) for place in range(size)]
+        groups, num_open = groups_to_run(n, len(draft), end, params), n % params.block_size
+        scratch = scratch_of(num_open, len(draft), params.block_size, params.context, groups, predicts)
+        logits_NV = _read(model, ids, draft, scratch, params, mask_token_id)
+
+        def draw(place: np.ndarray, position: np.ndarray, logits_NV: Tensor = logits_NV) -> Candidates:
+            """Tokens from the logits at these places, for these positions; the noise knows nothing else."""
+            uniform = counter_uniform(params.seed, key, torch.from_numpy(position), 0, TOKEN_STREAM)
+            return candidate_tokens(logits_NV[place], uniform, params, mask_token_id)
+
+        drawn = draw(n - num_open + scratch.check_J, n + np.arange(len(draft) + 1))
+        accepted = num_accepted(draft, drawn.token_M.tolist())
+        ids += drawn.token_M[: accepted + 1].tolist()
+        length, finish_reason = visible_length(ids[prompt_length:], stop_token_ids, params.max_new_tokens)
+        ids = ids[: prompt_length + length]
+        num_new = len(ids) - n
+        steps += [num_forwards] * num_new
+        logprobs += drawn.logprob_M[:num_new].tolist()
+        num_drafted, num_right = num_drafted + len(draft), num_right + min(accepted, num_new)
+        if finish_reason == "stop" or length == params.max_new_tokens:
+            return Completion(
+                id=request.id,
+                prompt_ids=request.prompt_ids,
+                response_ids=tuple(ids[prompt_length:]),
+                step_map=tuple(steps),
+                logprobs=tuple(logprobs),
+                visible_length=length,
+                finish_reason=finish_reason,
+                num_denoising_steps=num_forwards,
+                num_drafted=num_drafted,
+                num_accepted=num_right,
+                params=params,
+                mask_token_id=mask_token_id,
+            )
+        draft = []
+        if accepted in scratch.groups:
+            behind = np.array(scratch.groups[accepted][1:], dtype=np.int64)
+            draft = draw(n - num_open + behind, len(ids) + np.arange(len(behind))).token_M.tolist()
+
+
+def _read(
+    model: torch.nn.Module,
+    ids: Sequence[int],
+    draft: Sequence[int],
+    scratch: Scratch,
+    params: DecodeParams,
+    mask_token_id: int,
+) -> Float[Tensor, "N V"]:
+    """Logits of a forward: of the closed tokens and, behind them, of the scratch."""
+    start = len(ids) // params.block_size * params.block_size
+    tokens = [*ids[:start], *scratch.ids([*ids[start:], *draft], mask_token_id).tolist()]
+    position = torch.cat([torch.arange(start), start + torch.from_numpy(scratch.offset_Q)])[None]
+    sees = torch.ones(1, len(tokens), len(tokens), dtype=torch.bool)  # the scratch sees what is closed
+    closed = position[:, :start]
+    grid = params.block_size if params.context == "block" else 1
+    sees[:, :start, :start] = block_causal_mask(
+        closed, closed, torch.ones_like(closed, dtype=torch.bool), grid
+    )
+    sees[:, :start, start:] = False
+    sees[:, start:, start:] = torch.from_numpy(scratch.sees_QQ)
+    return block_forward(model, torch.tensor([tokens]), position, sees)[0]

@@ -35,11 +35,14 @@ def test_defaults_are_the_papers_full_step_decoding():
         ("max_new_tokens", 0),
         ("confidence_threshold", -0.1),
         ("confidence_threshold", 1.1),
+        ("max_draft_tokens", -1),
+        ("context", "whole"),
+        ("draft_groups", "first"),
     ],
 )
 def test_a_bad_value_is_named(field, value):
     fields = {"block_size": 4, "steps_per_block": 4} | {field: value}
-    if field in ("remasking", "confidence"):  # the runtime type checker would refuse them first
+    if isinstance(value, str):  # the runtime type checker would refuse them first
         params = object.__new__(DecodeParams)
         for name, default in (dataclasses.asdict(DecodeParams()) | fields).items():
             object.__setattr__(params, name, default)
@@ -66,6 +69,18 @@ def test_the_sampled_confidence_of_greedy_decoding_is_refused():
     """It would be 1 everywhere, so that the lowest positions always won."""
     with pytest.raises(InputError, match="always 1 at temperature=0"):
         DecodeParams(temperature=0.0, confidence="sampled")
+
+
+@pytest.mark.parametrize("remasking", ["left_to_right", "self_speculative"])
+def test_strategies_that_go_by_position_have_no_number_of_steps(remasking):
+    """The default and the block size, which say nothing, are taken, whatever the block size."""
+    for size, steps in ((2, 4), (8, 4), (8, 8)):
+        params = DecodeParams(remasking=remasking, block_size=size, steps_per_block=steps)
+        assert params.is_left_to_right and params.schedule == ()
+    with pytest.raises(
+        InputError, match=f"steps_per_block=2: remasking='{remasking}' has no number of steps"
+    ):
+        DecodeParams(remasking=remasking, block_size=8, steps_per_block=2)
 
 
 def test_params_are_immutable():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.precedence import OWN_FIELDS, resolve_params
+from t3d.decoding.precedence import OWN_FIELDS, check_used, resolve_params
 from t3d.errors import InputError
 
 STUDENT = {"block_size": 8, "steps_per_block": 2, "temperature": 0.0}
@@ -66,3 +66,38 @@ def test_settings_of_a_checkpoint_that_cannot_be_used_are_named_with_their_file(
 def test_given_settings_that_do_not_fit_the_checkpoints_are_refused():
     with pytest.raises(InputError, match="steps_per_block=9: exceeds block_size=8"):
         resolve_params(STUDENT, {"steps_per_block": 9})
+
+
+def test_steps_of_the_checkpoint_do_not_count_for_a_strategy_without_steps():
+    params = resolve_params(STUDENT, {"remasking": "self_speculative"})
+    assert params == DecodeParams(block_size=8, temperature=0.0, remasking="self_speculative")
+    with pytest.raises(InputError, match="steps_per_block=2: remasking='left_to_right' has no number"):
+        resolve_params(STUDENT, {"remasking": "left_to_right", "steps_per_block": 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            {"remasking": "left_to_right", "confidence": "sampled"},
+            "confidence='sampled': ignored: .*position",
+        ),
+        ({"remasking": "self_speculative", "confidence_threshold": 0.5}, "has no threshold"),
+        ({"remasking": "self_speculative", "entropy_bound": 0.5}, "has no bound"),
+        ({"remasking": "left_to_right", "max_draft_tokens": 2}, "max_draft_tokens=2: .*drafts nothing"),
+        ({"remasking": "left_to_right", "draft_groups": "all"}, "drafts nothing"),
+        ({"remasking": "sequential", "draft_groups": "all"}, "drafts nothing"),
+        ({"context": "causal"}, "context='causal': .*'low_confidence_static' reads every block whole"),
+    ],
+)
+def test_settings_without_meaning_for_the_strategy_are_refused(given, problem):
+    with pytest.raises(InputError, match=problem):
+        check_used(given, resolve_params({}, given))
+
+
+def test_settings_of_drafts_and_context_are_taken_where_they_mean_something():
+    for given in (
+        {"remasking": "self_speculative", "max_draft_tokens": 2, "draft_groups": "all", "context": "causal"},
+        {"remasking": "left_to_right", "context": "causal"},
+    ):
+        check_used(given, resolve_params({}, given))

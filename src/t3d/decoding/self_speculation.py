@@ -1,0 +1,160 @@
+"""Left-to-right decoding inside blocks, and drafts that one forward checks: the rules, without a model.
+
+n tokens are committed, and s is the start of the block that position n is in. *Open* tokens are those at s to
+n - 1, a prompt's tail included; the *draft* d are K tokens for n to n + K - 1, none of them beyond the block.
+One forward reads, each token at its own position:
+
+1. *closed* blocks, those before s. What is kept of a block is its whole reading, in which every token sees
+   its block (``context="block"``), or the causal one;
+2. *open and draft*, causally: each sees what is closed, and these up to itself;
+3. the *copy*, where open and draft fill the block: the same once more, each sees all of it, as the block will
+   be read when it is closed. Without drafts, or where context is causal, there is none;
+4. *check masks* c_j for j = 0 to K, at n + j: c_j sees what is closed, the open tokens, d_0 to d_(j-1) and
+   itself; beyond the block it sees the copy in place of open and draft;
+5. *draft groups* g_j: masks from n + j to the end of that block. Each sees what c_j sees, and its group.
+
+Position n + j is drawn from c_j. The longest prefix of the draft that equals its draws is accepted, and the
+draw behind it is committed too. No draw depends on a draft, so the tokens are those of K = 0, which is
+``left_to_right``. The next draft is what the group of the last draw says of the positions behind it. A model
+that predicts the next token (``predicts="next"``) needs no check masks: the token before gives the logits.
+
+Q tokens read besides the closed ones: the *scratch*. J checks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from t3d.decoding.params import Context, DecodeParams
+
+Predicts = Literal["self", "next"]
+"""Whose token the logits of a position are: its own, as of a block-diffusion model, or the one behind it."""
+_MASK = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scratch:
+    """Items 2 to 5 of a forward, side by side; all of them see all closed tokens."""
+
+    source_Q: np.ndarray
+    """Which of the open and draft tokens each is; -1 for a mask."""
+    offset_Q: np.ndarray
+    """Its position, counted from the start of the block."""
+    sees_QQ: np.ndarray
+    """Which of the others it sees."""
+    check_J: np.ndarray
+    """Where the logits of c_0 .. c_K are; -1 for the last closed token."""
+    groups: dict[int, range]
+    """Where the masks of g_j are, for each j that is drafted behind."""
+
+    def __len__(self) -> int:
+        return len(self.source_Q)
+
+    def ids(self, open_and_draft: Sequence[int], mask_token_id: int) -> np.ndarray:
+        """The tokens that are read."""
+        return np.array([*open_and_draft, mask_token_id])[self.source_Q]
+
+
+@lru_cache(maxsize=512)
+def scratch_of(
+    num_open: int,
+    num_draft: int,
+    block_size: int,
+    context: Context,
+    groups: tuple[int, ...],
+    predicts: Predicts = "self",
+) -> Scratch:
+    """Items 2 to 5 for so many open and draft tokens, with draft groups g_j for these j."""
+    filled = num_open + num_draft
+    assert num_open < block_size and filled <= block_size, "a draft ends with its block"
+    has_copy = _has_copy(num_open, num_draft, block_size, context)
+    source, offset = [*range(filled)] * (1 + has_copy), [*range(filled)] * (1 + has_copy)
+    size = _scratch_length(num_open, num_draft, block_size, context, groups)
+    size -= (num_draft + 1) * (predicts == "next")
+    sees_QQ = np.zeros((size, size), dtype=bool)
+    sees_QQ[:filled, :filled] = np.tri(filled, dtype=bool)  # 2
+    sees_QQ[filled : len(source), filled : len(source)] = True  # 3
+
+    def add_masks(j: int, count: int) -> range:
+        """Masks from n + j on that see what c_j sees, and each other."""
+        rows = range(len(source), len(source) + count)
+        is_beyond = has_copy and j == num_draft
+        seen = slice(filled, 2 * filled) if is_beyond else slice(0, num_open + j)
+        sees_QQ[rows.start : rows.stop, seen] = True
+        sees_QQ[rows.start : rows.stop, rows.start : rows.stop] = True
+        source.extend([_MASK] * count)
+        offset.extend(range(num_open + j, num_open + j + count))
+        return rows
+
+    if predicts == "self":
+        check = [add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
+    else:
+        check = [num_open + j - 1 for j in range(num_draft)]
+        check.append(filled * (1 + has_copy) - 1)
+    drafted = {j: add_masks(j, _group_length(num_open + j, block_size)) for j in groups}  # 5
+    source_Q, offset_Q, check_J = (np.array(values, dtype=np.int64) for values in (source, offset, check))
+    return Scratch(source_Q, offset_Q, sees_QQ, check_J, drafted)
+
+
+def _has_copy(num_open: int, num_draft: int, block_size: int, context: Context) -> bool:
+    return context == "block" and num_open + num_draft == block_size and num_draft > 0
+
+
+def _scratch_length(
+    num_open: int, num_draft: int, block_size: int, context: Context, groups: Sequence[int]
+) -> int:
+    """Tokens of items 2 to 5, check masks included."""
+    num_read = (num_open + num_draft) * (1 + _has_copy(num_open, num_draft, block_size, context))
+    return num_read + num_draft + 1 + sum(_group_length(num_open + j, block_size) for j in groups)
+
+
+def _group_length(offset: int, block_size: int) -> int:
+    """Positions from here to the end of the block that this one is in."""
+    return block_size - offset % block_size
+
+
+def num_to_draft(num_committed: int, end: int, params: DecodeParams) -> int:
+    """Most tokens worth drafting behind the committed ones: K. ``end`` is where the response is cut.
+
+    The check of K tokens commits up to K + 1 of them, so a draft leaves one position to it.
+    """
+    if params.remasking != "self_speculative":
+        return 0
+    room = min(_group_length(num_committed, params.block_size), end - num_committed - 1)
+    return min(room, params.max_draft_tokens) if params.max_draft_tokens else room
+
+
+def groups_to_run(num_committed: int, num_draft: int, end: int, params: DecodeParams) -> tuple[int, ...]:
+    """The j whose draft group is read: of ``draft_groups``, those behind which there is something to draft.
+
+    What the group of j drafts begins behind its first mask, which is at the position that is drawn from c_j.
+    """
+    size = params.block_size
+    chosen = range(num_draft + 1) if params.draft_groups == "all" else (num_draft,)
+    return tuple(
+        j
+        for j in chosen
+        if _group_length(num_committed + j, size) > 1 and num_to_draft(num_committed + j + 1, end, params) > 0
+    )
+
+
+def num_accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
+    """Length of the common prefix of the draft and what was drawn at its positions: a."""
+    pairs = zip(draft, drawn, strict=False)
+    return next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), len(draft))
+
+
+@lru_cache(maxsize=64)
+def widest_scratch(params: DecodeParams) -> int:
+    """Most tokens that a forward of one request reads besides its closed ones."""
+    size, end = params.block_size, 3 * params.block_size  # an end that cuts nothing
+    return max(
+        _scratch_length(
+            num_open, num_draft, size, params.context, groups_to_run(num_open, num_draft, end, params)
+        )
+        for num_open in range(size)
+        for num_draft in range(num_to_draft(num_open, end, params) + 1)
+    )
