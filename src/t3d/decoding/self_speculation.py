@@ -37,7 +37,10 @@ _MASK = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scratch:
-    """Items 2 to 5 of a forward, side by side; all of them see all closed tokens."""
+    """Items 2 to 5 of a forward, side by side; all of them see all closed tokens.
+
+    M places where logits are asked for: c_0 to c_K, then each draft group from its second mask on.
+    """
 
     source_Q: np.ndarray
     """Which of the open and draft tokens each is; -1 for a mask."""
@@ -45,10 +48,12 @@ class Scratch:
     """Its position, counted from the start of the block."""
     sees_QQ: np.ndarray
     """Which of the others it sees."""
-    check_J: np.ndarray
-    """Where the logits of c_0 .. c_K are; -1 for the last closed token."""
-    groups: dict[int, range]
-    """Where the masks of g_j are, for each j that is drafted behind."""
+    place_M: np.ndarray
+    """Where these logits are; -1 is the last closed token."""
+    drawn_offset_M: np.ndarray
+    """The position that is drawn from them, counted from the start of the block."""
+    drafts: dict[int, slice]
+    """Which of them draft behind c_j, for each j that is drafted behind."""
 
     def __len__(self) -> int:
         return len(self.source_Q)
@@ -80,23 +85,30 @@ def scratch_of(
 
     def add_masks(j: int, count: int) -> range:
         """Masks from n + j on that see what c_j sees, and each other."""
-        rows = range(len(source), len(source) + count)
+        own = slice(len(source), len(source) + count)
         is_beyond = has_copy and j == num_draft
-        seen = slice(filled, 2 * filled) if is_beyond else slice(0, num_open + j)
-        sees_QQ[rows.start : rows.stop, seen] = True
-        sees_QQ[rows.start : rows.stop, rows.start : rows.stop] = True
+        sees_QQ[own, filled : 2 * filled] = is_beyond
+        sees_QQ[own, : num_open + j] = not is_beyond
+        sees_QQ[own, own] = True
         source.extend([_MASK] * count)
         offset.extend(range(num_open + j, num_open + j + count))
-        return rows
+        return range(own.start, own.stop)
 
     if predicts == "self":
-        check = [add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
+        place = [add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
     else:
-        check = [num_open + j - 1 for j in range(num_draft)]
-        check.append(filled * (1 + has_copy) - 1)
-    drafted = {j: add_masks(j, _group_length(num_open + j, block_size)) for j in groups}  # 5
-    source_Q, offset_Q, check_J = (np.array(values, dtype=np.int64) for values in (source, offset, check))
-    return Scratch(source_Q, offset_Q, sees_QQ, check_J, drafted)
+        place = [num_open + j - 1 for j in range(num_draft)]
+        place.append(filled * (1 + has_copy) - 1)
+    drawn_offset, drafts = [num_open + j for j in range(num_draft + 1)], dict[int, slice]()
+    for j in groups:
+        masks = add_masks(j, _group_length(num_open + j, block_size))[1:]  # 5
+        drafts[j] = slice(len(place), len(place) + len(masks))
+        place += masks
+        drawn_offset += offset[masks.start : masks.stop]
+    source_Q, offset_Q, place_M, drawn_offset_M = (
+        np.array(values, dtype=np.int64) for values in (source, offset, place, drawn_offset)
+    )
+    return Scratch(source_Q, offset_Q, sees_QQ, place_M, drawn_offset_M, drafts)
 
 
 def _has_copy(num_open: int, num_draft: int, block_size: int, context: Context) -> bool:
@@ -151,10 +163,8 @@ def num_accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
 def widest_scratch(params: DecodeParams) -> int:
     """Most tokens that a forward of one request reads besides its closed ones."""
     size, end = params.block_size, 3 * params.block_size  # an end that cuts nothing
+    longest = ((num_open, num_to_draft(num_open, end, params)) for num_open in range(size))
     return max(
-        _scratch_length(
-            num_open, num_draft, size, params.context, groups_to_run(num_open, num_draft, end, params)
-        )
-        for num_open in range(size)
-        for num_draft in range(num_to_draft(num_open, end, params) + 1)
+        _scratch_length(*counts, size, params.context, groups_to_run(*counts, end, params))
+        for counts in longest
     )

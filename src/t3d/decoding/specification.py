@@ -5,7 +5,6 @@ Every faster decoder must give the same tokens at the same steps as this one.
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +14,7 @@ from t3d.attention.masks import block_causal_mask
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, Candidates, candidate_tokens
+from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
 from t3d.decoding.self_speculation import (
     Predicts,
     Scratch,
@@ -118,16 +117,14 @@ def decode_left_to_right(
         draft = draft[:size] if draft_of is None else [draft_of(n + place) for place in range(size)]
         groups, num_open = groups_to_run(n, len(draft), end, params), n % params.block_size
         scratch = scratch_of(num_open, len(draft), params.block_size, params.context, groups, predicts)
-        logits_NV = _read(model, ids, draft, scratch, params, mask_token_id)
-
-        def draw(place: np.ndarray, position: np.ndarray, logits_NV: Tensor = logits_NV) -> Candidates:
-            """Tokens from the logits at these places, for these positions; the noise knows nothing else."""
-            uniform = counter_uniform(params.seed, key, torch.from_numpy(position), 0, TOKEN_STREAM)
-            return candidate_tokens(logits_NV[place], uniform, params, mask_token_id)
-
-        drawn = draw(n - num_open + scratch.check_J, n + np.arange(len(draft) + 1))
-        accepted = num_accepted(draft, drawn.token_M.tolist())
-        ids += drawn.token_M[: accepted + 1].tolist()
+        logits_MV = _read(model, ids, draft, scratch, params, mask_token_id)
+        # The same draw for a draft and for its check: the noise depends on the position alone.
+        position_M = torch.from_numpy(n - num_open + scratch.drawn_offset_M)
+        uniform_M = counter_uniform(params.seed, key, position_M, 0, TOKEN_STREAM)
+        drawn = candidate_tokens(logits_MV, uniform_M, params, mask_token_id)
+        tokens = drawn.token_M.tolist()
+        accepted = num_accepted(draft, tokens)
+        ids += tokens[: accepted + 1]
         length, finish_reason = visible_length(ids[prompt_length:], stop_token_ids, params.max_new_tokens)
         ids = ids[: prompt_length + length]
         num_new = len(ids) - n
@@ -149,10 +146,7 @@ def decode_left_to_right(
                 params=params,
                 mask_token_id=mask_token_id,
             )
-        draft = []
-        if accepted in scratch.groups:
-            behind = np.array(scratch.groups[accepted][1:], dtype=np.int64)
-            draft = draw(n - num_open + behind, len(ids) + np.arange(len(behind))).token_M.tolist()
+        draft = tokens[scratch.drafts[accepted]] if accepted in scratch.drafts else []
 
 
 def _read(
@@ -162,8 +156,8 @@ def _read(
     scratch: Scratch,
     params: DecodeParams,
     mask_token_id: int,
-) -> Float[Tensor, "N V"]:
-    """Logits of a forward: of the closed tokens and, behind them, of the scratch."""
+) -> Float[Tensor, "M V"]:
+    """The logits that the scratch asks for, of a forward over the closed tokens and, behind them, itself."""
     start = len(ids) // params.block_size * params.block_size
     tokens = [*ids[:start], *scratch.ids([*ids[start:], *draft], mask_token_id).tolist()]
     position = torch.cat([torch.arange(start), start + torch.from_numpy(scratch.offset_Q)])[None]
@@ -175,4 +169,4 @@ def _read(
     )
     sees[:, :start, start:] = False
     sees[:, start:, start:] = torch.from_numpy(scratch.sees_QQ)
-    return block_forward(model, torch.tensor([tokens]), position, sees)[0]
+    return block_forward(model, torch.tensor([tokens]), position, sees)[0, start + scratch.place_M]

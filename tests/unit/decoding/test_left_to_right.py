@@ -224,8 +224,9 @@ def test_a_draft_inside_its_block_by_hand():
     scratch = scratch_of(1, 2, 4, "block", (1, 2))
     assert scratch.source_Q.tolist() == [0, 1, 2, -1, -1, -1, -1, -1, -1]
     assert scratch.offset_Q.tolist() == [0, 1, 2, 1, 2, 3, 2, 3, 3]
-    assert scratch.check_J.tolist() == [3, 4, 5]
-    assert scratch.groups == {1: range(6, 8), 2: range(8, 9)}
+    assert scratch.place_M.tolist() == [3, 4, 5, 7]
+    assert scratch.drawn_offset_M.tolist() == [1, 2, 3, 3]
+    assert scratch.drafts == {1: slice(3, 4), 2: slice(4, 4)}
     assert rows(scratch) == [
         "x........",
         "xx.......",
@@ -258,9 +259,10 @@ def test_a_draft_that_fills_its_block_by_hand():
     causal = scratch_of(1, 1, 2, "causal", (1,))
     assert rows(causal) == ["x.....", "xx....", "x.x...", "xx.x..", "xx..xx", "xx..xx"]
     shifted = scratch_of(1, 1, 2, "block", (1,), "next")
-    assert shifted.check_J.tolist() == [0, 3]
+    assert shifted.place_M.tolist() == [0, 3, 5]
+    assert shifted.drawn_offset_M.tolist() == [1, 2, 3]
     assert rows(shifted) == ["x.....", "xx....", "..xx..", "..xx..", "..xxxx", "..xxxx"]
-    assert scratch_of(0, 1, 2, "causal", (), "next").check_J.tolist() == [-1, 0]
+    assert scratch_of(0, 1, 2, "causal", (), "next").place_M.tolist() == [-1, 0]
 
 
 @given(cases(), st.integers(0, 7), st.integers(0, 8))
