@@ -30,9 +30,10 @@ from decoding_shapes import SHAPES, run_shape
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.forward import Forward
 from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Forward, Job
+from t3d.decoding.sequences import Committed, Job
 from t3d.models.loading import load_model
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.tasks.mini.suite import TASKS
@@ -207,9 +208,9 @@ def run_side(side: str, subject: Subject, params: DecodeParams, batch: int) -> M
     )
     count = engine.stats.count_forward
 
-    def count_forward(forward: Forward, **rest: Any) -> None:
+    def count_forward(forward: Forward, left: Committed, **rest: Any) -> None:
         forwards.append((int(forward.spans.length_R.sum()), len(forward.row_M)))
-        count(forward, **rest)
+        count(forward, left, **rest)
 
     engine.stats.count_forward = count_forward
     started = time.perf_counter()

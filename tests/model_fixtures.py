@@ -165,3 +165,9 @@ def exact_model_with(make_model: Callable[..., SDARForCausalLM]) -> Callable[[fl
 def exact_model(exact_model_with: Callable[[float], SDARForCausalLM]) -> SDARForCausalLM:
     """The tiny model with norms in float64; do not change it."""
     return exact_model_with(1.0)
+
+
+@pytest.fixture(scope="session")
+def exact_moe_model(make_moe_model: Callable[..., SDARMoeForCausalLM]) -> SDARMoeForCausalLM:
+    """The tiny mixture of experts with norms in float64; do not change it."""
+    return exact(make_moe_model())

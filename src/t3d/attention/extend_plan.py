@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
+from t3d.attention.slots import AttentionGroup, ExtendPlan, ScratchSpan, SlotCache, Spans, to_device
 
 _SPLIT_SHARE = 0.6
 """Up to this share of rows with two blocks, the clean blocks get a call of their own (docs/LOG.md)."""
@@ -25,6 +25,8 @@ class _Pieces:
     start_R: np.ndarray
     end_R: np.ndarray
     block_size_R: np.ndarray
+    scratch: tuple[ScratchSpan | None, ...] = ()
+    """Of a group of scratch tokens, each row's; else the rows are block-causal."""
 
     def with_gaps_filled(self) -> "_Pieces":
         """Empty rows for the slots in between, if those are few.
@@ -38,7 +40,30 @@ class _Pieces:
         columns = np.zeros((4, num_slots), dtype=np.int64)
         columns[3] = 1  # a block size to divide by
         columns[:, place_R] = self.first_R, self.start_R, self.end_R, self.block_size_R
-        return _Pieces(np.arange(lowest, lowest + num_slots), *columns)
+        by_place = dict(zip(place_R.tolist(), self.scratch, strict=False))
+        scratch = tuple(by_place.get(place) for place in range(num_slots)) if self.scratch else ()
+        return _Pieces(np.arange(lowest, lowest + num_slots), *columns, scratch)
+
+    def sees(self, num_queries: int, num_keys: int) -> np.ndarray | None:
+        """Which columns each query sees, bool ``[R, Q, N]``; None where all see all.
+
+        Padding looks at the first column, so that no softmax is empty.
+        """
+        length_R, column_Q = self.end_R - self.start_R, np.arange(num_queries)
+        if not self.scratch:
+            # A query sees every position up to the end of its own block: block-causal on the absolute grid.
+            size_R1 = self.block_size_R[:, None]
+            limit_RQ = ((self.start_R[:, None] + column_Q) // size_R1 + 1) * size_R1
+            limit_RQ[column_Q >= length_R[:, None]] = 1
+            return np.arange(num_keys) < limit_RQ[:, :, None] if (limit_RQ < num_keys).any() else None
+        sees_RQN = np.zeros((len(length_R), num_queries, num_keys), dtype=bool)
+        sees_RQN[:, :, 0] = column_Q >= length_R[:, None]
+        for row, span in enumerate(self.scratch):
+            if span is not None:
+                start, end, length = self.start_R[row], self.end_R[row], length_R[row]
+                sees_RQN[row, :length, :start] = True
+                sees_RQN[row, :length, start:end] = span.sees_QQ
+        return sees_RQN
 
 
 def plan_extend(
@@ -51,8 +76,8 @@ def plan_extend(
 ) -> ExtendPlan:
     """The plan of a forward over the tokens of all spans, row by row on one axis.
 
-    Rows of at most two blocks (those being denoised) and longer ones (prompts) attend in calls of their
-    own, so that a long prompt pads only its own kind.
+    Rows of at most two blocks (those being denoised), longer ones (prompts) and scratch tokens attend in
+    calls of their own, so that a long prompt pads only its own kind.
     """
     pieces = _cut(spans)
     num_shared_heads = config.num_attention_heads // config.num_key_value_heads
@@ -60,48 +85,50 @@ def plan_extend(
         _plan_group(piece.with_gaps_filled(), len(pieces) == 1, num_shared_heads, dtype, device)
         for piece in pieces
     ]
-    place_T = spans.slot_T * cache.num_positions + spans.position_T
+    place_T = spans.slot_T * cache.num_positions + spans.column_T
     return ExtendPlan(cache=cache, place_T=to_device(place_T, device), groups=tuple(groups))
 
 
 def _cut(spans: Spans) -> list[_Pieces]:
     """The groups of a forward; every token is in one of them."""
-    length_R, size_R = spans.length_R, spans.block_size_R
-    start_R, end_R = spans.start_R, spans.end_R
-    is_short_R = length_R <= 2 * size_R
+    size_R, start_R, end_R = spans.block_size_R, spans.start_R, spans.written_end_R
+    length_R = end_R - start_R  # of what is block-causal; where all is scratch, nothing
+    is_short_R = (length_R > 0) & (length_R <= 2 * size_R)
     is_double_R = length_R == 2 * size_R
+    is_long_R = length_R > 2 * size_R
     groups = []
     if 0 < is_double_R.sum() <= _SPLIT_SHARE * is_short_R.sum():
         groups.append((is_double_R, start_R, start_R + size_R))
         groups.append((is_short_R, end_R - size_R, end_R))
     elif is_short_R.any():
         groups.append((is_short_R, start_R, end_R))
-    if not is_short_R.all():
-        groups.append((~is_short_R, start_R, end_R))
+    if is_long_R.any():
+        groups.append((is_long_R, start_R, end_R))
     first_R = spans.first_R
-    return [
+    pieces = [
         _Pieces(spans.slot_R[rows], (first_R + first - start_R)[rows], first[rows], last[rows], size_R[rows])
         for rows, first, last in groups
     ]
+    if spans.scratch:
+        rows = np.array(sorted(spans.scratch))
+        ends = (first_R + length_R)[rows], end_R[rows], spans.end_R[rows]
+        scratch = tuple(spans.scratch[row] for row in rows.tolist())
+        pieces.append(_Pieces(spans.slot_R[rows], *ends, size_R[rows], scratch))
+    return pieces
 
 
 def _plan_group(
     pieces: _Pieces, is_whole: bool, num_shared_heads: int, dtype: torch.dtype, device: torch.device
 ) -> AttentionGroup:
-    slot_R, start_R1, size_R1 = pieces.slot_R, pieces.start_R[:, None], pieces.block_size_R[:, None]
-    length_R = pieces.end_R - pieces.start_R
+    slot_R, length_R = pieces.slot_R, pieces.end_R - pieces.start_R
     num_queries, num_keys = int(length_R.max()), int(pieces.end_R.max())
     column_Q = np.arange(num_queries)
     is_real_RQ = column_Q < length_R[:, None]
-    # A query sees every position up to the end of its own block: block-causal on the absolute grid.
-    limit_RQ = ((start_R1 + column_Q) // size_R1 + 1) * size_R1
     is_ragged = not is_real_RQ.all()
-    if is_ragged:
-        limit_RQ[~is_real_RQ] = 1  # padding looks at position 0, so that no softmax is empty
-    bias_RQN = None
-    if (limit_RQ < num_keys).any():
-        sees_RQN = torch.from_numpy(np.arange(num_keys) < limit_RQ[:, :, None])
-        bias_RQN = torch.zeros(sees_RQN.shape, dtype=dtype).masked_fill_(~sees_RQN, -torch.inf)
+    bias_RQN, sees_RQN = None, pieces.sees(num_queries, num_keys)
+    if sees_RQN is not None:
+        hidden_RQN = torch.from_numpy(~sees_RQN)
+        bias_RQN = torch.zeros(hidden_RQN.shape, dtype=dtype).masked_fill_(hidden_RQN, -torch.inf)
         bias_RQN = bias_RQN.repeat(1, num_shared_heads, 1)[:, None].to(device, non_blocking=True)
     token_RQ = pieces.first_R[:, None] + (np.where(is_real_RQ, column_Q, 0) if is_ragged else column_Q)
     in_order = int(slot_R[-1] - slot_R[0]) + 1 == len(slot_R)

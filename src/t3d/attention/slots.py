@@ -5,7 +5,8 @@ forward, R rows of an attention group, Q queries per row, N keys, G key-value he
 dimension, g query heads per key-value head.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import Tensor
 
 
 class SlotCache:
-    """Keys and values at their absolute positions: ``[slots, positions, kv_heads, head_dim]`` per layer.
+    """Keys and values by column: ``[slots, columns, kv_heads, head_dim]`` per layer.
 
+    The column of a token is its position, but for tokens that only one forward reads (:class:`ScratchSpan`).
     Layers allocate at their first write, with the heads and dtype that they bring (under tensor
     parallelism a process holds its own share of the heads). Rewriting a position replaces it, so the
     block being denoised costs no extra memory and needs no roll-back. What lies beyond a row's own
@@ -82,17 +84,40 @@ class ExtendPlan:
     groups: tuple[AttentionGroup, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScratchSpan:
+    """Tokens of one row that only one forward reads: they see all that the row has written, and some of
+    each other. They lie behind what is written, whatever their positions; the row's next forward writes there
+    again. Q tokens."""
+
+    position_Q: np.ndarray
+    sees_QQ: np.ndarray
+    """Which token (first axis) sees which."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spans:
-    """Consecutive positions ``start .. end - 1`` of one sequence per row, before a forward (host side).
+    """Consecutive columns ``start .. end - 1`` of one slot per row, before a forward (host side).
 
-    Rows are sorted by slot.
+    A column is a position of the sequence, up to the row's scratch. Rows are sorted by slot.
     """
 
     slot_R: np.ndarray
     start_R: np.ndarray
     end_R: np.ndarray
     block_size_R: np.ndarray
+    scratch: Mapping[int, ScratchSpan] = field(default_factory=dict)
+    """By row (its place here): what the last columns of its span hold."""
+
+    @cached_property
+    def written_end_R(self) -> np.ndarray:
+        """Where each row's tokens end that stay, and its scratch begins."""
+        if not self.scratch:
+            return self.end_R
+        end_R = self.end_R.copy()
+        for row, span in self.scratch.items():
+            end_R[row] -= len(span.position_Q)
+        return end_R
 
     @cached_property
     def length_R(self) -> np.ndarray:
@@ -110,10 +135,25 @@ class Spans:
         return np.repeat(self.slot_R, self.length_R)
 
     @cached_property
-    def position_T(self) -> np.ndarray:
-        """Position of every token."""
+    def column_T(self) -> np.ndarray:
+        """Column of every token."""
         shift_T = np.repeat(self.first_R - self.start_R, self.length_R)
         return np.arange(len(shift_T)) - shift_T
+
+    @cached_property
+    def position_T(self) -> np.ndarray:
+        """Position of every token."""
+        if not self.scratch:
+            return self.column_T
+        position_T = self.column_T.copy()
+        for row, span in self.scratch.items():
+            position_T[self.scratch_tokens(row)] = span.position_Q
+        return position_T
+
+    def scratch_tokens(self, row: int) -> slice:
+        """Where a row's scratch lies among the tokens of the forward."""
+        end = int(self.first_R[row] + self.length_R[row])
+        return slice(end - len(self.scratch[row].position_Q), end)
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:

@@ -23,6 +23,7 @@ from t3d.decoding.completion import (
 from t3d.decoding.decide import decide
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
+from t3d.decoding.scheduling import schedule
 from t3d.decoding.sequences import Detail, Job, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
@@ -105,7 +106,7 @@ class Engine:
         for refusal in list(finished.values()):
             yield BlockUpdate.of_end(refusal)
         rows = RowTable(accepted, self.config.max_batch_size, self.mask_token_id, self.stop_token_ids)
-        with self._runners.lend(rows.num_rows, rows.num_positions) as runner:
+        with self._runners.lend(rows.num_rows, rows.num_columns) as runner:
             try:
                 while rows.admit():
                     with self._turns:
@@ -121,9 +122,6 @@ class Engine:
     def _refusal(self, job: Job) -> Completion | None:
         """The completion of a request that can never be decoded."""
         try:
-            if job.params.is_left_to_right:
-                problem, fix = "only the specification decodes by it", "use another strategy"
-                raise InputError("remasking", job.params.remasking, problem, fix)
             check_request(job.request, job.params, self.max_model_len, self.whose_limit)
             check_token_ids(job.request, self.model.config.vocab_size)
         except InputError as error:
@@ -146,14 +144,14 @@ class Engine:
     def _step(self, rows: RowTable, runner: ModelRunner, detail: Detail) -> list[BlockUpdate]:
         """One forward and all that follows from it."""
         started = time.perf_counter()
-        forward = rows.schedule(self.config.max_prefill_tokens, fuse_commits=self.config.fuse_commits)
+        forward = schedule(rows, self.config.max_prefill_tokens, fuse_commits=self.config.fuse_commits)
         logits_MV = runner.run(forward)
-        clean, broken = rows.commit(forward, decide(logits_MV, forward.masked, self.mask_token_id))
-        failures = dict.fromkeys(broken.tolist(), self._why_broken()) if len(broken) else {}
-        updates = rows.finish(forward, clean, failures, runner.cache, detail)
+        left = rows.commit(forward, decide(logits_MV, forward.masked, self.mask_token_id))
+        failures = dict.fromkeys(left.broken.tolist(), self._why_broken()) if len(left.broken) else {}
+        updates = rows.finish(forward, left.clean, failures, runner.cache, detail)
         self.stats.count_forward(
             forward,
-            num_blocks=len(clean),
+            left,
             completions=[update.completion for update in updates if update.completion is not None],
             kv_bytes=runner.cache.num_bytes,
             seconds=time.perf_counter() - started,

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from t3d.attention.extend_plan import plan_extend
 from t3d.attention.forward import extend_forward
 from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
-from t3d.decoding.sequences import Forward
+from t3d.decoding.forward import Forward
 from t3d.decoding.turns import turns_of
 
 KEY_BUCKET = 128
@@ -43,15 +43,12 @@ class ModelRunner:
     def _logits(self, forward: Forward) -> Float[Tensor, "M V"]:
         spans, model = forward.spans, self.model
         plan = plan_extend(self.cache, spans, model.config, dtype=model.dtype, device=self.device)
-        # Where each row's position 0 would lie on the token axis
-        origin_R = np.zeros(self.cache.num_slots, dtype=np.int64)
-        origin_R[spans.slot_R] = spans.first_R - spans.start_R
         return extend_forward(
             model,
             to_device(forward.ids_T, self.device),
             to_device(spans.position_T, self.device),
             plan,
-            logit_positions=to_device(origin_R[forward.row_M] + forward.position_M, self.device),
+            logit_positions=to_device(forward.place_M, self.device),
         )
 
 
@@ -72,7 +69,10 @@ class _Recorded:
 
 
 class FixedShapeRunner(ModelRunner):
-    """Pads forwards in which no row has more than two blocks; the last slot takes what padding writes."""
+    """Pads forwards in which no row has more than two blocks; the last slot takes what padding writes.
+
+    Longer spans and forwards with scratch tokens run as they are: the latter's shapes differ each time.
+    """
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache, *, use_graphs: bool) -> None:
         super().__init__(model, cache)
@@ -88,7 +88,7 @@ class FixedShapeRunner(ModelRunner):
 
     def _logits(self, forward: Forward) -> Float[Tensor, "M V"]:
         spans = forward.spans
-        if (spans.length_R > 2 * spans.block_size_R).any():
+        if spans.scratch or (spans.length_R > 2 * spans.block_size_R).any():
             return super()._logits(forward)
         shape = self._shape(spans)
         numbers = self._numbers(spans, forward.ids_T, shape)

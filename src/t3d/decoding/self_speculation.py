@@ -135,7 +135,7 @@ def num_to_draft(num_committed: int, end: int, params: DecodeParams) -> int:
     """
     if params.remasking != "self_speculative":
         return 0
-    room = min(_group_length(num_committed, params.block_size), end - num_committed - 1)
+    room = max(0, min(_group_length(num_committed, params.block_size), end - num_committed - 1))
     return min(room, params.max_draft_tokens) if params.max_draft_tokens else room
 
 

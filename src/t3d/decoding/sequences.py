@@ -1,22 +1,24 @@
 """The sequences being decoded, one per slot, as arrays on the host, and those that wait for a slot.
 
-R rows (= slots), L positions, S block size, T tokens of a forward, M masked positions of it. The tokens of
-a block are decided on the device; which positions are still masked, where blocks begin and what is
-committed is known here, so a forward needs one read.
+R rows (= slots), L columns of a slot, the first of which are positions, S block size, M places of a forward
+where logits are asked for. The tokens of a block are decided on the device; which positions are still masked,
+where blocks begin and what is committed is known here, so a forward needs one read.
 """
 
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from t3d.attention.slots import SlotCache, Spans
+from t3d.attention.slots import SlotCache
 from t3d.counter_rng import stable_key
-from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, num_positions_needed
-from t3d.decoding.decide import Decisions, MaskedPositions, sampling_key
+from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest
+from t3d.decoding.decide import Decisions, sampling_key
+from t3d.decoding.drafting import Checked, Drafting, num_columns_needed
+from t3d.decoding.forward import Forward
 from t3d.decoding.params import DecodeParams
 from t3d.trajectory import visible_length
 
@@ -32,23 +34,15 @@ class Job:
     params: DecodeParams
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forward:
-    """One forward of all rows: what it reads and writes, and what may be decided after it."""
+class Committed(NamedTuple):
+    """What a forward left."""
 
-    spans: Spans
-    ids_T: np.ndarray
-    row_M: np.ndarray
-    position_M: np.ndarray
-    masked: list[MaskedPositions]
-    """The same positions, by group of rows."""
-    written_R: np.ndarray
-    """Clean tokens that each row writes."""
-    denoises_R: np.ndarray
-    """Whether its active block rides along."""
-    is_commit_R: np.ndarray
-    """Whether it only writes a finished block."""
-    writes_prompt: bool
+    clean: np.ndarray
+    """Rows whose block is clean now, or whose response ends."""
+    broken: np.ndarray
+    """Rows whose logits are not numbers."""
+    checked: list[Checked]
+    """What became of the drafts."""
 
 
 class RowTable:
@@ -60,12 +54,14 @@ class RowTable:
         self.mask_token_id, self.stop_token_ids = mask_token_id, stop_token_ids
         self.waiting = deque(jobs)
         self.num_rows, self.num_active = min(max_rows, len(jobs)), 0
-        self.num_positions = max((num_positions_needed(job.request, job.params) for job in jobs), default=0)
+        self.num_columns = max((num_columns_needed(job.request, job.params) for job in jobs), default=0)
         self._groups: dict[object, int] = {}
         """Numbers of the groups of rows whose tokens are decided in one call, by what that depends on."""
         self.job_R = np.empty(self.num_rows, dtype=object)
+        self.drafting_R = np.empty(self.num_rows, dtype=object)
+        """None for rows that are not decoded left to right."""
         self.admitted_at_R = np.zeros(self.num_rows)
-        cells = (self.num_rows, self.num_positions)
+        cells = (self.num_rows, self.num_columns)
         self.ids_RL = np.full(cells, mask_token_id, dtype=np.int64)
         self.steps_RL = np.zeros(cells, dtype=np.int64)
         self.logprobs_RL = np.zeros(cells)
@@ -79,13 +75,14 @@ class RowTable:
             self.group_R,
             self.prompt_length_R,
             self.block_size_R,
+            self.read_size_R,
             self.max_new_tokens_R,
             self.committed_R,
             self.block_start_R,
             self.step_in_block_R,
             self.denoising_steps_R,
             self.commits_R,
-        ) = np.zeros((11, self.num_rows), dtype=np.int64)
+        ) = np.zeros((12, self.num_rows), dtype=np.int64)
 
     @property
     def unfinished(self) -> list[DecodeRequest]:
@@ -109,77 +106,25 @@ class RowTable:
         self.undecided_RL[row, :length] = False
         self.undecided_RL[row, length:] = True
         self.schedule_RS[row] = 0
-        self.schedule_RS[row, : params.steps_per_block] = params.schedule
+        self.schedule_RS[row, : len(params.schedule)] = params.schedule
         self.key_R[row] = stable_key(request.id)
         self.seed_R[row] = params.seed
         self.group_R[row] = self._groups.setdefault(sampling_key(params), len(self._groups))
         self.prompt_length_R[row] = length
         self.block_size_R[row] = size
+        self.read_size_R[row] = 1 if params.is_left_to_right and params.context == "causal" else size
+        self.drafting_R[row] = Drafting.of_request(request, params) if params.is_left_to_right else None
         self.max_new_tokens_R[row] = params.max_new_tokens
         self.committed_R[row] = 0
         self.block_start_R[row] = length // size * size
         self.step_in_block_R[row] = self.denoising_steps_R[row] = self.commits_R[row] = 0
 
-    def schedule(self, max_prefill_tokens: int, *, fuse_commits: bool) -> Forward:
-        """The next forward: each row's clean tokens that are not written yet, and its active block."""
-        active = slice(0, self.num_active)
-        committed_R, size_R = self.committed_R[active], self.block_size_R[active]
-        written_R, denoises_R = self._share_out(max_prefill_tokens, fuse_commits)
-        end_R = np.where(denoises_R, self.block_start_R[active] + size_R, committed_R + written_R)
-        used = np.flatnonzero(end_R > committed_R)
-        spans = Spans(slot_R=used, start_R=committed_R[used], end_R=end_R[used], block_size_R=size_R[used])
-        noise_mask_RS = self._active_masks() & denoises_R[:, None]
-        row_M, column_M = np.nonzero(noise_mask_RS)
-        position_M = self.block_start_R[row_M] + column_M
-        has_begun_R = self.denoising_steps_R[active] > 0
-        return Forward(
-            spans=spans,
-            ids_T=self.ids_RL[spans.slot_T, spans.position_T],
-            row_M=row_M,
-            position_M=position_M,
-            masked=self._by_group(noise_mask_RS, row_M, position_M),
-            written_R=written_R,
-            denoises_R=denoises_R,
-            is_commit_R=~denoises_R & (written_R > 0) & has_begun_R,
-            writes_prompt=bool(((written_R > 0) & ~has_begun_R).any()),
-        )
+    def drafting(self) -> list[tuple[int, Drafting]]:
+        """The active rows that are decoded left to right."""
+        return [(row, own) for row, own in enumerate(self.drafting_R[: self.num_active]) if own is not None]
 
-    def _share_out(self, max_prefill_tokens: int, fuse_commits: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Clean tokens that each row writes (``written_R``), and whether its active block rides along."""
-        active = slice(0, self.num_active)
-        unwritten_R, size_R = self.block_start_R[active] - self.committed_R[active], self.block_size_R[active]
-        written_R = unwritten_R.copy()
-        denoises_R = np.full(len(written_R), True) if fuse_commits else unwritten_R == 0
-        budget = max_prefill_tokens
-        for row in np.flatnonzero(unwritten_R > size_R):
-            granted = min(int(unwritten_R[row]), budget // size_R[row] * size_R[row])
-            if granted == 0 and budget == max_prefill_tokens:
-                granted = size_R[row]  # a budget below one block still writes one
-            budget = max(0, budget - granted)
-            written_R[row] = granted
-            denoises_R[row] &= granted == unwritten_R[row]
-        return written_R, denoises_R
-
-    def _by_group(
-        self, noise_mask_RS: np.ndarray, row_M: np.ndarray, position_M: np.ndarray
-    ) -> list[MaskedPositions]:
-        found, group_M = [], self.group_R[row_M]
-        for group in np.unique(group_M):
-            index_M = np.flatnonzero(group_M == group)
-            row = row_M[index_M]
-            members, step_M = np.unique(row), self.denoising_steps_R[row] + 1
-            masked = MaskedPositions(
-                params=self.job_R[members[0]].params,
-                index_M=index_M,
-                noise_mask_RS=noise_mask_RS[members],
-                num_planned_R=self.schedule_RS[members, self.step_in_block_R[members]],
-                counter_M=(self.seed_R[row], self.key_R[row], position_M[index_M], step_M),
-            )
-            found.append(masked)
-        return found
-
-    def commit(self, forward: Forward, decisions: Decisions) -> tuple[np.ndarray, np.ndarray]:
-        """Note what was written and decided: rows with a clean block now, rows whose logits are NaN."""
+    def commit(self, forward: Forward, decisions: Decisions) -> Committed:
+        """Note what was written and decided."""
         active = slice(0, self.num_active)
         # Clean tokens are written now; the active block counts as unwritten until it rides as a clean one.
         self.committed_R[active] += forward.written_R
@@ -188,13 +133,21 @@ class RowTable:
         self.commits_R[active] += forward.is_commit_R
         broken = np.unique(forward.row_M[~np.isfinite(decisions.logprob_M)])
         chosen_M = decisions.is_committed_M & ~np.isin(forward.row_M, broken)
+        checks = []
+        for row, own_M in forward.checked.items():
+            if chosen_M[own_M.start]:
+                drawn = decisions.token_M[own_M].tolist()
+                num_new, checked = self.drafting_R[row].commit(drawn, self.stop_token_ids)
+                chosen_M[own_M.start + num_new : own_M.stop] = False
+                checks.append(checked)
         row, position = forward.row_M[chosen_M], forward.position_M[chosen_M]
         self.ids_RL[row, position] = decisions.token_M[chosen_M]
         self.logprobs_RL[row, position] = decisions.logprob_M[chosen_M]
         self.steps_RL[row, position] = self.denoising_steps_R[row]
         self.undecided_RL[row, position] = False
-        clean = np.flatnonzero(~self._active_masks().any(1))  # a row that did not denoise has masks left
-        return clean, broken
+        clean = np.flatnonzero(~self.active_masks().any(1))  # a row that did not denoise has masks left
+        ended = np.array([row for row, own in self.drafting() if own.has_ended], dtype=np.int64)
+        return Committed(np.union1d(clean, ended), broken, checks)
 
     def finish(
         self, forward: Forward, clean: np.ndarray, failures: dict[int, str], cache: SlotCache, detail: Detail
@@ -211,7 +164,7 @@ class RowTable:
             if ends or detail != "completions":
                 updates.append(self._update(row, self._completion(row) if ends else None))
         going_on = clean[~is_last]
-        self.block_start_R[going_on] += self.block_size_R[going_on]
+        self.block_start_R[going_on] = [self._block_end(row) for row in going_on.tolist()]
         self.step_in_block_R[going_on] = 0
         for row, reason in failures.items():
             request, params = self.job_R[row].request, self.job_R[row].params
@@ -244,7 +197,7 @@ class RowTable:
         position_RS = np.minimum(start_R1 + column_S, self.ids_RL.shape[1] - 1)
         return active[:, None], position_RS, column_S < size_R1
 
-    def _active_masks(self) -> np.ndarray:
+    def active_masks(self) -> np.ndarray:
         """Which positions of each active block are still masked: bool ``[R, S]``."""
         row_R1, position_RS, is_inside_RS = self._active_blocks()
         return self.undecided_RL[row_R1, position_RS] & is_inside_RS
@@ -257,12 +210,24 @@ class RowTable:
         is_stop_RS = np.isin(self.ids_RL[row_R1, position_RS], list(self.stop_token_ids))
         has_stop_R = (is_stop_RS & is_response_RS).any(1)
         length_R = self.block_start_R[rows] + self.block_size_R[rows] - self.prompt_length_R[rows]
-        return has_stop_R | (length_R >= self.max_new_tokens_R[rows])
+        is_last = has_stop_R | (length_R >= self.max_new_tokens_R[rows])
+        for place, own in enumerate(self.drafting_R[rows]):
+            if own is not None:
+                is_last[place] = own.has_ended
+        return is_last
+
+    def _block_end(self, row: int) -> int:
+        """Where the active block of a row ends. Left to right, a forward may commit beyond it, and a response
+        may end before."""
+        end, own = int(self.block_start_R[row] + self.block_size_R[row]), self.drafting_R[row]
+        if own is None:
+            return end
+        return own.num_tokens if own.has_ended else max(end, own.block_start)
 
     def _update(self, row: int, completion: Completion | None) -> BlockUpdate:
         """The active block of a row as an update."""
         prompt_length, start = int(self.prompt_length_R[row]), int(self.block_start_R[row])
-        block = slice(max(start, prompt_length), start + int(self.block_size_R[row]))
+        block = slice(max(start, prompt_length), self._block_end(row))
         tokens, undecided = self.ids_RL[row, block].tolist(), self.undecided_RL[row, block].tolist()
         return BlockUpdate(
             id=self.job_R[row].request.id,
@@ -277,7 +242,7 @@ class RowTable:
     def _completion(self, row: int) -> Completion:
         """The completion of a row whose response ends with its active block."""
         request, params = self.job_R[row].request, self.job_R[row].params
-        response = slice(self.prompt_length_R[row], self.block_start_R[row] + self.block_size_R[row])
+        response, own = slice(self.prompt_length_R[row], self._block_end(row)), self.drafting_R[row]
         response_ids = tuple(self.ids_RL[row, response].tolist())
         length, reason = visible_length(response_ids, tuple(self.stop_token_ids), params.max_new_tokens)
         return Completion(
@@ -290,6 +255,8 @@ class RowTable:
             finish_reason=reason,
             num_denoising_steps=int(self.denoising_steps_R[row]),
             num_commit_forwards=int(self.commits_R[row]),
+            num_drafted=0 if own is None else own.num_drafted,
+            num_accepted=0 if own is None else own.num_accepted,
             params=params,
             mask_token_id=self.mask_token_id,
             seconds=time.perf_counter() - float(self.admitted_at_R[row]),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from t3d.attention.slots import Spans
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.forward import Forward
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Forward, Job
+from t3d.decoding.sequences import Committed, Job
 from t3d.decoding.stats import EngineStats
 
 ModelShape = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "roofline.py"))["ModelShape"]
@@ -51,13 +52,15 @@ def count(stats, spans, *, num_logits, num_steps=1, num_commits=0):
         ids_T=np.zeros(int(spans.length_R.sum()), dtype=np.int64),
         row_M=np.zeros(num_logits, dtype=np.int64),
         position_M=np.arange(num_logits),
+        place_M=np.arange(num_logits),
         masked=[],
         written_R=np.zeros_like(row),
         denoises_R=row < num_steps,
         is_commit_R=row < num_commits,
         writes_prompt=False,
     )
-    stats.count_forward(forward, num_blocks=0, completions=[], kv_bytes=0, seconds=0.0)
+    left = Committed(clean=row[:0], broken=row[:0], checked=[])
+    stats.count_forward(forward, left, completions=[], kv_bytes=0, seconds=0.0)
 
 
 def run(model, prompt_lengths, params, **settings):

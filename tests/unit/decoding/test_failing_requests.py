@@ -20,6 +20,8 @@ SETTINGS = [
     {"temperature": 0.7, "top_p": 0.8, "remasking": "random"},
     {"temperature": 1.0, "remasking": "entropy_bounded"},
     {"temperature": 1.0, "remasking": "low_confidence_dynamic", "confidence_threshold": 0.3},
+    {"temperature": 1.0, "remasking": "left_to_right"},
+    {"temperature": 1.0, "remasking": "self_speculative", "draft_groups": "all"},
 ]
 
 

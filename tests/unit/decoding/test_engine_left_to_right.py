@@ -1,0 +1,253 @@
+"""The engine decodes left to right as the specification does: same tokens, same forwards, in any company."""
+
+import dataclasses
+from typing import ClassVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slot_helpers import extend
+
+from t3d.attention.slots import SlotCache
+from t3d.decoding import sequences
+from t3d.decoding.completion import DecodeRequest, completions_of
+from t3d.decoding.drafting import Drafting
+from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.self_speculation import num_to_draft
+from t3d.decoding.sequences import Job
+from t3d.decoding.specification import decode_as_specified, decode_left_to_right
+
+MASK, VOCAB = 37, 40
+SAMPLINGS = [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8, "top_k": 9}]
+COMMON = (13, 17, 34)
+
+
+@st.composite
+def params_of_any_strategy(draw):
+    size = draw(st.sampled_from([1, 2, 4, 8]))
+    strategies = [
+        "left_to_right",
+        *["self_speculative"] * 3,
+        "low_confidence_static",
+        "low_confidence_dynamic",
+    ]
+    fields = {
+        "block_size": size,
+        "remasking": draw(st.sampled_from(strategies)),
+        "max_new_tokens": draw(st.integers(1, 2 * size + 3)),
+        "seed": draw(st.integers(0, 99)),
+    }
+    if fields["remasking"].startswith("low"):
+        fields |= {"steps_per_block": draw(st.integers(1, size)), "confidence_threshold": 0.3}
+    else:
+        fields |= {
+            "context": draw(st.sampled_from(["block", "block", "causal"])),
+            "draft_groups": draw(st.sampled_from(["last", "all"])),
+            "max_draft_tokens": draw(st.sampled_from([0, 0, 1, 3])),
+        }
+    return DecodeParams(**fields | draw(st.sampled_from(SAMPLINGS)))
+
+
+@st.composite
+def mixed_jobs(draw, max_size=5):
+    """Requests of ragged lengths, each with settings of its own."""
+    jobs = []
+    for number, params in enumerate(draw(st.lists(params_of_any_strategy(), min_size=1, max_size=max_size))):
+        prompt = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=3 * params.block_size))
+        jobs.append(Job(DecodeRequest(id=f"request/{number}", prompt_ids=tuple(prompt)), params))
+    return jobs
+
+
+def specified(model, job, stops=()):
+    return decode_as_specified(model, job.request, job.params, mask_token_id=MASK, stop_token_ids=stops)
+
+
+def engine_of(model, stops=(), **config):
+    return Engine(model, mask_token_id=MASK, stop_token_ids=stops, config=EngineConfig(**config))
+
+
+def check_equal(model, jobs, stops, **config):
+    """Token for token, step for step, forward for forward; log-probabilities up to rounding."""
+    done = engine_of(model, stops, **config).decode(jobs)
+    for job, ours in zip(jobs, completions_of([job.request for job in jobs], done), strict=True):
+        theirs = specified(model, job, stops)
+        assert dataclasses.replace(ours, num_commit_forwards=0) == theirs
+        assert ours.num_commit_forwards == 0 or config.get("fuse_commits") is False
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-9)
+
+
+class Forced(Drafting):
+    """Drafts what the test says of a request, whatever the model drafts."""
+
+    drafts_of: ClassVar[dict] = {}
+
+    @classmethod
+    def of_request(cls, request, params):
+        own = super().of_request(request, params)
+        own.forced = cls.drafts_of[request.id]
+        own.force()
+        return own
+
+    def commit(self, drawn, stop_token_ids):
+        result = super().commit(drawn, stop_token_ids)
+        self.force()
+        return result
+
+    def force(self):
+        size = num_to_draft(self.num_tokens, self.end, self.params)
+        self.draft = [self.forced[self.num_tokens + place] for place in range(size)]
+
+
+# --- equality with the specification ------------------------------------------------------------------
+
+
+@pytest.mark.many_inputs
+@pytest.mark.parametrize("attention", [0.03, 0.2, 1.0])
+@settings(max_examples=10)
+@given(
+    mixed_jobs(),
+    st.sampled_from([(), COMMON]),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_engine_equals_the_specification(
+    exact_model_with, attention, jobs, stops, batch_size, budget, fuse, fixed
+):
+    """Any mix of strategies, ragged prompts, slots that are handed on, prompts in pieces; drafts of which
+    nearly all, some or next to none are right."""
+    sizes = {"max_batch_size": batch_size, "max_prefill_tokens": budget}
+    check_equal(exact_model_with(attention), jobs, stops, fuse_commits=fuse, fixed_shapes=fixed, **sizes)
+
+
+@settings(max_examples=8)
+@given(mixed_jobs(max_size=4), st.integers(1, 3))
+def test_a_mixture_of_experts_equals_the_specification(exact_moe_model, jobs, batch_size):
+    check_equal(exact_moe_model, jobs, COMMON, max_batch_size=batch_size)
+
+
+@pytest.mark.parametrize("draft_groups", ["last", "all"])
+@pytest.mark.parametrize("prompt_length", [3, 4, 6])
+def test_forced_drafts_equal_the_specification(exact_model, monkeypatch, prompt_length, draft_groups):
+    """Of requests side by side: the true continuation, the same with one wrong token at each place (the
+    last of a block among them), and tokens that are all wrong."""
+    request = DecodeRequest(id="", prompt_ids=tuple(range(1, prompt_length + 1)))
+    fields = {"block_size": 4, "temperature": 0.0, "max_new_tokens": 9, "draft_groups": draft_groups}
+    params = DecodeParams(remasking="self_speculative", **fields)
+    truth = specified(exact_model, Job(request, dataclasses.replace(params, remasking="left_to_right")))
+    true = dict(enumerate([*request.prompt_ids, *truth.response_ids]))
+    drafts = {"right": true, "wrong": {place: (token + 1) % VOCAB for place, token in true.items()}}
+    for place in range(prompt_length, len(true)):
+        drafts[f"wrong at {place}"] = true | {place: (true[place] + 1) % VOCAB}
+    monkeypatch.setattr(Forced, "drafts_of", drafts)
+    monkeypatch.setattr(sequences, "Drafting", Forced)
+    jobs = [Job(dataclasses.replace(request, id=name), params) for name in drafts]
+    done = engine_of(exact_model, max_batch_size=5).decode(jobs)
+    for name, draft in drafts.items():
+        how = {"mask_token_id": MASK, "stop_token_ids": (), "draft_of": draft.get}
+        theirs = decode_left_to_right(exact_model, dataclasses.replace(request, id=name), params, **how)
+        assert done[name] == theirs
+        assert done[name].response_ids == truth.response_ids
+    assert done["right"].num_accepted == done["right"].num_drafted > 0
+    assert done["wrong"].num_accepted == 0 and done["wrong"].num_forwards == 9
+
+
+@pytest.mark.parametrize("remasking", ["left_to_right", "self_speculative"])
+def test_keys_and_values_of_closed_blocks_equal_a_full_recompute(exact_model_with, remasking):
+    """No key of an open token, a draft or a mask outlives its forward, in a slot that was taken over too."""
+    model, caches = exact_model_with(0.2), []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, kwargs: caches.append(kwargs["extend_plan"].cache), with_kwargs=True
+    )
+    jobs = [
+        Job(
+            DecodeRequest(id=str(length), prompt_ids=tuple(range(1, length + 1))),
+            DecodeParams(remasking=remasking, temperature=1.0, max_new_tokens=3 * length),
+        )
+        for length in (1, 5, 7)
+    ]
+    *_, completion = engine_of(model, max_batch_size=2).decode(jobs).values()
+    hook.remove()
+    ids, fresh = [*completion.prompt_ids, *completion.response_ids], SlotCache(1, 32)
+    last = completion.step_map.index(completion.num_forwards)
+    closed = (7 + last) // 4 * 4
+    extend(model, fresh, [(0, 0, ids[:closed])])
+    assert completion.id == "7" and closed >= 20, "the longest ends alone, in slot 0"
+    for layer in range(2):
+        for ours, theirs in zip(
+            *(cache.layer(layer, torch.empty(0)) for cache in (caches[-1], fresh)), strict=True
+        ):
+            torch.testing.assert_close(ours[0, :closed], theirs[0, :closed], atol=1e-9, rtol=0)
+
+
+# --- what it tells ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("attention", [0.0, 1.0])
+def test_streams_tell_blocks_as_they_close_and_forwards_as_they_run(exact_model_with, attention, size):
+    """A forward that fills a block and begins the next tells the full one; the end tells what is left."""
+    params = DecodeParams(remasking="self_speculative", block_size=size, temperature=1.0, max_new_tokens=10)
+    jobs = [Job(DecodeRequest(id=str(n), prompt_ids=(1,) * n), params) for n in (1, 3, 4)]
+    engine = engine_of(exact_model_with(attention), COMMON, max_batch_size=2)
+    for detail in ("blocks", "steps"):
+        updates = list(engine.stream(jobs, detail=detail))
+        for job in jobs:
+            own = [update for update in updates if update.id == job.request.id]
+            closed, completion = [update for update in own if update.is_committed], own[-1].completion
+            assert sum((update.token_ids for update in closed), ()) == completion.response_ids
+            length = len(job.request.prompt_ids)
+            for update in closed[:-1]:
+                assert (length + update.response_start + len(update.token_ids)) % size == 0
+            if detail == "steps":
+                assert len(own) == completion.num_forwards
+            for update in own:
+                known = [token for token in update.token_ids if token is not None]
+                assert update.token_ids == (*known, *[None] * (len(update.token_ids) - len(known)))
+                start = update.response_start
+                assert tuple(known) == completion.response_ids[start : start + len(known)]
+
+
+def test_a_run_that_accepts_every_draft_by_hand(exact_model_with):
+    """Prompt of 3, blocks of 4, 9 tokens: position 3, then 4, then 5 6 7 | 8, then 9 10 11.
+
+    Tokens read: 3 open and a check; 4 closed, a check and a group of 4; 1 open, 3 drafted, 4 copied, 4 checks
+    and a group of 4; 4 closed, 1 open, 2 drafted, 3 checks. A scratch of Q tokens sees Q x closed pairs more.
+    """
+    params = DecodeParams(remasking="self_speculative", temperature=0.0, max_new_tokens=9)
+    engine = engine_of(exact_model_with(0.0))
+    done = engine.decode([Job(DecodeRequest(id="a", prompt_ids=(1, 2, 3)), params)])["a"]
+    assert done.step_map == (1, 2, 3, 3, 3, 3, 4, 4, 4)
+    assert (done.num_forwards, done.num_drafted, done.num_accepted) == (4, 5, 5)
+    stats = engine.stats
+    assert (stats.forwards, stats.row_steps, stats.row_commits, stats.blocks) == (4, 4, 0, 3)
+    assert (stats.drafted_tokens, stats.accepted_tokens) == (5, 5)
+    assert (stats.drafted_at, stats.accepted_at) == ([2, 2, 1], [2, 2, 1])
+    assert stats.acceptance_by_offset == [1.0, 1.0, 1.0]
+    assert stats.query_tokens == 4 + (4 + 5) + 16 + (4 + 6)
+    assert stats.logit_rows == 1 + (1 + 3) + (4 + 3) + 3
+    assert stats.attended_pairs == (
+        (1 + 2 + 3 + 4)
+        + (16 + 5 * 4 + 1 + 16)
+        + (16 * 4 + 10 + 16 + (2 + 3 + 4 + 5) + 4 * 8)
+        + (4 * 8 + 6 * 8 + 6 + (2 + 3 + 4))
+    )
+    summary = stats.summary()
+    assert (summary["tokens_per_step"], summary["tokens_per_forward"]) == (9 / 4, 9 / 4)
+    assert (summary["acceptance"], summary["positions_per_token"]) == (1.0, 39 / 9)
+
+
+@pytest.mark.parametrize("attention", [0.2, 1.0])
+def test_counts_are_those_of_the_completions(exact_model_with, attention):
+    params = DecodeParams(remasking="self_speculative", temperature=1.0, max_new_tokens=13)
+    jobs = [Job(DecodeRequest(id=str(n), prompt_ids=(1,) * n), params) for n in (1, 3, 4, 9)]
+    engine = engine_of(exact_model_with(attention), fuse_commits=False, max_batch_size=3)
+    done, stats = engine.decode(jobs).values(), engine.stats
+    assert stats.row_steps == sum(completion.num_denoising_steps for completion in done)
+    assert stats.row_commits == sum(completion.num_commit_forwards for completion in done) > 0
+    assert stats.drafted_tokens == sum(stats.drafted_at) == sum(one.num_drafted for one in done) > 0
+    assert stats.accepted_tokens == sum(stats.accepted_at) == sum(one.num_accepted for one in done)
+    assert stats.committed_tokens == stats.visible_tokens == 4 * 13
