@@ -150,6 +150,10 @@ def evaluated(folder):
         (["--block-size", "4"], ["B4-T1"]),
         (["--block-size", "8"], ["B8-T4"]),
         (["--block-size", "4,8"], ["B4-T1", "B8-T1"]),
+        (
+            ["--left-to-right", "--self-speculative", "--draft-groups", "all"],
+            ["B8-left-to-right", "B8-self-speculative-all"],
+        ),
     ],
 )
 def test_a_student_is_evaluated_as_it_was_trained_unless_flags_say_otherwise(
@@ -179,6 +183,24 @@ def test_a_student_made_for_dynamic_decoding_is_evaluated_so(train, prompts, tmp
     command = ["eval", "--model", str(student), "--prompts", str(prompts), "--limit", "1", *SHORT]
     assert main([*command, "--output", str(tmp_path / "e")]) == 0
     assert evaluated(tmp_path / "e") == ["B8-dynamic-0.8"]
+
+
+def test_a_checkpoint_that_says_so_is_decoded_with_drafts(base, prompts, tmp_path):
+    """By eval, generate and rollout; other flags leave its strategy out."""
+    own = tmp_path / "own"
+    shutil.copytree(base, own)
+    says = {"block_size": 4, "remasking": "self_speculative", "draft_groups": "all"}
+    edit(own / "generation_config.json", block_diffusion=says)
+    command = ["--model", str(own), "--prompts", str(prompts), "--limit", "1", *SHORT]
+    assert main(["eval", *command, "--output", str(tmp_path / "e")]) == 0
+    assert evaluated(tmp_path / "e") == ["B4-self-speculative-all"]
+    assert main(["eval", *command, "--tokens-per-step", "2", "--output", str(tmp_path / "f")]) == 0
+    assert evaluated(tmp_path / "f") == ["B4-T2"]
+    assert main(["generate", *command, "--show-steps"]) == 0
+    assert main(["rollout", *command, "--output", str(tmp_path / "r.parquet")]) == 0
+    (record,) = read_trajectories(tmp_path / "r.parquet")
+    assert record.visible_length == len(record.response_ids)
+    assert record.decode_params["remasking"] == "self_speculative"
 
 
 def test_lm_eval_decodes_a_student_as_it_was_trained_unless_model_args_say_otherwise(student):

@@ -21,7 +21,15 @@ from t3d.cli.options import (
     named_task,
     parse_list,
 )
-from t3d.decoding.params import BATCH_SIZE, Confidence, DecodeParams, StaticRemasking
+from t3d.decoding.params import (
+    BATCH_SIZE,
+    Confidence,
+    Context,
+    DecodeParams,
+    DraftGroups,
+    LeftToRight,
+    StaticRemasking,
+)
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.finished import check_evaluation
@@ -35,7 +43,8 @@ from t3d.work.kept import CHUNK_SIZE
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
 """Flags under which options of benchmarks have other names."""
-_INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p")
+_OF_LEFT_TO_RIGHT = ("context", "draft_groups", "max_draft_tokens")
+_INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p", *_OF_LEFT_TO_RIGHT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +52,8 @@ class Eval(ModelChoice, PromptChoice):
     """Accuracy with its 95 % interval, and what decoding cost, for every task under every setting.
 
     Settings: blocks of every block size with every number of tokens per step (B4-T2), and with every dynamic
-    threshold (B4-dynamic) and entropy bound (B4-entropy-0.1).
+    threshold (B4-dynamic) and entropy bound (B4-entropy-0.1), and left to right, with drafts or without
+    (B4-self-speculative, B4-left-to-right).
     """
 
     output: str
@@ -64,11 +74,21 @@ class Eval(ModelChoice, PromptChoice):
     follows down to top_p (docs/evaluation.md), else 4."""
     tokens_per_step: str | None = None
     """With commas: tokens committed by a denoising step; each divides every block size. Default: none where
-    dynamic or entropy_bound is given, else a student's own at its own block size, else 1."""
+    another kind of setting is given, else a student's own at its own block size, else 1."""
     dynamic: str | None = None
     """With commas: confidence thresholds; a step commits all positions above, such as 0.9."""
     entropy_bound: str | None = None
     """With commas: bounds; a step commits the surest positions while their entropies add up to less."""
+    left_to_right: bool = False
+    """Draw each token behind all tokens before it, one by one."""
+    self_speculative: bool = False
+    """The same tokens in fewer forwards: the model drafts, and checks its drafts."""
+    context: Context | None = None
+    """Of the last two: a closed block is read whole, or token by token, for models trained so."""
+    draft_groups: DraftGroups | None = None
+    """self_speculative drafts behind the whole draft that it checks, or behind every part of it."""
+    max_draft_tokens: int | None = None
+    """self_speculative drafts at most so many tokens at once; 0: the rest of the block."""
     remasking: StaticRemasking | None = None
     """Which positions a step of a given number of tokens commits."""
     confidence: Confidence | None = None
@@ -124,22 +144,26 @@ class Eval(ModelChoice, PromptChoice):
 
     def _inherited(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Flags that were not given, by the checkpoint's own settings, else the defaults."""
-        from t3d.decoding.precedence import check_used, ignored_fields, resolve_params
+        from t3d.decoding.precedence import check_used, ignored_by_all, resolve_params
 
         given = self._given()
         params = resolve_params(own, given)
-        check_used(given, params)
-        params = dataclasses.replace(
-            params, **{name: getattr(DecodeParams, name) for name in ignored_fields(params)}
-        )
+        named = [resolve_params(own, given | {"remasking": name}) for name in self._named()]
+        check_used(given, params, *named)
+        ignored = ignored_by_all(params, *named)
+        params = dataclasses.replace(params, **{name: getattr(DecodeParams, name) for name in ignored})
         found = {name: getattr(params, name) for name in _INHERITED}
         found["block_size"] = str(params.block_size) if self.block_size is None else self.block_size
         if params.remasking not in get_args(StaticRemasking):
             found["remasking"] = DecodeParams.remasking
-        if self.tokens_per_step is None and self.dynamic is None and self.entropy_bound is None:
+        if not self._named() and (self.tokens_per_step, self.dynamic, self.entropy_bound) == (None,) * 3:
             is_own = found["block_size"] == str(params.block_size)
             found |= _settings_of(params) if is_own else {"tokens_per_step": "1"}
         return found
+
+    def _named(self) -> tuple[LeftToRight, ...]:
+        """Strategies that have a flag of their own, of those that are given."""
+        return tuple(name for name in get_args(LeftToRight) if getattr(self, name))
 
     def _evaluate(self, tasks: list[PosedTask]) -> None:
         from t3d.evaluation.evaluate import EvalConfig, evaluate
@@ -159,12 +183,13 @@ class Eval(ModelChoice, PromptChoice):
             print(endings(reasons))
 
     def _settings(self) -> dict[str, DecodeParams]:
-        shared = ("remasking", "confidence", "temperature", "top_k", "top_p", "max_new_tokens", "seed")
+        shared = (*_INHERITED, "max_new_tokens", "seed")
         return decoding_settings(
             block_sizes=parse_list("block_size", self.block_size, int, "4,8"),
             tokens_per_step=parse_list("tokens_per_step", self.tokens_per_step, int, "1,2,4"),
             dynamic=parse_list("dynamic", self.dynamic, float, "0.9,0.95"),
             entropy_bounds=parse_list("entropy_bound", self.entropy_bound, float, "0.1,0.2"),
+            left_to_right=self._named(),
             shared=DecodeParams(**{name: getattr(self, name) for name in shared}),
         )
 
@@ -191,12 +216,10 @@ class Eval(ModelChoice, PromptChoice):
         ]
 
 
-def _settings_of(params: DecodeParams) -> dict[str, str]:
-    """The flag that names the one setting of a checkpoint. Raises InputError for steps of unequal tokens, and
-    for strategies without a flag."""
+def _settings_of(params: DecodeParams) -> dict[str, Any]:
+    """The flag that names the one setting of a checkpoint. Raises InputError for steps of unequal tokens."""
     if params.is_left_to_right:
-        problem = f"the checkpoint decodes by {params.remasking}, which has no flag here"
-        raise InputError("tokens_per_step", None, problem, "give tokens_per_step, dynamic or entropy_bound")
+        return {params.remasking: True}
     if params.remasking == "low_confidence_dynamic":
         return {"dynamic": str(params.confidence_threshold)}
     if params.remasking == "entropy_bounded":

@@ -53,9 +53,16 @@ def ignored_fields(params: DecodeParams) -> dict[str, str]:
     return reasons
 
 
-def check_used(given: Mapping[str, Any], params: DecodeParams) -> None:
-    """Raise InputError for a setting that was ``given``, is not the default, and that ``params`` ignore."""
-    for name, reason in ignored_fields(params).items():
+def ignored_by_all(params: DecodeParams, *others: DecodeParams) -> dict[str, str]:
+    """Those of ``params`` that the others ignore too."""
+    each = [ignored_fields(other) for other in others]
+    return {name: why for name, why in ignored_fields(params).items() if all(name in one for one in each)}
+
+
+def check_used(given: Mapping[str, Any], params: DecodeParams, *others: DecodeParams) -> None:
+    """Raise InputError for a setting that was ``given``, is not the default, and that ``params`` ignore, and
+    so do all ``others``."""
+    for name, reason in ignored_by_all(params, *others).items():
         if given.get(name) not in (None, getattr(DecodeParams, name)):
             raise InputError(name, given[name], f"ignored: {reason}", "leave it out, or change the other")
 

@@ -2,10 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
-from t3d.decoding.params import DecodeParams, StaticRemasking
+from t3d.decoding.params import DecodeParams, LeftToRight, StaticRemasking
 from t3d.errors import InputError
+
+_OF_LEFT_TO_RIGHT: dict[str, Any] = {
+    name: getattr(DecodeParams, name) for name in ("context", "draft_groups", "max_draft_tokens")
+}
+"""Fields that the other strategies ignore, and their defaults."""
 
 
 def decoding_settings(
@@ -14,18 +19,21 @@ def decoding_settings(
     tokens_per_step: Sequence[int] = (),
     dynamic: Sequence[float] = (),
     entropy_bounds: Sequence[float] = (),
+    left_to_right: Sequence[LeftToRight] = (),
     shared: DecodeParams,
 ) -> dict[str, DecodeParams]:
     """Every block size with everything else, by label: ``B4-T2``, ``B4-dynamic`` (threshold 0.9),
-    ``B4-dynamic-0.95``, ``B4-entropy-0.1``.
+    ``B4-dynamic-0.95``, ``B4-entropy-0.1``, ``B4-left-to-right``, ``B4-self-speculative`` (drafts behind the
+    last token that is checked), ``B4-self-speculative-all``.
 
     ``dynamic`` are confidence thresholds, ``entropy_bounds`` those of ``entropy_bounded``; a block may take
     as many steps as it has tokens in both. ``shared`` gives all else, and the strategy of those with a
-    number of tokens per step. Raises InputError for a size, number, threshold or bound that cannot be.
+    number of tokens per step; what it says of drafts and context holds for ``left_to_right``. Raises
+    InputError for a size, number, threshold or bound that cannot be.
     """
     found: dict[str, DecodeParams] = {}
     for size in block_sizes:
-        full = dataclasses.replace(shared, block_size=size, steps_per_block=size)
+        full = dataclasses.replace(shared, block_size=size, steps_per_block=size, **_OF_LEFT_TO_RIGHT)
         for count in tokens_per_step:
             found[f"B{size}-T{count}"] = dataclasses.replace(
                 full, steps_per_block=steps_per_block(size, count)
@@ -38,6 +46,12 @@ def decoding_settings(
         for bound in entropy_bounds:
             found[f"B{size}-entropy-{bound}"] = dataclasses.replace(
                 full, remasking="entropy_bounded", entropy_bound=bound
+            )
+        for strategy in left_to_right:
+            ending = "-all" if strategy == "self_speculative" and shared.draft_groups == "all" else ""
+            drafts = {name: getattr(shared, name) for name in _OF_LEFT_TO_RIGHT}
+            found[f"B{size}-{strategy.replace('_', '-')}{ending}"] = dataclasses.replace(
+                full, remasking=strategy, confidence=DecodeParams.confidence, **drafts
             )
     if not found:
         raise InputError("block_size", tuple(block_sizes), "no setting to evaluate", "give at least one")

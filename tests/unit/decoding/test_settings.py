@@ -51,6 +51,31 @@ def test_a_setting_that_cannot_be_is_named(fields, message):
         decoding_settings(**BLOCK_OF_4 | {"tokens_per_step": (1,)} | fields)
 
 
+def test_settings_left_to_right_by_label():
+    """What is said of drafts holds for them alone, and confidence for the others alone."""
+    shared = dataclasses.replace(SHARED, confidence="sampled", draft_groups="all", max_draft_tokens=3)
+    names = ("left_to_right", "self_speculative")
+    found = decoding_settings(block_sizes=(4, 8), tokens_per_step=(2,), left_to_right=names, shared=shared)
+    endings = ("T2", "left-to-right", "self-speculative-all")
+    assert list(found) == [f"B{size}-{ending}" for size in (4, 8) for ending in endings]
+    static = DecodeParams(block_size=8, confidence="sampled", max_new_tokens=4, temperature=1.0)
+    assert found["B8-T2"] == static
+    drafts = DecodeParams(
+        block_size=8,
+        steps_per_block=8,
+        remasking="self_speculative",
+        draft_groups="all",
+        max_draft_tokens=3,
+        max_new_tokens=4,
+        temperature=1.0,
+    )
+    assert found["B8-self-speculative-all"] == drafts
+    assert list(decoding_settings(**BLOCK_OF_4, left_to_right=names)) == [
+        "B4-left-to-right",
+        "B4-self-speculative",
+    ]
+
+
 @pytest.mark.parametrize("remasking", ["low_confidence_dynamic", "entropy_bounded", "random"])
 def test_a_strategy_that_no_setting_would_use_is_refused(remasking):
     shared = dataclasses.replace(SHARED, remasking=remasking)

@@ -18,6 +18,8 @@ _FURTHER_NAMES = ("batch_size", "max_batch_size", "tokens_per_step")
 _NEEDS_REMASKING = {
     "confidence_threshold": "low_confidence_dynamic",
     "entropy_bound": "entropy_bounded",
+    "draft_groups": "self_speculative",
+    "max_draft_tokens": "self_speculative",
 }
 _LENGTH_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """The harness's names for one thing."""
