@@ -22,8 +22,11 @@ class _Pieces:
     slot_R: np.ndarray
     first_R: np.ndarray
     """Their first tokens on the forward's axis."""
+    length_R: np.ndarray
     start_R: np.ndarray
+    """Columns before it all their tokens may see."""
     end_R: np.ndarray
+    """Columns from it on none may see."""
     block_size_R: np.ndarray
     scratch: tuple[ScratchSpan | None, ...] = ()
     """Of a group of scratch tokens, each row's; else the rows are block-causal."""
@@ -37,9 +40,9 @@ class _Pieces:
         if num_slots == len(self.slot_R) or num_slots > 1.5 * len(self.slot_R):
             return self
         place_R = self.slot_R - lowest
-        columns = np.zeros((4, num_slots), dtype=np.int64)
-        columns[3] = 1  # a block size to divide by
-        columns[:, place_R] = self.first_R, self.start_R, self.end_R, self.block_size_R
+        columns = np.zeros((5, num_slots), dtype=np.int64)
+        columns[4] = 1  # a block size to divide by
+        columns[:, place_R] = self.first_R, self.length_R, self.start_R, self.end_R, self.block_size_R
         by_place = dict(zip(place_R.tolist(), self.scratch, strict=False))
         scratch = tuple(by_place.get(place) for place in range(num_slots)) if self.scratch else ()
         return _Pieces(np.arange(lowest, lowest + num_slots), *columns, scratch)
@@ -49,20 +52,20 @@ class _Pieces:
 
         Padding looks at the first column, so that no softmax is empty.
         """
-        length_R, column_Q = self.end_R - self.start_R, np.arange(num_queries)
+        column_Q = np.arange(num_queries)
         if not self.scratch:
             # A query sees every position up to the end of its own block: block-causal on the absolute grid.
             size_R1 = self.block_size_R[:, None]
             limit_RQ = ((self.start_R[:, None] + column_Q) // size_R1 + 1) * size_R1
-            limit_RQ[column_Q >= length_R[:, None]] = 1
+            limit_RQ[column_Q >= self.length_R[:, None]] = 1
             return np.arange(num_keys) < limit_RQ[:, :, None] if (limit_RQ < num_keys).any() else None
-        sees_RQN = np.zeros((len(length_R), num_queries, num_keys), dtype=bool)
-        sees_RQN[:, :, 0] = column_Q >= length_R[:, None]
+        sees_RQN = np.zeros((len(self.slot_R), num_queries, num_keys), dtype=bool)
+        sees_RQN[:, :, 0] = column_Q >= self.length_R[:, None]
         for row, span in enumerate(self.scratch):
             if span is not None:
-                start, end, length = self.start_R[row], self.end_R[row], length_R[row]
+                start, end, length = self.start_R[row], self.end_R[row], self.length_R[row]
                 sees_RQN[row, :length, :start] = True
-                sees_RQN[row, :length, start:end] = span.sees_QQ
+                sees_RQN[row, :length, start:end] = span.sees_QN
         return sees_RQN
 
 
@@ -91,8 +94,8 @@ def plan_extend(
 
 def _cut(spans: Spans) -> list[_Pieces]:
     """The groups of a forward; every token is in one of them."""
-    size_R, start_R, end_R = spans.block_size_R, spans.start_R, spans.written_end_R
-    length_R = end_R - start_R  # of what is block-causal; where all is scratch, nothing
+    size_R, start_R, end_R = spans.block_size_R, spans.start_R, spans.end_R
+    length_R = end_R - start_R  # where a row has its scratch alone, 0
     is_short_R = (length_R > 0) & (length_R <= 2 * size_R)
     is_double_R = length_R == 2 * size_R
     is_long_R = length_R > 2 * size_R
@@ -106,21 +109,38 @@ def _cut(spans: Spans) -> list[_Pieces]:
         groups.append((is_long_R, start_R, end_R))
     first_R = spans.first_R
     pieces = [
-        _Pieces(spans.slot_R[rows], (first_R + first - start_R)[rows], first[rows], last[rows], size_R[rows])
+        _Pieces(
+            *(
+                values[rows]
+                for values in (spans.slot_R, first_R + first - start_R, last - first, first, last)
+            ),
+            block_size_R=size_R[rows],
+        )
         for rows, first, last in groups
     ]
-    if spans.scratch:
-        rows = np.array(sorted(spans.scratch))
-        ends = (first_R + length_R)[rows], end_R[rows], spans.end_R[rows]
-        scratch = tuple(spans.scratch[row] for row in rows.tolist())
-        pieces.append(_Pieces(spans.slot_R[rows], *ends, size_R[rows], scratch))
-    return pieces
+    return [*pieces, _scratch_pieces(spans)] if spans.scratch else pieces
+
+
+def _scratch_pieces(spans: Spans) -> _Pieces:
+    rows = np.array(sorted(spans.scratch))
+    scratch = tuple(spans.scratch[row] for row in rows.tolist())
+    num_queries_R, num_columns_R = np.array([span.sees_QN.shape for span in scratch]).T
+    first_R, end_R = spans.first_R + spans.end_R - spans.start_R, spans.end_R[rows]
+    return _Pieces(
+        slot_R=spans.slot_R[rows],
+        first_R=first_R[rows],
+        length_R=num_queries_R,
+        start_R=end_R,
+        end_R=end_R + num_columns_R,
+        block_size_R=spans.block_size_R[rows],
+        scratch=scratch,
+    )
 
 
 def _plan_group(
     pieces: _Pieces, is_whole: bool, num_shared_heads: int, dtype: torch.dtype, device: torch.device
 ) -> AttentionGroup:
-    slot_R, length_R = pieces.slot_R, pieces.end_R - pieces.start_R
+    slot_R, length_R = pieces.slot_R, pieces.length_R
     num_queries, num_keys = int(length_R.max()), int(pieces.end_R.max())
     column_Q = np.arange(num_queries)
     is_real_RQ = column_Q < length_R[:, None]

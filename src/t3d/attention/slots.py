@@ -86,20 +86,20 @@ class ExtendPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScratchSpan:
-    """Tokens of one row that only one forward reads: they see all that the row has written, and some of
-    each other. They lie behind what is written, whatever their positions; the row's next forward writes there
-    again. Q tokens."""
+    """Q tokens of one row, in columns behind all that stays, whatever their positions.
+
+    They see that, and some of the N columns behind it: each other, and what earlier forwards put there."""
 
     position_Q: np.ndarray
-    sees_QQ: np.ndarray
-    """Which token (first axis) sees which."""
+    column_Q: np.ndarray
+    sees_QN: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spans:
     """Consecutive columns ``start .. end - 1`` of one slot per row, before a forward (host side).
 
-    A column is a position of the sequence, up to the row's scratch. Rows are sorted by slot.
+    These are positions, block-causal; a row's scratch comes after them. Rows are sorted by slot.
     """
 
     slot_R: np.ndarray
@@ -107,22 +107,15 @@ class Spans:
     end_R: np.ndarray
     block_size_R: np.ndarray
     scratch: Mapping[int, ScratchSpan] = field(default_factory=dict)
-    """By row (its place here): what the last columns of its span hold."""
-
-    @cached_property
-    def written_end_R(self) -> np.ndarray:
-        """Where each row's tokens end that stay, and its scratch begins."""
-        if not self.scratch:
-            return self.end_R
-        end_R = self.end_R.copy()
-        for row, span in self.scratch.items():
-            end_R[row] -= len(span.position_Q)
-        return end_R
+    """By row (its place here): its tokens behind ``end``."""
 
     @cached_property
     def length_R(self) -> np.ndarray:
         """Tokens of each row."""
-        return self.end_R - self.start_R
+        length_R = self.end_R - self.start_R
+        for row, span in self.scratch.items():
+            length_R[row] += len(span.column_Q)
+        return length_R
 
     @cached_property
     def first_R(self) -> np.ndarray:
@@ -136,9 +129,12 @@ class Spans:
 
     @cached_property
     def column_T(self) -> np.ndarray:
-        """Column of every token."""
+        """Column of every token in its slot."""
         shift_T = np.repeat(self.first_R - self.start_R, self.length_R)
-        return np.arange(len(shift_T)) - shift_T
+        column_T = np.arange(len(shift_T)) - shift_T
+        for row, span in self.scratch.items():
+            column_T[self.scratch_tokens(row)] = span.column_Q
+        return column_T
 
     @cached_property
     def position_T(self) -> np.ndarray:
@@ -153,7 +149,7 @@ class Spans:
     def scratch_tokens(self, row: int) -> slice:
         """Where a row's scratch lies among the tokens of the forward."""
         end = int(self.first_R[row] + self.length_R[row])
-        return slice(end - len(self.scratch[row].position_Q), end)
+        return slice(end - len(self.scratch[row].column_Q), end)
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:

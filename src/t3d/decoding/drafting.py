@@ -1,21 +1,28 @@
 """Rows of the engine that are decoded left to right, with drafts or without.
 
-Their rules are in :mod:`t3d.decoding.self_speculation`.
+Their rules are in :mod:`t3d.decoding.self_speculation`. Behind the closed columns of a slot lie, in this
+order, a block for the copy, a block for open and draft tokens, and the masks. So a copy of which every token
+was right is the closed block already, where it has to be, and an open token is read once and stays until its
+block closes. Where context is causal, open and draft tokens come first: what is read stays for good.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
+from t3d.attention.slots import ScratchSpan
 from t3d.decoding.completion import DecodeRequest, num_positions_needed
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.self_speculation import (
     Scratch,
     groups_to_run,
+    most_masks,
     num_accepted,
     num_to_draft,
     scratch_of,
-    widest_scratch,
 )
 
 
@@ -25,6 +32,46 @@ class Checked(NamedTuple):
     num_drafted: int
     num_accepted: int
     """How many of them were right, those behind a stop token included."""
+
+
+class Progress(NamedTuple):
+    """What a forward added to a row."""
+
+    num_new: int
+    """Tokens committed: the first ones drawn."""
+    num_written: int
+    """Columns of closed blocks that need not be read again."""
+    checked: Checked
+
+
+class Reading(NamedTuple):
+    """The part of a scratch that no earlier forward has read; columns count from the start of the block."""
+
+    token_Q: np.ndarray
+    """Which tokens of the scratch."""
+    column_Q: np.ndarray
+    sees_QN: np.ndarray
+    place_M: np.ndarray
+    """Where logits are asked for, among these tokens."""
+
+
+@lru_cache(maxsize=512)
+def reading_of(scratch: Scratch, num_read: int, params: DecodeParams) -> Reading:
+    """What is read of a scratch when so many open tokens are read already."""
+    first_open = _first_open_column(params)
+    column_Q = np.arange(len(scratch)) + first_open + params.block_size  # of the masks, once moved
+    num_clean = scratch.filled * (1 + scratch.has_copy)
+    column_Q -= num_clean
+    column_Q[: scratch.filled] = first_open + np.arange(scratch.filled)
+    column_Q[scratch.filled : num_clean] = np.arange(num_clean - scratch.filled)
+    sees_QN = np.zeros((len(scratch), int(column_Q.max()) + 1), dtype=bool)
+    sees_QN[:, column_Q] = scratch.sees_QQ
+    token_Q = np.arange(num_read, len(scratch))
+    return Reading(token_Q, column_Q[token_Q], sees_QN[token_Q], scratch.place_M - num_read)
+
+
+def _first_open_column(params: DecodeParams) -> int:
+    return params.block_size if params.context == "block" else 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +85,8 @@ class Drafting:
     """Those of them in the block that is not finished."""
     end: int
     """Where the response is cut, if no stop token comes first."""
+    num_read: int = 0
+    """Open tokens whose keys and values are in the slot."""
     draft: list[int] = field(default_factory=list)
     num_drafted: int = 0
     num_accepted: int = 0
@@ -59,15 +108,37 @@ class Drafting:
         """Start of the block with the position that comes next."""
         return self.num_tokens // self.params.block_size * self.params.block_size
 
+    @property
+    def num_kept_columns(self) -> int:
+        """Columns behind the closed blocks that its next forward relies on."""
+        return _first_open_column(self.params) + self.num_read
+
     def scratch(self) -> Scratch:
-        """What its next forward reads besides the closed tokens."""
+        """What its next forward reads besides the closed tokens, or has read already."""
         num_draft, size = len(self.draft), self.params.block_size
         groups = groups_to_run(self.num_tokens, num_draft, self.end, self.params)
         return scratch_of(len(self.open_ids), num_draft, size, self.params.context, groups)
 
-    def commit(self, drawn: Sequence[int], stop_token_ids: Collection[int]) -> tuple[int, Checked]:
-        """Take what was drawn at the places of its scratch; how many, the first ones, are committed now."""
-        scratch, start = self.scratch(), self.block_start
+    def reading(self) -> Reading:
+        """What of it is read."""
+        return reading_of(self.scratch(), self.num_read, self.params)
+
+    def span(self) -> ScratchSpan:
+        """How the attention sees that."""
+        scratch, reading, start = self.scratch(), self.reading(), self.block_start
+        return ScratchSpan(
+            position_Q=start + scratch.offset_Q[reading.token_Q],
+            column_Q=start + reading.column_Q,
+            sees_QN=reading.sees_QN,
+        )
+
+    def ids(self, mask_token_id: int) -> np.ndarray:
+        """Its tokens."""
+        return self.scratch().ids([*self.open_ids, *self.draft], mask_token_id)[self.reading().token_Q]
+
+    def commit(self, drawn: Sequence[int], stop_token_ids: Collection[int]) -> Progress:
+        """Take what was drawn at the places of its scratch."""
+        scratch, start, num_open = self.scratch(), self.block_start, len(self.open_ids)
         checked = Checked(len(self.draft), num_accepted(self.draft, drawn))
         new = list(drawn[: checked.num_accepted + 1])
         stop = next((place for place, token in enumerate(new) if token in stop_token_ids), len(new))
@@ -76,10 +147,15 @@ class Drafting:
         self.num_accepted += min(checked.num_accepted, len(new))
         self.num_tokens += len(new)
         self.has_ended = new[-1] in stop_token_ids or self.num_tokens == self.end
-        self.open_ids = (self.open_ids + new)[self.block_start - start :]
+        num_closed, num_right = self.block_start - start, num_open + checked.num_accepted
+        self.open_ids = (self.open_ids + new)[num_closed:]
+        self.num_read = 0 if num_closed else num_right  # the last token, newly drawn, is not read yet
+        num_written = min(num_closed, num_right)
+        if self.params.context == "block" and not (scratch.has_copy and num_right == scratch.filled):
+            num_written = 0
         drafted = scratch.drafts.get(checked.num_accepted, slice(0))
         self.draft = list(drawn[drafted])[: num_to_draft(self.num_tokens, self.end, self.params)]
-        return len(new), checked
+        return Progress(len(new), num_written, checked)
 
 
 def num_columns_needed(request: DecodeRequest, params: DecodeParams) -> int:
@@ -87,4 +163,4 @@ def num_columns_needed(request: DecodeRequest, params: DecodeParams) -> int:
     num_positions = num_positions_needed(request, params)
     if not params.is_left_to_right:
         return num_positions
-    return num_positions - params.block_size + widest_scratch(params)
+    return num_positions + _first_open_column(params) + most_masks(params)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from t3d.attention.slots import ScratchSpan, Spans
+from t3d.attention.slots import Spans
 from t3d.decoding.decide import MaskedPositions
 from t3d.decoding.drafting import Drafting
 from t3d.decoding.forward import Forward
@@ -22,20 +22,18 @@ def schedule(rows: RowTable, max_prefill_tokens: int, *, fuse_commits: bool) -> 
     committed_R = rows.committed_R[active]
     written_R, denoises_R = _share_out(rows, max_prefill_tokens, fuse_commits)
     drafting = {row: own for row, own in rows.drafting() if denoises_R[row]}
-    last_R = np.where(denoises_R, rows.block_size_R[active], 0)
-    for row, own in drafting.items():
-        last_R[row] = len(own.scratch())
-    end_R = committed_R + written_R + last_R
-    used = np.flatnonzero(end_R > committed_R)
+    has_block_R = denoises_R.copy()
+    has_block_R[list(drafting)] = False
+    end_R = committed_R + written_R + np.where(has_block_R, rows.block_size_R[active], 0)
+    used = np.flatnonzero((end_R > committed_R) | denoises_R)
     spans = Spans(
         slot_R=used,
         start_R=committed_R[used],
         end_R=end_R[used],
         block_size_R=rows.read_size_R[used],
-        scratch={int(np.searchsorted(used, row)): _span_of(own) for row, own in drafting.items()},
+        scratch={int(np.searchsorted(used, row)): own.span() for row, own in drafting.items()},
     )
-    noise_mask_RS = rows.active_masks() & denoises_R[:, None]
-    noise_mask_RS[list(drafting)] = False
+    noise_mask_RS = rows.active_masks() & has_block_R[:, None]
     row_M, column_M = np.nonzero(noise_mask_RS)
     position_M = rows.block_start_R[row_M] + column_M
     origin_R = np.zeros(rows.num_active, dtype=np.int64)  # where position 0 would lie on the token axis
@@ -93,11 +91,6 @@ def _by_group(
     return found
 
 
-def _span_of(own: Drafting) -> ScratchSpan:
-    scratch = own.scratch()
-    return ScratchSpan(position_Q=own.block_start + scratch.offset_Q, sees_QQ=scratch.sees_QQ)
-
-
 def _with_scratch(forward: Forward, rows: RowTable, drafting: Mapping[int, Drafting]) -> Forward:
     """The forward, which has the columns of these rows' scratch, with its tokens and its draws."""
     place_of = {row: place for place, row in enumerate(forward.spans.slot_R.tolist())}
@@ -105,12 +98,12 @@ def _with_scratch(forward: Forward, rows: RowTable, drafting: Mapping[int, Draft
     checked: dict[int, slice] = {}
     count = len(forward.row_M)
     for row, own in drafting.items():
-        tokens, scratch = forward.spans.scratch_tokens(place_of[row]), own.scratch()
-        forward.ids_T[tokens] = scratch.ids([*own.open_ids, *own.draft], rows.mask_token_id)
-        row_M.append(np.full(len(scratch.place_M), row))
-        position_M.append(own.block_start + scratch.drawn_offset_M)
-        place_M.append(tokens.start + scratch.place_M)
-        checked[row] = slice(count, count + len(scratch.place_M))
+        tokens, places = forward.spans.scratch_tokens(place_of[row]), own.reading().place_M
+        forward.ids_T[tokens] = own.ids(rows.mask_token_id)
+        row_M.append(np.full(len(places), row))
+        position_M.append(own.block_start + own.scratch().drawn_offset_M)
+        place_M.append(tokens.start + places)
+        checked[row] = slice(count, count + len(places))
         count = checked[row].stop
     row_M, position_M, place_M = (np.concatenate(parts) for parts in (row_M, position_M, place_M))
     return replace(

@@ -54,6 +54,10 @@ class Scratch:
     """The position that is drawn from them, counted from the start of the block."""
     drafts: dict[int, slice]
     """Which of them draft behind c_j, for each j that is drafted behind."""
+    filled: int
+    """Open and draft tokens: the first of Q."""
+    has_copy: bool
+    """Whether as many behind these are their copy; all others are masks."""
 
     def __len__(self) -> int:
         return len(self.source_Q)
@@ -75,9 +79,9 @@ def scratch_of(
     """Items 2 to 5 for so many open and draft tokens, with draft groups g_j for these j."""
     filled = num_open + num_draft
     assert num_open < block_size and filled <= block_size, "a draft ends with its block"
-    has_copy = _has_copy(num_open, num_draft, block_size, context)
+    has_copy = context == "block" and filled == block_size and num_draft > 0
     source, offset = [*range(filled)] * (1 + has_copy), [*range(filled)] * (1 + has_copy)
-    size = _scratch_length(num_open, num_draft, block_size, context, groups)
+    size = len(source) + _num_masks(num_open, num_draft, block_size, groups)
     size -= (num_draft + 1) * (predicts == "next")
     sees_QQ = np.zeros((size, size), dtype=bool)
     sees_QQ[:filled, :filled] = np.tri(filled, dtype=bool)  # 2
@@ -108,19 +112,12 @@ def scratch_of(
     source_Q, offset_Q, place_M, drawn_offset_M = (
         np.array(values, dtype=np.int64) for values in (source, offset, place, drawn_offset)
     )
-    return Scratch(source_Q, offset_Q, sees_QQ, place_M, drawn_offset_M, drafts)
+    return Scratch(source_Q, offset_Q, sees_QQ, place_M, drawn_offset_M, drafts, filled, has_copy)
 
 
-def _has_copy(num_open: int, num_draft: int, block_size: int, context: Context) -> bool:
-    return context == "block" and num_open + num_draft == block_size and num_draft > 0
-
-
-def _scratch_length(
-    num_open: int, num_draft: int, block_size: int, context: Context, groups: Sequence[int]
-) -> int:
-    """Tokens of items 2 to 5, check masks included."""
-    num_read = (num_open + num_draft) * (1 + _has_copy(num_open, num_draft, block_size, context))
-    return num_read + num_draft + 1 + sum(_group_length(num_open + j, block_size) for j in groups)
+def _num_masks(num_open: int, num_draft: int, block_size: int, groups: Sequence[int]) -> int:
+    """Check masks and those of draft groups."""
+    return num_draft + 1 + sum(_group_length(num_open + j, block_size) for j in groups)
 
 
 def _group_length(offset: int, block_size: int) -> int:
@@ -160,11 +157,8 @@ def num_accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
 
 
 @lru_cache(maxsize=64)
-def widest_scratch(params: DecodeParams) -> int:
-    """Most tokens that a forward of one request reads besides its closed ones."""
+def most_masks(params: DecodeParams) -> int:
+    """Most masks that a forward of one request reads."""
     size, end = params.block_size, 3 * params.block_size  # an end that cuts nothing
     longest = ((num_open, num_to_draft(num_open, end, params)) for num_open in range(size))
-    return max(
-        _scratch_length(*counts, size, params.context, groups_to_run(*counts, end, params))
-        for counts in longest
-    )
+    return max(_num_masks(*counts, size, groups_to_run(*counts, end, params)) for counts in longest)

@@ -137,9 +137,10 @@ class RowTable:
         for row, own_M in forward.checked.items():
             if chosen_M[own_M.start]:
                 drawn = decisions.token_M[own_M].tolist()
-                num_new, checked = self.drafting_R[row].commit(drawn, self.stop_token_ids)
-                chosen_M[own_M.start + num_new : own_M.stop] = False
-                checks.append(checked)
+                progress = self.drafting_R[row].commit(drawn, self.stop_token_ids)
+                chosen_M[own_M.start + progress.num_new : own_M.stop] = False
+                self.committed_R[row] += progress.num_written
+                checks.append(progress.checked)
         row, position = forward.row_M[chosen_M], forward.position_M[chosen_M]
         self.ids_RL[row, position] = decisions.token_M[chosen_M]
         self.logprobs_RL[row, position] = decisions.logprob_M[chosen_M]
@@ -183,7 +184,10 @@ class RowTable:
             return
         last = self.num_active - 1
         if row != last:
-            cache.move(last, row, int(self.committed_R[last]))
+            own, num_columns = self.drafting_R[last], int(self.committed_R[last])
+            if own is not None:
+                num_columns = own.block_start + own.num_kept_columns
+            cache.move(last, row, num_columns)
             for values in vars(self).values():
                 if isinstance(values, np.ndarray):
                     values[row] = values[last]

@@ -68,7 +68,9 @@ class EngineStats:
         self.logit_rows += len(forward.row_M)
         self.head_forwards += len(forward.row_M) > 0
         self.attended_pairs += _attended_pairs(forward.spans)
-        self.key_positions += int(forward.spans.end_R.sum())
+        self.key_positions += int(forward.spans.end_R.sum()) + sum(
+            span.sees_QN.shape[1] for span in forward.spans.scratch.values()
+        )
         self.blocks += len(left.clean)
         for checked in left.checked:
             self._count_draft(checked)
@@ -117,11 +119,11 @@ class EngineStats:
 def _attended_pairs(spans: Spans) -> int:
     """Sum over all queries of the keys they see: up to the end of their own block, or what a scratch says."""
     # Blocks of a row end at start + B, ..., end; a block has B queries that see all up to its end.
-    size_R, start_R, end_R = spans.block_size_R, spans.start_R, spans.written_end_R
+    size_R, start_R, end_R = spans.block_size_R, spans.start_R, spans.end_R
     num_blocks_R = (end_R - start_R) // size_R
     # sum_{k=1..n} B * (start + k B) = B * (n start + B n (n + 1) / 2)
     pairs_R = size_R * (num_blocks_R * start_R + size_R * num_blocks_R * (num_blocks_R + 1) // 2)
     scratch = sum(
-        len(span.sees_QQ) * int(end_R[row]) + span.sees_QQ.sum() for row, span in spans.scratch.items()
+        len(span.sees_QN) * int(end_R[row]) + span.sees_QN.sum() for row, span in spans.scratch.items()
     )
     return int(pairs_R.sum() + scratch)

@@ -10,7 +10,7 @@ from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import TOKEN_STREAM, candidate_tokens
-from t3d.decoding.self_speculation import scratch_of, widest_scratch
+from t3d.decoding.self_speculation import most_masks, scratch_of
 from t3d.decoding.specification import decode_as_specified, decode_left_to_right
 
 MASK, VOCAB = 37, 40
@@ -266,7 +266,7 @@ def test_a_draft_that_fills_its_block_by_hand():
 
 
 @given(cases(), st.integers(0, 7), st.integers(0, 8))
-def test_no_forward_reads_more_than_the_widest(case, num_open, num_draft):
+def test_no_forward_reads_more_masks_than_the_most(case, num_open, num_draft):
     _, fields, _ = case
     params = DecodeParams(remasking="self_speculative", **fields)
     size = params.block_size
@@ -274,4 +274,5 @@ def test_no_forward_reads_more_than_the_widest(case, num_open, num_draft):
     num_draft = min(num_draft, size - num_open, params.max_draft_tokens or size)
     groups = tuple(range(num_draft + 1)) if params.draft_groups == "all" else (num_draft,)
     groups = tuple(j for j in groups if (num_open + j) % size < size - 1)
-    assert len(scratch_of(num_open, num_draft, size, params.context, groups)) <= widest_scratch(params)
+    scratch = scratch_of(num_open, num_draft, size, params.context, groups)
+    assert (scratch.source_Q == -1).sum() <= most_masks(params)
