@@ -25,7 +25,8 @@ COMMON = (13, 17, 34)
 
 
 @st.composite
-def params_of_any_strategy(draw):
+def fields_of_any_strategy(draw):
+    """Plain fields of DecodeParams: type checks draw random numbers, which a strategy must not."""
     size = draw(st.sampled_from([1, 2, 4, 8]))
     strategies = [
         "left_to_right",
@@ -47,17 +48,22 @@ def params_of_any_strategy(draw):
             "draft_groups": draw(st.sampled_from(["last", "all"])),
             "max_draft_tokens": draw(st.sampled_from([0, 0, 1, 3])),
         }
-    return DecodeParams(**fields | draw(st.sampled_from(SAMPLINGS)))
+    return fields | draw(st.sampled_from(SAMPLINGS))
 
 
 @st.composite
-def mixed_jobs(draw, max_size=5):
-    """Requests of ragged lengths, each with settings of its own."""
-    jobs = []
-    for number, params in enumerate(draw(st.lists(params_of_any_strategy(), min_size=1, max_size=max_size))):
-        prompt = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=3 * params.block_size))
-        jobs.append(Job(DecodeRequest(id=f"request/{number}", prompt_ids=tuple(prompt)), params))
-    return jobs
+def mixed_cases(draw, max_size=5):
+    """Prompts of ragged lengths, each with settings of its own."""
+    fields = draw(st.lists(fields_of_any_strategy(), min_size=1, max_size=max_size))
+    token = st.integers(0, VOCAB - 1)
+    return [(draw(st.lists(token, min_size=1, max_size=3 * own["block_size"])), own) for own in fields]
+
+
+def jobs_of(cases):
+    return [
+        Job(DecodeRequest(id=f"request/{number}", prompt_ids=tuple(prompt)), DecodeParams(**fields))
+        for number, (prompt, fields) in enumerate(cases)
+    ]
 
 
 def specified(model, job, stops=()):
@@ -107,7 +113,7 @@ class Forced(Drafting):
 @pytest.mark.parametrize("attention", [0.03, 0.2, 1.0])
 @settings(max_examples=10)
 @given(
-    mixed_jobs(),
+    mixed_cases(),
     st.sampled_from([(), COMMON]),
     st.integers(1, 4),
     st.integers(1, 9),
@@ -115,18 +121,19 @@ class Forced(Drafting):
     st.booleans(),
 )
 def test_the_engine_equals_the_specification(
-    exact_model_with, attention, jobs, stops, batch_size, budget, fuse, fixed
+    exact_model_with, attention, cases, stops, batch_size, budget, fuse, fixed
 ):
     """Any mix of strategies, ragged prompts, slots that are handed on, prompts in pieces; drafts of which
     nearly all, some or next to none are right."""
     sizes = {"max_batch_size": batch_size, "max_prefill_tokens": budget}
-    check_equal(exact_model_with(attention), jobs, stops, fuse_commits=fuse, fixed_shapes=fixed, **sizes)
+    model = exact_model_with(attention)
+    check_equal(model, jobs_of(cases), stops, fuse_commits=fuse, fixed_shapes=fixed, **sizes)
 
 
 @settings(max_examples=8)
-@given(mixed_jobs(max_size=4), st.integers(1, 3))
-def test_a_mixture_of_experts_equals_the_specification(exact_moe_model, jobs, batch_size):
-    check_equal(exact_moe_model, jobs, COMMON, max_batch_size=batch_size)
+@given(mixed_cases(max_size=4), st.integers(1, 3))
+def test_a_mixture_of_experts_equals_the_specification(exact_moe_model, cases, batch_size):
+    check_equal(exact_moe_model, jobs_of(cases), COMMON, max_batch_size=batch_size)
 
 
 @pytest.mark.parametrize("draft_groups", ["last", "all"])
