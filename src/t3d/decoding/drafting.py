@@ -15,7 +15,7 @@ import numpy as np
 
 from t3d.attention.slots import ScratchSpan
 from t3d.decoding.completion import DecodeRequest, num_positions_needed
-from t3d.decoding.params import DecodeParams
+from t3d.decoding.params import Context, DecodeParams
 from t3d.decoding.self_speculation import (
     Scratch,
     groups_to_run,
@@ -56,22 +56,26 @@ class Reading(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def reading_of(scratch: Scratch, num_read: int, params: DecodeParams) -> Reading:
+def reading_of(scratch: Scratch, num_read: int, block_size: int, context: Context) -> Reading:
     """What is read of a scratch when so many open tokens are read already."""
-    first_open = _first_open_column(params)
-    column_Q = np.arange(len(scratch)) + first_open + params.block_size  # of the masks, once moved
-    num_clean = scratch.filled * (1 + scratch.has_copy)
-    column_Q -= num_clean
-    column_Q[: scratch.filled] = first_open + np.arange(scratch.filled)
-    column_Q[scratch.filled : num_clean] = np.arange(num_clean - scratch.filled)
+    first_open, filled = _first_open_column(block_size, context), scratch.filled
+    num_copied = filled if scratch.has_copy else 0
+    num_masks = len(scratch) - filled - num_copied
+    column_Q = np.concatenate(
+        [
+            first_open + np.arange(filled),
+            np.arange(num_copied),
+            first_open + block_size + np.arange(num_masks),
+        ]
+    )
     sees_QN = np.zeros((len(scratch), int(column_Q.max()) + 1), dtype=bool)
     sees_QN[:, column_Q] = scratch.sees_QQ
     token_Q = np.arange(num_read, len(scratch))
     return Reading(token_Q, column_Q[token_Q], sees_QN[token_Q], scratch.place_M - num_read)
 
 
-def _first_open_column(params: DecodeParams) -> int:
-    return params.block_size if params.context == "block" else 0
+def _first_open_column(block_size: int, context: Context) -> int:
+    return block_size if context == "block" else 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,9 +92,16 @@ class Drafting:
     num_read: int = 0
     """Open tokens whose keys and values are in the slot."""
     draft: list[int] = field(default_factory=list)
+    scratch: Scratch = field(init=False)
+    """What its next forward reads besides the closed tokens, or has read already."""
+    reading: Reading = field(init=False)
+    """What of it is read."""
     num_drafted: int = 0
     num_accepted: int = 0
     has_ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.propose(self.draft)
 
     @classmethod
     def of_request(cls, request: DecodeRequest, params: DecodeParams) -> "Drafting":
@@ -111,34 +122,31 @@ class Drafting:
     @property
     def num_kept_columns(self) -> int:
         """Columns behind the closed blocks that its next forward relies on."""
-        return _first_open_column(self.params) + self.num_read
+        return _first_open_column(self.params.block_size, self.params.context) + self.num_read
 
-    def scratch(self) -> Scratch:
-        """What its next forward reads besides the closed tokens, or has read already."""
-        num_draft, size = len(self.draft), self.params.block_size
-        groups = groups_to_run(self.num_tokens, num_draft, self.end, self.params)
-        return scratch_of(len(self.open_ids), num_draft, size, self.params.context, groups)
-
-    def reading(self) -> Reading:
-        """What of it is read."""
-        return reading_of(self.scratch(), self.num_read, self.params)
+    def propose(self, draft: list[int]) -> None:
+        """Let the next forward check this draft."""
+        size, context = self.params.block_size, self.params.context
+        groups = groups_to_run(self.num_tokens, len(draft), self.end, self.params)
+        self.draft, self.scratch = draft, scratch_of(len(self.open_ids), len(draft), size, context, groups)
+        self.reading = reading_of(self.scratch, self.num_read, size, context)
 
     def span(self) -> ScratchSpan:
-        """How the attention sees that."""
-        scratch, reading, start = self.scratch(), self.reading(), self.block_start
+        """How the attention sees what is read."""
+        reading, start = self.reading, self.block_start
         return ScratchSpan(
-            position_Q=start + scratch.offset_Q[reading.token_Q],
+            position_Q=start + self.scratch.offset_Q[reading.token_Q],
             column_Q=start + reading.column_Q,
             sees_QN=reading.sees_QN,
         )
 
     def ids(self, mask_token_id: int) -> np.ndarray:
-        """Its tokens."""
-        return self.scratch().ids([*self.open_ids, *self.draft], mask_token_id)[self.reading().token_Q]
+        """The tokens that are read."""
+        return self.scratch.ids([*self.open_ids, *self.draft], mask_token_id)[self.reading.token_Q]
 
     def commit(self, drawn: Sequence[int], stop_token_ids: Collection[int]) -> Progress:
         """Take what was drawn at the places of its scratch."""
-        scratch, start, num_open = self.scratch(), self.block_start, len(self.open_ids)
+        scratch, start, num_open = self.scratch, self.block_start, len(self.open_ids)
         checked = Checked(len(self.draft), num_accepted(self.draft, drawn))
         new = list(drawn[: checked.num_accepted + 1])
         stop = next((place for place, token in enumerate(new) if token in stop_token_ids), len(new))
@@ -154,7 +162,7 @@ class Drafting:
         if self.params.context == "block" and not (scratch.has_copy and num_right == scratch.filled):
             num_written = 0
         drafted = scratch.drafts.get(checked.num_accepted, slice(0))
-        self.draft = list(drawn[drafted])[: num_to_draft(self.num_tokens, self.end, self.params)]
+        self.propose(list(drawn[drafted])[: num_to_draft(self.num_tokens, self.end, self.params)])
         return Progress(len(new), num_written, checked)
 
 
@@ -163,4 +171,4 @@ def num_columns_needed(request: DecodeRequest, params: DecodeParams) -> int:
     num_positions = num_positions_needed(request, params)
     if not params.is_left_to_right:
         return num_positions
-    return num_positions + _first_open_column(params) + most_masks(params)
+    return num_positions + _first_open_column(params.block_size, params.context) + most_masks(params)

@@ -98,10 +98,10 @@ def _with_scratch(forward: Forward, rows: RowTable, drafting: Mapping[int, Draft
     checked: dict[int, slice] = {}
     count = len(forward.row_M)
     for row, own in drafting.items():
-        tokens, places = forward.spans.scratch_tokens(place_of[row]), own.reading().place_M
+        tokens, places = forward.spans.scratch_tokens(place_of[row]), own.reading.place_M
         forward.ids_T[tokens] = own.ids(rows.mask_token_id)
         row_M.append(np.full(len(places), row))
-        position_M.append(own.block_start + own.scratch().drawn_offset_M)
+        position_M.append(own.block_start + own.scratch.drawn_offset_M)
         place_M.append(tokens.start + places)
         checked[row] = slice(count, count + len(places))
         count = checked[row].stop

@@ -103,7 +103,7 @@ class Forced(Drafting):
 
     def force(self):
         size = num_to_draft(self.num_tokens, self.end, self.params)
-        self.draft = [self.forced[self.num_tokens + place] for place in range(size)]
+        self.propose([self.forced[self.num_tokens + place] for place in range(size)])
 
 
 # --- equality with the specification ------------------------------------------------------------------
