@@ -9,14 +9,22 @@ from t3d.attention.slots import Spans
 
 
 @torch.no_grad()
-def extend(model, cache, rows, block_size=4):
-    """Logits of all tokens, one tensor per row; a row is (slot, first position, token ids)."""
+def extend(model, cache, rows, block_size=4, scratch=None):
+    """Logits of all tokens, one tensor per row; a row is (slot, first position, token ids).
+
+    The last tokens of a row (by its place) that is in ``scratch`` are those of its ScratchSpan.
+    """
     slot, start, ids = zip(*rows, strict=True)
+    scratch = scratch or {}
+    num_scratch = [len(scratch[row].column_Q) if row in scratch else 0 for row in range(len(rows))]
     spans = Spans(
         slot_R=np.array(slot),
         start_R=np.array(start),
-        end_R=np.array([first + len(tokens) for first, tokens in zip(start, ids, strict=True)]),
+        end_R=np.array(
+            [first + len(own) - count for first, own, count in zip(start, ids, num_scratch, strict=True)]
+        ),
         block_size_R=np.full(len(rows), block_size),
+        scratch=scratch,
     )
     plan = plan_extend(cache, spans, model.config, dtype=model.dtype, device=torch.device("cpu"))
     flat = torch.tensor([token for tokens in ids for token in tokens])

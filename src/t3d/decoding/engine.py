@@ -2,8 +2,9 @@
 
 A row adds ``[clean tokens that are not written yet] + [its active block]`` to a forward: the prompt
 at first, the block just finished later. Prefill, commit and denoising are therefore one forward, and a
-block costs as many forwards as it has denoising steps. Rows are independent: each is at its own block
-and step, and a finished one hands its slot to the next request.
+block costs as many forwards as it has denoising steps. Left to right, a row reads open tokens, a draft and
+masks in the place of its active block (:mod:`t3d.decoding.drafting`). Rows are independent: each is at its
+own block and step, and a finished one hands its slot to the next request.
 """
 
 import time

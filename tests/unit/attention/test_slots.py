@@ -1,5 +1,6 @@
 """Slots of keys and values, and forwards that extend several of them."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from slot_helpers import extend
 
 from t3d.attention.forward import block_forward
 from t3d.attention.masks import block_causal_mask
-from t3d.attention.slots import SlotCache
+from t3d.attention.slots import ScratchSpan, SlotCache
 
 
 def uncached(model, ids, block_size=4):
@@ -61,6 +62,64 @@ def test_rows_of_any_start_and_length_go_side_by_side(tiny_model, cases):
         rows, sequences, extend(tiny_model, cache, rows, block_size), strict=True
     ):
         close(logits, uncached(tiny_model, ids, block_size)[start:])
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(0, 99),
+)
+def test_scratch_tokens_see_what_they_are_told_and_nobody_sees_them(tiny_model, cases, seed):
+    """Rows with and without scratch, with and without blocks before it, some slots left out: logits of one
+    dense forward of each row. The columns of earlier scratch tokens are seen, too, where it says so."""
+    generator, size = np.random.default_rng(seed), 2
+    cache, rows, scratch, sequences = SlotCache(len(cases), 40), [], {}, []
+    for slot, (takes_part, num_before, num_blocks, count, num_kept) in enumerate(cases):
+        before, end = size * num_before, size * (num_before + num_blocks)
+        ids = tokens(end + num_kept + count, seed=seed + slot)
+        if before:
+            extend(tiny_model, cache, [(slot, 0, ids[:before])], size)
+        if not takes_part:
+            continue
+        columns = generator.permutation(12)[: num_kept + count]
+        sees = np.eye(num_kept + count, dtype=bool) | (generator.random((num_kept + count,) * 2) < 0.5)
+        sees[:num_kept, num_kept:] = False  # what was read before has not seen what is read now
+        positions = generator.integers(0, 60, num_kept + count)
+        parts = [slice(0, num_kept), slice(num_kept, num_kept + count)]
+        spans = [span_of(positions[part], end + columns[part], sees[part], columns) for part in parts]
+        if num_kept:
+            extend(tiny_model, cache, [(slot, before, ids[before : end + num_kept])], size, {0: spans[0]})
+            before = end
+        if before == end and not count:
+            continue
+        if count:
+            scratch[len(rows)] = spans[1]
+        rows.append((slot, before, [*ids[before:end], *ids[end + num_kept :]]))
+        sequences.append((ids, end, positions, sees, before, num_kept))
+    if not rows:
+        return
+    for (ids, end, positions, sees, before, num_kept), logits in zip(
+        sequences, extend(tiny_model, cache, rows, size, scratch), strict=True
+    ):
+        position = torch.from_numpy(np.concatenate([np.arange(end), positions]))[None]
+        mask = torch.zeros(1, len(ids), len(ids), dtype=torch.bool)
+        block = torch.arange(end)[None]
+        mask[:, :end, :end] = block_causal_mask(block, block, torch.ones_like(block, dtype=torch.bool), size)
+        mask[:, end:, :end] = True
+        mask[:, end:, end:] = torch.from_numpy(sees)
+        with torch.no_grad():
+            dense = block_forward(tiny_model, torch.tensor([ids]), position, mask)[0]
+        close(logits, torch.cat([dense[before:end], dense[end + num_kept :]]))
+
+
+def span_of(position, column, sees, columns):
+    sees_QN = np.zeros((len(column), 12), dtype=bool)
+    sees_QN[:, columns] = sees
+    return ScratchSpan(position_Q=position, column_Q=column, sees_QN=sees_QN)
 
 
 def test_keys_and_values_after_a_fused_commit_equal_a_full_recompute(model):
