@@ -135,6 +135,9 @@ def open_checkpoint(source: str) -> Checkpoint:
     """
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            fix = "give its base as the model, and the adapter as its drafter"
+            raise InputError("model", source, "an adapter, without the model that it acts on", fix)
         raise InputError("model", source, "the folder has no config.json", "give a checkpoint folder")
     if not folder.is_dir() and _is_path(source):
         fix = "give a checkpoint folder, or a hub id such as org/name"

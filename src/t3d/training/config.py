@@ -16,6 +16,8 @@ from t3d.errors import (
     require_positive,
     require_seed,
 )
+from t3d.models.gated import ALPHA
+from t3d.models.linear_layers import HEADS, TARGET_MODULES
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
 from t3d.training.choices import (
@@ -32,7 +34,6 @@ from t3d.training.choices import (
     StateSource,
 )
 from t3d.training.config_checks import check_schedule, refusal
-from t3d.training.lora import ALPHA, HEADS, TARGET_MODULES
 from t3d.training.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.trajectory import GridOrigin
 

@@ -11,11 +11,8 @@ from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
 from t3d.errors import InputError
-
-HEADS = ("lm_head", "embed_tokens")
-"""The loss reads their weights, without an adapter."""
-ALPHA = 32.0
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from t3d.models.gated import ALPHA, GatedAdapter, refuse_gated
+from t3d.models.linear_layers import TARGET_MODULES, linear_layers
 
 
 def is_adapted(model: Any) -> bool:
@@ -24,7 +21,9 @@ def is_adapted(model: Any) -> bool:
 
 
 def base_of(model: Any) -> PreTrainedModel:
-    """The transformers model inside a PEFT model, or the model itself."""
+    """The transformers model inside a PEFT model or under a gated adapter, or the model itself."""
+    if isinstance(model, GatedAdapter):
+        return model.base
     return model.get_base_model() if is_adapted(model) else model
 
 
@@ -51,16 +50,12 @@ def add_adapter(
     (the experts of a mixture are no layers of their own).
     """
     peft = _import_peft()
+    refuse_gated(model, "adapted once more")
     if is_adapted(model) or any(".lora_" in name for name, _ in model.named_parameters()):
         raise InputError(
             "model", type(model).__name__, "has an adapter already", "train that, or merge it first"
         )
-    linear = [f".{name}" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    unknown = [one for one in target_modules if not any(name.endswith(f".{one}") for name in linear)]
-    if unknown:
-        usable = sorted({name.rpartition(".")[2] for name in linear}.difference(HEADS))
-        problem = f"the model has no linear layer {', '.join(unknown)}"
-        raise InputError("target_modules", target_modules, problem, f"choose from {', '.join(usable)}")
+    linear_layers(model, target_modules)
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
@@ -75,8 +70,9 @@ def merge_adapter(model: nn.Module) -> PreTrainedModel:
     """A plain model, in CPU memory, whose weights contain the student's adapter: what an export holds.
 
     Other adapters are dropped. ``model`` stays as it is and shares nothing with the result. Raises
-    InputError for a model without an adapter.
+    InputError for a model without an adapter, and for a gated one.
     """
+    refuse_gated(model, "merged")
     if not is_adapted(model):
         raise InputError("model", type(model).__name__, "has no adapter to merge", "export it as it is")
     on_cpu: dict[int, Any] = {

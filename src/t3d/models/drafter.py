@@ -1,0 +1,169 @@
+"""A drafter as a folder: a gated adapter in PEFT's files, and which base it drafts for.
+
+``adapter_config.json`` and ``adapter_model.safetensors`` are PEFT's: its own loader takes them, and lets the
+adapter act on every token. ``drafter.json`` names the base by the hash of its weights; a folder of a drafter
+holds no other weights, and is no checkpoint.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from t3d.errors import InputError
+from t3d.models.checkpoint import check_links
+from t3d.models.gated import GatedAdapter, add_gated_adapter
+from t3d.models.loading import LoadedModel
+from t3d.work.files import atomic_folder
+from t3d.work.weights import first_not_finite
+
+CONFIG_FILE, WEIGHTS_FILE, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "drafter.json"
+_PREFIX = "base_model.model."
+"""Of PEFT's names for weights, before the base's own."""
+_MASK_EMBEDDING = ".token_adapter.trainable_tokens_delta"
+"""PEFT's name, after the embedding's, for rows that take the place of the base's."""
+_HASH_SHOWN = 12
+_PLAIN: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False}
+_PLAIN |= {"fan_in_fan_out": False, "lora_bias": False, "rank_pattern": {}, "alpha_pattern": {}}
+_PLAIN |= dict.fromkeys(("modules_to_save", "layers_to_transform", "exclude_modules", "target_parameters"))
+"""What PEFT's configuration of a drafter must say, or leave out; others change the weights in other ways."""
+
+
+def save_drafter(
+    adapter: GatedAdapter, loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write an adapter on ``loaded``; ``texts`` are further files by name. The folder appears when complete.
+
+    Raises InputError for weights that are not finite, and for a base that no files tell from others.
+    """
+    if not loaded.weights_hash:
+        problem = "was not loaded from a checkpoint, so that nothing tells it from others"
+        raise InputError("model", loaded.source, problem, "save it to a folder and load that")
+    broken = first_not_finite(adapter.named_parameters())
+    if broken is not None:
+        problem = f"weight {broken} is not a finite number"
+        raise InputError("drafter", str(folder), problem, "train it again with a lower learning_rate")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": loaded.source,
+        "inference_mode": True,
+        "r": adapter.rank,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "bias": "none",
+        "target_modules": list(adapter.target_modules),
+        "trainable_token_indices": None if adapter.mask_token_id is None else [adapter.mask_token_id],
+    }
+    base = {"base": {"source": loaded.source, "weights": loaded.weights_hash}}
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in _weights(adapter).items()}
+    with atomic_folder(folder) as partial:
+        save_file(weights, partial / WEIGHTS_FILE, {"format": "pt"})
+        for name, text in {CONFIG_FILE: _json(config), BASE_FILE: _json(base), **(texts or {})}.items():
+            (partial / name).write_text(text, encoding="utf-8")
+
+
+def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:
+    """The drafter in a local folder, attached to its base, in the base's precision and on its device.
+
+    Raises InputError if there is none, for another base than the one it was trained for, for an adapter of
+    another kind, and for weights that do not fit.
+    """
+    source = Path(folder)
+    config, base = _read(source, CONFIG_FILE), _read(source, BASE_FILE)
+    check_links(source)
+    _check_base(source, base, loaded)
+    other = [name for name, plain in _PLAIN.items() if config.get(name, plain) not in (plain, None)]
+    if other:
+        problem = f"{CONFIG_FILE} has {other[0]}={config[other[0]]!r}: no plain LoRA adapter"
+        raise _refusal(source, problem, "give a folder that t3d train --preset drafter wrote")
+    try:
+        (mask_token_id,) = config.get("trainable_token_indices") or (None,)
+        options: dict[str, Any] = {
+            "alpha": float(config["lora_alpha"]),
+            "dropout": float(config.get("lora_dropout", 0.0)),
+            "target_modules": tuple(config["target_modules"]),
+            "mask_token_id": None if mask_token_id is None else int(mask_token_id),
+        }
+        rank = int(config["r"])
+        found = load_file(source / WEIGHTS_FILE)
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+        problem = f"its files cannot be read ({type(error).__name__}: {error})"
+        raise _refusal(source, problem, "copy or train that drafter again") from error
+    if mask_token_id not in (None, loaded.mask_token_id):
+        problem = f"has an embedding for token {mask_token_id}, no mask of this base ({loaded.mask_token_id})"
+        raise _refusal(source, problem, "give the drafter of this base")
+    adapter = add_gated_adapter(loaded.model, rank, **options)
+    try:
+        _fill(adapter, found, source)
+    except InputError:
+        adapter.detach()
+        raise
+    return adapter.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _fill(adapter: GatedAdapter, found: Mapping[str, Tensor], source: Path) -> None:
+    own = _weights(adapter)
+    unfit = {(name, tuple(weight.shape)) for name, weight in own.items()}
+    unfit ^= {(name, tuple(weight.shape)) for name, weight in found.items()}
+    if unfit:
+        names = ", ".join(sorted({name for name, _ in unfit})[:4])
+        problem = f"its weights do not fit the base: {names}"
+        raise _refusal(source, problem, "copy or train that drafter again")
+    for name, weight in own.items():
+        weight.copy_(found[name])
+
+
+def _weights(adapter: GatedAdapter) -> dict[str, Tensor]:
+    """Its parameters by PEFT's names."""
+    named = {}
+    for name, weight in adapter.layers.named_parameters():
+        layer, _, part = name.rpartition(".")
+        named[f"{_PREFIX}{layer.replace('/', '.')}.{part}.weight"] = weight
+    if adapter.mask_embedding is not None:
+        base: Any = adapter.base
+        (embedding,) = (
+            name for name, module in base.named_modules() if module is base.get_input_embeddings()
+        )
+        named[f"{_PREFIX}{embedding}{_MASK_EMBEDDING}"] = adapter.mask_embedding[None]
+    return named
+
+
+def _check_base(source: Path, base: Mapping[str, Any], loaded: LoadedModel) -> None:
+    expected = _named_base(source, base)
+    if expected == loaded.weights_hash:
+        return
+    found = loaded.weights_hash[:_HASH_SHOWN] or "none known"
+    problem = f"drafts for the weights {expected[:_HASH_SHOWN]}, but those of {loaded.source} are {found}"
+    raise _refusal(source, problem, "give the base that it was trained on, or train a drafter for this one")
+
+
+def _named_base(source: Path, base: Mapping[str, Any]) -> str:
+    match base:
+        case {"base": {"weights": str() as weights}} if weights:
+            return weights
+    raise _refusal(source, f"{BASE_FILE} names no base", "copy or train that drafter again")
+
+
+def _read(source: Path, name: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads((source / name).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        fix = "give a folder that t3d train --preset drafter wrote"
+        raise _refusal(source, f"it has no {name}", fix) from error
+    except (ValueError, TypeError) as error:
+        raise _refusal(source, f"its {name} is no JSON object ({error})", "copy that file again") from error
+
+
+def _refusal(source: Path, problem: str, fix: str) -> InputError:
+    return InputError("drafter", str(source), problem, fix)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

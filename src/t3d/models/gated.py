@@ -1,0 +1,216 @@
+"""A gated adapter: low-rank products that act on chosen tokens of a forward, all others see the base.
+
+The gate is an argument of the model's forward, ``gated_positions`` (int64 [G], different indices into the
+flattened rows x positions, as ``logit_positions``): nothing that forwards of other threads share is set
+for it, and layers that a backward runs again (gradient checkpointing) have it too. Tokens that are not
+gated get, bit for bit, what the base alone gives them, so that their keys and values serve both. A mixture's
+experts are the exception in the last bits: gated tokens may be routed elsewhere, and products over groups of
+other sizes round differently.
+
+G gated tokens, D input width of a layer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import dropout, linear
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from t3d.errors import InputError
+from t3d.models.linear_layers import ATTENTION_MODULES, TARGET_MODULES, linear_layers
+from t3d.models.sdar import SDARMoeConfig
+
+GATE = "gated_positions"
+"""The forward's argument."""
+ALPHA = 32.0
+_gate: ContextVar[Tensor | None] = ContextVar(GATE, default=None)
+"""Of the forward that runs in this thread: the linear layers are called without its arguments."""
+
+
+def gated_positions(is_gated_RT: Bool[Tensor, "R T"]) -> Int[Tensor, "G"]:
+    """The forward's argument from a gate per token."""
+    return is_gated_RT.flatten().nonzero()[:, 0]
+
+
+class LowRank(nn.Module):
+    """``alpha / rank`` B A x, with PEFT's names and first values: it adds nothing until it has learnt."""
+
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        kind: dict[str, Any] = {"dtype": layer.weight.dtype, "device": layer.weight.device}
+        self.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, **kind))
+        self.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, **kind))
+        self.scaling, self.dropout = alpha / rank, dropout
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, input_GD: Float[Tensor, "G D"]) -> Tensor:
+        """What the base's output is to be increased by."""
+        input_GD = dropout(input_GD.to(self.lora_A.dtype), self.dropout, self.training)
+        return linear(linear(input_GD, self.lora_A), self.lora_B) * self.scaling
+
+
+class GatedAdapter(nn.Module):
+    """Weights of a gated adapter, attached to a model that stays as it is; calling it calls that model.
+
+    Its parameters and its state are the adapter's alone.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rank: int,
+        *,
+        alpha: float = ALPHA,
+        dropout: float = 0.0,
+        target_modules: Sequence[str] | None = None,
+        mask_token_id: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+        self.target_modules = default_modules(model) if target_modules is None else tuple(target_modules)
+        self.mask_token_id = mask_token_id
+        self.layers = nn.ModuleDict(
+            {
+                _key(name): LowRank(layer, rank, alpha, dropout)
+                for name, layer in linear_layers(model, self.target_modules).items()
+            }
+        )
+        self.mask_embedding: nn.Parameter | None = None
+        """In the place of the base's embedding, at gated tokens; None: the base's."""
+        if mask_token_id is not None:
+            own: Any = model.get_input_embeddings().weight
+            self.mask_embedding = nn.Parameter(own[mask_token_id].detach().clone())
+        self.__dict__["base"] = model  # not a submodule: its weights are not the adapter's
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The model it was made for."""
+        return self.__dict__["base"]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The base's forward, with the adapter where ``gated_positions`` says."""
+        return self.base(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> "GatedAdapter":
+        """The mode of the base, too: gradient checkpointing asks for it."""
+        self.base.train(mode)
+        return super().train(mode)
+
+    def attach(self) -> None:
+        """Begin to act in the base's forwards. Raises InputError if an adapter does already."""
+        base: Any = self.base
+        if attached_adapter(base) is not None:
+            problem = "has a gated adapter already"
+            raise InputError("model", type(base).__name__, problem, "detach that one first")
+        core, named = base.base_model, dict(base.named_modules())
+        hooks = [core.register_forward_pre_hook(_OpenGate(self), with_kwargs=True)]
+        hooks.append(core.register_forward_hook(_close, always_call=True))
+        for layer in core.layers:  # once more, for a backward that runs a layer again
+            hooks.append(layer.self_attn.register_forward_pre_hook(_OpenGate(self), with_kwargs=True))
+            hooks.append(layer.mlp.register_forward_hook(_close, always_call=True))
+        for name, module in self.layers.items():
+            hooks.append(named[_name(name)].register_forward_hook(partial(_add_where_gated, module)))
+        if self.mask_embedding is not None:
+            hooks.append(base.get_input_embeddings().register_forward_hook(partial(_embed, self)))
+        self._handles = hooks
+
+    def detach(self) -> None:
+        """Act no more; the base is as it was."""
+        while self._handles:
+            self._handles.pop().remove()
+
+
+class _OpenGate:
+    """Hook before a module that is given the forward's arguments; tells whose adapter is attached."""
+
+    def __init__(self, adapter: GatedAdapter) -> None:
+        self.adapter = adapter
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        del module, args
+        _gate.set(kwargs.get(GATE))
+
+
+def _close(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    del module, args, output
+    _gate.set(None)
+
+
+def _add_where_gated(
+    low_rank: nn.Module, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
+) -> Tensor | None:
+    """Hook after a linear layer: its output, at gated tokens increased."""
+    del module
+    position_G = _gate.get()
+    if position_G is None or not len(position_G):
+        return None
+    (given,) = args
+    added_GD = low_rank(given.flatten(0, -2).index_select(0, position_G))
+    return output.flatten(0, -2).index_add(0, position_G, added_GD.to(output.dtype)).view_as(output)
+
+
+def _embed(
+    adapter: GatedAdapter, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
+) -> Tensor | None:
+    """Hook after the embedding: the adapter's own row at gated tokens."""
+    del module, args
+    position_G = _gate.get()
+    if position_G is None or not len(position_G):
+        return None
+    assert adapter.mask_embedding is not None
+    row_GD = adapter.mask_embedding.to(output.dtype).expand(len(position_G), -1)
+    return output.flatten(0, -2).index_copy(0, position_G, row_GD).view_as(output)
+
+
+def add_gated_adapter(model: PreTrainedModel, rank: int, **options: Any) -> GatedAdapter:
+    """A new :class:`GatedAdapter`, attached to ``model``; it changes nothing until it has learnt.
+
+    ``options``: ``alpha``, ``dropout``, ``target_modules`` (by default :func:`default_modules`), and
+    ``mask_token_id``, with which it learns an input embedding of its own for gated masks. Raises InputError
+    for a rank that is not positive, for layers that the model does not have, for a model that processes
+    share, and for one that has a gated adapter.
+    """
+    if rank < 1:
+        raise InputError("rank", rank, "an adapter has at least one dimension", "use for example 16")
+    if (model._tp_size or 1) > 1:
+        problem = f"shared by {model._tp_size} processes"
+        raise InputError("model", type(model).__name__, problem, "load it without tp_plan")
+    adapter = GatedAdapter(model, rank, **options)
+    adapter.attach()
+    return adapter
+
+
+def default_modules(model: PreTrainedModel) -> tuple[str, ...]:
+    """All linear layers, or those of the attention for a mixture, whose experts are one tensor."""
+    return ATTENTION_MODULES if isinstance(model.config, SDARMoeConfig) else TARGET_MODULES
+
+
+def attached_adapter(model: nn.Module) -> GatedAdapter | None:
+    """The gated adapter that acts in a model's forwards, if there is one."""
+    base: Any = model
+    core = base.base_model if isinstance(base, PreTrainedModel) else base
+    hooks = core._forward_pre_hooks.values()
+    return next((hook.adapter for hook in hooks if isinstance(hook, _OpenGate)), None)
+
+
+def refuse_gated(model: nn.Module, doing: str) -> None:
+    """Raise InputError for a model with a gated adapter: no plain weights decode as the two do."""
+    if isinstance(model, GatedAdapter) or attached_adapter(model) is not None:
+        problem = f"has a gated adapter, which cannot be {doing}: it acts on drafts only"
+        raise InputError("model", type(model).__name__, problem, "keep the adapter beside its base")
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's name has no dots
+
+
+def _name(key: str) -> str:
+    return key.replace("/", ".")
