@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from t3d.models.gated import add_gated_adapter
 from t3d.models.loading import load_model
 from t3d.training.config import T3DConfig
 from t3d.training.trainer import T3DTrainer
@@ -28,9 +29,11 @@ def config(folder: Path, **overrides) -> T3DConfig:
 
 def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
     loaded = load_model(checkpoint, device="cpu", dtype="float64")
-    return T3DTrainer(
-        loaded.model, config(folder, **overrides), trajectories, processing_class=loaded.tokenizer
-    )
+    args, model = config(folder, **overrides), loaded.model
+    if args.objective == "prefix_acceptance":
+        torch.manual_seed(args.seed)  # as a run does
+        model = add_gated_adapter(model.requires_grad_(False), args.lora_rank)
+    return T3DTrainer(model, args, trajectories, processing_class=loaded.tokenizer)
 
 
 def weights(trained: T3DTrainer) -> torch.Tensor:

@@ -61,7 +61,16 @@ def test_a_tokenizer_without_a_pad_token_trains_the_same_student(checkpoint, tra
     assert torch.equal(*trained)
 
 
-ACCUMULATED = ("t3d", "paper", "paper-sampled", "released", "naive_td_path_random", "sft", "dparallel")
+ACCUMULATED = (
+    "t3d",
+    "paper",
+    "paper-sampled",
+    "released",
+    "naive_td_path_random",
+    "sft",
+    "dparallel",
+    "drafter",
+)
 """One preset for each way in which a preset sums and divides a loss, and draws the states behind it."""
 
 

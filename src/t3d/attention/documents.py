@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from t3d.attention.masks import BlockOrder
+
 _PADDING_SHARE = 0.15
 """Documents share a call while padding them to the longest adds at most this share of tokens."""
 
@@ -31,8 +33,9 @@ class DocumentGroup:
     """The queries among the forward's tokens, document by document; padding repeats some token."""
     hidden_clean: Bool[Tensor, "D 1 1 Q C"]
     """Which clean keys a query may not see."""
-    hidden_own: Bool[Tensor, "D 1 K 1 1 S"]
-    """Which keys of a noisy block its queries may not see: padding."""
+    hidden_own: Bool[Tensor, "D 1 K 1 s S"]
+    """Which keys of a noisy block its queries may not see: padding (s = 1, the same for all queries), and
+    what the block's order hides (s = S)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,12 @@ def plan_documents(
     document_ids_RT: Int[Tensor, "R T"],
     block_ids_RT: Int[Tensor, "R T"],
     block_size: int,
+    order: BlockOrder | None = None,
 ) -> DocumentPlan:
-    """Arrange the documents of a packed batch (see :func:`t3d.training.packing.pack_copies`) into groups."""
+    """Arrange the documents of a packed batch (see :func:`t3d.training.packing.pack_copies`) into groups.
+
+    ``block_size``: noisy tokens of a block.
+    """
     start_D, clean_D, noisy_D = documents_D3.unbind(1)
     device, num_tokens = documents_D3.device, document_ids_RT.numel()
     groups = []
@@ -78,7 +85,7 @@ def plan_documents(
                 block_size=block_size,
                 tokens=slice(first, first + len(column_Q)) if len(members) == 1 else token_DQ.flatten(),
                 hidden_clean=_hidden_clean(block_DQ, is_real_DQ, num_clean),
-                hidden_own=~is_real_DQ[:, None, num_clean:].unflatten(2, (-1, 1, 1, block_size)),
+                hidden_own=_hidden_own(token_DQ[:, num_clean:], is_real_DQ[:, num_clean:], block_size, order),
             )
         )
     in_order = offset == num_tokens and torch.equal(place_T, torch.arange(num_tokens, device=device))
@@ -111,6 +118,19 @@ def _hidden_clean(block_DQ: Tensor, is_real_DQ: Tensor, num_clean: int) -> Bool[
     same = block_DQ[:, None, :num_clean] == block_DQ[:, :, None]
     sees = (earlier | (same & ~is_noisy_Q1)) & is_real_DQ[:, None, :num_clean] & is_real_DQ[:, :, None]
     return ~sees[:, None, None]
+
+
+def _hidden_own(
+    token_DN: Tensor, is_real_DN: Tensor, block_size: int, order: BlockOrder | None
+) -> Bool[Tensor, "D 1 K 1 s S"]:
+    """The rule of :func:`t3d.attention.masks.training_mask` for the keys of a noisy block."""
+    hidden = ~is_real_DN[:, None].unflatten(2, (-1, 1, 1, block_size))
+    if order is None:
+        return hidden
+    token = token_DN[:, None].unflatten(2, (-1, 1, 1, block_size))
+    query = token.transpose(-1, -2)
+    row, length = token // order.place_RT.shape[1], order.place_RT.shape[1]
+    return hidden | ~order.shows(row, query % length, token % length)
 
 
 def document_attention(

@@ -10,12 +10,17 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from t3d.attention.masks import BlockOrder
+
 TILE = 128
 """Tokens per side of a tile: FlexAttention's default."""
 
 
 def packed_block_mask(
-    document_RT: Int[Tensor, "R T"], block_RT: Int[Tensor, "R T"], is_noisy_RT: Bool[Tensor, "R T"]
+    document_RT: Int[Tensor, "R T"],
+    block_RT: Int[Tensor, "R T"],
+    is_noisy_RT: Bool[Tensor, "R T"],
+    order: BlockOrder | None = None,
 ) -> BlockMask:
     """The rule of :func:`t3d.attention.masks.training_mask` without any T x T tensor.
 
@@ -25,6 +30,9 @@ def packed_block_mask(
     if document_RT.shape[1] % TILE:
         raise ValueError(f"rows of {document_RT.shape[1]} tokens; pad them to a multiple of {TILE}")
     has_any, is_full = _tiles(document_RT, block_RT, is_noisy_RT)
+    if order is not None:  # then whole tiles may still be seen, but not of noisy keys
+        holds_noisy = (is_noisy_RT & (document_RT >= 0)).unflatten(1, (-1, TILE)).any(-1)
+        is_full &= ~holds_noisy[:, None, :]
 
     @no_type_check  # FlexAttention counts the parameters of the function itself
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -33,6 +41,8 @@ def packed_block_mask(
         query_noisy, key_noisy = is_noisy_RT[row, query], is_noisy_RT[row, key]
         to_clean = ~key_noisy & ((key_block < query_block) | ((key_block == query_block) & ~query_noisy))
         to_noisy = key_noisy & query_noisy & (key_block == query_block)
+        if order is not None:
+            to_noisy = to_noisy & order.shows(row, query, key)
         document = document_RT[row, query]
         inside = (document == document_RT[row, key]) & (document >= 0)
         return (inside & (to_clean | to_noisy)) | ((document < 0) & (query == key))

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from t3d.attention.documents import document_attention, plan_documents
 from t3d.attention.flex import packed_block_mask
 from t3d.attention.forward import NO_MASK
-from t3d.attention.masks import training_mask
+from t3d.attention.masks import BlockOrder, training_mask
 
 PackedAttention = Literal["auto", "dense", "documents", "flex"]
 """``dense``: SDPA under the whole boolean mask. ``documents``: matrix products per document (CPU).
@@ -40,20 +40,21 @@ def resolve_attention(attention: PackedAttention, device: torch.device) -> Packe
 def arrange(batch: Mapping[str, Any], attention: PackedAttention = "auto") -> Arrangement:
     """Prepare the attention of a batch of :func:`t3d.training.packing.pack_copies`."""
     document_RT, block_RT, is_noisy_RT = batch["document_ids"], batch["block_ids"], batch["is_noisy"]
+    order = BlockOrder(batch["place"], batch["reads"]) if "place" in batch else None
     attention = resolve_attention(attention, document_RT.device)
     arguments: dict[str, Any]
     if attention == "documents":
-        plan = plan_documents(batch["documents"], document_RT, block_RT, batch["block_size"])
+        plan = plan_documents(batch["documents"], document_RT, block_RT, batch["block_size"], order)
         arguments = {
             "attention": document_attention,
             "attention_mask": NO_MASK,
             "document_plan": plan,
         }
     elif attention == "flex":
-        mask = packed_block_mask(document_RT, block_RT, is_noisy_RT)
+        mask = packed_block_mask(document_RT, block_RT, is_noisy_RT, order)
         arguments = {"attention": flex_attention_forward, "attention_mask": mask}
     else:
-        mask = training_mask(document_RT, block_RT, is_noisy_RT)[:, None]
+        mask = training_mask(document_RT, block_RT, is_noisy_RT, order)[:, None]
         arguments = {"attention": sdpa_attention_forward, "attention_mask": mask}
     return Arrangement(arguments=arguments)
 

@@ -107,7 +107,7 @@ class ReproduceCell(SuiteChoice):
         from t3d.training.presets import PRESETS, parse_overrides
 
         require_positive(self, "samples_per_prompt")
-        known = (ORIGINAL, *PRESETS)
+        known = (ORIGINAL, *(name for name in PRESETS if name != "drafter"))  # that is no student
         if self.method not in known:
             close = difflib.get_close_matches(self.method, known, n=1)
             meant = f"did you mean {close[0]}? It is" if close else "use"

@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any
 from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import ModelChoice
 from t3d.cli.processes import num_processes
+from t3d.cli.train_scores import DRAFTER, EVALUATION_COUNTS, check_evaluation, evaluator_of
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
-from t3d.tasks.mini.suite import TASKS
-from t3d.tasks.prompt_file import PromptFileTask
-from t3d.tasks.task import Task
 from t3d.training.choices import ReferenceChoice
 
 if TYPE_CHECKING:
-    from t3d.models.loading import LoadedModel
     from t3d.training.config import T3DConfig
-    from t3d.training.trainer import Evaluator
 
 _FLAG_OF_FIELD = {
     "output_dir": "output",
@@ -32,20 +28,14 @@ _FLAG_OF_FIELD = {
     "eval_steps": "eval_every",
     "bf16": "dtype",
     "use_cpu": "device",
-    "max_new_tokens": "eval_max_new_tokens",
-    "limit": "eval_limit",
-    "prompts": "eval_tasks",
-    "tasks": "eval_tasks",
-    "grader": "eval_grader",
 }
-"""Flags under which settings and arguments of other names are given."""
-_SAME_NAMES = ("gradient_accumulation_steps", "learning_rate", "warmup_steps", "seed", "block_size")
-_SAME_NAMES += ("refresh_every", "lora_rank", "max_length")
+"""Flags under which settings of other names are given."""
+_SAME_NAMES = ("gradient_accumulation_steps", "warmup_steps", "seed", "block_size", "refresh_every")
+_SAME_NAMES += ("max_length",)
 """Flags that are T3DConfig fields."""
 _PRESET_FLAGS = ("random_token_prob", "path_weight", "ddo_alpha", "ddo_beta", "reference_choice")
+_PRESET_FLAGS += ("learning_rate", "lora_rank")
 """Flags over the preset's fields."""
-_EVALUATION_COUNTS = ("eval_limit", "eval_tokens_per_step", "eval_max_new_tokens")
-_EVALUATION_FLAGS = (*_EVALUATION_COUNTS, "eval_grader")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +45,12 @@ class Train(ModelChoice):
     trajectories: str
     """Parquet file of t3d rollout."""
     output: str
-    """Folder for checkpoints and the student (OUTPUT/student); the same command continues a killed run."""
+    """Folder for checkpoints and the student (OUTPUT/student) or drafter (OUTPUT/drafter); the same command
+    continues a killed run."""
     preset: str = "t3d"
     """t3d, paper, paper-sampled, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path,
     naive_td_random, naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the
-    records of t3d data solutions."""
+    records of t3d data solutions; drafter makes no student, but an adapter that drafts for --model."""
     block_size: int | None = None
     """Of the student. Default: 8, or the checkpoint's where that is larger or itself a student's."""
     tokens_per_step: int | None = None
@@ -71,7 +62,8 @@ class Train(ModelChoice):
     batch_size: int = 64
     """Trajectories per optimizer step, over all gradient_accumulation_steps and processes of torchrun."""
     gradient_accumulation_steps: int = 1
-    learning_rate: float = 1e-5
+    learning_rate: float | None = None
+    """Default: 1e-5, or the preset's."""
     warmup_steps: int = 20
     random_token_prob: float | None = None
     """Override of the preset, like the next three."""
@@ -86,8 +78,9 @@ class Train(ModelChoice):
     """Optimizer steps between checkpoints."""
     limit: int | None = None
     """At most this many trajectories."""
-    lora_rank: int = 0
-    """Train a LoRA adapter of this rank and merge it at the end; 0: all weights."""
+    lora_rank: int | None = None
+    """Train a LoRA adapter of this rank and merge it at the end (a drafter: never). Default: all weights, or
+    the preset's rank."""
     reference_choice: ReferenceChoice | None = None
     """Refresh the reference from the latest student, or only from one that scores no worse (best), or that if
     there are eval_tasks (auto). Default: the preset's, which is latest, but auto of paper."""
@@ -102,6 +95,8 @@ class Train(ModelChoice):
     eval_tokens_per_step: int = 4
     """Of the few-step accuracy; the full-step accuracy decodes one token per step."""
     eval_max_new_tokens: int = DecodeParams.max_new_tokens
+    eval_trajectories: str | None = None
+    """Instead, for a drafter: Parquet file of held-out rollouts, of whose blocks it drafts every one."""
     eval_grader: GraderName = "math_verify"
     """Of JSONL files, as the grader of t3d eval: math_verify, legacy or exact."""
     report_to: tuple[str, ...] = ()
@@ -119,7 +114,7 @@ class Train(ModelChoice):
         from t3d.models.placement import DTYPES, require_training_device
 
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
-        require_positive(self, *counts, "block_size", "eval_every", *_EVALUATION_COUNTS)
+        require_positive(self, *counts, "block_size", "eval_every", *EVALUATION_COUNTS)
         require_training_device(self.device)
         count = self.gradient_accumulation_steps * num_processes()
         if self.batch_size % count:
@@ -132,7 +127,8 @@ class Train(ModelChoice):
             raise InputError("dynamic", self.dynamic, "tokens_per_step is given too", "give one of the two")
 
     @property
-    def _resolved_block_size(self) -> int:
+    def resolved_block_size(self) -> int:
+        """The student's block size."""
         assert self.block_size is not None, "run has filled it in"
         return self.block_size
 
@@ -155,28 +151,29 @@ class Train(ModelChoice):
         from t3d.training.student_settings import student_settings
         from t3d.trajectory import read_trajectories
 
-        self._check_evaluation()
+        check_evaluation(self)
         config = self._trainer_config(self._fields())
         check_training_fields(config)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         check_source(trajectories, self.preset)
         made_for = {"tokens_per_step": self.tokens_per_step, "threshold": self.dynamic}
-        own = student_settings(trajectories, self._resolved_block_size, **made_for)
+        own = student_settings(trajectories, self.resolved_block_size, **made_for)
+        made = "drafter" if self.preset == DRAFTER else "student"
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
         loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
-        output, evaluator = Path(self.output), self._evaluator(loaded)
-        student = distil(
+        output, evaluator = Path(self.output), evaluator_of(self, loaded, config)
+        folder = distil(
             loaded,
             trajectories,
             config,
-            output / "student",
+            output / made,
             export_dtype=export_precision(loaded.checkpoint_dtype, DTYPES[self.dtype]),
             evaluator=evaluator,
             own_settings=own if any(value is not None for value in made_for.values()) else None,
         )
         write_config(self, output / "config.yaml")
-        print(f"student in {student}")
+        print(f"{made} in {folder}")
 
     def _fields(self) -> dict[str, Any]:
         """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""
@@ -223,71 +220,3 @@ class Train(ModelChoice):
             fix = f"use less than num_optimizer_steps={self.num_optimizer_steps}, for example 0"
             raise InputError("warmup_steps", self.warmup_steps, problem, fix)
         return config
-
-    def _check_evaluation(self) -> None:
-        """Raise InputError for flags of the evaluation that would be ignored, or that lack others."""
-        from t3d.training.presets import preset_fields
-
-        example = "for example --eval-tasks chain make"
-        choice = self.reference_choice or preset_fields(self.preset).get("reference_choice", "latest")
-        if self.eval_tasks:
-            if self.eval_every is None and choice == "latest":
-                problem = "never evaluated without eval_every"
-                raise InputError("eval_tasks", self.eval_tasks, problem, "add for example --eval-every 50")
-            if self._resolved_block_size % self.eval_tokens_per_step:
-                problem = f"does not divide block_size={self.block_size}"
-                raise InputError("eval_tokens_per_step", self.eval_tokens_per_step, problem, "use a divisor")
-            if self.eval_grader != Train.eval_grader and not any(map(_is_file, self.eval_tasks)):
-                problem = "tasks of the mini suite have graders of their own"
-                raise InputError("eval_grader", self.eval_grader, problem, "leave it out")
-            if self.eval_every is not None and self.eval_every > self.num_optimizer_steps:
-                problem = f"more than num_optimizer_steps={self.num_optimizer_steps}: never evaluated"
-                raise InputError("eval_every", self.eval_every, problem, "use fewer")
-        elif self.eval_every is not None:
-            problem = "there is nothing to evaluate on without eval_tasks"
-            raise InputError("eval_every", self.eval_every, problem, f"name held-out tasks, {example}")
-        elif choice == "best":
-            problem = "the student is scored on eval_tasks, and there are none"
-            fix = f"name held-out tasks, {example}; --eval-every N logs its scores, too"
-            raise InputError("reference_choice", self.reference_choice, problem, fix)
-        else:
-            for name in _EVALUATION_FLAGS:
-                if getattr(self, name) != getattr(Train, name):
-                    fix = f"leave it out, or give --eval-every and held-out tasks, {example}"
-                    raise InputError(name, getattr(self, name), "nothing is evaluated", fix)
-
-    def _evaluator(self, loaded: "LoadedModel") -> "Evaluator | None":
-        """None without tasks. Raises InputError, under the flag's name, for what cannot be evaluated."""
-        from t3d.evaluation.monitor import student_evaluator
-
-        if not self.eval_tasks:
-            return None
-        try:
-            few, full = (
-                DecodeParams(
-                    block_size=self._resolved_block_size,
-                    steps_per_block=self._resolved_block_size // tokens_per_step,
-                    temperature=0.0,
-                    max_new_tokens=self.eval_max_new_tokens,
-                )
-                for tokens_per_step in (self.eval_tokens_per_step, 1)
-            )
-            tasks = [_held_out_task(name, self.eval_grader) for name in self.eval_tasks]
-            held_out = [(task, task.problems("validation", self.eval_limit, self.seed)) for task in tasks]
-            return student_evaluator(loaded, held_out, few_steps=few, full_steps=full)
-        except InputError as error:
-            flag = _FLAG_OF_FIELD.get(error.field, error.field)
-            fix = error.fix.replace(error.field, flag)
-            raise InputError(flag, error.value, error.problem, fix) from error
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith(".jsonl")
-
-
-def _held_out_task(name: str, grader: GraderName) -> Task:
-    if _is_file(name):
-        return PromptFileTask(name, grader=grader)
-    if name not in TASKS:
-        raise InputError("eval_tasks", name, "not known", f"use {', '.join(TASKS)}, or a JSONL file")
-    return TASKS[name]

@@ -6,7 +6,7 @@ holds no other weights, and is no checkpoint.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,12 @@ _PLAIN |= dict.fromkeys(("modules_to_save", "layers_to_transform", "exclude_modu
 
 
 def save_drafter(
-    adapter: GatedAdapter, loaded: LoadedModel, folder: str | Path, texts: Mapping[str, str] | None = None
+    adapter: GatedAdapter,
+    loaded: LoadedModel,
+    folder: str | Path,
+    finish: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Write an adapter on ``loaded``; ``texts`` are further files by name. The folder appears when complete.
+    """Write an adapter on ``loaded``; ``finish`` may add files to what becomes the folder when complete.
 
     Raises InputError for weights that are not finite, and for a base that no files tell from others.
     """
@@ -64,8 +67,9 @@ def save_drafter(
     weights = {name: weight.detach().cpu().contiguous() for name, weight in _weights(adapter).items()}
     with atomic_folder(folder) as partial:
         save_file(weights, partial / WEIGHTS_FILE, {"format": "pt"})
-        for name, text in {CONFIG_FILE: _json(config), BASE_FILE: _json(base), **(texts or {})}.items():
+        for name, text in {CONFIG_FILE: _json(config), BASE_FILE: _json(base)}.items():
             (partial / name).write_text(text, encoding="utf-8")
+        finish(partial)
 
 
 def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from t3d.errors import InputError
 from t3d.models.linear_layers import ATTENTION_MODULES, TARGET_MODULES, linear_layers
@@ -94,6 +94,15 @@ class GatedAdapter(nn.Module):
     def base(self) -> PreTrainedModel:
         """The model it was made for."""
         return self.__dict__["base"]
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The base's."""
+        return self.base.config
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Of the base's layers."""
+        self.base.activation_checkpointing_enable(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The base's forward, with the adapter where ``gated_positions`` says."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Objective = Literal["t3d", "cross_entropy", "certainty_forcing"]
+Objective = Literal["t3d", "cross_entropy", "certainty_forcing", "prefix_acceptance"]
 LossWeighting = Literal["uniform", "inverse_mask_prob"]
 LossNormaliser = Literal["masked_tokens", "response_tokens"]
 FakeSource = Literal["argmax", "sample", "expectation"]
@@ -10,7 +10,8 @@ LogRatio = Literal["mean", "sum", "state_sum"]
 NoiseRefresh = Literal["epoch", "once"]
 PathScope = Literal["block", "response"]
 PathPositions = Literal["masked", "all"]
-StateSource = Literal["trajectory", "random_mask"]
+StateSource = Literal["trajectory", "random_mask", "draft"]
+DraftTargets = Literal["tokens", "distribution"]
 Placement = Literal["device", "cpu", "adapter"]
 """Where the reference is."""
 ReferenceChoice = Literal["latest", "best", "auto"]

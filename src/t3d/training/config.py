@@ -21,6 +21,7 @@ from t3d.models.linear_layers import HEADS, TARGET_MODULES
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
 from t3d.training.choices import (
+    DraftTargets,
     FakeSource,
     LogRatio,
     LossNormaliser,
@@ -49,7 +50,8 @@ class T3DConfig(TrainingArguments):
     # > What is learnt
     objective: Objective = "t3d"
     """``t3d``: DDO (Eq. 7). ``cross_entropy``: Eq. 3, 5, 16, by the states. ``certainty_forcing``: dParallel.
-    Each plus ``path_weight`` times path consistency, as in Eq. 10."""
+    Each plus ``path_weight`` times path consistency, as in Eq. 10. ``prefix_acceptance``: a drafter, an
+    adapter on drafts that learns what the base will accept."""
     loss_weighting: LossWeighting = "uniform"
     """Of the cross-entropy: ``inverse_mask_prob`` weighs each token by 1 / its masking probability (SDAR)."""
     loss_normaliser: LossNormaliser = "masked_tokens"
@@ -58,6 +60,12 @@ class T3DConfig(TrainingArguments):
     """beta of certainty forcing (dParallel: 2 for LLaDA, 1 for Dream)."""
     entropy_temperature: float = 0.5
     """Temperature of the entropy of certainty forcing (dParallel: 0.5)."""
+    draft_targets: DraftTargets = "tokens"
+    """Of ``prefix_acceptance``: cross-entropy to the base's own likeliest tokens at its check masks, or the
+    divergence from its ``distribution`` there."""
+    first_error_weight: float = 0.0
+    """Of ``prefix_acceptance``: how much more a position weighs by the chance that it is its draft's first
+    error."""
     ddo_alpha: float = 0.5
     """Weight of DDO's fake term (paper: 1; released: 0.5)."""
     ddo_beta: float = 0.1
@@ -87,7 +95,8 @@ class T3DConfig(TrainingArguments):
     grid_origin: GridOrigin = "prompt"
     """Absolute grid, as in decoding; ``response``: blocks start at the response (released)."""
     state_source: StateSource = "trajectory"
-    """States by the recorded order of commits, or ``random_mask``: each token masked independently."""
+    """States by the recorded order of commits; ``random_mask``: each token masked independently; ``draft``:
+    masks from some place to the block's end, what comes before read causally (``prefix_acceptance``)."""
     state_order: StateOrder = "trajectory"
     """Early commits visible (paper), or ``released``: late commits visible."""
     state_scope: StateScope = "block"
@@ -101,6 +110,8 @@ class T3DConfig(TrainingArguments):
     """Of ``random_mask``: where its probability is drawn from. (0.001, 1) is SDAR's, (1, 1) masks all."""
     complementary_states: bool = False
     """Of ``random_mask``: each response in two states; what one masks the other shows (dParallel)."""
+    draft_open_prob: float = 0.5
+    """Of ``draft``: share of blocks that are open up to a random token; of the others all is masked."""
     random_token_prob: float = 0.1
     """Fraction of masks replaced by random tokens (Eq. 48-49; paper: 0.1)."""
     random_token_rule: RandomTokenRule = "bernoulli"
@@ -130,7 +141,9 @@ class T3DConfig(TrainingArguments):
     lora_dropout: float = 0.0
     """Of the adapter's inputs, in training."""
     lora_target_modules: tuple[str, ...] = TARGET_MODULES
-    """Linear layers, by the end of their names; not the head."""
+    """Linear layers, by the end of their names; not the head. Of a drafter for a mixture: the attention's."""
+    lora_mask_embedding: bool = False
+    """Of a drafter: it learns the input embedding of its masks, too."""
 
     # > Packing
     max_length: int | None = None
@@ -180,6 +193,7 @@ class T3DConfig(TrainingArguments):
         require_above_zero(self, "learning_rate", "num_train_epochs", "entropy_temperature", "lora_alpha")
         require_at_least_zero(self, "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm")
         require_at_least_zero(self, "ddo_alpha", "ddo_beta", "path_weight", "entropy_weight", "lora_rank")
+        require_at_least_zero(self, "first_error_weight", "draft_open_prob")
         require_below_one(self, "adam_beta1", "adam_beta2", "random_token_prob", "lora_dropout")
         require_positive(self, "per_device_train_batch_size", "gradient_accumulation_steps")
         require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
@@ -213,7 +227,25 @@ class T3DConfig(TrainingArguments):
             raise InputError("report_to", missing[0], "not installed, or unknown to transformers", fix)
         self._check_state_source()
 
+    def _check_drafter(self) -> None:
+        """A drafter has an objective, states and an adapter of its own, and each of them is for drafters."""
+        is_drafter = self.objective == "prefix_acceptance"
+        if (self.state_source == "draft") != is_drafter:
+            problem = f"does not go with objective={self.objective!r}"
+            fix = "use state_source='draft' with objective='prefix_acceptance', and only then"
+            raise InputError("state_source", self.state_source, problem, fix)
+        if is_drafter and not self.lora_rank:
+            problem = "a drafter is an adapter on its base"
+            raise InputError("lora_rank", self.lora_rank, problem, "use for example lora_rank=16")
+        if self.draft_open_prob > 1:
+            problem, fix = "no probability", "use a number between 0 and 1"
+            raise InputError("draft_open_prob", self.draft_open_prob, problem, fix)
+        for name in ("path_weight", "random_token_prob") if is_drafter else ():
+            if getattr(self, name):
+                raise InputError(name, getattr(self, name), "a drafter has no such term", f"use {name}=0")
+
     def _check_state_source(self) -> None:
+        self._check_drafter()
         self.mask_prob_range = tuple(self.mask_prob_range)
         if len(self.mask_prob_range) != 2 or not 0 < self.mask_prob_range[0] <= self.mask_prob_range[1] <= 1:
             problem, fix = "not two increasing numbers in (0, 1]", "use for example 0.001 1"

@@ -15,7 +15,9 @@ from t3d.training.presets import PRESETS
 _OF_REFERENCE = ("ddo_alpha", "ddo_beta", "log_ratio", "fake_source", "refresh_every", "reference_choice")
 _OF_REFERENCE += ("reference_placement",)
 _OF_PATH = ("path_weighting", "path_scope", "path_positions", "path_reduction", "path_tokens_per_level")
-_OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules")
+_OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules", "lora_mask_embedding")
+_OF_DRAFTER = ("draft_targets", "first_error_weight", "draft_open_prob", "lora_mask_embedding")
+_NOT_OF_DRAFTER = ("state_scope", "mask_ratios", "mask_prob_range", "path_positions")
 
 
 def check_training_fields(config: T3DConfig) -> None:
@@ -66,10 +68,15 @@ def ignored_training_fields(config: T3DConfig) -> dict[str, str]:
         reasons["path_tokens_per_level"] = f"path_weighting={config.path_weighting!r} has no levels"
     if config.random_token_prob == 0:
         reasons["random_token_rule"] = "random_token_prob=0 replaces no mask"
-    if config.state_source == "random_mask":
-        reasons["state_order"] = "state_source='random_mask' follows no order"
-        reasons["mask_ratio_power"] = "state_source='random_mask' draws probabilities, not ratios"
-    else:
+    if config.objective != "prefix_acceptance":
+        reasons |= dict.fromkeys(_OF_DRAFTER, f"{objective} trains no drafter")
+    if config.state_source != "trajectory":
+        reasons["state_order"] = f"state_source={config.state_source!r} follows no order"
+        reasons["mask_ratio_power"] = f"state_source={config.state_source!r} draws no ratios"
+    if config.state_source == "draft":
+        masks = "state_source='draft' masks the end of a block"
+        reasons |= dict.fromkeys(_NOT_OF_DRAFTER, masks)
+    elif config.state_source == "trajectory":
         reasons["mask_prob_range"] = f"state_source={config.state_source!r} has no masking probabilities"
     if not config.lora_rank:
         reasons |= dict.fromkeys(_OF_LORA, "lora_rank=0 trains all weights")

@@ -142,6 +142,8 @@ def log_line(logs: Mapping[str, Any], optimizer_step: int, num_optimizer_steps: 
     parts = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
     total = f"loss {logs['loss']:.4g}" if "loss" in logs else "no loss"
     shown = [f"{total} ({parts})" if len(losses) > 1 else total]
+    if "draft/accepted" in logs:
+        shown.append("{draft/accepted:.2f} of {draft/length:.2f} accepted per draft".format(**logs))
     for name, text in (
         ("learning_rate", "learning rate {:.3g}"),
         ("grad_norm", "gradient norm {:.3g}"),

@@ -13,6 +13,7 @@ from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
 from t3d.objectives.logprobs import ObjectiveOutput, reduce_by_sample
 from t3d.objectives.path_consistency import path_loss
+from t3d.objectives.prefix_acceptance import accepted_per_draft, prefix_acceptance_loss, survival
 from t3d.objectives.t3d import t3d_loss
 from t3d.training.config import T3DConfig
 
@@ -144,6 +145,56 @@ def t3d_objective(
     output = t3d_loss(ddo, _path(student, batch, counts, args), path_weight=args.path_weight)
     agrees = ((reference.picked == batch["labels"]) & is_masked).sum() / counts.num_tokens
     return ObjectiveOutput(loss=output.loss, metrics={**output.metrics, "reference/agreement": agrees})
+
+
+def draft_objective(
+    student: HeadScores, checked: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
+) -> ObjectiveOutput:
+    """The accepted prefix of drafts. ``student`` has scored the tokens that the base picked at its checks.
+
+    The base reads the trajectory's tokens, so what it says behind the first one that is not its own is no
+    part of a text it would write: such positions do not count.
+
+    The metrics are of the drafter's likeliest tokens: how many the base accepts, and how many drafts whole.
+    """
+    assert student.log_probs is not None
+    is_counted_M = _is_own_text(checked, batch)
+    soft = {} if student.minus_kl is None else {"divergence_M": -student.minus_kl}
+    output = prefix_acceptance_loss(
+        student_real_M=student.log_probs[0],
+        draft_M=batch["loss_state"],
+        num_drafts=batch["num_states"],
+        num_tokens=counts.num_tokens,
+        first_error_weight=args.first_error_weight,
+        is_counted_M=is_counted_M,
+        **soft,
+    )
+    accepted_N, length_N = accepted_and_drafted(student, checked, batch)
+    metrics = {
+        "draft/accepted": accepted_N.sum() / counts.num_states,
+        "draft/length": length_N.sum() / counts.num_states,
+        "draft/whole": (accepted_N == length_N).sum() / counts.num_states,
+        "draft/counted": is_counted_M.sum() / counts.num_tokens,
+    }
+    return ObjectiveOutput(loss=output.loss, metrics=output.metrics | metrics)
+
+
+def accepted_and_drafted(
+    student: HeadScores, checked: HeadScores, batch: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Of each draft of the drafter's likeliest tokens how many the base accepts, and how many there are."""
+    assert student.picked is not None
+    draft_M, num_drafts = batch["loss_state"], batch["num_states"]
+    matches_M = (student.picked == checked.picked) & _is_own_text(checked, batch)
+    length_N = torch.bincount(draft_M, minlength=num_drafts)
+    return accepted_per_draft(matches_M, draft_M, num_drafts), length_N
+
+
+def _is_own_text(checked: HeadScores, batch: Mapping[str, Any]) -> Tensor:
+    """Whether all tokens of the draft before a position are the base's own, bool [M]."""
+    assert checked.picked is not None
+    is_own_M = (checked.picked == batch["labels"]).double()
+    return survival(is_own_M, batch["loss_state"], batch["num_states"]) > 0
 
 
 def nll_by_mask_ratio(

@@ -29,6 +29,8 @@ class Stream(IntEnum):
     RANDOM_TOKEN_CHOICE = 3
     RANDOM_TOKEN_ID = 4
     FAKE_TOKEN = 5
+    OPEN_BLOCK = 6
+    OPEN_TOKENS = 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

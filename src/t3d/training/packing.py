@@ -4,7 +4,7 @@ A *document* is ``[clean | noisy]`` of one response, or of a piece of it. Shape 
 blocks of the noisy copy, S tokens per block, D documents, R rows, T tokens per row, M loss positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,26 +33,33 @@ class Piece:
 
 
 def cut_response(
-    example: int, num_clean: int, num_blocks: int, block_size: int, max_length: int | None
+    example: int,
+    num_clean: int,
+    num_blocks: int,
+    block_size: int,
+    max_length: int | None,
+    noisy_size: int | None = None,
 ) -> list[Piece]:
     """The documents of one response: one, or as few as ``max_length`` tokens per document allow.
 
     ``num_clean`` counts the tokens before the response's last block. Only the noisy copy is cut: a piece
-    has all the clean tokens before its last block, so its logits are those of the whole. An empty list
-    if one block with its clean tokens is too long.
+    has all the clean tokens before its last block, so its logits are those of the whole. ``noisy_size``:
+    noisy tokens of a block, by default as many as it has. An empty list if one block with its clean tokens
+    is too long.
     """
+    noisy_size = block_size if noisy_size is None else noisy_size
     before_first = num_clean - (num_blocks - 1) * block_size
     pieces, first = [], 0
     while first < num_blocks:
         count = num_blocks - first
         if max_length is not None:
-            # before_first + (first + count - 1) S + count S <= max_length
+            # before_first + (first + count - 1) S + count n <= max_length, n = noisy_size
             room = max_length - before_first - (first - 1) * block_size
-            count = min(count, room // (2 * block_size))
+            count = min(count, room // (block_size + noisy_size))
         if count < 1:
             return []
         clean = before_first + (first + count - 1) * block_size
-        noisy = count * block_size
+        noisy = count * noisy_size
         piece = Piece(example=example, first_block=first, num_blocks=count, num_clean=clean, num_noisy=noisy)
         pieces.append(piece)
         first += count
@@ -82,24 +89,29 @@ def pack_copies(
     *,
     max_length: int | None = None,
     row_multiple: int = 1,
+    clean_block_size: int | None = None,
+    further_EKS: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """The training batch: both copies of every example, packed into rows of at most ``max_length``.
 
     Keys: ``input_ids``, ``position_ids``, ``block_ids``, ``is_noisy``, ``document_ids`` (negative:
     padding) [R, T]; ``documents`` [D, 3], where each begins in the flattened R x T, its clean and its
     noisy tokens; ``block_size``; ``loss_positions`` [M], indices into the flattened R x T; ``labels``,
-    ``loss_example`` (which of the examples) and ``token_weight`` [M].
+    ``loss_example`` (which of the examples) and ``token_weight`` [M]; those of ``further_EKS``, numbers of
+    noisy tokens, spread as ``is_noisy`` is, 0 at clean ones. ``clean_block_size``: of the clean copy, where
+    the blocks of the noisy one hold further tokens.
 
     Padding is the end of a last block that the response does not fill, and the ends of rows, which are
     as long as the longest, rounded up to ``row_multiple``; with both arguments given all rows of all
     batches have the same length. Raises ValueError for a response that ``max_length`` cannot hold.
     """
-    num_blocks_E, block_size = grid.valid_RKS.any(-1).sum(1), grid.ids_RKS.shape[2]
+    num_blocks_E, noisy_size = grid.valid_RKS.any(-1).sum(1), grid.ids_RKS.shape[2]
+    block_size = noisy_size if clean_block_size is None else clean_block_size
     pieces: list[Piece] = []
     for example, (clean, blocks) in enumerate(
         zip(grid.num_clean_R.tolist(), num_blocks_E.tolist(), strict=True)
     ):
-        cut = cut_response(example, clean, blocks, block_size, max_length)
+        cut = cut_response(example, clean, blocks, block_size, max_length, noisy_size)
         if not cut:
             raise ValueError(f"example {example}: {clean} clean tokens and a block exceed {max_length=}")
         pieces += cut
@@ -115,7 +127,8 @@ def pack_copies(
             ordered.append(pieces[index])
             starts.append(start)
             start += pieces[index].length
-    return _fill(grid, noisy_ids_EKS, loss_mask_EKS, ordered, torch.tensor(starts), (len(rows), row_length))
+    shape = len(rows), row_length
+    return _fill(grid, noisy_ids_EKS, loss_mask_EKS, ordered, torch.tensor(starts), shape, further_EKS or {})
 
 
 def _fill(
@@ -125,6 +138,7 @@ def _fill(
     pieces: list[Piece],
     start_D: Tensor,
     shape: tuple[int, int],
+    further_EKS: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """Write the tokens of all documents, in one go for all of them."""
     block_size = grid.ids_RKS.shape[2]
@@ -154,13 +168,13 @@ def _fill(
     document_ids[place_t[is_real_t]] = document_t[is_real_t]
     place_EKS = torch.zeros(grid.ids_RKS.shape, dtype=torch.int64)
     place_EKS.flatten(1)[noisy] = place_t[is_noisy_t]
+    no_clean_EC = torch.zeros_like(grid.clean_ids_RC)
     return {
+        **{name: spread(no_clean_EC.to(value.dtype), value, 0) for name, value in further_EKS.items()},
         "input_ids": spread(grid.clean_ids_RC, noisy_ids_EKS, 0),
         "position_ids": spread(clean_position_EC, grid.position_RKS, 0),
         "block_ids": spread(grid.clean_block_RC, grid.block_RKS, 0),
-        "is_noisy": spread(
-            torch.zeros_like(grid.clean_ids_RC, dtype=torch.bool), torch.ones_like(grid.is_real_RKS), False
-        ),
+        "is_noisy": spread(no_clean_EC.bool(), torch.ones_like(grid.is_real_RKS), False),
         "document_ids": document_ids.view(shape),
         "documents": torch.stack([start_D, clean_D, noisy_D], 1),
         "block_size": block_size,

@@ -91,6 +91,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "complementary_states": True,
         **_PLAIN,
     },
+    # An adapter on drafts, for self-speculative decoding: the base stays as it is, and so does its output.
+    "drafter": {
+        "objective": "prefix_acceptance",
+        "state_source": "draft",
+        "first_error_weight": 1.0,
+        "lora_rank": 16,
+        "learning_rate": 1e-3,  # of an adapter; 1e-5 is for all weights
+        "metric_for_best_model": "accepted_per_draft",
+        **_PLAIN,
+    },
 }
 SOLUTION_PRESETS = ("sft", "sft_dllm_rl")
 """Presets that train on real solutions; all others do on rollouts."""

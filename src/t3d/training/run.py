@@ -1,4 +1,4 @@
-"""A whole distillation run: train, and export a student that loads anywhere its teacher does."""
+"""A whole distillation run: train, and export a drafter, or a student that loads where its teacher does."""
 
 import dataclasses
 import json
@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from t3d.errors import InputError
+from t3d.models.drafter import save_drafter
 from t3d.models.export import export_model
+from t3d.models.gated import GatedAdapter, add_gated_adapter
+from t3d.models.linear_layers import TARGET_MODULES
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES, export_precision
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warmup_covers_run
-from t3d.training.lora import add_adapter, merge_adapter, remove_adapter
+from t3d.training.lora import add_adapter, is_adapted, merge_adapter, remove_adapter
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import newest_checkpoint
@@ -45,8 +48,9 @@ def distil(
     as it is, or in bfloat16 if the base's files have 16 bits) and with ``own_settings`` (by default
     T3DTrainer's).
 
-    With LoRA an adapter is trained, and merged into the model at the end. ``evaluator`` scores the student
-    during training, every ``config.eval_steps``.
+    With LoRA an adapter is trained, and merged into the model at the end; with objective
+    ``prefix_acceptance`` it is a drafter's, the model stays as it is, and the folder holds the drafter alone.
+    ``evaluator`` scores the student during training, every ``config.eval_steps``.
 
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
@@ -58,10 +62,7 @@ def distil(
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
     identity = loaded.identity()  # of the teacher: the trainer says how a student decodes
-    student = loaded.model
-    if config.lora_rank:
-        options = {"dropout": config.lora_dropout, "target_modules": config.lora_target_modules}
-        student = add_adapter(student, config.lora_rank, alpha=config.lora_alpha, **options)
+    student = _start(loaded, config)
     with write_errors(folder):
         how = {"evaluator": evaluator, "own_settings": own_settings}
         trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, **how)
@@ -71,9 +72,9 @@ def distil(
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)
         if _is_finished(student_folder, plan):
-            if student is not loaded.model:
-                remove_adapter(student)
-            _load_weights(loaded, student_folder)
+            _finish(loaded, student)
+            if not isinstance(student, GatedAdapter):
+                _load_weights(loaded, student_folder)
             if is_first:
                 _seal_older(student_folder)
             return student_folder
@@ -84,14 +85,46 @@ def distil(
             )
         trainer.train_from(newest)
         trainer.check_weights()
-        if student is not loaded.model:
-            merged = merge_adapter(student)
-            remove_adapter(student).load_state_dict(merged.state_dict())
-        loaded.model.eval()
+        merged = merge_adapter(student) if is_adapted(student) else None
+        _finish(loaded, student)
+        seal = partial(_write_record, full_plan(plan))
+        if isinstance(student, GatedAdapter):
+            if is_first:
+                save_drafter(student, loaded, student_folder, seal)
+            return student_folder
+        if merged is not None:
+            loaded.model.load_state_dict(merged.state_dict())
         loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
         if is_first:
-            export_model(loaded, student_folder, partial(_write_record, full_plan(plan)))
+            export_model(loaded, student_folder, seal)
     return student_folder
+
+
+def _start(loaded: LoadedModel, config: T3DConfig) -> Any:
+    """What is trained: the model, or an adapter on it, which is frozen then."""
+    options: dict[str, Any] = {"alpha": config.lora_alpha, "dropout": config.lora_dropout}
+    if config.objective == "prefix_acceptance":
+        if config.lora_target_modules != TARGET_MODULES:  # else those that suit the model
+            options["target_modules"] = config.lora_target_modules
+        if config.lora_mask_embedding:
+            options["mask_token_id"] = loaded.mask_token_id
+        adapter = add_gated_adapter(loaded.model, config.lora_rank, **options)
+        loaded.model.requires_grad_(False)
+        return adapter
+    if config.lora_rank:
+        options["target_modules"] = config.lora_target_modules
+        return add_adapter(loaded.model, config.lora_rank, **options)
+    return loaded.model
+
+
+def _finish(loaded: LoadedModel, student: Any) -> None:
+    """Take an adapter off the model again, which is as it was given; that of a drafter keeps its weights."""
+    if isinstance(student, GatedAdapter):
+        student.detach()
+        loaded.model.requires_grad_(True)
+    elif is_adapted(student):
+        remove_adapter(student)
+    loaded.model.eval()
 
 
 def _plan(

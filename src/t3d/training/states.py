@@ -11,9 +11,11 @@ from torch.utils.data import Dataset, Sampler
 
 from t3d.attention.flex import TILE
 from t3d.counter_rng import counter_uniform, stable_key
+from t3d.models.gated import GATE, gated_positions
 from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
 from t3d.training.block_grid import BlockGrid, TrainingExample, lay_on_grid
 from t3d.training.config import T3DConfig
+from t3d.training.drafts import draft_noise_mask, draft_order, pack_checks
 from t3d.training.noising import (
     NoiseSource,
     draw_mask_ratios,
@@ -112,9 +114,13 @@ def draw_states(grid: BlockGrid, noise: NoiseSource, config: T3DConfig) -> State
         ratio_RK = draw_mask_ratios(level_RK, config.mask_ratios, config.mask_ratio_power)
         noise_mask = trajectory_noise_mask(grid.step_RKS, grid.valid_RKS, ratio_RK, config.state_order)
         return States(noise_mask, torch.ones(noise_mask.shape), ratio_RK)
-    masks = random_noise_mask(
-        grid.position_RKS, grid.valid_RKS, noise, config.state_scope, config.mask_prob_range
-    )
+    if config.state_source == "draft":
+        noise_mask = draft_noise_mask(grid, noise, config.draft_open_prob)
+        masks = noise_mask, torch.ones(noise_mask.shape)
+    else:
+        masks = random_noise_mask(
+            grid.position_RKS, grid.valid_RKS, noise, config.state_scope, config.mask_prob_range
+        )
     if config.complementary_states:
         masks = pair_with_complement(*masks, grid.valid_RKS)
     share_RK = masks[0].sum(-1) / grid.valid_RKS.sum(-1).clamp(min=1)
@@ -133,6 +139,9 @@ class TrajectoryCollator:
     complementary ones); ``loss_state`` [M], which of the ``num_states`` blocks with a masked position (of
     visible positions any); ``sample_key`` and ``epoch`` [E], the counters of the fake tokens' noise;
     ``num_response_tokens``, those that take loss where they are masked; ``num_real_tokens``, without padding.
+
+    Of drafts (:mod:`t3d.training.drafts`) also ``place`` and ``reads`` [R, T], the gate of the forward, and
+    ``checks``, the batch that the base is asked with, whose loss positions are in the same order.
     """
 
     config: T3DConfig
@@ -160,13 +169,7 @@ class TrajectoryCollator:
         )
         may_take_loss = grid.valid_RKS if config.path_positions == "all" else noise_mask
         loss_mask = may_take_loss & grid.takes_loss_RKS
-        batch = pack_copies(
-            grid,
-            noisy_ids,
-            loss_mask,
-            max_length=config.max_length,
-            row_multiple=TILE if config.device.type == "cuda" else 1,
-        )
+        batch = self._pack(grid, noisy_ids, noise_mask, loss_mask)
         batch["is_masked"] = noise_mask[loss_mask]
         batch["mask_prob"] = states.mask_prob_RKS[loss_mask]
         batch["mask_ratio"] = states.mask_ratio_RK[..., None].expand_as(noise_mask)[loss_mask].float()
@@ -178,6 +181,21 @@ class TrajectoryCollator:
         batch["num_response_tokens"] = int(grid.takes_loss_RKS.sum())
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())
         return batch
+
+    def _pack(
+        self, grid: BlockGrid, noisy_ids: Tensor, noise_mask: Tensor, loss_mask: Tensor
+    ) -> dict[str, Any]:
+        rows: dict[str, Any] = {
+            "max_length": self.config.max_length,
+            "row_multiple": TILE if self.config.device.type == "cuda" else 1,
+        }
+        if self.config.state_source != "draft":
+            return pack_copies(grid, noisy_ids, loss_mask, **rows)
+        is_draft = noise_mask | grid.is_open_RKS
+        further = {**draft_order(is_draft), GATE: is_draft}
+        batch = pack_copies(grid, noisy_ids, loss_mask, **rows, further_EKS=further)
+        batch[GATE] = gated_positions(batch[GATE])
+        return batch | {"checks": pack_checks(grid, loss_mask, self.mask_token_id, **rows)}
 
 
 def _state_of_position(

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
-from t3d.counter_rng import counter_uniform, stable_key
+from t3d.attention.packed_forward import arrange, packed_forward
+from t3d.counter_rng import stable_key
 from t3d.errors import InputError
+from t3d.models.gated import GATE, GatedAdapter
 from t3d.models.head import HeadScores
 from t3d.models.own_settings import set_own_settings
-from t3d.models.token_pick import TokenPick
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warn_of_small_set
@@ -28,13 +28,14 @@ from t3d.training.lora import base_of, is_adapted
 from t3d.training.loss import (
     BatchCounts,
     count_batch,
+    draft_objective,
     head_options,
     nll_by_mask_ratio,
     student_objective,
     t3d_objective,
 )
-from t3d.training.noising import Stream
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
+from t3d.training.scoring import check_scores, draft_options, reference_scores
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
@@ -42,7 +43,9 @@ from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import CheckpointingTrainer
 
 Evaluator = Callable[[PreTrainedModel], dict[str, float]]
-"""Scores a student, in evaluation mode, during training; ``few_step_accuracy`` must be among the scores."""
+"""Scores a student, in evaluation mode, during training; ``few_step_accuracy`` must be among the scores. Of a
+drafter it is given the base that the drafter is attached to, and ``accepted_per_draft`` must be."""
+ACCEPTED = "accepted_per_draft"
 
 _logger = logging.getLogger(__name__)
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
@@ -95,10 +98,15 @@ class T3DTrainer(CheckpointingTrainer):
         if self.selection.report():
             _logger.warning(self.selection.report())
         warn_of_small_set(args, len(self.selection.kept))
+        if (args.objective == "prefix_acceptance") != isinstance(model, GatedAdapter):
+            problem = f"{type(model).__name__}, with objective={args.objective!r}"
+            fix = "give add_gated_adapter's result for prefix_acceptance, and only for that"
+            raise InputError("model", problem, "not what this objective trains", fix)
         self.evaluator, self._scores = evaluator, (-1, {})
         self.mask_token_id = collator.mask_token_id
         self._sample_ids = {stable_key(trajectory.id): trajectory.id for trajectory in train_dataset}
-        set_own_settings(base, own_settings or student_settings(train_dataset, args.block_size))
+        if not isinstance(model, GatedAdapter):  # a drafter's base stays as it is
+            set_own_settings(base, own_settings or student_settings(train_dataset, args.block_size))
         self._teacher_configs = {name: getattr(config, name) for name in _CONFIG_FIELDS_OF_TRAINER}
         self._teacher_generation_config = copy.deepcopy(base.generation_config)
         super().__init__(
@@ -166,12 +174,21 @@ class T3DTrainer(CheckpointingTrainer):
         counts = BatchCounts(*torch.as_tensor(num_items_in_batch).unbind())
         arrangement = arrange(inputs, self.args.attention)
         positions, labels_1M = inputs["loss_positions"], inputs["labels"][None]
-        if self.reference is None:
+        if self.args.objective == "prefix_acceptance":
+            base = base_of(self.accelerator.unwrap_model(model))
+            with self.accelerator.autocast():
+                checked = check_scores(base, inputs["checks"], self.args, self.mask_token_id)
+            options = draft_options(base, checked, self.args, self.mask_token_id) | {GATE: inputs[GATE]}
+            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
+            output = draft_objective(scores, checked, inputs, counts, self.args)
+        elif self.reference is None:
             options = {"targets": labels_1M, **head_options(self.args, self.mask_token_id)}
             scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
             output = student_objective(scores, inputs, counts, self.args)
         else:
-            reference = self._reference_scores(self.reference, inputs, arrangement)
+            at = {"mask_token_id": self.mask_token_id, "optimizer_step": self.state.global_step}
+            with self.accelerator.autocast():
+                reference = reference_scores(self.reference, inputs, arrangement, self.args, **at)
             assert reference.picked is not None
             if self.args.fake_source == "expectation":
                 options = {"targets": labels_1M, "against": self.reference.head(reference.hidden)}
@@ -183,28 +200,6 @@ class T3DTrainer(CheckpointingTrainer):
         # Gradients are averaged over processes, the counts are global: undo the average.
         loss = output.loss * self.accelerator.num_processes
         return (loss, {"scores": scores}) if return_outputs else loss
-
-    def _reference_scores(
-        self, reference: Reference, inputs: dict[str, Any], arrangement: Arrangement
-    ) -> HeadScores:
-        """Its log-probabilities of the labels, and its own guess at each token (the x0 of Eq. 7's second
-        expectation), which is never the mask."""
-        uniform_M = None
-        if self.args.fake_source == "sample":
-            key, epoch = (inputs[name][inputs["loss_example"]] for name in ("sample_key", "epoch"))
-            # The reference changes between refreshes, so the optimizer step is one of the counters.
-            counters = (self.args.seed, epoch, key, int(Stream.FAKE_TOKEN), inputs["loss_position_ids"])
-            uniform_M = counter_uniform(*counters, self.state.global_step)
-        with torch.no_grad(), self.accelerator.autocast(), reference.active() as model:
-            return packed_forward(
-                model,
-                inputs,
-                arrangement,
-                loss_positions=inputs["loss_positions"],
-                targets=inputs["labels"][None],
-                keeps_hidden=self.args.fake_source == "expectation",
-                pick=TokenPick(excluded_token_id=self.mask_token_id, uniform_M=uniform_M),
-            )
 
     def _record(self, output: ObjectiveOutput, scores: HeadScores, inputs: dict[str, Any]) -> None:
         if not torch.isfinite(output.loss):
@@ -255,10 +250,11 @@ class T3DTrainer(CheckpointingTrainer):
                     self._scores = self.state.global_step, self.evaluator(student.eval())
             finally:
                 student.train(was_training)
-            score = self._scores[1]["few_step_accuracy"]
+            name = ACCEPTED if self.args.objective == "prefix_acceptance" else "few_step_accuracy"
+            score = self._scores[1][name]
             if not math.isfinite(score):
-                fix = "let it return a finite few_step_accuracy"
-                raise InputError("evaluator", score, "its few_step_accuracy is not a finite number", fix)
+                fix = f"let it return a finite {name}"
+                raise InputError("evaluator", score, f"its {name} is not a finite number", fix)
         return self._scores[1]
 
     def _few_step_score(self) -> float:

@@ -15,7 +15,14 @@ from t3d.trajectory import Trajectory
 
 MASK, VOCAB = 39, 40
 RANDOM = [name for name in PRESETS if PRESETS[name].get("state_source") == "random_mask"]
-STATES = ["t3d", "paper", "released", "naive_td", *RANDOM]  # the other presets draw these states too
+STATES = [
+    "t3d",
+    "paper",
+    "released",
+    "naive_td",
+    "drafter",
+    *RANDOM,
+]  # the other presets draw these states too
 PER_POSITION = ("labels", "is_masked", "mask_prob", "mask_ratio", "token_weight", "loss_position_ids")
 
 

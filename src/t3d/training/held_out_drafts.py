@@ -1,0 +1,93 @@
+"""How much of its drafts a drafter's base accepts, on rollouts that it does not learn from."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from t3d.attention.packed_forward import arrange, packed_forward
+from t3d.models.gated import GATE
+from t3d.models.loading import LoadedModel
+from t3d.training.config import T3DConfig
+from t3d.training.loss import accepted_and_drafted
+from t3d.training.scoring import check_scores, draft_options
+from t3d.training.selection import check_trajectories, select_trajectories
+from t3d.training.states import TrajectoryCollator, TrajectoryDataset
+from t3d.training.trainer import ACCEPTED, Evaluator
+from t3d.trajectory import Trajectory
+
+_BATCH_SIZE = 64
+"""Trajectories of a forward."""
+
+
+def draft_evaluator(
+    loaded: LoadedModel, held_out: Sequence[Trajectory], config: T3DConfig, batch_size: int = _BATCH_SIZE
+) -> Evaluator:
+    """An evaluator for ``T3DTrainer``: accepted tokens per draft, of all and of each task, and the share of
+    whole drafts.
+
+    Every block of a response is drafted once, from its first response token to its end or to the stop token,
+    behind the rollout's own tokens; the base's likeliest tokens behind the same tokens decide. So a draft
+    ends, as accepted, where the rollout is not what the base would have written left to right. Raises
+    InputError as training does for such trajectories.
+    """
+    check_trajectories(held_out, loaded.tokenizer, config.block_size)
+    kept = select_trajectories(held_out, config, loaded.model.config).kept
+    config = copy.copy(config)  # a second TrainingArguments would reset what accelerate knows
+    config.draft_open_prob, config.draft_targets = 0.0, "tokens"  # all masked, whatever the epoch and seed
+    dataset = TrajectoryDataset(kept, config)
+    collator = TrajectoryCollator(
+        config=config,
+        pad_token_id=loaded.tokenizer.pad_token_id or 0,
+        mask_token_id=loaded.mask_token_id,
+        vocab_size=loaded.vocab_size,
+    )
+    batches = [
+        collator([dataset[index] for index in range(first, min(first + batch_size, len(kept)))])
+        for first in range(0, len(kept), batch_size)
+    ]
+    tasks = sorted({trajectory.task for trajectory in kept} - {""})
+
+    def score(base: PreTrainedModel) -> dict[str, float]:
+        accepted, length, task = [], [], []
+        for number, batch in enumerate(batches):
+            on_device = _to(batch, base.device)
+            accepted_N, length_N = _accepted(base, on_device, config, loaded.mask_token_id)
+            accepted.append(accepted_N.cpu())
+            length.append(length_N.cpu())
+            example_N = batch["loss_example"][_first(length_N.cpu())] + number * batch_size
+            task += [kept[index].task for index in example_N.tolist()]
+        accepted_N, length_N = torch.cat(accepted), torch.cat(length)
+        scores = {ACCEPTED: accepted_N.mean().item()}
+        scores["whole_drafts"] = (accepted_N == length_N).double().mean().item()
+        for name in tasks:
+            own = torch.tensor([other == name for other in task])
+            scores[f"{name}/{ACCEPTED}"] = accepted_N[own].mean().item()
+        return scores
+
+    return score
+
+
+@torch.no_grad()
+def _accepted(
+    base: PreTrainedModel, batch: Mapping[str, Any], config: T3DConfig, mask_token_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(accepted tokens of each draft, tokens of it); the drafter is the adapter on the base."""
+    checked = check_scores(base, batch["checks"], config, mask_token_id)
+    options = draft_options(base, checked, config, mask_token_id) | {GATE: batch[GATE]}
+    arrangement = arrange(batch, config.attention)
+    scores = packed_forward(base, batch, arrangement, loss_positions=batch["loss_positions"], **options)
+    return accepted_and_drafted(scores, checked, batch)
+
+
+def _first(length_N: torch.Tensor) -> torch.Tensor:
+    """Where each draft begins among the loss positions."""
+    return length_N.cumsum(0) - length_N
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _to(one, device) for name, one in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,73 @@
+"""What the student is compared with: the scores of the reference, or of a drafter's base at its checks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
+from t3d.counter_rng import counter_uniform
+from t3d.models.head import HeadScores, OtherHead
+from t3d.models.token_pick import TokenPick
+from t3d.training.config import T3DConfig
+from t3d.training.noising import Stream
+from t3d.training.reference import Reference
+
+
+def reference_scores(
+    reference: Reference,
+    batch: Mapping[str, Any],
+    arrangement: Arrangement,
+    args: T3DConfig,
+    *,
+    mask_token_id: int,
+    optimizer_step: int,
+) -> HeadScores:
+    """The reference's log-probabilities of the labels, and its own guess at each token (the x0 of Eq. 7's
+    second expectation), which is never the mask."""
+    uniform_M = None
+    if args.fake_source == "sample":
+        key, epoch = (batch[name][batch["loss_example"]] for name in ("sample_key", "epoch"))
+        # The reference changes between refreshes, so the optimizer step is one of the counters.
+        counters = (args.seed, epoch, key, int(Stream.FAKE_TOKEN), batch["loss_position_ids"])
+        uniform_M = counter_uniform(*counters, optimizer_step)
+    with torch.no_grad(), reference.active() as model:
+        return packed_forward(
+            model,
+            batch,
+            arrangement,
+            loss_positions=batch["loss_positions"],
+            targets=batch["labels"][None],
+            keeps_hidden=args.fake_source == "expectation",
+            pick=TokenPick(excluded_token_id=mask_token_id, uniform_M=uniform_M),
+        )
+
+
+@torch.no_grad()
+def check_scores(
+    base: PreTrainedModel, checks: Mapping[str, Any], args: T3DConfig, mask_token_id: int
+) -> HeadScores:
+    """What the base without its drafter says at its check masks: its likeliest token, never the mask."""
+    return packed_forward(
+        base,
+        checks,
+        arrange(checks, args.attention),
+        loss_positions=checks["loss_positions"],
+        keeps_hidden=args.draft_targets == "distribution",
+        pick=TokenPick(excluded_token_id=mask_token_id),
+    )
+
+
+def draft_options(
+    base: PreTrainedModel, checked: HeadScores, args: T3DConfig, mask_token_id: int
+) -> dict[str, Any]:
+    """What a drafter's head has to say: log-probabilities of the base's tokens, and its own likeliest ones;
+    with soft targets the divergence from the base's distribution, of which the mask token is a part."""
+    assert checked.picked is not None
+    options = {"targets": checked.picked[None], "pick": TokenPick(excluded_token_id=mask_token_id)}
+    if args.draft_targets == "tokens":
+        return options
+    assert checked.hidden is not None
+    head: Any = base.get_output_embeddings()
+    return options | {"against": OtherHead(checked.hidden, head.weight)}
