@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from command_helpers import run_failing
 from training_helpers import config, logged, trainer
 from transformers import TrainerCallback
@@ -23,7 +25,7 @@ from t3d.training import run as run_module
 from t3d.training.held_out_drafts import draft_evaluator
 from t3d.training.presets import preset_fields
 from t3d.training.run import distil
-from t3d.training.scoring import check_scores
+from t3d.training.scoring import check_scores, refuse_sharding
 from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import write_trajectories
 
@@ -51,7 +53,7 @@ def test_labels_are_the_bases_own_tokens_left_to_right(checkpoint, trajectories,
     for index in range(3):
         trajectory = trajectories[index]
         batch = run.data_collator([run.train_dataset[index]])
-        checked = check_scores(base, batch["checks"], run.args, run.mask_token_id)
+        checked = check_scores(base, batch, run.args, run.mask_token_id)
         tokens = [*trajectory.prompt_ids, *trajectory.response_ids]
         expected = [
             left_to_right(base, tokens[:position], run.args.block_size, run.mask_token_id)
@@ -91,6 +93,23 @@ def test_it_learns_what_the_base_accepts(checkpoint, trajectories, tmp_path, tar
     run.train()
     accepted = logged(run, "draft/accepted")
     assert sum(accepted[-5:]) > 1.5 * sum(accepted[:5])
+
+
+def test_the_rollout_s_tokens_are_labels_without_a_forward_of_the_base(checkpoint, trajectories, tmp_path):
+    run = trainer(checkpoint, trajectories, tmp_path, max_steps=1, **DRAFTER | {"draft_targets": "rollout"})
+    batch = run.data_collator([run.train_dataset[index] for index in range(4)])
+    assert "checks" not in batch
+    scores = check_scores(run.model.base, batch, run.args, run.mask_token_id)
+    assert torch.equal(scores.picked, batch["labels"])
+    run.train()
+    assert logged(run, "draft/counted") == [1.0]
+
+
+def test_a_drafter_is_not_sharded():
+    for kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        with pytest.raises(InputError, match=f"distributed='{kind.value}'"):
+            refuse_sharding(SimpleNamespace(distributed_type=kind))
+    refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
 
 
 def test_a_trained_mask_embedding_and_checkpointed_layers(checkpoint, trajectories, tmp_path):

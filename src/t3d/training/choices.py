@@ -11,7 +11,7 @@ NoiseRefresh = Literal["epoch", "once"]
 PathScope = Literal["block", "response"]
 PathPositions = Literal["masked", "all"]
 StateSource = Literal["trajectory", "random_mask", "draft"]
-DraftTargets = Literal["tokens", "distribution"]
+DraftTargets = Literal["tokens", "distribution", "rollout"]
 Placement = Literal["device", "cpu", "adapter"]
 """Where the reference is."""
 ReferenceChoice = Literal["latest", "best", "auto"]

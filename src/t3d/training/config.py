@@ -61,8 +61,9 @@ class T3DConfig(TrainingArguments):
     entropy_temperature: float = 0.5
     """Temperature of the entropy of certainty forcing (dParallel: 0.5)."""
     draft_targets: DraftTargets = "tokens"
-    """Of ``prefix_acceptance``: cross-entropy to the base's own likeliest tokens at its check masks, or the
-    divergence from its ``distribution`` there."""
+    """Of ``prefix_acceptance``: cross-entropy to the base's own likeliest ``tokens`` at its check masks; the
+    divergence from its ``distribution`` there; or cross-entropy to the ``rollout``'s tokens, with no forward
+    of the base: they are what it accepts where it wrote them left to right."""
     first_error_weight: float = 0.0
     """Of ``prefix_acceptance``: how much more a position weighs by the chance that it is its draft's first
     error."""

@@ -75,7 +75,7 @@ def _accepted(
     base: PreTrainedModel, batch: Mapping[str, Any], config: T3DConfig, mask_token_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(accepted tokens of each draft, tokens of it); the drafter is the adapter on the base."""
-    checked = check_scores(base, batch["checks"], config, mask_token_id)
+    checked = check_scores(base, batch, config, mask_token_id)
     options = draft_options(base, checked, config, mask_token_id) | {GATE: batch[GATE]}
     arrangement = arrange(batch, config.attention)
     scores = packed_forward(base, batch, arrangement, loss_positions=batch["loss_positions"], **options)

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
 
 from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.counter_rng import counter_uniform
+from t3d.errors import InputError
 from t3d.models.head import HeadScores, OtherHead
 from t3d.models.token_pick import TokenPick
 from t3d.training.config import T3DConfig
@@ -46,9 +49,15 @@ def reference_scores(
 
 @torch.no_grad()
 def check_scores(
-    base: PreTrainedModel, checks: Mapping[str, Any], args: T3DConfig, mask_token_id: int
+    base: PreTrainedModel, batch: Mapping[str, Any], args: T3DConfig, mask_token_id: int
 ) -> HeadScores:
-    """What the base without its drafter says at its check masks: its likeliest token, never the mask."""
+    """What the base without its drafter says at its check masks: its likeliest token, never the mask.
+
+    With ``draft_targets="rollout"`` that is taken to be the trajectory's.
+    """
+    if args.draft_targets == "rollout":
+        return HeadScores(picked=batch["labels"])
+    checks = batch["checks"]
     return packed_forward(
         base,
         checks,
@@ -66,8 +75,16 @@ def draft_options(
     with soft targets the divergence from the base's distribution, of which the mask token is a part."""
     assert checked.picked is not None
     options = {"targets": checked.picked[None], "pick": TokenPick(excluded_token_id=mask_token_id)}
-    if args.draft_targets == "tokens":
+    if args.draft_targets != "distribution":
         return options
     assert checked.hidden is not None
     head: Any = base.get_output_embeddings()
     return options | {"against": OtherHead(checked.hidden, head.weight)}
+
+
+def refuse_sharding(accelerator: Accelerator) -> None:
+    """Raise InputError where processes would share a drafter: they would not share its base."""
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        problem = "it would shard the drafter, and leave its base whole on every process"
+        raise InputError("distributed", kind.value, problem, "train a drafter with plain torchrun (DDP)")

@@ -141,7 +141,8 @@ class TrajectoryCollator:
     ``num_response_tokens``, those that take loss where they are masked; ``num_real_tokens``, without padding.
 
     Of drafts (:mod:`t3d.training.drafts`) also ``place`` and ``reads`` [R, T], the gate of the forward, and
-    ``checks``, the batch that the base is asked with, whose loss positions are in the same order.
+    ``checks``, the batch that the base is asked with, whose loss positions are in the same order; not with
+    ``draft_targets="rollout"``.
     """
 
     config: T3DConfig
@@ -195,6 +196,8 @@ class TrajectoryCollator:
         further = {**draft_order(is_draft), GATE: is_draft}
         batch = pack_copies(grid, noisy_ids, loss_mask, **rows, further_EKS=further)
         batch[GATE] = gated_positions(batch[GATE])
+        if self.config.draft_targets == "rollout":
+            return batch
         return batch | {"checks": pack_checks(grid, loss_mask, self.mask_token_id, **rows)}
 
 

@@ -35,7 +35,7 @@ from t3d.training.loss import (
     t3d_objective,
 )
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
-from t3d.training.scoring import check_scores, draft_options, reference_scores
+from t3d.training.scoring import check_scores, draft_options, reference_scores, refuse_sharding
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
@@ -153,6 +153,8 @@ class T3DTrainer(CheckpointingTrainer):
             setattr(model.config, name, value)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.model, GatedAdapter):
+            refuse_sharding(self.accelerator)
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.reference is not None:
             self.reference.prepare(self.accelerator)
@@ -177,7 +179,7 @@ class T3DTrainer(CheckpointingTrainer):
         if self.args.objective == "prefix_acceptance":
             base = base_of(self.accelerator.unwrap_model(model))
             with self.accelerator.autocast():
-                checked = check_scores(base, inputs["checks"], self.args, self.mask_token_id)
+                checked = check_scores(base, inputs, self.args, self.mask_token_id)
             options = draft_options(base, checked, self.args, self.mask_token_id) | {GATE: inputs[GATE]}
             scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
             output = draft_objective(scores, checked, inputs, counts, self.args)
