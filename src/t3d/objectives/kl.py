@@ -34,7 +34,7 @@ def kl_divergence(
 
 def keep_top_k(
     target_MV: Float[Tensor, "M V"], student_MV: Float[Tensor, "M V"], top_k: int
-) -> tuple[Float[Tensor, "M k+1"], Float[Tensor, "M k+1"]]:
+) -> tuple[Float[Tensor, "M n"], Float[Tensor, "M n"]]:
     """Both distributions over the target's ``top_k`` likeliest tokens, and the rest as one bucket.
 
     The divergence of the buckets is at most that of the whole (data processing), and equal to it where

@@ -60,6 +60,9 @@ class T3DTrainer(CheckpointingTrainer):
     reference per micro-batch. ``evaluator`` scores the student every ``eval_steps``. Its configs say from
     now on how it decodes: by ``own_settings``, else by :func:`student_settings`.
 
+    With objective ``prefix_acceptance`` the model is a :class:`~t3d.models.gated.GatedAdapter`, which becomes
+    a drafter; its base, best frozen, is not changed, nor are its configs.
+
     Raises InputError for an empty set of trajectories or one that does not fit the student, and for settings
     that others leave without effect.
     """

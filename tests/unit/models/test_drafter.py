@@ -26,7 +26,7 @@ def saved(checkpoint, tmp_path_factory):
     with torch.no_grad():
         for weight in adapter.parameters():
             weight.normal_(std=0.2)
-    save_drafter(adapter, loaded, folder, {"training.json": "{}"})
+    save_drafter(adapter, loaded, folder, lambda made: (made / "training.json").write_text("{}"))
     return folder, logits(loaded)
 
 
