@@ -8,8 +8,8 @@ The bundled teacher and every student that is named, in one run, drafts in block
 - *quality*: accuracy, tokens per forward and acceptance of drafts by task and offset, greedy and at
   temperature 0.1, on held-out prompts of every seed. The *bound* is that of a perfect drafter: tokens per
   forward if every draft of these responses had been right;
-- *agreement* (teacher): responses of ``self_speculative`` that are not those of ``left_to_right``, in float32
-  and bfloat16, and how far apart the first two different tokens are in log-probability: near-ties of rounding;
+- *agreement* (teacher): responses of ``self_speculative`` that are not those of ``left_to_right``, in
+  float32 and bfloat16, and how far apart the first two different tokens are in log-probability;
 - *speed*: visible tokens per second by batch size, float32, the sides in turn, the best round counts.
 """
 
@@ -44,7 +44,9 @@ def settings_of(temperature: float, seed: int) -> dict[str, DecodeParams]:
     return (
         decoding_settings(block_sizes=(4,), tokens_per_step=(1,), dynamic=(0.9,), shared=shared)
         | decoding_settings(block_sizes=(8,), tokens_per_step=(1, 4), dynamic=(0.9,), shared=shared)
-        | decoding_settings(block_sizes=(8,), left_to_right=("left_to_right", "self_speculative"), shared=shared)
+        | decoding_settings(
+            block_sizes=(8,), left_to_right=("left_to_right", "self_speculative"), shared=shared
+        )
         | decoding_settings(block_sizes=(8,), left_to_right=("self_speculative",), shared=behind_all)
     )
 

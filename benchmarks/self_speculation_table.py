@@ -1,0 +1,142 @@
+"""Markdown of what ``self_speculation.py`` measured.
+
+python benchmarks/self_speculation_table.py results.json > docs/results/self_speculation.md
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from t3d.evaluation.intervals import wilson_interval
+
+Row = dict[str, Any]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def pooled(rows: Sequence[Row]) -> Row:
+    """One row of all tasks: counts added, offset by offset too."""
+    total = {key: sum(row[key] for row in rows) for key in ("n", "num_correct", "tokens", "forwards")}
+    for key in ("drafted_at", "accepted_at"):
+        total[key] = [sum(column) for column in zip_longest(*(row[key] for row in rows), fillvalue=0)]
+    bounds = [row["bound_forwards"] for row in rows]
+    positions = sum(row["positions_per_token"] * row["tokens"] for row in rows) / total["tokens"]
+    return total | {
+        "bound_forwards": None if None in bounds else sum(bounds),
+        "positions_per_token": positions,
+    }
+
+
+def by_setting(quality: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
+    """The rows of all tasks, by model, temperature and setting."""
+    found: dict[tuple[str, float, str], list[Row]] = {}
+    for row in quality:
+        found.setdefault((row["model"], row["temperature"], row["setting"]), []).append(row)
+    return found
+
+
+def quality_table(quality: Sequence[Row]) -> str:
+    """Accuracy and tokens per forward of every model, setting and temperature."""
+    lines = []
+    for (model, temperature, setting), rows in by_setting(quality).items():
+        row = pooled(rows)
+        low, high = wilson_interval(row["num_correct"], row["n"])
+        rate = row["tokens"] / row["forwards"]
+        bound = f"{row['tokens'] / row['bound_forwards']:.2f}" if row["bound_forwards"] else ""
+        share = f"{100 * rate / (row['tokens'] / row['bound_forwards']):.0f} %" if bound else ""
+        lines.append(
+            [
+                *(model, setting, f"{temperature:g}"),
+                f"{100 * row['num_correct'] / row['n']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                " / ".join(f"{100 * one['num_correct'] / one['n']:.1f}" for one in rows),
+                *(f"{rate:.2f}", bound, share, f"{row['positions_per_token']:.1f}"),
+            ]
+        )
+    header = ["model", "setting", "T", "accuracy %", "chain / make / code", "TPF", "bound", "of it"]
+    return markdown([*header, "positions per token"], lines)
+
+
+def acceptance_table(quality: Sequence[Row]) -> str:
+    """How many drafts were right up to each offset."""
+    lines = []
+    for (model, temperature, setting), rows in by_setting(quality).items():
+        for name, row in [*((row["task"], row) for row in rows), ("all", pooled(rows))]:
+            if row["drafted_at"]:
+                pairs = zip(row["accepted_at"], row["drafted_at"], strict=True)
+                shares = [f"{accepted / drafted:.2f}" for accepted, drafted in pairs]
+                lines.append([model, setting, f"{temperature:g}", name, *shares])
+    width = max(len(line) for line in lines) - 4
+    lines = [line + [""] * (4 + width - len(line)) for line in lines]
+    return markdown(["model", "setting", "T", "task", *map(str, range(1, width + 1))], lines)
+
+
+def agreement_table(agreement: Sequence[Row]) -> str:
+    """Responses that differ from those without drafts, and by how much."""
+    lines = []
+    for row in agreement:
+        gaps = row["gaps"]
+        said = f"{statistics.median(gaps):.2g}, {max(gaps):.2g}" if gaps else ""
+        different = f"{row['num_different']} of {row['n']}"
+        lines.append([row["dtype"], f"{row['temperature']:g}", row["setting"], different, said])
+    header = ["precision", "T", "setting", "different responses", "gap in log-probability: median, largest"]
+    return markdown(header, lines)
+
+
+def speed_table(speed: Sequence[Row]) -> str:
+    """Visible tokens per second of every side, and how often those of the teacher's full steps."""
+    rates = {(row["model"], row["setting"], row["batch"]): row["visible_tokens_per_second"] for row in speed}
+    batches = sorted({row["batch"] for row in speed})
+    sides = list(dict.fromkeys((row["model"], row["setting"]) for row in speed))
+    lines = [
+        [
+            *side,
+            *(
+                f"{rates[*side, batch]:.0f} ({rates[*side, batch] / rates['teacher', 'B4-T1', batch]:.2f})"
+                for batch in batches
+            ),
+        ]
+        for side in sides
+    ]
+    return markdown(["model", "setting", *(f"batch {batch}" for batch in batches)], lines)
+
+
+def report(record: dict[str, Any]) -> str:
+    """The whole page."""
+    arguments, versions = record["arguments"], record["versions"]
+    return "\n\n".join(
+        [
+            "# Self-speculative decoding of the mini suite",
+            "```sh\npython benchmarks/self_speculation.py --json results.json"
+            + "".join(f" --model {name}=..." for name in arguments["model"] if name != "teacher")
+            + f" --limit {arguments['limit']} --seeds {arguments['seeds']}\n"
+            "python benchmarks/self_speculation_table.py results.json > self_speculation.md\n```",
+            f"PyTorch {versions['torch']}, Python {versions['python']}, float32, one thread. "
+            f"{arguments['limit']} held-out problems of each task, seeds 0 to {arguments['seeds'] - 1}. "
+            "`self-speculative` drafts behind the last token that it checks, `-all` behind every one. "
+            "Every forward is counted. The bound is that of a drafter that is always right.",
+            "## Quality and tokens per forward",
+            quality_table(record["quality"]),
+            "## Drafts that were right up to each offset",
+            "Share of the drafts that had a token there.",
+            acceptance_table(record["quality"]),
+            "## The same text",
+            f"Teacher, {arguments['agreement_limit']} problems a task. In float64 the texts are equal "
+            "(tests). The gap is between the first two different tokens: how near a tie rounding decided.",
+            agreement_table(record["agreement"]),
+            "## Speed",
+            "Visible tokens per second, prompts included; in brackets times the teacher's B4-T1.",
+            speed_table(record["speed"]),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(report(json.loads(Path(sys.argv[1]).read_text())))
