@@ -111,7 +111,7 @@ class Forced(Drafting):
 
 @pytest.mark.many_inputs
 @pytest.mark.parametrize("attention", [0.03, 0.2, 1.0])
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(
     mixed_cases(),
     st.sampled_from([(), COMMON]),
@@ -130,7 +130,7 @@ def test_the_engine_equals_the_specification(
     check_equal(model, jobs_of(cases), stops, fuse_commits=fuse, fixed_shapes=fixed, **sizes)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(mixed_cases(max_size=4), st.integers(1, 3))
 def test_a_mixture_of_experts_equals_the_specification(exact_moe_model, cases, batch_size):
     check_equal(exact_moe_model, jobs_of(cases), COMMON, max_batch_size=batch_size)

@@ -79,7 +79,7 @@ def same(ours, theirs):
 
 
 @pytest.mark.many_inputs
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(cases())
 def test_left_to_right_equals_one_forward_per_token(exact_model, case):
     prompt, fields, stops = case
@@ -94,7 +94,7 @@ def test_left_to_right_equals_one_forward_per_token(exact_model, case):
 
 @pytest.mark.many_inputs
 @pytest.mark.parametrize("attention", [0.0, 0.2, 1.0])
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(cases())
 def test_own_drafts_change_nothing_but_forwards(exact_model_with, attention, case):
     """Where tokens hardly depend on each other all drafts are accepted, else some, or next to none."""
@@ -108,7 +108,7 @@ def test_own_drafts_change_nothing_but_forwards(exact_model_with, attention, cas
 
 
 @pytest.mark.many_inputs
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(cases(), st.randoms(use_true_random=False))
 def test_drafts_of_anybody_change_nothing_but_forwards(exact_model, case, random):
     """The true continuation, the same with one wrong token at each place, and random tokens."""
@@ -165,8 +165,8 @@ def test_a_stop_anywhere_ends_the_response(exact_model, prompt_length, place):
 def test_models_of_the_next_token_need_no_check_masks(exact_model):
     """Under causal context that is plain autoregressive decoding; drafts change nothing there either."""
     for size, temperature, context in ((4, 0.0, "causal"), (4, 1.0, "causal"), (8, 1.0, "block")):
-        fields = {"block_size": size, "temperature": temperature, "context": context, "max_new_tokens": 11}
-        for prompt in ([1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8, 9]):
+        fields = {"block_size": size, "temperature": temperature, "context": context, "max_new_tokens": 9}
+        for prompt in ([1, 2, 3], [1, 2, 3, 4]):
             tokens, logprobs = one_by_one(exact_model, prompt, fields, (), is_shifted=True)
             true = dict(enumerate([*prompt, *tokens]))
             wrong = true | {len(prompt) + 2: MASK}
