@@ -20,18 +20,21 @@ def block_forward(
     attention_mask_RQN: Bool[Tensor, "R Q N"],
     *,
     logit_positions: Int[Tensor, "M"] | None = None,
+    gated_positions: Int[Tensor, "G"] | None = None,
 ) -> Tensor:
     """Run a model under an explicit boolean mask.
 
-    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``.
+    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``. A gated adapter of the model acts on
+    the tokens at ``gated_positions`` of the flattened ids.
     """
+    further = {"logit_positions": logit_positions, "gated_positions": gated_positions}
     return model(
         input_ids=input_ids_RQ,
         position_ids=position_ids_RQ,
         attention_mask=attention_mask_RQN[:, None],  # transformers leaves a mask of four axes as it is
         attention=sdpa_attention_forward,
         use_cache=False,
-        **({} if logit_positions is None else {"logit_positions": logit_positions}),
+        **{name: positions for name, positions in further.items() if positions is not None},
     ).logits
 
 
@@ -42,11 +45,12 @@ def extend_forward(
     plan: ExtendPlan,
     *,
     logit_positions: Int[Tensor, "M"],
+    gated_positions: Int[Tensor, "G"] | None = None,
 ) -> Float[Tensor, "M V"]:
     """Write the tokens of several sequences, side by side on one axis, into their slots.
 
-    Returns logits at ``logit_positions`` of that axis. Each token attends as ``plan`` says. Nothing of the
-    model is set: forwards of several threads do not meet.
+    Returns logits at ``logit_positions`` of that axis; a gated adapter acts at ``gated_positions`` of it.
+    Each token attends as ``plan`` says. Nothing of the model is set: forwards of several threads do not meet.
     """
     return model(
         input_ids=input_ids_T[None],
@@ -56,4 +60,5 @@ def extend_forward(
         extend_plan=plan,
         use_cache=False,
         logit_positions=logit_positions,
+        **({} if gated_positions is None else {"gated_positions": gated_positions}),
     ).logits

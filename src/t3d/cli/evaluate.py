@@ -13,7 +13,7 @@ from rich.console import Console
 from t3d.cli.config_file import check_config, resolved_config, write_config
 from t3d.cli.options import (
     LOG_WIDTH,
-    ModelChoice,
+    DraftedModelChoice,
     PromptChoice,
     check_data_is_used,
     check_flags_are_used,
@@ -48,7 +48,7 @@ _INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p", *_OF_L
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(ModelChoice, PromptChoice):
+class Eval(DraftedModelChoice, PromptChoice):
     """Accuracy with its 95 % interval, and what decoding cost, for every task under every setting.
 
     Settings: blocks of every block size with every number of tokens per step (B4-T2), and with every dynamic
@@ -166,6 +166,7 @@ class Eval(ModelChoice, PromptChoice):
         return tuple(name for name in get_args(LeftToRight) if getattr(self, name))
 
     def _evaluate(self, tasks: list[PosedTask]) -> None:
+        self.check_drafter_is_used(drafts=self.self_speculative)
         from t3d.evaluation.evaluate import EvalConfig, evaluate
         from t3d.evaluation.measure import endings
         from t3d.report.console import results_table

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from t3d.cli.options import DecodeFlags, Flat, ModelChoice, PromptChoice, check_kind_is_used, check_one_source
+from t3d.cli.options import (
+    DecodeFlags,
+    DraftedModelChoice,
+    Flat,
+    PromptChoice,
+    check_kind_is_used,
+    check_one_source,
+)
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
@@ -12,7 +19,7 @@ from t3d.problems.prompt_file import read_prompt_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(ModelChoice, PromptChoice):
+class Generate(DraftedModelChoice, PromptChoice):
     """Answer prompts on the terminal."""
 
     model: str = "mini"
@@ -35,6 +42,7 @@ class Generate(ModelChoice, PromptChoice):
 
         problems = self._problems()
         params = self.decode.resolve(self.own_settings()).params()
+        self.check_drafter_is_used(drafts=params.remasking == "self_speculative")
         loaded = self.load()
         style, kind = self.prompt_style or "plain", self.prompt_kind or "math"
         requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)

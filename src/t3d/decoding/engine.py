@@ -29,6 +29,7 @@ from t3d.decoding.sequences import Detail, Job, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
+from t3d.models.gated import GatedAdapter, attached_adapter
 from t3d.work.weights import first_not_finite
 
 
@@ -57,7 +58,8 @@ class Engine:
     """Decodes requests of one model; ``stats`` adds up over its calls.
 
     Threads may share an engine, and engines a model: their forwards take turns, and each call decodes what it
-    would alone.
+    would alone. A ``drafter`` is an adapter that is attached to the model: it drafts for
+    ``self_speculative``, and changes nothing else.
     """
 
     def __init__(
@@ -67,7 +69,11 @@ class Engine:
         mask_token_id: int,
         stop_token_ids: Sequence[int],
         config: EngineConfig | None = None,
+        drafter: GatedAdapter | None = None,
     ) -> None:
+        if drafter is not None and attached_adapter(model) is not drafter:
+            problem, fix = "not attached to this model", "load it for this model with load_drafter"
+            raise InputError("drafter", type(drafter).__name__, problem, fix)
         self.model, self.config = model, config or EngineConfig()
         self.mask_token_id, self.stop_token_ids = mask_token_id, frozenset(stop_token_ids)
         self.stats = EngineStats(max_batch_size=self.config.max_batch_size)
@@ -78,7 +84,11 @@ class Engine:
         use_graphs = graphs_possible and not self.config.enforce_eager
         fixed_shapes = use_graphs if self.config.fixed_shapes is None else self.config.fixed_shapes
         self._runners = RunnerPool(
-            model, self.config.max_batch_size, fixed_shapes=fixed_shapes, use_graphs=use_graphs
+            model,
+            self.config.max_batch_size,
+            fixed_shapes=fixed_shapes,
+            use_graphs=use_graphs,
+            is_gated=drafter is not None,
         )
         limit = model.config.max_position_embeddings
         self.max_model_len = min(limit, self.config.max_model_len or limit)

@@ -27,6 +27,8 @@ class Forward:
     """The same places, by group of rows."""
     checked: Mapping[int, slice] = field(default_factory=dict)
     """By row that is decoded left to right: which of the places are its own."""
+    drafting_G: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Which of the tokens are masks of draft groups: a drafter acts on these alone."""
     written_R: np.ndarray
     """Clean tokens that each row writes."""
     denoises_R: np.ndarray

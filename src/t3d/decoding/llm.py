@@ -17,6 +17,7 @@ from t3d.decoding.precedence import resolve_params
 from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError
+from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, adopt_model, load_model, with_tokenizer
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
@@ -37,12 +38,14 @@ class LLM:
     dtype "auto" is the checkpoint's own, but float32 where the processor has no arithmetic for it.
     ``tp_plan="auto"`` shares the model among the processes that ``torchrun`` started (``load_model``):
     each makes the same calls and gets all completions, the same as from a single process.
-    Without ``params`` its methods decode by ``default_params``.
+    Without ``params`` its methods decode by ``default_params``. ``drafter`` is the folder of a drafter that
+    was trained for this model (``t3d train --preset drafter``): ``self_speculative`` takes fewer forwards
+    with it and gives the same tokens. A LoadedModel may have one already.
     ``stop_token_ids`` replaces the checkpoint's own (generation_config). The other settings are those of
     :class:`~t3d.decoding.engine.EngineConfig`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - flat, as in vLLM
         self,
         model: str | Path | LoadedModel | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -55,6 +58,7 @@ class LLM:
         stop_token_ids: Sequence[int] | None = None,
         max_prefill_tokens: int = EngineConfig.max_prefill_tokens,
         enforce_eager: bool = EngineConfig.enforce_eager,
+        drafter: str | Path | None = None,
     ) -> None:
         if tp_plan is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
             fix = "give its folder or hub id, or share it with load_model(..., tp_plan=...)"
@@ -70,6 +74,8 @@ class LLM:
         if stop_token_ids is not None and self.loaded.mask_token_id in stop_token_ids:
             problem = f"holds the mask token, {self.loaded.mask_token_id}, which no response has"
             raise InputError("stop_token_ids", list(stop_token_ids), problem, "leave it out")
+        if drafter is not None:
+            self.loaded = with_drafter(self.loaded, drafter)
         self._engine = Engine(
             self.loaded.model,
             mask_token_id=self.loaded.mask_token_id,
@@ -80,6 +86,7 @@ class LLM:
                 max_prefill_tokens=max_prefill_tokens,
                 enforce_eager=enforce_eager,
             ),
+            drafter=self.loaded.drafter,
         )
 
     @property

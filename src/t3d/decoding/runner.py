@@ -27,10 +27,10 @@ KEY_BUCKET = 128
 
 
 class ModelRunner:
-    """Runs every forward in the shape that it has."""
+    """Runs every forward in the shape that it has; where it ``is_gated``, the model's adapter drafts."""
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
-        self.model, self.cache = model, cache
+    def __init__(self, model: PreTrainedModel, cache: SlotCache, *, is_gated: bool = False) -> None:
+        self.model, self.cache, self.is_gated = model, cache, is_gated
         self.device = next(model.parameters()).device
 
     def run(self, forward: Forward) -> Float[Tensor, "M V"]:
@@ -49,6 +49,7 @@ class ModelRunner:
             to_device(spans.position_T, self.device),
             plan,
             logit_positions=to_device(forward.place_M, self.device),
+            gated_positions=to_device(forward.drafting_G, self.device) if self.is_gated else None,
         )
 
 
@@ -74,8 +75,10 @@ class FixedShapeRunner(ModelRunner):
     Longer spans and forwards with scratch tokens run as they are: the latter's shapes differ each time.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache, *, use_graphs: bool) -> None:
-        super().__init__(model, cache)
+    def __init__(
+        self, model: PreTrainedModel, cache: SlotCache, *, use_graphs: bool, is_gated: bool = False
+    ) -> None:
+        super().__init__(model, cache, is_gated=is_gated)
         self.use_graphs = use_graphs
         self._recorded: dict[_Shape, _Recorded] = {}
         self._outputs: dict[int, Tensor] = {}
@@ -180,9 +183,15 @@ class RunnerPool:
     """Runners of a model; one with fixed shapes serves the next run too, with its slots and graphs."""
 
     def __init__(
-        self, model: PreTrainedModel, max_batch_size: int, *, fixed_shapes: bool, use_graphs: bool
+        self,
+        model: PreTrainedModel,
+        max_batch_size: int,
+        *,
+        fixed_shapes: bool,
+        use_graphs: bool,
+        is_gated: bool = False,
     ) -> None:
-        self.model, self.max_batch_size = model, max_batch_size
+        self.model, self.max_batch_size, self.is_gated = model, max_batch_size, is_gated
         self.fixed_shapes, self.use_graphs = fixed_shapes, use_graphs
         self._idle: FixedShapeRunner | None = None
         self._idle_weights: tuple[int, ...] = ()
@@ -194,7 +203,7 @@ class RunnerPool:
         Its end takes no lock: a stream that nobody reads on with ends wherever Python collects it.
         """
         if not self.fixed_shapes:
-            yield ModelRunner(self.model, SlotCache(num_rows, num_positions))
+            yield ModelRunner(self.model, SlotCache(num_rows, num_positions), is_gated=self.is_gated)
             return
         with turns_of(self.model):
             runner = self._take(num_rows, num_positions)
@@ -219,4 +228,4 @@ class RunnerPool:
         num_rows = min(1 << (num_rows - 1).bit_length(), self.max_batch_size) if num_rows else 0
         num_positions = -(-num_positions // KEY_BUCKET) * KEY_BUCKET
         cache = SlotCache(num_rows + 1, num_positions)  # one more for what padding writes
-        return FixedShapeRunner(self.model, cache, use_graphs=self.use_graphs)
+        return FixedShapeRunner(self.model, cache, use_graphs=self.use_graphs, is_gated=self.is_gated)

@@ -96,6 +96,7 @@ def _with_scratch(forward: Forward, rows: RowTable, drafting: Mapping[int, Draft
     place_of = {row: place for place, row in enumerate(forward.spans.slot_R.tolist())}
     row_M, position_M, place_M = [forward.row_M], [forward.position_M], [forward.place_M]
     checked: dict[int, slice] = {}
+    drafting_G: list[np.ndarray] = []
     count = len(forward.row_M)
     for row, own in drafting.items():
         tokens, places = forward.spans.scratch_tokens(place_of[row]), own.reading.place_M
@@ -103,6 +104,8 @@ def _with_scratch(forward: Forward, rows: RowTable, drafting: Mapping[int, Draft
         row_M.append(np.full(len(places), row))
         position_M.append(own.block_start + own.scratch.drawn_offset_M)
         place_M.append(tokens.start + places)
+        first = tokens.stop - (len(own.scratch) - own.scratch.first_drafting)
+        drafting_G.append(np.arange(first, tokens.stop))
         checked[row] = slice(count, count + len(places))
         count = checked[row].stop
     row_M, position_M, place_M = (np.concatenate(parts) for parts in (row_M, position_M, place_M))
@@ -113,6 +116,7 @@ def _with_scratch(forward: Forward, rows: RowTable, drafting: Mapping[int, Draft
         place_M=place_M,
         masked=[*forward.masked, *_draws_by_group(rows, row_M, position_M, len(forward.row_M))],
         checked=checked,
+        drafting_G=np.concatenate(drafting_G),
     )
 
 

@@ -35,7 +35,7 @@ Predicts = Literal["self", "next"]
 _MASK = -1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Scratch:
     """Items 2 to 5 of a forward, side by side; all of them see all closed tokens.
 
@@ -58,6 +58,8 @@ class Scratch:
     """Open and draft tokens: the first of Q."""
     has_copy: bool
     """Whether as many behind these are their copy; all others are masks."""
+    first_drafting: int
+    """The first mask of a draft group; so are all behind it."""
 
     def __len__(self) -> int:
         return len(self.source_Q)
@@ -103,6 +105,7 @@ def scratch_of(
     else:
         place = [num_open + j - 1 for j in range(num_draft)]
         place.append(filled * (1 + has_copy) - 1)
+    first_drafting = len(source)
     drawn_offset, drafts = [num_open + j for j in range(num_draft + 1)], dict[int, slice]()
     for j in groups:
         masks = add_masks(j, _group_length(num_open + j, block_size))[1:]  # 5
@@ -112,7 +115,17 @@ def scratch_of(
     source_Q, offset_Q, place_M, drawn_offset_M = (
         np.array(values, dtype=np.int64) for values in (source, offset, place, drawn_offset)
     )
-    return Scratch(source_Q, offset_Q, sees_QQ, place_M, drawn_offset_M, drafts, filled, has_copy)
+    return Scratch(
+        source_Q=source_Q,
+        offset_Q=offset_Q,
+        sees_QQ=sees_QQ,
+        place_M=place_M,
+        drawn_offset_M=drawn_offset_M,
+        drafts=drafts,
+        filled=filled,
+        has_copy=has_copy,
+        first_drafting=first_drafting,
+    )
 
 
 def _num_masks(num_open: int, num_draft: int, block_size: int, groups: Sequence[int]) -> int:

@@ -102,10 +102,12 @@ def decode_left_to_right(
     stop_token_ids: Sequence[int],
     predicts: Predicts = "self",
     draft_of: Callable[[int], int] | None = None,
+    has_drafter: bool = False,
 ) -> Completion:
     """The same by ``left_to_right`` and ``self_speculative``; rules and words: :mod:`.self_speculation`.
 
-    With ``draft_of`` the draft of a position is its token, whatever the model says there.
+    With ``draft_of`` the draft of a position is its token, whatever the model says there; with
+    ``has_drafter`` the model's gated adapter drafts.
     """
     prompt_length, key = len(request.prompt_ids), stable_key(request.id)
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
@@ -117,7 +119,7 @@ def decode_left_to_right(
         draft = draft[:size] if draft_of is None else [draft_of(n + place) for place in range(size)]
         groups, num_open = groups_to_run(n, len(draft), end, params), n % params.block_size
         scratch = scratch_of(num_open, len(draft), params.block_size, params.context, groups, predicts)
-        logits_MV = _read(model, ids, draft, scratch, params, mask_token_id)
+        logits_MV = _read(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
         position_M = torch.from_numpy(n - num_open + scratch.drawn_offset_M)
         uniform_M = counter_uniform(params.seed, key, position_M, 0, TOKEN_STREAM)
@@ -156,6 +158,8 @@ def _read(
     scratch: Scratch,
     params: DecodeParams,
     mask_token_id: int,
+    *,
+    has_drafter: bool,
 ) -> Float[Tensor, "M V"]:
     """The logits that the scratch asks for, of a forward over the closed tokens and, behind them, itself."""
     start = len(ids) // params.block_size * params.block_size
@@ -169,4 +173,6 @@ def _read(
     )
     sees[:, :start, start:] = False
     sees[:, start:, start:] = torch.from_numpy(scratch.sees_QQ)
-    return block_forward(model, torch.tensor([tokens]), position, sees)[0, start + scratch.place_M]
+    drafting = torch.arange(start + scratch.first_drafting, len(tokens)) if has_drafter else None
+    logits = block_forward(model, torch.tensor([tokens]), position, sees, gated_positions=drafting)
+    return logits[0, start + scratch.place_M]

@@ -5,6 +5,7 @@ adapter act on every token. ``drafter.json`` names the base by the hash of its w
 holds no other weights, and is no checkpoint.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from t3d.models.checkpoint import check_links
 from t3d.models.gated import GatedAdapter, add_gated_adapter
 from t3d.models.loading import LoadedModel
 from t3d.work.files import atomic_folder
+from t3d.work.plan import file_sha256
 from t3d.work.weights import first_not_finite
 
 CONFIG_FILE, WEIGHTS_FILE, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "drafter.json"
@@ -70,6 +72,15 @@ def save_drafter(
         for name, text in {CONFIG_FILE: _json(config), BASE_FILE: _json(base)}.items():
             (partial / name).write_text(text, encoding="utf-8")
         finish(partial)
+
+
+def with_drafter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
+    """The model with the drafter in a local folder, attached: what decodes it drafts with it.
+
+    Raises InputError as :func:`load_drafter` does.
+    """
+    drafter = load_drafter(loaded, folder)
+    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=file_sha256(Path(folder) / WEIGHTS_FILE))
 
 
 def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:

@@ -20,6 +20,7 @@ from transformers import (
 from t3d.errors import InputError
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_fields, check_sizes
+from t3d.models.gated import GatedAdapter
 from t3d.models.own_settings import KEY, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
@@ -50,6 +51,10 @@ class LoadedModel(LoadedTokenizer):
 
     checkpoint_dtype: torch.dtype
     """Precision of the weights in their files; the model may have been loaded in another."""
+    drafter: GatedAdapter | None = None
+    """What drafts for it (:func:`t3d.models.drafter.with_drafter`), attached to the model."""
+    drafter_hash: str = ""
+    """SHA-256 of its weights."""
 
     @property
     def own_settings(self) -> dict[str, Any]:
@@ -67,6 +72,7 @@ class LoadedModel(LoadedTokenizer):
             "stop_token_ids": list(self.stop_token_ids),
             "dtype": str(self.model.dtype),
             "device": self.model.device.type,
+            **({"drafter": self.drafter_hash} if self.drafter is not None else {}),
         }
 
 

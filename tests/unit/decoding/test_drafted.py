@@ -1,0 +1,117 @@
+"""A drafter changes how many forwards ``self_speculative`` takes, and nothing else."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t3d.decoding.completion import DecodeRequest, completions_of
+from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.llm import LLM
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.sequences import Job
+from t3d.decoding.specification import decode_left_to_right
+from t3d.errors import InputError
+from t3d.models.drafter import save_drafter, with_drafter
+from t3d.models.gated import add_gated_adapter
+from t3d.models.loading import load_model
+
+MASK, VOCAB = 37, 40
+SAMPLINGS = [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}]
+
+
+def with_random_weights(adapter, scale=0.2):
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.normal_(std=scale)
+    return adapter
+
+
+@pytest.fixture(scope="module", params=["dense", "mixture"])
+def drafted(request, exact_model_with, exact_moe_model):
+    """An exact model with a random drafter, whose drafts are sometimes right."""
+    model = exact_model_with(0.02) if request.param == "dense" else exact_moe_model
+    adapter = with_random_weights(add_gated_adapter(model, 4, mask_token_id=MASK), 0.02)
+    yield model, adapter
+    adapter.detach()
+
+
+@st.composite
+def jobs(draw):
+    prompts = draw(
+        st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=11), min_size=1, max_size=4)
+    )
+    size = draw(st.sampled_from([2, 4, 8]))
+    fields = {"draft_groups": draw(st.sampled_from(["last", "all"])), **draw(st.sampled_from(SAMPLINGS))}
+    params = DecodeParams(
+        block_size=size, steps_per_block=size, remasking="self_speculative", max_new_tokens=2 * size, **fields
+    )
+    return [
+        Job(DecodeRequest(id=f"request/{number}", prompt_ids=tuple(prompt)), params)
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def decode(model, these, drafter=None, **config):
+    engine = Engine(
+        model, mask_token_id=MASK, stop_token_ids=(5,), config=EngineConfig(**config), drafter=drafter
+    )
+    return completions_of([job.request for job in these], engine.decode(these))
+
+
+@settings(max_examples=5)
+@given(these=jobs())
+def test_the_tokens_are_those_without_drafts_and_the_forwards_those_of_the_specification(drafted, these):
+    model, adapter = drafted
+    done = decode(model, these, adapter, max_batch_size=2)
+    plain = [
+        Job(job.request, dataclasses.replace(job.params, remasking="left_to_right", draft_groups="last"))
+        for job in these
+    ]
+    for job, ours, theirs in zip(these, done, decode(model, plain), strict=True):
+        assert ours.response_ids == theirs.response_ids
+        expected = decode_left_to_right(
+            model, job.request, job.params, mask_token_id=MASK, stop_token_ids=(5,), has_drafter=True
+        )
+        assert (ours.response_ids, ours.step_map) == (expected.response_ids, expected.step_map)
+
+
+def test_an_engine_without_it_decodes_as_if_it_were_not_attached(exact_model):
+    prompt = DecodeRequest(id="x", prompt_ids=tuple(range(7)))
+    params = DecodeParams(
+        block_size=4, remasking="self_speculative", max_new_tokens=24, temperature=0.0, draft_groups="all"
+    )
+    before = decode(exact_model, [Job(prompt, params)])
+    adapter = with_random_weights(add_gated_adapter(exact_model, 4), 1.0)
+    try:
+        assert decode(exact_model, [Job(prompt, params)]) == before
+        assert decode(exact_model, [Job(prompt, params)], adapter, fixed_shapes=True)[0].response_ids == (
+            before[0].response_ids
+        )
+    finally:
+        adapter.detach()
+    with pytest.raises(InputError, match=r"drafter=.*not attached to this model"):
+        decode(exact_model, [Job(prompt, params)], adapter)
+
+
+def test_an_llm_takes_the_folder_of_a_drafter_and_says_so_in_its_identity(checkpoint, tmp_path):
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    adapter = with_random_weights(add_gated_adapter(loaded.model, 2))
+    save_drafter(adapter, loaded, tmp_path / "drafter")
+    adapter.detach()
+    params = DecodeParams(remasking="self_speculative", temperature=0.0, max_new_tokens=12)
+    plain = LLM(loaded).generate("Tom has 3 pens.", params, progress=False)
+    llm = LLM(checkpoint, device="cpu", dtype="float64", drafter=tmp_path / "drafter")
+    drafted = llm.generate("Tom has 3 pens.", params, progress=False)
+    assert drafted[0].response_ids == plain[0].response_ids
+    assert "drafter" not in loaded.identity()
+    with_it = with_drafter(loaded, tmp_path / "drafter")
+    assert len(with_it.identity()["drafter"]) == 64
+    assert {
+        name: value for name, value in with_it.identity().items() if name != "drafter"
+    } == loaded.identity()
+    with pytest.raises(InputError, match="has a gated adapter already"):
+        LLM(loaded, drafter=tmp_path / "drafter")
+    assert LLM(with_it).generate("Tom has 3 pens.", params, progress=False)[0].step_map == drafted[0].step_map
