@@ -19,10 +19,12 @@ from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.models.drafter import load_drafter
 from t3d.models.gated import add_gated_adapter, attached_adapter
+from t3d.models.head import HeadScores
 from t3d.models.loading import load_model
 from t3d.tasks.mini.suite import TASKS
 from t3d.training import run as run_module
 from t3d.training.held_out_drafts import draft_evaluator
+from t3d.training.loss import BatchCounts, count_batch, draft_objective, drafts_of
 from t3d.training.presets import preset_fields
 from t3d.training.run import distil
 from t3d.training.scoring import check_scores, refuse_sharding
@@ -78,8 +80,8 @@ def test_a_new_drafter_s_loss_is_the_bases_and_its_log_says_what_is_accepted(
 ):
     run = trainer(checkpoint, trajectories, tmp_path, max_steps=2, logging_steps=1, **DRAFTER)
     run.train()
-    accepted, length = logged(run, "draft/accepted"), logged(run, "draft/length")
-    assert len(accepted) == 2 and all(0 <= a <= n <= 8 for a, n in zip(accepted, length, strict=True))
+    accepted, most = logged(run, "draft/accepted"), logged(run, "draft/acceptable")
+    assert len(accepted) == 2 and all(0 <= a <= n <= 7 for a, n in zip(accepted, most, strict=True))
     (first, *_) = logged(run, "loss/total")
     parts = [logged(run, f"loss/{name}")[0] for name in ("prefix", "first_error")]
     assert first == pytest.approx(sum(parts))
@@ -102,7 +104,23 @@ def test_the_rollout_s_tokens_are_labels_without_a_forward_of_the_base(checkpoin
     scores = check_scores(run.model.base, batch, run.args, run.mask_token_id)
     assert torch.equal(scores.picked, batch["labels"])
     run.train()
-    assert logged(run, "draft/counted") == [1.0]
+    drafts = drafts_of(scores, batch, rides=True)
+    assert drafts.is_counted_M.all() and int(drafts.is_given_M.sum()) == batch["num_states"]
+
+
+def test_a_draft_that_rides_takes_no_loss_at_its_first_mask(checkpoint, trajectories, tmp_path):
+    """Its gradient does not depend on what is said there; where drafts are alone it does."""
+    for rides in (True, False):
+        run = trainer(checkpoint, trajectories, tmp_path, **DRAFTER | {"draft_rides": rides})
+        batch = run.data_collator([run.train_dataset[index] for index in range(8)])
+        counts = BatchCounts(*torch.tensor(count_batch(batch)).unbind())
+        log_prob = torch.rand(1, len(batch["labels"]), dtype=torch.float64).sub(2).requires_grad_()
+        scores = HeadScores(log_probs=log_prob, picked=batch["labels"])
+        output = draft_objective(scores, HeadScores(picked=batch["labels"]), batch, counts, run.args)
+        output.loss.backward()
+        is_first = torch.ones(len(batch["labels"]), dtype=torch.bool)
+        is_first[1:] = batch["loss_state"][1:] != batch["loss_state"][:-1]
+        assert ((log_prob.grad[0] == 0) == (is_first & rides)).all()
 
 
 def test_a_drafter_is_not_sharded():
@@ -189,6 +207,7 @@ def test_held_out_drafts_are_counted_by_task(checkpoint, trajectories, tmp_path)
     assert found[0] == pytest.approx(found[1])
     assert found[0].keys() == {
         "accepted_per_draft",
+        "acceptable_per_draft",
         "whole_drafts",
         "a/accepted_per_draft",
         "b/accepted_per_draft",
@@ -203,6 +222,7 @@ def test_held_out_drafts_are_counted_by_task(checkpoint, trajectories, tmp_path)
     )
     run.train()  # the first batch is of the same states, under a drafter that adds nothing yet
     assert logged(run, "draft/accepted") == pytest.approx([found[0]["accepted_per_draft"]])
+    assert logged(run, "draft/acceptable") == pytest.approx([found[0]["acceptable_per_draft"]])
     assert logged(run, "draft/whole") == pytest.approx([found[0]["whole_drafts"]])
 
 

@@ -48,6 +48,7 @@ def prefix_acceptance_loss(
     first_error_weight: float = 0.0,
     divergence_M: Float[Tensor, "M"] | None = None,
     is_counted_M: Bool[Tensor, "M"] | None = None,
+    is_given_M: Bool[Tensor, "M"] | None = None,
 ) -> ObjectiveOutput:
     """sum_j S_j (1 + c (1 - p_j)) D_j over all drafts, divided by a global number of drafted tokens.
 
@@ -60,12 +61,17 @@ def prefix_acceptance_loss(
 
     Where everything is surely accepted this is the plain mean of D; where a draft's first position is
     surely wrong only that one counts, (1 + c) D_1. ``is_counted_M`` leaves positions out: they weigh
-    nothing, and must be a suffix of their draft.
+    nothing, and must be a suffix of their draft. Of ``is_given_M`` the tokens come from elsewhere, p_j = 1:
+    they weigh nothing, and those behind them as if they were accepted.
     """
     accepts_M = student_real_M.detach().exp()
+    if is_given_M is not None:
+        accepts_M = accepts_M.masked_fill(is_given_M, 1.0)
     weight_M = survival(accepts_M, draft_M, num_drafts)
     if is_counted_M is not None:
         weight_M = weight_M * is_counted_M
+    if is_given_M is not None:
+        weight_M = weight_M * ~is_given_M
     distance_M = -student_real_M if divergence_M is None else divergence_M
     prefix = (weight_M * distance_M).sum() / num_tokens
     first_error = first_error_weight * (weight_M * (1 - accepts_M) * distance_M).sum() / num_tokens

@@ -64,6 +64,9 @@ class T3DConfig(TrainingArguments):
     """Of ``prefix_acceptance``: cross-entropy to the base's own likeliest ``tokens`` at its check masks; the
     divergence from its ``distribution`` there; or cross-entropy to the ``rollout``'s tokens, with no forward
     of the base: they are what it accepts where it wrote them left to right."""
+    draft_rides: bool = True
+    """Of ``prefix_acceptance``: a draft is made in the forward that checks the one before, whose draw is the
+    token at its first mask; that one takes no loss. False: in a forward of its own, all masks are drafted."""
     first_error_weight: float = 0.0
     """Of ``prefix_acceptance``: how much more a position weighs by the chance that it is its draft's first
     error."""

@@ -11,7 +11,7 @@ from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.models.gated import GATE
 from t3d.models.loading import LoadedModel
 from t3d.training.config import T3DConfig
-from t3d.training.loss import accepted_and_drafted
+from t3d.training.loss import accepted_of_acceptable, drafts_of
 from t3d.training.scoring import check_scores, draft_options
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import TrajectoryCollator, TrajectoryDataset
@@ -25,13 +25,13 @@ _BATCH_SIZE = 64
 def draft_evaluator(
     loaded: LoadedModel, held_out: Sequence[Trajectory], config: T3DConfig, batch_size: int = _BATCH_SIZE
 ) -> Evaluator:
-    """An evaluator for ``T3DTrainer``: accepted tokens per draft, of all and of each task, and the share of
-    whole drafts.
+    """An evaluator for ``T3DTrainer``: accepted tokens per draft, of all and of each task, what they would be
+    of a perfect drafter (``acceptable_per_draft``), and the share of whole drafts.
 
     Every block of a response is drafted once, from its first response token to its end or to the stop token,
-    behind the rollout's own tokens; the base's likeliest tokens behind the same tokens decide. So a draft
-    ends, as accepted, where the rollout is not what the base would have written left to right. Raises
-    InputError as training does for such trajectories.
+    behind the rollout's own tokens; the base's likeliest tokens behind the same tokens decide. So nothing
+    is acceptable where the rollout is not what the base would have written left to right. Raises InputError
+    as training does for such trajectories.
     """
     check_trajectories(held_out, loaded.tokenizer, config.block_size)
     kept = select_trajectories(held_out, config, loaded.model.config).kept
@@ -51,17 +51,16 @@ def draft_evaluator(
     tasks = sorted({trajectory.task for trajectory in kept} - {""})
 
     def score(base: PreTrainedModel) -> dict[str, float]:
-        accepted, length, task = [], [], []
+        found, task = [], []
         for number, batch in enumerate(batches):
-            on_device = _to(batch, base.device)
-            accepted_N, length_N = _accepted(base, on_device, config, loaded.mask_token_id)
-            accepted.append(accepted_N.cpu())
-            length.append(length_N.cpu())
-            example_N = batch["loss_example"][_first(length_N.cpu())] + number * batch_size
+            accepted_N, acceptable_N = _accepted(base, _to(batch, base.device), config, loaded.mask_token_id)
+            found.append(torch.stack([accepted_N, acceptable_N]).cpu())
+            first_N = torch.searchsorted(batch["loss_state"], torch.arange(batch["num_states"]))
+            example_N = batch["loss_example"][first_N] + number * batch_size
             task += [kept[index].task for index in example_N.tolist()]
-        accepted_N, length_N = torch.cat(accepted), torch.cat(length)
-        scores = {ACCEPTED: accepted_N.mean().item()}
-        scores["whole_drafts"] = (accepted_N == length_N).double().mean().item()
+        accepted_N, acceptable_N = torch.cat(found, 1)
+        scores = {ACCEPTED: accepted_N.mean().item(), "acceptable_per_draft": acceptable_N.mean().item()}
+        scores["whole_drafts"] = (accepted_N == acceptable_N).double().mean().item()
         for name in tasks:
             own = torch.tensor([other == name for other in task])
             scores[f"{name}/{ACCEPTED}"] = accepted_N[own].mean().item()
@@ -74,17 +73,13 @@ def draft_evaluator(
 def _accepted(
     base: PreTrainedModel, batch: Mapping[str, Any], config: T3DConfig, mask_token_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(accepted tokens of each draft, tokens of it); the drafter is the adapter on the base."""
+    """(accepted tokens of each draft, the most that could be); the drafter is the adapter on the base."""
     checked = check_scores(base, batch, config, mask_token_id)
     options = draft_options(base, checked, config, mask_token_id) | {GATE: batch[GATE]}
     arrangement = arrange(batch, config.attention)
     scores = packed_forward(base, batch, arrangement, loss_positions=batch["loss_positions"], **options)
-    return accepted_and_drafted(scores, checked, batch)
-
-
-def _first(length_N: torch.Tensor) -> torch.Tensor:
-    """Where each draft begins among the loss positions."""
-    return length_N.cumsum(0) - length_N
+    drafts = drafts_of(checked, batch, rides=config.draft_rides)
+    return accepted_of_acceptable(scores, checked, drafts, batch)
 
 
 def _to(value: Any, device: torch.device) -> Any:

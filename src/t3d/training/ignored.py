@@ -16,7 +16,8 @@ _OF_REFERENCE = ("ddo_alpha", "ddo_beta", "log_ratio", "fake_source", "refresh_e
 _OF_REFERENCE += ("reference_placement",)
 _OF_PATH = ("path_weighting", "path_scope", "path_positions", "path_reduction", "path_tokens_per_level")
 _OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules", "lora_mask_embedding")
-_OF_DRAFTER = ("draft_targets", "first_error_weight", "draft_open_prob", "lora_mask_embedding")
+_OF_DRAFTER = ("draft_targets", "draft_rides", "first_error_weight", "draft_open_prob")
+_OF_DRAFTER += ("lora_mask_embedding",)
 _NOT_OF_DRAFTER = ("state_scope", "mask_ratios", "mask_prob_range", "path_positions")
 
 

@@ -143,7 +143,7 @@ def log_line(logs: Mapping[str, Any], optimizer_step: int, num_optimizer_steps: 
     total = f"loss {logs['loss']:.4g}" if "loss" in logs else "no loss"
     shown = [f"{total} ({parts})" if len(losses) > 1 else total]
     if "draft/accepted" in logs:
-        shown.append("{draft/accepted:.2f} of {draft/length:.2f} accepted per draft".format(**logs))
+        shown.append("{draft/accepted:.2f} of {draft/acceptable:.2f} accepted per draft".format(**logs))
     for name, text in (
         ("learning_rate", "learning rate {:.3g}"),
         ("grad_norm", "gradient norm {:.3g}"),

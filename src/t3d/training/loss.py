@@ -152,13 +152,11 @@ def draft_objective(
 ) -> ObjectiveOutput:
     """The accepted prefix of drafts. ``student`` has scored the tokens that the base picked at its checks.
 
-    The base reads the trajectory's tokens, so what it says behind the first one that is not its own is no
-    part of a text it would write: such positions do not count.
-
-    The metrics are of the drafter's likeliest tokens: how many the base accepts, and how many drafts whole.
+    The metrics are of the drafter's likeliest tokens: how many the base accepts, of how many that could be,
+    and how many drafts whole.
     """
     assert student.log_probs is not None
-    is_counted_M = _is_own_text(checked, batch)
+    drafts = drafts_of(checked, batch, rides=args.draft_rides)
     soft = {} if student.minus_kl is None else {"divergence_M": -student.minus_kl}
     output = prefix_acceptance_loss(
         student_real_M=student.log_probs[0],
@@ -166,35 +164,52 @@ def draft_objective(
         num_drafts=batch["num_states"],
         num_tokens=counts.num_tokens,
         first_error_weight=args.first_error_weight,
-        is_counted_M=is_counted_M,
+        is_counted_M=drafts.is_counted_M,
+        is_given_M=drafts.is_given_M,
         **soft,
     )
-    accepted_N, length_N = accepted_and_drafted(student, checked, batch)
+    accepted_N, acceptable_N = accepted_of_acceptable(student, checked, drafts, batch)
     metrics = {
         "draft/accepted": accepted_N.sum() / counts.num_states,
-        "draft/length": length_N.sum() / counts.num_states,
-        "draft/whole": (accepted_N == length_N).sum() / counts.num_states,
-        "draft/counted": is_counted_M.sum() / counts.num_tokens,
+        "draft/acceptable": acceptable_N.sum() / counts.num_states,
+        "draft/whole": (accepted_N == acceptable_N).sum() / counts.num_states,
     }
     return ObjectiveOutput(loss=output.loss, metrics=output.metrics | metrics)
 
 
-def accepted_and_drafted(
-    student: HeadScores, checked: HeadScores, batch: Mapping[str, Any]
+class Drafts(NamedTuple):
+    """Which masked positions are part of a draft that the base could accept."""
+
+    is_counted_M: Tensor
+    """All tokens of the block's masks before it are the base's own: what the base says behind a token that
+    is not is no part of a text that it would write."""
+    is_given_M: Tensor
+    """The first mask of a draft that rides with the check of the one before, whose draw is this token."""
+
+
+def drafts_of(checked: HeadScores, batch: Mapping[str, Any], *, rides: bool) -> Drafts:
+    """From what the base picked at its checks."""
+    assert checked.picked is not None
+    draft_M, num_drafts = batch["loss_state"], batch["num_states"]
+    is_own_M = (checked.picked == batch["labels"]).double()
+    is_first_M = torch.ones_like(draft_M, dtype=torch.bool)
+    is_first_M[1:] = draft_M[1:] != draft_M[:-1]
+    return Drafts(
+        is_counted_M=survival(is_own_M, draft_M, num_drafts) > 0,
+        is_given_M=is_first_M if rides else torch.zeros_like(is_first_M),
+    )
+
+
+def accepted_of_acceptable(
+    student: HeadScores, checked: HeadScores, drafts: Drafts, batch: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Of each draft of the drafter's likeliest tokens how many the base accepts, and how many there are."""
+    """Of each draft of the drafter's likeliest tokens how many the base accepts, and the most it could."""
     assert student.picked is not None
     draft_M, num_drafts = batch["loss_state"], batch["num_states"]
-    matches_M = (student.picked == checked.picked) & _is_own_text(checked, batch)
-    length_N = torch.bincount(draft_M, minlength=num_drafts)
-    return accepted_per_draft(matches_M, draft_M, num_drafts), length_N
-
-
-def _is_own_text(checked: HeadScores, batch: Mapping[str, Any]) -> Tensor:
-    """Whether all tokens of the draft before a position are the base's own, bool [M]."""
-    assert checked.picked is not None
-    is_own_M = (checked.picked == batch["labels"]).double()
-    return survival(is_own_M, batch["loss_state"], batch["num_states"]) > 0
+    matches_M = ((student.picked == checked.picked) | drafts.is_given_M) & drafts.is_counted_M
+    given_N = torch.bincount(draft_M[drafts.is_given_M], minlength=num_drafts)
+    acceptable_N = torch.bincount(draft_M[drafts.is_counted_M], minlength=num_drafts)
+    return accepted_per_draft(matches_M, draft_M, num_drafts) - given_N, acceptable_N - given_N
 
 
 def nll_by_mask_ratio(

@@ -87,6 +87,16 @@ def test_positions_left_out_weigh_nothing():
     assert output.loss.item() == pytest.approx(without.loss.item())
 
 
+def test_tokens_that_are_given_weigh_nothing_and_are_no_risk():
+    """The first of each draft: S = -, 1, 1/4 and -, 1; with c = 1 weights 1 + 3/4, 1/4 (1 + 1/2), 1 + 1/2."""
+    given = torch.tensor([True, False, False, True, False])
+    log_prob = HALVES.clone().requires_grad_()
+    output = loss_of(log_prob, is_given_M=given, first_error_weight=1.0)
+    (gradient,) = torch.autograd.grad(output.loss, log_prob)
+    assert output.loss.item() == pytest.approx(LN2 * (1.75 * 2 + 0.375 + 1.5) / 5)
+    assert gradient.tolist() == pytest.approx([0, -0.35, -0.075, 0, -0.3])
+
+
 drafts = st.lists(st.lists(st.booleans(), min_size=0, max_size=9), min_size=1, max_size=6)
 
 
