@@ -1,9 +1,11 @@
 """Self-speculative decoding of the mini suite: what it gives, how often it is the same text, how fast it is.
 
-python benchmarks/self_speculation.py --json results.json [--model NAME=FOLDER ...] [--limit 512] [--seeds 3]
+python benchmarks/self_speculation.py --json results.json [--student NAME=FOLDER ...] [--drafter FOLDER]
 python benchmarks/self_speculation_table.py results.json > docs/results/self_speculation.md
 
-The bundled teacher and every student that is named, in one run, drafts in blocks of 8:
+The bundled teacher, alone and with its drafter, and every student that is named; drafts in blocks of 8.
+Students draft and check by themselves. What the file has of other parts is kept, and of the quality, which
+depends on no clock, what it has of other models (``--models`` names those that are measured now).
 
 - *quality*: accuracy, tokens per forward and acceptance of drafts by task and offset, greedy and at
   temperature 0.1, on held-out prompts of every seed. The *bound* is that of a perfect drafter: tokens per
@@ -25,12 +27,16 @@ from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.self_speculation import num_to_draft
 from t3d.decoding.settings import decoding_settings
+from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, load_model
 from t3d.tasks.mini.suite import TASKS
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
 Row = dict[str, Any]
+TEACHER, DRAFTED_TEACHER = "teacher", "teacher + drafter"
+DRAFTED = ("B8-self-speculative", "B8-self-speculative-all")
+PARTS = ("quality", "agreement", "speed")
 SHARED = DecodeParams(temperature=0.0, max_new_tokens=56)
 TEMPERATURES = (0.0, 0.1)
 BATCHES = {1: 12, 8: 48, 64: 192}
@@ -67,7 +73,7 @@ def measure_quality(
     """Rows of one model: each task under each setting and temperature, the seeds together."""
     rows = []
     for temperature in TEMPERATURES:
-        for label in settings_of(temperature, 0):
+        for label in labels_of(name):
             for task_name, task in TASKS.items():
                 llm, done, num_correct = LLM(loaded), list[Completion](), 0
                 for seed in range(num_seeds):
@@ -120,7 +126,7 @@ def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:
         for temperature in TEMPERATURES:
             settings = settings_of(temperature, 0)
             plain = llm.decode(requests, settings["B8-left-to-right"])
-            for label in ("B8-self-speculative", "B8-self-speculative-all"):
+            for label in DRAFTED:
                 drafted = llm.decode(requests, settings[label])
                 found = [first_difference(*pair) for pair in zip(drafted, plain, strict=True)]
                 differences = [difference for difference in found if difference is not None]
@@ -138,21 +144,27 @@ def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:
     return rows
 
 
+def labels_of(name: str) -> tuple[str, ...]:
+    """What is measured of a model: of the teacher every setting, of others what they are for."""
+    if name == TEACHER:
+        return tuple(settings_of(0.0, 0))
+    return DRAFTED if name == DRAFTED_TEACHER else ("B8-T4", "B8-dynamic", *DRAFTED)
+
+
 def sides_of(models: dict[str, LoadedModel]) -> dict[tuple[str, str], tuple[LoadedModel, DecodeParams]]:
-    """What is timed: every setting of the teacher, and of students what they are for."""
+    """What is timed."""
     settings = settings_of(0.0, 0)
-    of_students = ("B8-T4", "B8-dynamic", "B8-self-speculative", "B8-self-speculative-all")
     return {
         (name, label): (loaded, settings[label])
         for name, loaded in models.items()
-        for label in (settings if name == "teacher" else of_students)
+        for label in labels_of(name)
     }
 
 
 def measure_speed(models: dict[str, LoadedModel], rounds: int, advance: Callable[[], None]) -> list[Row]:
     """Visible tokens per second of every side at every batch size."""
     best: dict[tuple[str, str, int], Row] = {}
-    tokenizer = models["teacher"].tokenizer
+    tokenizer = models[TEACHER].tokenizer
     for batch, count in BATCHES.items():
         problems = [task.problems("test", -(-count // len(TASKS)), 0) for task in TASKS.values()]
         requests: Sequence[DecodeRequest] = decode_requests(
@@ -178,32 +190,49 @@ def measure_speed(models: dict[str, LoadedModel], rounds: int, advance: Callable
     return list(best.values())
 
 
+def load_models(students: Sequence[str], drafter: str | None) -> dict[str, LoadedModel]:
+    """By name; the drafter is on a second copy of the teacher."""
+    models = {TEACHER: load_model("mini", device="cpu")}
+    if drafter is not None:
+        models[DRAFTED_TEACHER] = with_drafter(load_model("mini", device="cpu"), drafter)
+    named = (item.split("=", 1) for item in students)
+    return models | {name: load_model(folder, device="cpu") for name, folder in named}
+
+
 def main() -> None:
-    """Measure everything and write one JSON file."""
+    """Measure the parts that are asked for and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
-    parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER", help="a student")
+    parser.add_argument("--student", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--drafter", metavar="FOLDER", help="of the bundled teacher")
+    parser.add_argument("--models", nargs="+", help="of the quality; default: all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--limit", type=int, default=512, help="problems per task and seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--agreement-limit", type=int, default=128, help="problems per task, seed 0")
     parser.add_argument("--rounds", type=int, default=3, help="of the timing")
     args = parser.parse_args()
-    folders = {"teacher": "mini"} | dict(item.split("=", 1) for item in args.model)
-    models = {name: load_model(folder, device="cpu", dtype="float32") for name, folder in folders.items()}
-    num_settings = len(settings_of(0.0, 0))
-    total = len(models) * len(TEMPERATURES) * num_settings * len(TASKS) + 2 * len(TEMPERATURES) * 2
-    total += args.rounds * len(BATCHES) * len(sides_of(models))
-    with Progress("self-speculation", total) as bar:
-        speed = measure_speed(models, args.rounds, bar.advance)
-        agreement = measure_agreement(args.agreement_limit, bar.advance)
-        quality = [
-            row
-            for name, loaded in models.items()
-            for row in measure_quality(name, loaded, args.limit, args.seeds, bar.advance)
-        ]
-    named = vars(args) | {"json": str(args.json), "model": sorted(dict.fromkeys(folders))}
-    record = {"arguments": named, "versions": versions(), "speed": speed, "agreement": agreement}
-    args.json.write_text(json.dumps(record | {"quality": quality}, indent=1) + "\n")
+    models = load_models(args.student, args.drafter)
+    totals = {
+        "quality": sum(len(labels_of(name)) for name in models) * len(TEMPERATURES) * len(TASKS),
+        "agreement": 2 * len(TEMPERATURES) * len(DRAFTED),
+        "speed": args.rounds * len(BATCHES) * len(sides_of(models)),
+    }
+    record = json.loads(args.json.read_text()) if args.json.exists() else {}
+    arguments = {name: value for name, value in vars(args).items() if name not in ("json", "parts", "models")}
+    for part in args.parts:
+        with Progress(part, totals[part]) as bar:
+            if part == "speed":
+                rows = measure_speed(models, args.rounds, bar.advance)
+            elif part == "agreement":
+                rows = measure_agreement(args.agreement_limit, bar.advance)
+            else:
+                each = (args.limit, args.seeds, bar.advance)
+                chosen = {name: one for name, one in models.items() if name in (args.models or models)}
+                rows = [row for row in record.get(part, []) if row["model"] not in chosen]
+                rows += [row for name, one in chosen.items() for row in measure_quality(name, one, *each)]
+        record |= {"arguments": arguments, "versions": versions(), part: rows}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

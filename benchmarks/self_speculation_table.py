@@ -108,15 +108,21 @@ def speed_table(speed: Sequence[Row]) -> str:
     return markdown(["model", "setting", *(f"batch {batch}" for batch in batches)], lines)
 
 
+def command_of(arguments: dict[str, Any]) -> str:
+    """What was run, without the folders of whoever ran it."""
+    flags = [f"--student {item.split('=')[0]}=FOLDER" for item in arguments["student"]]
+    flags += ["--drafter FOLDER"] if arguments["drafter"] else []
+    flags += [f"--limit {arguments['limit']}", f"--seeds {arguments['seeds']}"]
+    return " ".join(["python benchmarks/self_speculation.py --json results.json", *flags])
+
+
 def report(record: dict[str, Any]) -> str:
     """The whole page."""
     arguments, versions = record["arguments"], record["versions"]
     return "\n\n".join(
         [
             "# Self-speculative decoding of the mini suite",
-            "```sh\npython benchmarks/self_speculation.py --json results.json"
-            + "".join(f" --model {name}=..." for name in arguments["model"] if name != "teacher")
-            + f" --limit {arguments['limit']} --seeds {arguments['seeds']}\n"
+            f"```sh\n{command_of(arguments)}\n"
             "python benchmarks/self_speculation_table.py results.json > self_speculation.md\n```",
             f"PyTorch {versions['torch']}, Python {versions['python']}, float32, one thread. "
             f"{arguments['limit']} held-out problems of each task, seeds 0 to {arguments['seeds'] - 1}. "
