@@ -53,6 +53,8 @@ def test_model_args_are_decode_params_by_their_own_names():
     dynamic = {"remasking": "low_confidence_dynamic", "confidence_threshold": 0.8}
     expected = DecodeParams(block_size=8, steps_per_block=2, temperature=0.0, seed=-1, **dynamic)
     assert config == LmEvalConfig(decode=expected, batch_size=16)
+    drafts = {"remasking": "self_speculative", "draft_groups": "all", "max_draft_tokens": 3}
+    assert read_model_args(drafts).decode == DecodeParams(**drafts)
     assert read_model_args({}) == LmEvalConfig()
     assert read_model_args({"batch_size": "auto:4", "max_batch_size": 32}).batch_size == 32
 
@@ -72,6 +74,8 @@ def test_model_args_are_decode_params_by_their_own_names():
         ({"prompt_style": None}, "prompt_style"),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": "many"}, "batch_size"),
+        ({"draft_groups": "all"}, "draft_groups"),
+        ({"remasking": "left_to_right", "max_draft_tokens": 2}, "max_draft_tokens"),
         ({"tokens_per_step": 3}, "tokens_per_step"),
         ({"tokens_per_step": 2, "steps_per_block": 2}, "tokens_per_step"),
         ({"confidence_threshold": 0.9}, "confidence_threshold"),
