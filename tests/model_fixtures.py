@@ -13,12 +13,13 @@ import torch
 from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
+from t3d.models.adopted import ARCHITECTURES
 from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
 from t3d.tasks.mini.tokenizer import build_tokenizer
 
 # The jaxtyping hook binds a dataclass's constructor by its fields, but a transformers config takes any
 # further keyword as well (``model_type`` and others of a saved config.json): unwrap these.
-for _config in (SDARConfig, SDARMoeConfig):
+for _config in (architecture.config for architecture in ARCHITECTURES.values()):
     if _config.__init__.__globals__["__name__"] == "jaxtyping._decorator":
         _config.__init__ = _config.__init__.__wrapped__  # type: ignore[method-assign]
 

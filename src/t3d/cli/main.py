@@ -11,6 +11,7 @@ from rich.console import Console
 from t3d.cli import lm_eval
 from t3d.cli.compare import Compare
 from t3d.cli.config_file import flags_from_file, flat_fields
+from t3d.cli.convert import Convert
 from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
 from t3d.cli.data_prompts import DataPrompts
 from t3d.cli.demo import Demo
@@ -36,6 +37,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("lm-eval",): lm_eval.LmEval,
     ("compare",): Compare,
     ("generate",): Generate,
+    ("convert",): Convert,
     ("data", "stats"): DataStats,
     ("data", "validate"): DataValidate,
     ("data", "convert"): DataConvert,

@@ -1,6 +1,6 @@
-"""SDAR models on transformers: the classes, the head, loading, placement and export.
+"""SDAR and adopted models on transformers: the classes, the head, loading, converting, placement and export.
 
-Importing it registers the SDAR classes with transformers' Auto classes.
+Importing it registers the classes with transformers' Auto classes.
 """
 
-import t3d.models.sdar  # noqa: F401 - registers
+import t3d.models.adopted  # noqa: F401 - registers, SDAR's too

@@ -1,10 +1,11 @@
 """A checkpoint as files that nobody vouches for: nothing in it is executed, and its weights are its own.
 
-Only this room and ``models/loading.py`` open checkpoints. Of what transformers would follow in one,
-these stay without effect: ``auto_map`` and the attention and expert kernels of ``config.json``, since the
-classes and kernels are ours. Refused, before transformers sees them, are what would make another program of
-ours than the one asked for: a tokenizer that only code of the checkpoint can read, kernels of the hub, an
-adapter beside the weights, and weights from anywhere but the folder itself.
+Only this room, ``models/loading.py`` and ``models/autoregressive.py`` (what is adopted, GGUF files too)
+open checkpoints. Of what transformers would follow in one, these stay without effect: ``auto_map`` and the
+attention and expert kernels of ``config.json``, since the classes and kernels are ours. Refused, before
+transformers sees them, are what would make another program of ours than the one asked for: a tokenizer
+that only code of the checkpoint can read, kernels of the hub, an adapter beside the weights, and weights
+from anywhere but the folder itself.
 """
 
 import hashlib
@@ -115,7 +116,8 @@ class Checkpoint:
         kind, has_code = self.fields.get("model_type"), "auto_map" in self.fields
         if has_code and str(kind) not in CONFIG_MAPPING:
             problem = f"its config (model_type {kind!r}) needs code of its own, which is never executed"
-            raise _refusal(self.source, problem, "give an SDAR checkpoint (model_type 'sdar' or 'sdar_moe')")
+            fix = "give one of an architecture that transformers has, such as SDAR's (model_type 'sdar')"
+            raise _refusal(self.source, problem, fix)
         for field in (name for kernel in _KERNEL_FIELDS for name in (kernel, f"_{kernel}")):
             value = self.fields.get(field)
             if value is not None and not (isinstance(value, str) and value.isidentifier()):

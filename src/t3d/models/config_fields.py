@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, Qwen3MoeConfig
 from transformers.activations import ACT2FN
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from t3d.errors import InputError
-from t3d.models.sdar import SDARConfig
+from t3d.models.sdar import SDARMoeConfig
 
 _COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _COUNTS += ("num_key_value_heads", "head_dim", "max_position_embeddings", "block_size")
@@ -23,6 +23,8 @@ _COUNTS += ("num_experts", "num_local_experts", "num_experts_per_tok", "moe_inte
 _SWITCHES = ("tie_word_embeddings", "use_sliding_window", "attention_bias", "use_cache", "norm_topk_prob")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
 """Those whose frequencies no other request of a batch changes."""
+_MIXTURES = (SDARMoeConfig.model_type, Qwen3MoeConfig.model_type)
+"""In a mixture of experts every layer has the window."""
 _ROPE_SCALED = _ROPE_TYPES[1:]
 _CORRECT = "correct it, or copy config.json from where the weights are from"
 _FIRST_LAYER, _EMBEDDING = "model.layers.0.", "model.embed_tokens.weight"
@@ -58,10 +60,9 @@ def check_fields(source: str, fields: Mapping[str, Any]) -> None:
 def check_sizes(source: str, config: PreTrainedConfig, shapes: Mapping[str, Sequence[int]]) -> None:
     """Raise InputError for a size that the weights, whose shapes go by name, do not have."""
     told = vars(config)
-    for name, size in _sizes(shapes).items():
-        value = told.get(name)
-        if name == "head_dim" and value is None:
-            value = told["hidden_size"] // told["num_attention_heads"]
+    head_dim = told.get("head_dim") or told["hidden_size"] // told["num_attention_heads"]
+    for name, size in _sizes(shapes, head_dim).items():
+        value = head_dim if name == "head_dim" else told.get(name)
         if value != size:
             fix = f"write {size}, or give the weights that belong to this config"
             raise _untrue(source, name, value, f"its weights have {size}", fix)
@@ -71,8 +72,11 @@ def check_sizes(source: str, config: PreTrainedConfig, shapes: Mapping[str, Sequ
         raise _untrue(source, "layer_types", kinds, problem, "leave it out")
 
 
-def _sizes(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The sizes of the network that weights are of; those of unknown names or fewer axes tell nothing."""
+def _sizes(shapes: Mapping[str, Sequence[int]], head_dim: int) -> dict[str, int]:
+    """The sizes of the network that weights are of; those of unknown names or fewer axes tell nothing.
+
+    Of heads without norms (Llama, Qwen2) weights tell all widths together: their number goes by ``head_dim``.
+    """
     found = {
         name: shapes[weight][axis]
         for name, (weight, axis) in _AXIS_OF_SIZE.items()
@@ -83,8 +87,8 @@ def _sizes(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         found["num_hidden_layers"] = max(layers) + 1
     for name, projection in _HEADS.items():
         weight = f"{_FIRST_LAYER}self_attn.{projection}.weight"
-        if "head_dim" in found and len(shapes.get(weight, ())) == 2:
-            found[name] = shapes[weight][0] // found["head_dim"]
+        if len(shapes.get(weight, ())) == 2:
+            found[name] = shapes[weight][0] // found.get("head_dim", head_dim)
     return found
 
 
@@ -143,7 +147,7 @@ def _check_windows(source: str, given: Mapping[str, Any]) -> None:
     _require(source, given, "layer_types", lambda kinds: {*kinds} <= {"full_attention"}, problem, fix)
     no_number = "no whole number"
     _require(source, given, "max_window_layers", lambda value: type(value) is int, no_number, _CORRECT)
-    is_dense = given["model_type"] == SDARConfig.model_type  # in a mixture of experts all layers have it
+    is_dense = given["model_type"] not in _MIXTURES
     first, depth = given.get("max_window_layers", 28), given.get("num_hidden_layers", math.inf)
     if given.get("use_sliding_window", False) and (depth > first or not is_dense):
         fix = "write false if it was trained without, else give a model of full attention"

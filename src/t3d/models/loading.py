@@ -18,19 +18,18 @@ from transformers import (
 )
 
 from t3d.errors import InputError
+from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, BlockDiffusionModel
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_fields, check_sizes
 from t3d.models.gated import GatedAdapter
 from t3d.models.own_settings import KEY, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
-from t3d.models.sdar import SDARConfig, SDARForCausalLM, SDARMoeConfig, SDARMoeForCausalLM
 from t3d.models.token_ids import LoadedTokenizer, check_vocabulary, union_of_stops, with_ids
 from t3d.work.plan import fingerprint
 
 _MINI = Path(__file__).parents[1] / "mini"
 BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
-_BLOCK_DIFFUSION = (SDARConfig.model_type, SDARMoeConfig.model_type)
 
 _UNTRUE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
@@ -43,7 +42,7 @@ _UNTRUE = (
 class LoadedModel(LoadedTokenizer):
     """A model ready to decode or to train, and what identifies it."""
 
-    model: SDARForCausalLM | SDARMoeForCausalLM
+    model: BlockDiffusionModel
     source: str
     """The folder or hub id it came from, or a bundled model's name."""
     weights_hash: str
@@ -79,7 +78,8 @@ class LoadedModel(LoadedTokenizer):
 def load_model(
     source: str | Path, *, device: str = "auto", dtype: str = "float32", tp_plan: str | None = None
 ) -> LoadedModel:
-    """Load an SDAR checkpoint from a local folder or a hub id; ``mini`` and ``mini-small`` are bundled.
+    """Load a block-diffusion checkpoint, SDAR's or a converted one, from a local folder or a hub id; ``mini``
+    and ``mini-small`` are bundled.
 
     Never runs code from a checkpoint, and reads weights from safetensors files in its own folder only
     (:mod:`t3d.models.checkpoint`).
@@ -89,20 +89,19 @@ def load_model(
     (on the CPU where PyTorch is built for nothing else). transformers opens the process group unless
     there is one. All processes must make the same calls; each gets whole logits and all completions.
 
-    Raises InputError if there is nothing to load, if it is not an SDAR model, if it needs code of its own
-    or weights from elsewhere, if its config says what cannot be or what its weights are not, for a tokenizer
-    or a mask token that :func:`load_tokenizer` refuses, or if these processes cannot share the model.
+    Raises InputError if there is nothing to load, if it is no block-diffusion model, if it needs code of its
+    own or weights from elsewhere, if its config says what cannot be or what its weights are not, for a
+    tokenizer or a mask token that :func:`load_tokenizer` refuses, or if these processes cannot share it.
     """
     name, source = str(source), checkpoint_of(source)
     checkpoint = open_checkpoint(source)
-    config = _read_config(checkpoint)
-    if config.model_type not in _BLOCK_DIFFUSION:
-        raise InputError(
-            "model",
-            source,
-            f"its architecture is {config.model_type!r}, not a block-diffusion model",
-            "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe')",
-        )
+    config = read_config(checkpoint)
+    if config.model_type not in MODEL_TYPES:
+        fix = "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe')"
+        if config.model_type in ARCHITECTURES:
+            fix = f"convert it: t3d convert {source} --output FOLDER"
+        problem = f"its architecture is {config.model_type!r}, not a block-diffusion model"
+        raise InputError("model", source, problem, fix)
     files = checkpoint.check_weights()
     if checkpoint.fields.get("quantization_config") is None:  # which packs the weights into other shapes
         check_sizes(source, config, shapes_of(files))
@@ -111,21 +110,9 @@ def load_model(
     )
     weights_dtype, own_dtype = resolve_dtype(dtype, config, target), config.dtype
     named = _load_tokenizer(checkpoint, config)
-    try:
-        options: dict[str, Any] = {"dtype": weights_dtype, "distributed_config": parallel, "config": config}
-        options["use_safetensors"] = True  # weights_hash covers no others
-        options |= checkpoint.options
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
-        model, report = loaded
-    except (OSError, RuntimeError, ImportError, SafetensorError, *_UNTRUE) as error:
-        problem = f"cannot be loaded ({_said(error)})"
-        fix = "give a complete checkpoint folder, its config.json as it was saved, its weights as safetensors"
-        raise InputError("model", source, problem, fix) from error
-    unfit = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
-    if unfit:
-        problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
-        raise InputError("model", source, problem, "give a complete SDAR checkpoint")
-    _declare_head(model)
+    options: dict[str, Any] = {"dtype": weights_dtype, "distributed_config": parallel, "config": config}
+    options["use_safetensors"] = True  # weights_hash covers no others
+    model = load_weights(AutoModelForCausalLM, source, **options, **checkpoint.options)
     generation_config = _read_generation_config(checkpoint)
     if generation_config is not None and KEY in vars(generation_config):
         tell(model.generation_config, vars(generation_config)[KEY])
@@ -138,6 +125,25 @@ def load_model(
     )
 
 
+def load_weights(network: Any, source: str, **options: Any) -> Any:
+    """``network.from_pretrained`` of a source whose weights are all there and no others.
+
+    Raises InputError if they are not, or if transformers cannot load them.
+    """
+    try:
+        model, report = network.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, RuntimeError, ImportError, SafetensorError, *_UNTRUE) as error:
+        problem = f"cannot be loaded ({_said(error)})"
+        fix = "give a complete checkpoint folder, its config.json as it was saved, its weights as safetensors"
+        raise InputError("model", source, problem, fix) from error
+    unfit = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
+    if unfit:
+        problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
+        raise InputError("model", source, problem, "give a complete checkpoint of that architecture")
+    _declare_head(model)
+    return model
+
+
 def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
     """A transformers model that is in memory already, with its tokenizer.
 
@@ -145,9 +151,9 @@ def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     refuses, or if neither of the two names a mask token or a stop token.
     """
     source = model.config.name_or_path or type(model).__name__
-    if not isinstance(model, SDARForCausalLM | SDARMoeForCausalLM):
+    if not isinstance(model, BlockDiffusionModel):
         problem = f"it is a {type(model).__name__}, not a block-diffusion model"
-        fix = "give an SDARForCausalLM or SDARMoeForCausalLM of t3d (load_model makes one of a folder)"
+        fix = "give a model of t3d, such as an SDARForCausalLM (load_model makes one of a folder)"
         raise InputError("model", source, problem, fix)
     if tokenizer is None:
         raise InputError("tokenizer", None, "a model in memory has none of its own", "give its tokenizer")
@@ -181,19 +187,24 @@ def load_tokenizer(source: str | Path) -> LoadedTokenizer:
     they name different ones, one outside of the vocabulary, or a stop token.
     """
     checkpoint = open_checkpoint(checkpoint_of(source))
-    return _load_tokenizer(checkpoint, _read_config(checkpoint))
+    return _load_tokenizer(checkpoint, read_config(checkpoint))
 
 
 def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> LoadedTokenizer:
+    tokenizer = read_tokenizer(checkpoint)
+    stops = _stop_token_ids(checkpoint, config, tokenizer)
+    return with_ids(checkpoint.source, config, tokenizer, stops)
+
+
+def read_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The tokenizer alone. Raises InputError if there is none to load."""
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.options)
     except (OSError, ValueError, RuntimeError) as error:
         problem = f"its tokenizer cannot be loaded ({str(error).splitlines()[0]})"
-        raise InputError(
-            "model", checkpoint.source, problem, "give a folder with a fast tokenizer"
-        ) from error
-    stops = _stop_token_ids(checkpoint, config, tokenizer)
-    return with_ids(checkpoint.source, config, tokenizer, stops)
+        fix = "give a folder with a fast tokenizer"
+        raise InputError("model", checkpoint.source, problem, fix) from error
+    return tokenizer
 
 
 def load_own_settings(source: str | Path) -> dict[str, Any]:
@@ -202,7 +213,7 @@ def load_own_settings(source: str | Path) -> dict[str, Any]:
     Raises InputError if there is no checkpoint, or its settings contradict each other.
     """
     checkpoint = open_checkpoint(checkpoint_of(source))
-    return own_settings(_read_config(checkpoint), _read_generation_config(checkpoint))
+    return own_settings(read_config(checkpoint), _read_generation_config(checkpoint))
 
 
 def checkpoint_of(source: str | Path) -> str:
@@ -210,8 +221,9 @@ def checkpoint_of(source: str | Path) -> str:
     return str(BUNDLED_MODELS.get(str(source), source))
 
 
-def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    if checkpoint.fields.get("model_type") in _BLOCK_DIFFUSION:
+def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """Its config, checked where the architecture is known here. Raises InputError for what cannot be."""
+    if checkpoint.fields.get("model_type") in (*MODEL_TYPES, *ARCHITECTURES):
         check_fields(checkpoint.source, checkpoint.fields)
     try:
         return checkpoint.config()

@@ -15,6 +15,7 @@ from transformers import (
     AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
+    PreTrainedConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
@@ -69,7 +70,7 @@ class SDARMoeConfig(Qwen3MoeConfig):
     mask_token_id: int | None = None
 
 
-class _AttentionAndHead:
+class AttentionAndHead:
     """Attention by argument, and a head that runs at chosen positions only, for a model of transformers.
 
     A forward takes the function that computes its attention as ``attention`` and that function's further
@@ -84,6 +85,15 @@ class _AttentionAndHead:
         config._attn_implementation = BY_ARGUMENT
         base.__init__(config)
         self.set_output_embeddings(base.get_output_embeddings())
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """Experts run one after the other, in every dtype.
+
+        transformers would say that of a class of ours only until Qwen3-MoE's own was made in the process: the
+        answer for that is inherited, and its grouped products take no float64.
+        """
+        return False
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """A plain head becomes one that scores, that of a resized vocabulary too."""
@@ -144,7 +154,7 @@ class _AttentionAndHead:
             )
 
 
-class SDARForCausalLM(_AttentionAndHead, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SDARForCausalLM(AttentionAndHead, Qwen3ForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3 network used as a block-diffusion model.
 
     Call it through :mod:`t3d.attention.forward`, which supplies the mask; the inherited causal
@@ -154,17 +164,22 @@ class SDARForCausalLM(_AttentionAndHead, Qwen3ForCausalLM):  # pyright: ignore[r
     config_class = SDARConfig
 
 
-class SDARMoeForCausalLM(_AttentionAndHead, Qwen3MoeForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SDARMoeForCausalLM(AttentionAndHead, Qwen3MoeForCausalLM):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Qwen3-MoE network used as a block-diffusion model; see :class:`SDARForCausalLM`."""
 
     config_class = SDARMoeConfig
 
 
+def register(config: type[PreTrainedConfig], model: type[AttentionAndHead]) -> None:
+    """Make a class of ours known to transformers' Auto classes, by the ``model_type`` of its config."""
+    AutoConfig.register(config.model_type, config)
+    AutoModelForCausalLM.register(config, model)
+
+
 AttentionInterface.register(BY_ARGUMENT, attention_by_argument)
 AttentionMaskInterface.register(BY_ARGUMENT, sdpa_mask)  # of a forward that is given no mask of four axes
-for _config, _model in ((SDARConfig, SDARForCausalLM), (SDARMoeConfig, SDARMoeForCausalLM)):
-    AutoConfig.register(_config.model_type, _config)
-    AutoModelForCausalLM.register(_config, _model)
+register(SDARConfig, SDARForCausalLM)
+register(SDARMoeConfig, SDARMoeForCausalLM)
 # Checkpoints hold one matrix per expert, transformers' network one tensor of all: as for Qwen3-MoE.
 register_checkpoint_conversion_mapping(
     SDARMoeConfig.model_type, get_checkpoint_conversion_mapping("qwen3_moe"), overwrite=True
