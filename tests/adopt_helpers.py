@@ -1,10 +1,12 @@
 """Tiny random autoregressive checkpoints to adopt, and tokenizers without a mask token."""
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -68,3 +70,67 @@ def edit_json(path: Path, **fields: Any) -> None:
     """Change fields of a JSON file; None takes one out."""
     content = (json.loads(path.read_text()) if path.is_file() else {}) | fields
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+def save_gguf(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **told: float) -> None:
+    """A Llama in llama.cpp's layout, not quantized; ``told`` are further numbers by name."""
+    gguf = importlib.import_module("gguf")
+    config: Any = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    for name, value in told.items():
+        writer.add_float32(f"llama.{name}", value)
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    names += ["ab", *(f"[free {row}]" for row in range(len(names) + 1, config.vocab_size))]
+    special = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    kinds = [gguf.TokenType.CONTROL if name in special else gguf.TokenType.NORMAL for name in names]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(names)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(["a b"])  # there must be one
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_chat_template(tokenizer.chat_template)
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for name, weight in model.state_dict().items():
+        new = _gguf_name(name)
+        values = weight.float().numpy()
+        count = next((heads[part] for part in heads if f".{part}." in new), None)
+        if count is not None:  # pairs of rotary positions lie side by side there
+            halves = values.reshape(count, 2, -1, values.shape[1])
+            values = halves.swapaxes(1, 2).reshape(values.shape)
+        writer.add_tensor(new, np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _gguf_name(name: str) -> str:
+    parts = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+        "model.layers": "blk",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    for ours, theirs in parts.items():
+        name = name.replace(ours, theirs)
+    return name
