@@ -2,10 +2,13 @@
 
 import json
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from adopt_helpers import CHAT, TURN_END, edit_json, plain_tokenizer, save_source
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -205,6 +208,25 @@ def test_an_adopted_model_is_exported_like_any_other(tmp_path):
     again = load_model(tmp_path / "export", device="cpu")
     assert again.weights_hash == loaded.weights_hash and again.tokenizer_hash == loaded.tokenizer_hash
     assert again.identity() == loaded.identity()
+
+
+def test_a_hub_id_is_adopted_from_its_snapshot(tmp_path, monkeypatch):
+    """As it lies in the hub's cache, links into ``blobs``; nothing is asked of the network."""
+    save_source(tmp_path / "source", "llama", plain_tokenizer(SPARE))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--org--tiny"
+    folder = repository / "snapshots" / ("a" * 40)
+    for path in (folder, repository / "refs", repository / "blobs"):
+        path.mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    for number, file in enumerate(sorted((tmp_path / "source").iterdir())):
+        shutil.copyfile(file, repository / "blobs" / f"{number}")
+        (folder / file.name).symlink_to(Path("..", "..", "blobs", f"{number}"))
+    made = adopt("org/tiny", tmp_path / "out")
+    assert made == adopt(tmp_path / "source", tmp_path / "other")
+    weights = [load_model(tmp_path / name, device="cpu").weights_hash for name in ("out", "other")]
+    assert weights[0] == weights[1]
 
 
 def test_the_summary_says_what_was_chosen_and_what_to_do_next(tmp_path):
