@@ -22,7 +22,7 @@ from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
 from t3d.reproduce import pipeline, recipes, runner, suite_choice, suites
 from t3d.reproduce.recipes import cell_command
-from t3d.reproduce.resolve import resolve_cell
+from t3d.reproduce.resolve import ADDED_LATER, resolve_cell
 from t3d.reproduce.suites import MINI, Budget, MiniData
 from t3d.tasks.mini.suite import TASKS
 from t3d.work.kept import KeptLines
@@ -561,4 +561,4 @@ def is_of_present_recipe(path) -> bool:
     suite, cell = command.spec()
     resolved = resolve_cell(suite, suite.budget(quick=command.quick), cell)
     named = path.name.split(".")[-2] == record["config_hash"] == resolved.hash
-    return named and differences(record["config"], resolved.full) == []
+    return named and differences(record["config"], resolved.full, added_later=ADDED_LATER) == []

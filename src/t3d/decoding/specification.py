@@ -27,7 +27,6 @@ from t3d.decoding.transfer import transfer_mask
 from t3d.trajectory import visible_length
 
 
-@torch.no_grad()
 def decode_as_specified(
     model: torch.nn.Module,
     request: DecodeRequest,
@@ -36,11 +35,21 @@ def decode_as_specified(
     mask_token_id: int,
     stop_token_ids: Sequence[int],
 ) -> Completion:
-    """Decode one request, recomputing the whole prefix at every denoising step."""
-    if params.is_left_to_right:
-        return decode_left_to_right(
-            model, request, params, mask_token_id=mask_token_id, stop_token_ids=stop_token_ids
-        )
+    """Decode one request by the rule of its strategy, recomputing the whole prefix in every forward."""
+    decode = decode_left_to_right if params.is_left_to_right else decode_by_steps
+    return decode(model, request, params, mask_token_id=mask_token_id, stop_token_ids=stop_token_ids)
+
+
+@torch.no_grad()
+def decode_by_steps(
+    model: torch.nn.Module,
+    request: DecodeRequest,
+    params: DecodeParams,
+    *,
+    mask_token_id: int,
+    stop_token_ids: Sequence[int],
+) -> Completion:
+    """The same by the strategies that commit some masked positions of a block at every denoising step."""
     prompt_length, size = len(request.prompt_ids), params.block_size
     key = stable_key(request.id)
     ids, steps, logprobs = list(request.prompt_ids), [0] * prompt_length, [0.0] * prompt_length

@@ -23,7 +23,14 @@ from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 from t3d.work.plan import file_sha256, fingerprint
 
-ADDED_LATER = frozenset({"context", "draft_groups", "max_draft_tokens"})
+_OF_DRAFTERS = (
+    "draft_targets",
+    "draft_rides",
+    "first_error_weight",
+    "draft_open_prob",
+    "lora_mask_embedding",
+)
+ADDED_LATER = frozenset({"context", "draft_groups", "max_draft_tokens", *_OF_DRAFTERS})
 """Fields that a record from before they existed may lack: what it made counts as made with their defaults."""
 _FREE = {
     "remove_unused_columns",

@@ -87,17 +87,22 @@ def distil(
         trainer.check_weights()
         merged = merge_adapter(student) if is_adapted(student) else None
         _finish(loaded, student)
-        seal = partial(_write_record, full_plan(plan))
-        if isinstance(student, GatedAdapter):
-            if is_first:
-                save_drafter(student, loaded, student_folder, seal)
-            return student_folder
         if merged is not None:
             loaded.model.load_state_dict(merged.state_dict())
-        loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
+        if not isinstance(student, GatedAdapter):
+            loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
         if is_first:
-            export_model(loaded, student_folder, seal)
+            _export(loaded, student, student_folder, plan)
     return student_folder
+
+
+def _export(loaded: LoadedModel, student: Any, folder: Path, plan: Mapping[str, Any]) -> None:
+    """Write the trained model, or the drafter alone, with the record of its files."""
+    seal = partial(_write_record, full_plan(plan))
+    if isinstance(student, GatedAdapter):
+        save_drafter(student, loaded, folder, seal)
+    else:
+        export_model(loaded, folder, seal)
 
 
 def _start(loaded: LoadedModel, config: T3DConfig) -> Any:

@@ -51,6 +51,17 @@ _logger = logging.getLogger(__name__)
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
 
 
+def _check_student(args: T3DConfig, model: torch.nn.Module, *, has_evaluator: bool) -> None:
+    """Raise InputError for a model that the objective does not train, and for scores that nothing gives."""
+    if (args.eval_strategy != "no" or args.reference_choice == "best") and not has_evaluator:
+        fix = "give an evaluator, or use eval_strategy='no' and reference_choice='latest'"
+        raise InputError("evaluator", None, "needed to evaluate the student during training", fix)
+    if (args.objective == "prefix_acceptance") != isinstance(model, GatedAdapter):
+        problem = f"{type(model).__name__}, with objective={args.objective!r}"
+        fix = "give add_gated_adapter's result for prefix_acceptance, and only for that"
+        raise InputError("model", problem, "not what this objective trains", fix)
+
+
 class T3DTrainer(CheckpointingTrainer):
     """Distil a student on a teacher's trajectories.
 
@@ -84,10 +95,7 @@ class T3DTrainer(CheckpointingTrainer):
         if kwargs.pop("eval_dataset", None) is not None:
             fix = "give an evaluator, a function that scores the student"
             raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)
-        needs_scores = args.eval_strategy != "no" or args.reference_choice == "best"
-        if needs_scores and evaluator is None:
-            fix = "give an evaluator, or use eval_strategy='no' and reference_choice='latest'"
-            raise InputError("evaluator", None, "needed to evaluate the student during training", fix)
+        _check_student(args, model, has_evaluator=evaluator is not None)
         check_trajectories(train_dataset, processing_class, args.block_size)
         base: Any = base_of(model)
         config = base.config
@@ -101,10 +109,6 @@ class T3DTrainer(CheckpointingTrainer):
         if self.selection.report():
             _logger.warning(self.selection.report())
         warn_of_small_set(args, len(self.selection.kept))
-        if (args.objective == "prefix_acceptance") != isinstance(model, GatedAdapter):
-            problem = f"{type(model).__name__}, with objective={args.objective!r}"
-            fix = "give add_gated_adapter's result for prefix_acceptance, and only for that"
-            raise InputError("model", problem, "not what this objective trains", fix)
         self.evaluator, self._scores = evaluator, (-1, {})
         self.mask_token_id = collator.mask_token_id
         self._sample_ids = {stable_key(trajectory.id): trajectory.id for trajectory in train_dataset}
@@ -118,9 +122,7 @@ class T3DTrainer(CheckpointingTrainer):
             train_dataset=TrajectoryDataset(self.selection.kept, args, processing_class.pad_token_id),
             data_collator=collator,
             processing_class=processing_class,
-            eval_dataset=()
-            if evaluator is not None
-            else None,  # the Trainer asks for one; `evaluate` has none
+            eval_dataset=None if evaluator is None else (),  # the Trainer asks for one; `evaluate` has none
             **kwargs,
         )
         for printing, ours in ((PrinterCallback, LogLine), (ProgressCallback, LogLineAndBar)):
