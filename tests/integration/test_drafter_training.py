@@ -267,3 +267,15 @@ def test_the_command_trains_a_drafter_of_a_mini_teacher(tmp_path, capsys):
 def test_a_student_s_command_has_no_held_out_rollouts(tmp_path, capsys):
     command = ["train", "--model", "mini", "--trajectories", "x.parquet", "--output", str(tmp_path / "run")]
     assert "a student drafts nothing" in run_failing([*command, "--eval-trajectories", "x.parquet"], capsys)
+
+
+def test_a_mixture_s_drafter_acts_on_its_attention(make_moe_model, tiny_tokenizer, trajectories, tmp_path):
+    ids = {name: getattr(tiny_tokenizer, name) for name in ("mask_token_id", "eos_token_id", "pad_token_id")}
+    model = make_moe_model(dtype=torch.float32, vocab_size=len(tiny_tokenizer), **ids)
+    model.save_pretrained(tmp_path / "mixture")
+    tiny_tokenizer.save_pretrained(tmp_path / "mixture")
+    fields = {"max_steps": 2, "draft_targets": "rollout"}  # of another model, so not what this one would say
+    loaded, folder = distilled(tmp_path / "mixture", trajectories, tmp_path / "run", **fields)
+    found = json.loads((folder / "adapter_config.json").read_text())
+    assert found["target_modules"] == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert all(weight.abs().max() > 0 for weight in load_drafter(loaded, folder).parameters())
