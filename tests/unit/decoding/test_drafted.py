@@ -39,12 +39,19 @@ def drafted(request, exact_model_with, exact_moe_model):
 
 
 @st.composite
-def jobs(draw):
-    prompts = draw(
-        st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=11), min_size=1, max_size=4)
+def cases(draw):
+    """Prompts and fields of DecodeParams, plain: type checks draw random numbers, which a strategy must not."""
+    token = st.integers(0, VOCAB - 1)
+    prompts = draw(st.lists(st.lists(token, min_size=1, max_size=11), min_size=1, max_size=4))
+    groups = draw(st.sampled_from(["last", "all"]))
+    return (
+        prompts,
+        draw(st.sampled_from([2, 4, 8])),
+        {"draft_groups": groups, **draw(st.sampled_from(SAMPLINGS))},
     )
-    size = draw(st.sampled_from([2, 4, 8]))
-    fields = {"draft_groups": draw(st.sampled_from(["last", "all"])), **draw(st.sampled_from(SAMPLINGS))}
+
+
+def jobs_of(prompts, size, fields):
     params = DecodeParams(
         block_size=size, steps_per_block=size, remasking="self_speculative", max_new_tokens=2 * size, **fields
     )
@@ -62,9 +69,10 @@ def decode(model, these, drafter=None, **config):
 
 
 @settings(max_examples=5)
-@given(these=jobs())
-def test_the_tokens_are_those_without_drafts_and_the_forwards_those_of_the_specification(drafted, these):
+@given(case=cases())
+def test_tokens_are_those_without_drafts_and_forwards_those_of_the_specification(drafted, case):
     model, adapter = drafted
+    these = jobs_of(*case)
     done = decode(model, these, adapter, max_batch_size=2)
     plain = [
         Job(job.request, dataclasses.replace(job.params, remasking="left_to_right", draft_groups="last"))
