@@ -38,6 +38,8 @@ _OTHER_LOGITS = {
 """Fields that change a network beyond the layers of the table, in Gemma 2, Granite, Cohere and others."""
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Of weights, by their names in safetensors files."""
+OLD_BUFFER = "rotary_emb.inv_freq"
+"""End of names in old files: worked out from the config since."""
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _GGUF_FIELDS = (".rope.scaling.type", ".rope.scaling.factor", ".attention.sliding_window")
 _GGUF_FIELDS += (".logit_scale", ".attn_logit_softcapping", ".final_logit_softcapping")
@@ -177,7 +179,8 @@ def _dtype_of(files: list[Path]) -> str:
     found: set[str] = set()
     for file in files:
         with safe_open(file, framework="pt") as weights:
-            found |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+            names = [name for name in weights.keys() if not name.endswith(OLD_BUFFER)]  # noqa: SIM118
+            found |= {weights.get_slice(name).get_dtype() for name in names}
     found &= _DTYPES.keys()
     if len(found) > 1:
         return "float64" if "F64" in found else "float32"

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from t3d.errors import InputError, require_positive
-from t3d.models.autoregressive import AutoregressiveModel, FileTensors, open_autoregressive
+from t3d.models.autoregressive import OLD_BUFFER, AutoregressiveModel, FileTensors, open_autoregressive
 from t3d.models.loading import load_tokenizer
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.models.token_choice import TokenChoice, assign, choose_mask, choose_pad, used_ids
@@ -242,7 +242,7 @@ def _check_weights(
     names = {f"model.{name}" if f"model.{name}" in saved else name: name for name in original}
     missing = saved.keys() - names.keys()
     lost = names.keys() - saved.keys() - ({"lm_head.weight"} if tied else set())
-    lost = {name for name in lost if not name.endswith("rotary_emb.inv_freq")}  # which old files hold
+    lost = {name for name in lost if not name.endswith(OLD_BUFFER)}
     differing = [
         name for name in saved if name in names and not _holds(saved, original, name, names[name], rows)
     ]

@@ -1,5 +1,6 @@
 """Adopting an autoregressive checkpoint: same numbers, a mask token, a block size."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -79,6 +80,31 @@ def test_the_original_is_reproduced_bit_for_bit(tmp_path, kind, tied):
     assert (fields["block_size"], fields["mask_token_id"], fields["pad_token_id"]) == (8, 259, 256)
     assert loaded.model.config.head_dim == (16 if kind.startswith("qwen3") else 8)
     assert loaded.own_settings == {"block_size": 8}
+
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "original_max_position_embeddings": 16}
+LLAMA3 |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 16}),
+        ("llama", {"rope_parameters": LLAMA3, "num_key_value_heads": 4}),
+        ("qwen2", {"rope_parameters": YARN, "use_sliding_window": False, "sliding_window": 4}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+        ("qwen3", {"attention_bias": True, "hidden_act": "gelu"}),
+        ("qwen3_moe", {"mlp_only_layers": [0], "norm_topk_prob": True}),
+    ],
+)
+def test_variants_of_an_architecture_are_reproduced_too(tmp_path, kind, fields):
+    """Biases, scaled rotary positions, windows that concern no layer, layers without experts."""
+    source = save_source(tmp_path / "source", kind, plain_tokenizer(SPARE), **fields)
+    adopt(tmp_path / "source", tmp_path / "out")
+    model = load_model(tmp_path / "out", device="cpu").model
+    ids = torch.randint(0, 264, (2, 40))
+    assert torch.equal(logits_under_a_causal_mask(model, ids), source_logits(source, ids))
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -169,6 +195,27 @@ def test_the_dtype_of_the_files_counts_not_that_of_the_config(tmp_path):
     assert adopt(tmp_path / "source", tmp_path / "several").dtype == "float32"
 
 
+def test_buffers_of_old_files_are_left_out(tmp_path):
+    """Their dtype, float32 in files of 16 bits, is not that of the weights."""
+    save_source(tmp_path / "source", "llama", plain_tokenizer(SPARE), dtype=torch.float16)
+    path = tmp_path / "source" / "model.safetensors"
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file(load_file(path) | old, path, metadata={"format": "pt"})
+    assert adopt(tmp_path / "source", tmp_path / "out").dtype == "float16"
+    assert old.keys().isdisjoint(load_file(tmp_path / "out" / "model.safetensors"))
+
+
+def test_a_checkpoint_in_parts_is_read_whole(tmp_path):
+    source = save_source(tmp_path / "source", "qwen3", plain_tokenizer(SPARE))
+    (tmp_path / "source" / "model.safetensors").unlink()
+    source.save_pretrained(tmp_path / "source", max_shard_size="20KB")
+    assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
+    adopt(tmp_path / "source", tmp_path / "out")
+    model = load_model(tmp_path / "out", device="cpu").model
+    ids = torch.randint(0, 264, (1, 9))
+    assert torch.equal(logits_under_a_causal_mask(model, ids), source_logits(source, ids))
+
+
 def test_tokenizer_and_stops_go_over(tmp_path):
     """Texts keep their ids; the stops are those of generation_config.json, and the pad is none of them."""
     tokenizer = plain_tokenizer(SPARE)
@@ -240,6 +287,9 @@ def test_the_summary_says_what_was_chosen_and_what_to_do_next(tmp_path):
         assert said in text
     assert "t3d train --preset sft --model out" in text and "block size    8" in text
     assert "<|endoftext|> (id 256): a special token that is no stop" in text
+    assert "chat template" not in text
+    bare = dataclasses.replace(made, has_chat_template=False)
+    assert "chat template none: put one into chat_template.jinja" in "\n".join(summary_lines("a", "b", bare))
 
 
 # --- the output -----------------------------------------------------------------------------------------
