@@ -17,6 +17,7 @@ from t3d.cli.data_prompts import DataPrompts
 from t3d.cli.demo import Demo
 from t3d.cli.env import Env
 from t3d.cli.evaluate import Eval
+from t3d.cli.fetch import Fetch
 from t3d.cli.generate import Generate
 from t3d.cli.grade import Grade
 from t3d.cli.mini import MiniOracle, MiniPretrain
@@ -38,6 +39,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("compare",): Compare,
     ("generate",): Generate,
     ("convert",): Convert,
+    ("fetch",): Fetch,
     ("data", "stats"): DataStats,
     ("data", "validate"): DataValidate,
     ("data", "convert"): DataConvert,
