@@ -40,7 +40,7 @@ def drafted(request, exact_model_with, exact_moe_model):
 
 @st.composite
 def cases(draw):
-    """Prompts and fields of DecodeParams, plain: type checks draw random numbers, which a strategy must not."""
+    """Plain fields of DecodeParams: type checks draw random numbers, which a strategy must not."""
     token = st.integers(0, VOCAB - 1)
     prompts = draw(st.lists(st.lists(token, min_size=1, max_size=11), min_size=1, max_size=4))
     groups = draw(st.sampled_from(["last", "all"]))
