@@ -7,7 +7,7 @@ model learns in training (``t3d train --preset sft``).
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 
 from t3d.errors import InputError, require_positive
 from t3d.models.autoregressive import OLD_BUFFER, AutoregressiveModel, FileTensors, open_autoregressive
+from t3d.models.checkpoint import hash_of
 from t3d.models.loading import load_tokenizer
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.models.token_choice import TokenChoice, assign, choose_mask, choose_pad, used_ids
@@ -110,7 +111,8 @@ def _write(
         _save_tokenizer(source.tokenizer, partial)
         _write_generation_config(source.generation, partial, tokens)
         on_stage()
-        saved = FileTensors(sorted(partial.glob("*.safetensors")))
+        files = _weight_files(partial)
+        saved = FileTensors(files)
         rows_before = source.config.vocab_size
         _check_weights(source, saved, rows_before, tied=network.config.tie_word_embeddings)
         _check_tokenizer(source, partial)
@@ -127,7 +129,8 @@ def _write(
             num_tensors=len(saved),
             has_chat_template=bool(source.tokenizer.chat_template),
         )
-        record = sealed({"plan": full_plan(plan), "conversion": asdict(conversion)})
+        made = {"conversion": asdict(conversion), "weights_sha256": hash_of(files)}
+        record = sealed({"plan": full_plan(plan), **made})
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         on_stage()
     return conversion
@@ -146,13 +149,25 @@ def _plan(model: AutoregressiveModel, config: ConvertConfig) -> dict[str, Any]:
 
 
 def _finished(output: Path, plan: Mapping[str, Any]) -> Conversion:
-    """What the same call made before. Raises InputError if another made it, or something else is there."""
+    """What the same call made before. Raises InputError if another made it, if something else is there, or
+    for weights that are not those that were written."""
     match read_json(output / RECORD):
-        case {"plan": dict() as before, "conversion": dict() as made} as record if is_whole(record):
+        case {
+            "plan": dict() as before,
+            "conversion": dict() as made,
+            "weights_sha256": written,
+        } as record if is_whole(record):
             take_finished(output, before, plan)
+            if hash_of(_weight_files(output)) != written:
+                problem = "its weights are not those that were written"
+                raise InputError("output", str(output), problem, "delete it to make it again")
             return Conversion(**(made | {"stop_token_ids": tuple(made["stop_token_ids"])}))
     take_finished(output, None, plan)
     raise AssertionError("unreachable: an output without a record is refused")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
 
 
 def _check_block_size(block_size: int, config: PreTrainedConfig) -> None:
@@ -269,31 +284,3 @@ def _check_tokenizer(source: AutoregressiveModel, folder: Path) -> None:
         raise InputError(
             "model", source.source, problem, "save it as a fast tokenizer (tokenizer.json) first"
         )
-
-
-def summary_lines(source: str, output: str, made: Conversion) -> Sequence[str]:
-    """What was chosen, and what to do next."""
-    grown = (
-        "as they were" if made.rows == made.rows_before else f"{made.rows_before} before, new ones their mean"
-    )
-    stops = ", ".join(map(str, made.stop_token_ids))
-    lines = [
-        f"{source} as a block-diffusion model: {output}",
-        f"  architecture  {made.architecture} (model_type {made.model_type})",
-        f"  weights       {made.num_tensors} tensors, {made.dtype}, compared with the source's and equal",
-        f"  embedding     {made.rows} rows, {grown}",
-        f"  block size    {made.block_size}",
-        f"  mask token    {made.mask_token} (id {made.mask_token_id}): {made.mask_reason}",
-        f"  pad token     {made.pad_token} (id {made.pad_token_id}): {made.pad_reason}",
-        f"  stop tokens   ids {stops}",
-    ]
-    if not made.has_chat_template:
-        lines += ["  chat template none: put one into chat_template.jinja before prompts can be posed"]
-    return [
-        *lines,
-        "It has not learnt to fill masks yet. Next, on problems with solutions:",
-        f"  t3d data solutions --model {output} --prompts train.jsonl --block-size {made.block_size} \\",
-        "      --output solutions.parquet",
-        f"  t3d train --preset sft --model {output} --trajectories solutions.parquet \\",
-        f"      --block-size {made.block_size} --output run",
-    ]

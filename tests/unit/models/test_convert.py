@@ -16,11 +16,12 @@ from transformers import AutoTokenizer
 from t3d import LLM, DecodeParams
 from t3d.attention.forward import block_forward
 from t3d.attention.masks import block_causal_mask
+from t3d.cli.convert import summary_lines
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.specification import decode_as_specified
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES
-from t3d.models.convert import RECORD, STAGES, ConvertConfig, convert, summary_lines
+from t3d.models.convert import RECORD, STAGES, ConvertConfig, convert
 from t3d.models.export import export_model
 from t3d.models.loading import load_model
 from t3d.tasks.mini.tokenizer import mini_tokenizer
@@ -305,6 +306,14 @@ def test_the_same_call_takes_what_it_made_and_another_is_refused(tmp_path, caplo
     with pytest.raises(InputError, match="block_size was 4, now 8"):
         adopt(tmp_path / "source", tmp_path / "out", block_size=8)
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == time_ns
+
+
+def test_a_damaged_output_is_not_taken(tmp_path):
+    save_source(tmp_path / "source", "llama", plain_tokenizer())
+    adopt(tmp_path / "source", tmp_path / "out")
+    (tmp_path / "out" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"^output=.*its weights are not those that were written"):
+        adopt(tmp_path / "source", tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"plan": {}}'])
