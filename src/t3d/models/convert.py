@@ -109,7 +109,7 @@ def _write(
         network.save_pretrained(partial)
         add_older_config_names(partial)
         _save_tokenizer(source.tokenizer, partial)
-        _write_generation_config(source.generation, partial, tokens)
+        _write_generation_config(source, partial, tokens)
         on_stage()
         files = _weight_files(partial)
         saved = FileTensors(files)
@@ -237,8 +237,9 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_generation_config(told: Mapping[str, Any], folder: Path, tokens: Mapping[str, Any]) -> None:
+def _write_generation_config(source: AutoregressiveModel, folder: Path, tokens: Mapping[str, Any]) -> None:
     """The source's, with the new pad; transformers would refuse to save what some of them say."""
+    told = source.generation or {"bos_token_id": source.config.bos_token_id}
     fields = {**told, "pad_token_id": tokens["pad_token_id"]}
     if fields.get("eos_token_id") is None:
         fields["eos_token_id"] = list(tokens["stop_token_ids"])

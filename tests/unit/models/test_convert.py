@@ -196,6 +196,14 @@ def test_the_dtype_of_the_files_counts_not_that_of_the_config(tmp_path):
     assert adopt(tmp_path / "source", tmp_path / "several").dtype == "float32"
 
 
+def test_a_source_without_a_generation_config_gets_one(tmp_path):
+    save_source(tmp_path / "source", "llama", plain_tokenizer(SPARE), bos_token_id=257)
+    (tmp_path / "source" / "generation_config.json").unlink()
+    adopt(tmp_path / "source", tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert told == {"bos_token_id": 257, "eos_token_id": [258], "pad_token_id": 256}
+
+
 def test_buffers_of_old_files_are_left_out(tmp_path):
     """Their dtype, float32 in files of 16 bits, is not that of the weights."""
     save_source(tmp_path / "source", "llama", plain_tokenizer(SPARE), dtype=torch.float16)
