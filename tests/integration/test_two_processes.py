@@ -23,6 +23,7 @@ can_shard = pytest.mark.skipif(
     reason="needs gloo, and accelerate's FSDP on CPUs is only for a PyTorch built for nothing else",
 )
 
+pytestmark = pytest.mark.slow  # two processes that import everything: 18 s of two cores; .ci/run runs them
 PROMPTS = [list(range(20, 41)), list(range(60, 77)), [5, 9, 11], [7]]
 SETTINGS = {
     "greedy": {

@@ -62,14 +62,15 @@ class DecodeParams:
         require_at_least_zero(self, "temperature", "entropy_bound", "max_draft_tokens")
         fits, size = self.steps_per_block <= self.block_size, self.block_size
         too_many = f"exceeds block_size={size}, and each step commits at least one token"
+        fewer = f"use at most steps_per_block={size}"
         if self.is_left_to_right:
             fits = self.steps_per_block in (DecodeParams.steps_per_block, size)
-            too_many = f"remasking={self.remasking!r} has no number of steps"
+            too_many, fewer = f"remasking={self.remasking!r} has no number of steps", "leave it out"
         is_threshold, is_int64 = 0 <= self.confidence_threshold <= 1, -(2**63) <= self.seed < 2**63
         has_temperature = self.temperature == 0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
         for field, holds, problem, fix in (
-            ("steps_per_block", fits, too_many, f"use at most steps_per_block={size}"),
+            ("steps_per_block", fits, too_many, fewer),
             ("temperature", has_temperature, _NO_TEMPERATURE, "use 0 (greedy) or for example 0.1"),
             ("top_k", self.top_k >= 0, "negative", "use 0 (all) or a positive count"),
             ("top_p", 0 < self.top_p <= 1, "not in (0, 1]", "use 1 to keep all tokens"),

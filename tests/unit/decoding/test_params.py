@@ -78,7 +78,8 @@ def test_strategies_that_go_by_position_have_no_number_of_steps(remasking):
         params = DecodeParams(remasking=remasking, block_size=size, steps_per_block=steps)
         assert params.is_left_to_right and params.schedule == ()
     with pytest.raises(
-        InputError, match=f"steps_per_block=2: remasking='{remasking}' has no number of steps"
+        InputError,
+        match=f"steps_per_block=2: remasking='{remasking}' has no number of steps. Fix: leave it out",
     ):
         DecodeParams(remasking=remasking, block_size=8, steps_per_block=2)
 
