@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
+from model_fixtures import load_copy
 
 from t3d.models.gated import add_gated_adapter
-from t3d.models.loading import load_model
 from t3d.training.config import T3DConfig
 from t3d.training.trainer import T3DTrainer
 
@@ -28,7 +28,7 @@ def config(folder: Path, **overrides) -> T3DConfig:
 
 
 def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
-    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    loaded = load_copy(checkpoint)
     args, model = config(folder, **overrides), loaded.model
     if args.objective == "prefix_acceptance":
         torch.manual_seed(args.seed)  # as a run does

@@ -91,7 +91,7 @@ def test_a_new_drafter_s_loss_is_the_bases_and_its_log_says_what_is_accepted(
 def test_it_learns_what_the_base_accepts(checkpoint, trajectories, tmp_path, targets):
     """On eight rollouts, by heart: an adapter of full rank of a model of 32 dimensions."""
     fields = DRAFTER | {"draft_targets": targets, "lora_rank": 32, "learning_rate": 0.01}
-    run = trainer(checkpoint, trajectories, tmp_path, max_steps=60, per_device_train_batch_size=8, **fields)
+    run = trainer(checkpoint, trajectories, tmp_path, max_steps=40, per_device_train_batch_size=8, **fields)
     run.train()
     accepted = logged(run, "draft/accepted")
     assert sum(accepted[-5:]) > 1.5 * sum(accepted[:5])

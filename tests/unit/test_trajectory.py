@@ -347,7 +347,7 @@ def test_decode_params_are_stored_as_json(tmp_path):
 
 @pytest.mark.many_inputs
 def test_no_flipped_bit_reads_back_silently_different(tmp_path):
-    """Every third byte of a file, a bit of each: refused as an InputError, or the same trajectories."""
+    """Every seventh byte of a file, a bit of each: refused as an InputError, or the same trajectories."""
     written = [
         make(id=f"a{index}", response_ids=tuple(range(index, index + 6)), decode_params={"seed": index})
         for index in range(4)
@@ -355,7 +355,7 @@ def test_no_flipped_bit_reads_back_silently_different(tmp_path):
     path = tmp_path / "a.parquet"
     write_trajectories(path, written, plan={"seed": 0})
     content, refused = path.read_bytes(), 0
-    for index in range(0, len(content), 3):
+    for index in range(0, len(content), 7):
         flipped = bytearray(content)
         flipped[index] ^= 1 << (index % 8)
         path.write_bytes(flipped)
@@ -363,7 +363,7 @@ def test_no_flipped_bit_reads_back_silently_different(tmp_path):
             assert read_trajectories(path) == written, f"bit {index % 8} of byte {index}"
         except InputError:
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 def test_values_that_were_changed_with_new_page_checksums_are_refused(tmp_path):

@@ -224,8 +224,9 @@ class T3DConfig(TrainingArguments):
             fix = "use 'adapter' with LoRA, and only then"
             raise InputError("reference_placement", self.reference_placement, problem, fix)
         trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
-        available = ["none", "all", *get_available_reporting_integrations()]
-        missing = [name for name in trackers if name not in available]
+        named = [name for name in trackers if name not in ("none", "all")]
+        # Which are there is asked only where one is named: it searches the path for each of a dozen.
+        missing = sorted(set(named) - set(get_available_reporting_integrations())) if named else []
         if missing:
             fix = "install it (t3d[trackers] has tensorboard and trackio), or leave it out"
             raise InputError("report_to", missing[0], "not installed, or unknown to transformers", fix)

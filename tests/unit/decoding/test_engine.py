@@ -155,6 +155,7 @@ def test_a_mixture_of_experts_equals_the_reference(tiny_moe_model, case, batch_s
     assert run(tiny_moe_model, requests, params, stops, max_batch_size=batch_size) == expected
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("position", range(8))
 @pytest.mark.parametrize("prompt_length", [4, 6])
 def test_a_stop_at_any_position_ends_with_its_whole_block(tiny_model, position, prompt_length):

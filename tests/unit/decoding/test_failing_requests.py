@@ -50,8 +50,13 @@ def engine_of(model, **settings):
 @pytest.mark.parametrize(
     ("own", "batch_size", "fixed_shapes"),
     [
-        *((own, 3, fixed) for own in SETTINGS for fixed in (False, True)),
-        (SETTINGS[1], 1, False),
+        *((own, 3, index % 2 == 1) for index, own in enumerate(SETTINGS[:2])),
+        *(
+            pytest.param(own, 3, index % 2 == 1, marks=pytest.mark.many_inputs)
+            for index, own in enumerate(SETTINGS[2:])
+        ),
+        *(pytest.param(own, 3, index % 2 == 0, marks=pytest.mark.slow) for index, own in enumerate(SETTINGS)),
+        pytest.param(SETTINGS[1], 1, False, marks=pytest.mark.many_inputs),
         (SETTINGS[1], 16, False),
     ],
     ids=str,

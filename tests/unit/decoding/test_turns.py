@@ -65,6 +65,7 @@ def results_of_threads(calls, seconds=60):
     return results
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_eight_threads_that_share_an_llm_get_the_answers_of_one(checkpoint, loaded, params):
     """With their texts, and bars as by default; the statistics count every request. The model is new."""
@@ -76,6 +77,7 @@ def test_eight_threads_that_share_an_llm_get_the_answers_of_one(checkpoint, load
     assert llm.stats.visible_tokens == 8 * sum(answer.visible_length for answer in expected)
 
 
+@pytest.mark.many_inputs
 def test_two_llms_over_one_loaded_model_in_two_threads_get_their_answers(checkpoint, loaded):
     """Threads change between two layers; each time with a new model, whose first shared forwards count."""
     expected = LLM(loaded).generate(CHATS, GREEDY, progress=False)

@@ -139,6 +139,7 @@ def test_units_and_bases_contradict_each_other(answer, gold, contradictory):
     assert contradict(plain(gold), plain(answer)) is contradictory
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize(
     "part",
     [

@@ -84,7 +84,7 @@ def test_the_subject_alone_is_in_the_strong_colour_and_single_points_are_not_joi
 
 
 @pytest.mark.many_inputs
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     st.lists(st.tuples(st.floats(1, 8), st.floats(5, 95)), min_size=1, max_size=12),
     st.lists(st.tuples(st.sampled_from([1.0, 2.0]), st.floats(90, 99)), max_size=4),

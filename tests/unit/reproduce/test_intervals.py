@@ -65,6 +65,7 @@ def test_intervals_stay_between_0_and_1(accuracy, share):
     assert seeds_interval([([x], [10]) for x in (0.0, 1.0, 0.5)], [share]) == (0.5, 0.0, 1.0)
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("num_seeds", [2, 3])
 @pytest.mark.parametrize("shift_sd", [0.0, 0.02, 0.08])

@@ -211,6 +211,7 @@ def test_tables_show_the_differences_beside_the_average():
         assert shown["Original Model"][0] == "-" and shown["Original Model"][1].startswith("-")
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize(
     ("num_seeds", "is_shared", "shift_sd"),
     [(1, False, 0.0), (3, True, 0.0), (3, False, 0.08)],

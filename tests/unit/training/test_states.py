@@ -76,7 +76,7 @@ def by_copy(batch):
 
 @pytest.mark.many_inputs
 @pytest.mark.parametrize("preset", STATES)
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(trajectories, st.randoms(use_true_random=False))
 def test_a_samples_state_is_the_same_in_every_batch(preset, shapes, random):
     """Alone, together and in another order: masks, probabilities, weights and the tokens shown."""

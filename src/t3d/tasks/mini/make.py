@@ -84,8 +84,13 @@ class MakeSpec:
         return digits
 
     def answers(self) -> tuple[tuple[int, ...], ...]:
-        """All right answers."""
-        return tuple(filter(self.fits, _tuples(self.total, self.num_digits)))
+        """All right answers: the tuples that :meth:`fits`, whose other conditions all of them meet."""
+        banned, required = set(self.banned), self.required
+        return tuple(
+            digits
+            for digits in _tuples(self.total, self.num_digits)
+            if banned.isdisjoint(digits) and (required is None or required in digits)
+        )
 
 
 @functools.cache

@@ -170,6 +170,7 @@ def test_every_word_is_one_token_and_any_text_survives():
         assert len(token_ids(tokenizer, f" {number}")) == 1
 
 
+@pytest.mark.many_inputs
 def test_every_problem_and_solution_fits_the_demo_and_the_teacher():
     tokenizer, rng = mini_tokenizer(), random.Random(3)
     for task in TASKS.values():
