@@ -14,6 +14,7 @@ from t3d.cli.config_file import flags_from_file, flat_fields
 from t3d.cli.convert import Convert
 from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
 from t3d.cli.data_prompts import DataPrompts
+from t3d.cli.data_texts import DataTexts
 from t3d.cli.demo import Demo
 from t3d.cli.env import Env
 from t3d.cli.evaluate import Eval
@@ -45,6 +46,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("data", "convert"): DataConvert,
     ("data", "prompts"): DataPrompts,
     ("data", "solutions"): DataSolutions,
+    ("data", "texts"): DataTexts,
     ("mini", "pretrain"): MiniPretrain,
     ("mini", "oracle"): MiniOracle,
     ("reproduce", "cell"): ReproduceCell,

@@ -1,5 +1,7 @@
 """Real solutions as training records, for supervised fine-tuning."""
 
+from collections.abc import Sequence
+
 from t3d.errors import InputError
 from t3d.models.token_ids import LoadedTokenizer
 from t3d.problems.problem import Problem
@@ -7,8 +9,8 @@ from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.problems.prompts import chat_ids, problem_ids, token_ids
 from t3d.trajectory import Trajectory, cut_blocks
 
-SOURCE = {"source": "solutions"}
-"""Decoding settings of a record that nobody decoded."""
+SOURCES = ("solutions", "texts")
+"""``source`` in the decoding settings of records that nobody decoded."""
 
 
 def solution_trajectory(
@@ -37,22 +39,39 @@ def solution_trajectory(
     if special:
         found = f"problem {problem.id!r}: the text has the special token {min(special)}"
         raise InputError("solution", problem.solution, found, "give the text of the answer only")
-    stop = turn_stop_id(loaded)
-    pad = stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    answer.append(stop)
+    answer.append(turn_stop_id(loaded))
+    return given_trajectory(problem.id, prompt, answer, loaded, block_size, task=problem.task)
+
+
+def given_trajectory(
+    identity: str,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    loaded: LoadedTokenizer,
+    block_size: int,
+    *,
+    task: str,
+    source: str = "solutions",
+) -> Trajectory:
+    """A record of token ids that nobody decoded: pads fill its last block, each block counts as one step.
+
+    It has ended if ``answer`` ends with a stop token.
+    """
+    pad = loaded.tokenizer.pad_token_id
+    pad = turn_stop_id(loaded) if pad is None else pad
     response = [*answer, *[pad] * (-(len(prompt) + len(answer)) % block_size)]
     blocks = cut_blocks(response, len(prompt), block_size)
     return Trajectory(
-        id=problem.id,
+        id=identity,
         prompt_ids=tuple(prompt),
         response_ids=tuple(response),
         step_map=tuple(step for step, block in enumerate(blocks, start=1) for _ in block),
         visible_length=len(answer),
-        finish_reason="stop",
+        finish_reason="stop" if answer[-1] in loaded.stop_token_ids else "length",
         block_size=block_size,
         mask_token_id=loaded.mask_token_id,
-        decode_params=dict(SOURCE),
-        task=problem.task,
+        decode_params={"source": source},
+        task=task,
         tokenizer_hash=loaded.tokenizer_hash,
     )
 

@@ -63,6 +63,14 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str,
     return _ids_of_said(tokenizer, said, rendered)
 
 
+def said_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text alone, in which a special token's name is text, as in a message of a chat.
+
+    Raises SpecialTokenError where the tokenizer cannot do that.
+    """
+    return _ids_of_said(tokenizer, [text], lambda texts: texts[0])
+
+
 class SpecialTokenError(InputError):
     """A message has the name of a special token that cannot be told from the token."""
 

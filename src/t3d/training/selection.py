@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from t3d.errors import InputError, require_unique_ids
-from t3d.interchange.solutions import SOURCE
+from t3d.interchange.solutions import SOURCES
 from t3d.interchange.validate import has_masked_prompt, own_problems
 from t3d.models.token_ids import tokenizer_hash
 from t3d.training.config import T3DConfig
@@ -55,19 +55,19 @@ def check_trajectories(
 def check_source(trajectories: Sequence[Trajectory], preset: str) -> None:
     """Raise InputError for rollouts where a preset fine-tunes on solutions, or solutions where it does not.
 
-    Records of ``t3d rollout`` and ``t3d data solutions`` tell which they are; imported ones pass.
+    Records of ``t3d rollout``, ``t3d data solutions`` and ``t3d data texts`` tell which they are; imported
+    ones pass.
     """
     for trajectory in trajectories:
-        is_solution = trajectory.decode_params == SOURCE
+        is_solution = trajectory.decode_params.get("source") in SOURCES
         is_rollout = "remasking" in trajectory.decode_params
         if is_rollout and preset in SOLUTION_PRESETS:
             problem = f"fine-tunes on solutions, but trajectory {trajectory.id!r} is a rollout"
-            fix = "train on records of t3d data solutions, or use preset redi: the same loss on rollouts"
+            fix = "train on records of t3d data solutions or texts, or use redi: the same loss on rollouts"
             raise InputError("preset", preset, problem, fix)
         if is_solution and preset not in SOLUTION_PRESETS:
-            problem = (
-                f"learns from rollouts, but trajectory {trajectory.id!r} is a solution that nobody decoded"
-            )
+            found = f"trajectory {trajectory.id!r} is a solution or text that nobody decoded"
+            problem = f"learns from rollouts, but {found}"
             fix = f"train on records of t3d rollout, or use preset {' or '.join(SOLUTION_PRESETS)}"
             raise InputError("preset", preset, problem, fix)
 

@@ -6,7 +6,7 @@ import pytest
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.interchange.solutions import SOURCE
+from t3d.interchange.solutions import SOURCES
 from t3d.interchange.validate import own_problems
 from t3d.models.sdar import SDARConfig
 from t3d.tasks.mini.tokenizer import build_tokenizer
@@ -26,7 +26,7 @@ ROLLOUT = Trajectory(
     mask_token_id=0,
     decode_params=dataclasses.asdict(DecodeParams()),
 )
-SOLUTION = dataclasses.replace(ROLLOUT, decode_params=dict(SOURCE))
+SOLUTION = dataclasses.replace(ROLLOUT, decode_params={"source": SOURCES[0]})
 IMPORTED = dataclasses.replace(ROLLOUT, decode_params={"steps_per_block": 4})
 
 
