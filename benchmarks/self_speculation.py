@@ -4,8 +4,9 @@ python benchmarks/self_speculation.py --json results.json [--student NAME=FOLDER
 python benchmarks/self_speculation_table.py results.json > docs/results/self_speculation.md
 
 The bundled teacher, alone and with its drafter, and every student that is named; drafts in blocks of 8.
-Students draft and check by themselves. What the file has of other parts is kept, and of the quality, which
-depends on no clock, what it has of other models (``--models`` names those that are measured now).
+Students draft and check by themselves, and draft for their teacher. What the file has of other parts is
+kept, and of the quality, which depends on no clock, what it has of other models (``--models`` names those
+that are measured now).
 
 - *quality*: accuracy, tokens per forward and acceptance of drafts by task and offset, greedy and at
   temperature 0.1, on held-out prompts of every seed. The *bound* is that of a perfect drafter: tokens per
@@ -34,7 +35,7 @@ from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
 Row = dict[str, Any]
-TEACHER, DRAFTED_TEACHER = "teacher", "teacher + drafter"
+TEACHER = "teacher"
 DRAFTED = ("B8-self-speculative", "B8-self-speculative-all")
 PARTS = ("quality", "agreement", "speed")
 SHARED = DecodeParams(temperature=0.0, max_new_tokens=56)
@@ -148,7 +149,7 @@ def labels_of(name: str) -> tuple[str, ...]:
     """What is measured of a model: of the teacher every setting, of others what they are for."""
     if name == TEACHER:
         return tuple(settings_of(0.0, 0))
-    return DRAFTED if name == DRAFTED_TEACHER else ("B8-T4", "B8-dynamic", *DRAFTED)
+    return DRAFTED if name.startswith(f"{TEACHER} + ") else ("B8-T4", "B8-dynamic", *DRAFTED)
 
 
 def sides_of(models: dict[str, LoadedModel]) -> dict[tuple[str, str], tuple[LoadedModel, DecodeParams]]:
@@ -191,12 +192,13 @@ def measure_speed(models: dict[str, LoadedModel], rounds: int, advance: Callable
 
 
 def load_models(students: Sequence[str], drafter: str | None) -> dict[str, LoadedModel]:
-    """By name; the drafter is on a second copy of the teacher."""
+    """By name; each drafter is on a copy of the teacher of its own."""
+    folders = dict(item.split("=", 1) for item in students)
+    drafters = folders if drafter is None else {"drafter": drafter} | folders
     models = {TEACHER: load_model("mini", device="cpu")}
-    if drafter is not None:
-        models[DRAFTED_TEACHER] = with_drafter(load_model("mini", device="cpu"), drafter)
-    named = (item.split("=", 1) for item in students)
-    return models | {name: load_model(folder, device="cpu") for name, folder in named}
+    for name, folder in drafters.items():
+        models[f"{TEACHER} + {name}"] = with_drafter(load_model("mini", device="cpu"), folder)
+    return models | {name: load_model(folder, device="cpu") for name, folder in folders.items()}
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.models.drafter import load_drafter
-from t3d.models.gated import add_gated_adapter, attached_adapter
+from t3d.models.gated import add_gated_adapter, attached
 from t3d.models.head import HeadScores
 from t3d.models.loading import load_model
 from t3d.tasks.mini.suite import TASKS
@@ -162,7 +162,7 @@ def test_a_run_gives_a_folder_that_its_base_loads(checkpoint, trajectories, tmp_
         "training.json",
     ]
     assert json.loads((folder / "drafter.json").read_text())["base"]["weights"] == loaded.weights_hash
-    assert attached_adapter(loaded.model) is None
+    assert attached(loaded.model) is None
     assert all(weight.requires_grad for weight in loaded.model.parameters())
     assert loaded.own_settings == load_model(checkpoint, device="cpu").own_settings
     adapter = load_drafter(loaded, folder)
@@ -195,7 +195,7 @@ def test_a_cut_run_continues_to_the_same_drafter_and_a_finished_one_is_kept(
     written = (cut / name).stat().st_mtime_ns
     loaded, again = distilled(checkpoint, trajectories, tmp_path / "cut")
     assert again == cut and (cut / name).stat().st_mtime_ns == written
-    assert attached_adapter(loaded.model) is None
+    assert attached(loaded.model) is None
 
 
 def test_held_out_drafts_are_counted_by_task(checkpoint, trajectories, tmp_path):

@@ -24,7 +24,7 @@ def block_forward(
 ) -> Tensor:
     """Run a model under an explicit boolean mask.
 
-    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``. A gated adapter of the model acts on
+    Returns logits ``[R, Q, V]``, or ``[M, V]`` at ``logit_positions``. What is attached to the model acts on
     the tokens at ``gated_positions`` of the flattened ids.
     """
     further = {"logit_positions": logit_positions, "gated_positions": gated_positions}
@@ -49,7 +49,7 @@ def extend_forward(
 ) -> Float[Tensor, "M V"]:
     """Write the tokens of several sequences, side by side on one axis, into their slots.
 
-    Returns logits at ``logit_positions`` of that axis; a gated adapter acts at ``gated_positions`` of it.
+    Returns logits at ``logit_positions`` of that axis; what is attached acts at ``gated_positions`` of it.
     Each token attends as ``plan`` says. Nothing of the model is set: forwards of several threads do not meet.
     """
     return model(

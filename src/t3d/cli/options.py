@@ -166,8 +166,8 @@ class DraftedModelChoice(ModelChoice):
     """The same, with what may draft for it."""
 
     drafter: str | None = None
-    """Folder of a drafter that was trained for this model (t3d train --preset drafter): self_speculative
-    takes fewer forwards with it, and gives the same tokens."""
+    """Folder of a drafter that was trained for this model (t3d train --preset drafter), or of a student of
+    it: self_speculative takes fewer forwards with it, and gives the same tokens."""
 
     def load(self) -> "LoadedModel":
         """Load it, with its drafter."""

@@ -29,7 +29,7 @@ from t3d.decoding.sequences import Detail, Job, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
-from t3d.models.gated import GatedAdapter, attached_adapter
+from t3d.models.gated import Gated, attached
 from t3d.work.weights import first_not_finite
 
 
@@ -58,7 +58,7 @@ class Engine:
     """Decodes requests of one model; ``stats`` adds up over its calls.
 
     Threads may share an engine, and engines a model: their forwards take turns, and each call decodes what it
-    would alone. A ``drafter`` is an adapter that is attached to the model: it drafts for
+    would alone. A ``drafter`` is what is attached to the model for its drafts: it drafts for
     ``self_speculative``, and changes nothing else.
     """
 
@@ -69,9 +69,9 @@ class Engine:
         mask_token_id: int,
         stop_token_ids: Sequence[int],
         config: EngineConfig | None = None,
-        drafter: GatedAdapter | None = None,
+        drafter: Gated | None = None,
     ) -> None:
-        if drafter is not None and attached_adapter(model) is not drafter:
+        if drafter is not None and attached(model) is not drafter:
             problem, fix = "not attached to this model", "load it for this model with load_drafter"
             raise InputError("drafter", type(drafter).__name__, problem, fix)
         self.model, self.config = model, config or EngineConfig()

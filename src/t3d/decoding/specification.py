@@ -116,7 +116,7 @@ def decode_left_to_right(
     """The same by ``left_to_right`` and ``self_speculative``; rules and words: :mod:`.self_speculation`.
 
     With ``draft_of`` the draft of a position is its token, whatever the model says there; with
-    ``has_drafter`` the model's gated adapter drafts.
+    ``has_drafter`` what is attached to the model drafts.
     """
     prompt_length, key = len(request.prompt_ids), stable_key(request.id)
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()

@@ -19,7 +19,8 @@ from torch import Tensor
 from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
 from t3d.models.gated import GatedAdapter, add_gated_adapter
-from t3d.models.loading import LoadedModel
+from t3d.models.gated_student import gate_student
+from t3d.models.loading import LoadedModel, load_model
 from t3d.work.files import atomic_folder
 from t3d.work.plan import file_sha256
 from t3d.work.weights import first_not_finite
@@ -75,12 +76,25 @@ def save_drafter(
 
 
 def with_drafter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
-    """The model with the drafter in a local folder, attached: what decodes it drafts with it.
+    """The model with the drafter in a local folder, or a student of it, attached: what decodes it drafts so.
 
-    Raises InputError as :func:`load_drafter` does.
+    Raises InputError as :func:`load_drafter` does, and for a student that is none of this base.
     """
+    if (Path(folder) / "config.json").is_file():
+        return _with_student(loaded, Path(folder))
     drafter = load_drafter(loaded, folder)
     return dataclasses.replace(loaded, drafter=drafter, drafter_hash=file_sha256(Path(folder) / WEIGHTS_FILE))
+
+
+def _with_student(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    student = load_model(folder, device=str(loaded.model.device), dtype=dtype)
+    for name in ("tokenizer_hash", "mask_token_id"):
+        if getattr(student, name) != getattr(loaded, name):
+            problem = f"its {name} is {getattr(student, name)}, that of its base {getattr(loaded, name)}"
+            raise _refusal(folder, problem, "give a student of this base")
+    drafter = gate_student(loaded.model, student.model)
+    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=student.weights_hash)
 
 
 def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:

@@ -1,4 +1,4 @@
-"""A gated adapter: low-rank products that act on chosen tokens of a forward, all others see the base.
+"""Other weights at chosen tokens of a forward, all others see the base's; among them a gated adapter.
 
 The gate is an argument of the model's forward, ``gated_positions`` (int64 [G], different indices into the
 flattened rows x positions, as ``logit_positions``): nothing that forwards of other threads share is set
@@ -11,6 +11,7 @@ G gated tokens, D input width of a layer.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -56,11 +57,60 @@ class LowRank(nn.Module):
         return linear(linear(input_GD, self.lora_A), self.lora_B) * self.scaling
 
 
-class GatedAdapter(nn.Module):
-    """Weights of a gated adapter, attached to a model that stays as it is; calling it calls that model.
+class Gated(nn.Module, ABC):
+    """Weights that act at gated tokens, attached to a model that stays as it is; calling it calls that model.
 
-    Its parameters and its state are the adapter's alone.
+    Its parameters and its state are its own alone.
     """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.__dict__["base"] = model  # not a submodule: its weights are not these
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The model it was made for."""
+        return self.__dict__["base"]
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The base's."""
+        return self.base.config
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The base's forward, with these weights where ``gated_positions`` says."""
+        return self.base(*args, **kwargs)
+
+    def attach(self) -> None:
+        """Begin to act in the base's forwards.
+
+        Raises InputError if other weights do already, and for a model that processes share.
+        """
+        base: Any = self.base
+        if (base._tp_size or 1) > 1:
+            problem = f"shared by {base._tp_size} processes"
+            raise InputError("model", type(base).__name__, problem, "load it without tp_plan")
+        if attached(base) is not None:
+            problem = "has a drafter already"
+            raise InputError("model", type(base).__name__, problem, "detach that one first")
+        core = base.base_model
+        hooks = [core.register_forward_pre_hook(_OpenGate(self), with_kwargs=True)]
+        hooks.append(core.register_forward_hook(_close, always_call=True))
+        self._handles = hooks + self._hooks(dict(base.named_modules()))
+
+    @abstractmethod
+    def _hooks(self, modules: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+        """What acts while the gate is open, by the names of the base's modules."""
+
+    def detach(self) -> None:
+        """Act no more; the base is as it was."""
+        while self._handles:
+            self._handles.pop().remove()
+
+
+class GatedAdapter(Gated):
+    """Weights of a gated adapter: low-rank products, that can be trained."""
 
     def __init__(
         self,
@@ -72,7 +122,7 @@ class GatedAdapter(nn.Module):
         target_modules: Sequence[str] | None = None,
         mask_token_id: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.target_modules = default_modules(model) if target_modules is None else tuple(target_modules)
         self.mask_token_id = mask_token_id
@@ -87,65 +137,43 @@ class GatedAdapter(nn.Module):
         if mask_token_id is not None:
             own: Any = model.get_input_embeddings().weight
             self.mask_embedding = nn.Parameter(own[mask_token_id].detach().clone())
-        self.__dict__["base"] = model  # not a submodule: its weights are not the adapter's
-        self._handles: list[RemovableHandle] = []
-
-    @property
-    def base(self) -> PreTrainedModel:
-        """The model it was made for."""
-        return self.__dict__["base"]
-
-    @property
-    def config(self) -> PreTrainedConfig:
-        """The base's."""
-        return self.base.config
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Of the base's layers."""
         self.base.activation_checkpointing_enable(*args, **kwargs)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The base's forward, with the adapter where ``gated_positions`` says."""
-        return self.base(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "GatedAdapter":
         """The mode of the base, too: gradient checkpointing asks for it."""
         self.base.train(mode)
         return super().train(mode)
 
-    def attach(self) -> None:
-        """Begin to act in the base's forwards. Raises InputError if an adapter does already."""
+    def _hooks(self, modules: Mapping[str, nn.Module]) -> list[RemovableHandle]:
         base: Any = self.base
-        if attached_adapter(base) is not None:
-            problem = "has a gated adapter already"
-            raise InputError("model", type(base).__name__, problem, "detach that one first")
-        core, named = base.base_model, dict(base.named_modules())
-        hooks = [core.register_forward_pre_hook(_OpenGate(self), with_kwargs=True)]
-        hooks.append(core.register_forward_hook(_close, always_call=True))
-        for layer in core.layers:  # once more, for a backward that runs a layer again
+        hooks = []
+        for layer in base.base_model.layers:  # once more, for a backward that runs a layer again
             hooks.append(layer.self_attn.register_forward_pre_hook(_OpenGate(self), with_kwargs=True))
             hooks.append(layer.mlp.register_forward_hook(_close, always_call=True))
         for name, module in self.layers.items():
-            hooks.append(named[_name(name)].register_forward_hook(partial(_add_where_gated, module)))
+            hooks.append(modules[_name(name)].register_forward_hook(partial(_add_where_gated, module)))
         if self.mask_embedding is not None:
             hooks.append(base.get_input_embeddings().register_forward_hook(partial(_embed, self)))
-        self._handles = hooks
-
-    def detach(self) -> None:
-        """Act no more; the base is as it was."""
-        while self._handles:
-            self._handles.pop().remove()
+        return hooks
 
 
 class _OpenGate:
-    """Hook before a module that is given the forward's arguments; tells whose adapter is attached."""
+    """Hook before a module that is given the forward's arguments; tells whose weights are attached."""
 
-    def __init__(self, adapter: GatedAdapter) -> None:
-        self.adapter = adapter
+    def __init__(self, owner: Gated) -> None:
+        self.owner = owner
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         del module, args
         _gate.set(kwargs.get(GATE))
+
+
+def open_gate() -> Int[Tensor, "G"] | None:
+    """Which tokens are gated in the forward that runs in this thread."""
+    return _gate.get()
 
 
 def _close(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -189,9 +217,6 @@ def add_gated_adapter(model: PreTrainedModel, rank: int, **options: Any) -> Gate
     """
     if rank < 1:
         raise InputError("rank", rank, "an adapter has at least one dimension", "use for example 16")
-    if (model._tp_size or 1) > 1:
-        problem = f"shared by {model._tp_size} processes"
-        raise InputError("model", type(model).__name__, problem, "load it without tp_plan")
     adapter = GatedAdapter(model, rank, **options)
     adapter.attach()
     return adapter
@@ -202,19 +227,19 @@ def default_modules(model: PreTrainedModel) -> tuple[str, ...]:
     return ATTENTION_MODULES if isinstance(model.config, SDARMoeConfig) else TARGET_MODULES
 
 
-def attached_adapter(model: nn.Module) -> GatedAdapter | None:
-    """The gated adapter that acts in a model's forwards, if there is one."""
+def attached(model: nn.Module) -> Gated | None:
+    """What acts at gated tokens of a model's forwards, if anything does."""
     base: Any = model
     core = base.base_model if isinstance(base, PreTrainedModel) else base
     hooks = core._forward_pre_hooks.values()
-    return next((hook.adapter for hook in hooks if isinstance(hook, _OpenGate)), None)
+    return next((hook.owner for hook in hooks if isinstance(hook, _OpenGate)), None)
 
 
 def refuse_gated(model: nn.Module, doing: str) -> None:
-    """Raise InputError for a model with a gated adapter: no plain weights decode as the two do."""
-    if isinstance(model, GatedAdapter) or attached_adapter(model) is not None:
-        problem = f"has a gated adapter, which cannot be {doing}: it acts on drafts only"
-        raise InputError("model", type(model).__name__, problem, "keep the adapter beside its base")
+    """Raise InputError for a model with a drafter: no plain weights decode as the two do."""
+    if isinstance(model, Gated) or attached(model) is not None:
+        problem = f"has a drafter, which cannot be {doing}: it acts on drafts only"
+        raise InputError("model", type(model).__name__, problem, "keep the drafter beside its base")
 
 
 def _key(name: str) -> str:

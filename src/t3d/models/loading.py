@@ -21,7 +21,7 @@ from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, BlockDiffusionModel
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_fields, check_sizes
-from t3d.models.gated import GatedAdapter
+from t3d.models.gated import Gated
 from t3d.models.own_settings import KEY, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
@@ -50,7 +50,7 @@ class LoadedModel(LoadedTokenizer):
 
     checkpoint_dtype: torch.dtype
     """Precision of the weights in their files; the model may have been loaded in another."""
-    drafter: GatedAdapter | None = None
+    drafter: Gated | None = None
     """What drafts for it (:func:`t3d.models.drafter.with_drafter`), attached to the model."""
     drafter_hash: str = ""
     """SHA-256 of its weights."""

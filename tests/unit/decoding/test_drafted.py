@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_fixtures import exact
 
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
@@ -16,6 +17,7 @@ from t3d.decoding.specification import decode_left_to_right
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter, with_drafter
 from t3d.models.gated import add_gated_adapter
+from t3d.models.gated_student import gate_student
 from t3d.models.loading import load_model
 
 MASK, VOCAB = 37, 40
@@ -29,13 +31,28 @@ def with_random_weights(adapter, scale=0.2):
     return adapter
 
 
-@pytest.fixture(scope="module", params=["dense", "mixture"])
-def drafted(request, exact_model_with, exact_moe_model):
+def disturbed(model):
+    """A student: the same, but for small changes of every weight."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    return model
+
+
+@pytest.fixture(
+    scope="module", params=["dense", "mixture", "student of a dense model", "student of a mixture"]
+)
+def drafted(request, exact_model_with, exact_moe_model, make_model, make_moe_model):
     """An exact model with a random drafter, whose drafts are sometimes right."""
-    model = exact_model_with(0.02) if request.param == "dense" else exact_moe_model
-    adapter = with_random_weights(add_gated_adapter(model, 4, mask_token_id=MASK), 0.02)
-    yield model, adapter
-    adapter.detach()
+    is_dense = "dense" in request.param
+    model = exact_model_with(0.02) if is_dense else exact_moe_model
+    if "student" in request.param:
+        student = exact(make_model(), 0.02) if is_dense else exact(make_moe_model())
+        drafter = gate_student(model, disturbed(student))
+    else:
+        drafter = with_random_weights(add_gated_adapter(model, 4, mask_token_id=MASK), 0.02)
+    yield model, drafter
+    drafter.detach()
 
 
 @st.composite
@@ -71,9 +88,9 @@ def decode(model, these, drafter=None, **config):
 @settings(max_examples=5)
 @given(case=cases())
 def test_tokens_are_those_without_drafts_and_forwards_those_of_the_specification(drafted, case):
-    model, adapter = drafted
+    model, drafter = drafted
     these = jobs_of(*case)
-    done = decode(model, these, adapter, max_batch_size=2)
+    done = decode(model, these, drafter, max_batch_size=2)
     plain = [
         Job(job.request, dataclasses.replace(job.params, remasking="left_to_right", draft_groups="last"))
         for job in these
@@ -120,6 +137,6 @@ def test_an_llm_takes_the_folder_of_a_drafter_and_says_so_in_its_identity(checkp
     assert {
         name: value for name, value in with_it.identity().items() if name != "drafter"
     } == loaded.identity()
-    with pytest.raises(InputError, match="has a gated adapter already"):
+    with pytest.raises(InputError, match="has a drafter already"):
         LLM(loaded, drafter=tmp_path / "drafter")
     assert LLM(with_it).generate("Tom has 3 pens.", params, progress=False)[0].step_map == drafted[0].step_map

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from t3d.errors import InputError
 from t3d.models.drafter import load_drafter, save_drafter
-from t3d.models.gated import add_gated_adapter, attached_adapter
+from t3d.models.gated import add_gated_adapter, attached
 from t3d.models.loading import adopt_model, load_model
 
 IDS = torch.arange(12)[None]
@@ -49,7 +49,7 @@ def test_a_drafter_comes_back_as_it_was(checkpoint, saved):
     folder, expected = saved
     loaded = load_model(checkpoint, device="cpu", dtype="float64")
     adapter = load_drafter(loaded, folder)
-    assert attached_adapter(loaded.model) is adapter
+    assert attached(loaded.model) is adapter
     assert not any(weight.requires_grad for weight in adapter.parameters())
     assert torch.equal(logits(loaded), expected)
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -89,7 +89,7 @@ def test_another_base_is_refused_in_one_line(saved, checkpoint, tmp_path):
         load_drafter(loaded, saved[0])
     assert error.value.field == "drafter" and str(saved[0]) in str(error.value)
     assert "drafts for the weights" in str(error.value) and "\n" not in str(error.value)
-    assert attached_adapter(loaded.model) is None
+    assert attached(loaded.model) is None
 
 
 def test_a_folder_of_a_drafter_is_no_model(saved):
@@ -124,7 +124,7 @@ def test_adapters_of_another_kind_are_refused(checkpoint, saved, tmp_path, name,
     loaded = load_model(checkpoint, device="cpu")
     with pytest.raises(InputError, match=problem):
         load_drafter(loaded, changed(saved, tmp_path, name, **fields))
-    assert attached_adapter(loaded.model) is None
+    assert attached(loaded.model) is None
 
 
 def test_missing_damaged_and_linked_files_are_refused(checkpoint, saved, tmp_path):

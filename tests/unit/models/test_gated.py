@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from t3d.attention.masks import block_causal_mask
 from t3d.errors import InputError
-from t3d.models.gated import add_gated_adapter, attached_adapter, gated_positions
+from t3d.models.gated import add_gated_adapter, attached, gated_positions
 from t3d.training.lora import add_adapter, merge_adapter
 
 MASK = 37
@@ -20,12 +20,12 @@ GATE[:, 8:] = True
 EVERYWHERE = torch.ones_like(GATE)
 
 
-def forward(model, gate=None, ids=IDS, sees=None):
+def forward(model, gate=None, ids=IDS, sees=None, **further):
     """Logits under the block-causal mask of four, or under ``sees``."""
     mask = block_causal_mask(POSITIONS, POSITIONS, EVERYWHERE, 4) if sees is None else sees
     gated = {} if gate is None else {"gated_positions": gated_positions(gate)}
     options = {"attention": sdpa_attention_forward, "attention_mask": mask[:, None], "use_cache": False}
-    return model(input_ids=ids, position_ids=POSITIONS, **options, **gated).logits
+    return model(input_ids=ids, position_ids=POSITIONS, **options, **gated, **further).logits
 
 
 def learnt(adapter):
@@ -175,7 +175,7 @@ def test_a_copy_of_the_model_has_an_adapter_of_its_own(make_model):
     adapter = learnt(add_gated_adapter(model, 4))
     twin = copy.deepcopy(model)
     expected = forward(twin, GATE)
-    assert attached_adapter(twin) is not adapter
+    assert attached(twin) is not adapter
     assert torch.equal(expected, forward(model, GATE))
 
 
@@ -190,8 +190,8 @@ def test_it_is_never_merged_and_a_model_has_one(make_model):
     with pytest.raises(InputError, match="detach that one first"):
         add_gated_adapter(model, 2)
     adapter.detach()
-    assert attached_adapter(model) is None
-    assert attached_adapter(add_gated_adapter(model, 2).base) is not None
+    assert attached(model) is None
+    assert attached(add_gated_adapter(model, 2).base) is not None
 
 
 def test_unknown_layers_and_ranks_are_refused(make_moe_model):
