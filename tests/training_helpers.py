@@ -9,6 +9,18 @@ from t3d.models.gated import add_gated_adapter
 from t3d.training.config import T3DConfig
 from t3d.training.trainer import T3DTrainer
 
+OF_EVERY_WAY = (
+    "t3d",
+    "paper",
+    "paper-sampled",
+    "released",
+    "naive_td_path_random",
+    "sft",
+    "dparallel",
+    "drafter",
+)
+"""One preset for each way in which a preset sums and divides a loss, and draws the states behind it."""
+
 
 def config(folder: Path, **overrides) -> T3DConfig:
     fields = {

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from training_helpers import config, logged, trainer, weights
+from training_helpers import OF_EVERY_WAY, config, logged, trainer, weights
 
 from t3d.errors import InputError
 from t3d.training.presets import PRESETS, preset_fields
@@ -29,7 +29,10 @@ def disturb(run):
             weight.add_(0.01 * torch.randn_like(weight))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [pytest.param(name, marks=[] if name in OF_EVERY_WAY else [pytest.mark.slow]) for name in PRESETS],
+)
 def test_loss_and_gradients_do_not_depend_on_packing_order_or_micro_batches(
     checkpoint, trajectories, tmp_path, preset
 ):

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from training_helpers import config, logged, trainer, weights
+from training_helpers import OF_EVERY_WAY, config, logged, trainer, weights
 
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import roll_out
@@ -61,30 +61,17 @@ def test_a_tokenizer_without_a_pad_token_trains_the_same_student(checkpoint, tra
     assert torch.equal(*trained)
 
 
-ACCUMULATED = (
-    "t3d",
-    "paper",
-    "paper-sampled",
-    "released",
-    "naive_td_path_random",
-    "sft",
-    "dparallel",
-    "drafter",
-)
-"""One preset for each way in which a preset sums and divides a loss, and draws the states behind it."""
-
-
-def test_the_presets_that_are_accumulated_stand_for_all(tmp_path):
+def test_the_presets_of_every_way_stand_for_all(tmp_path):
     names = ("objective", "loss_normaliser", "log_ratio", "path_reduction", "state_source")
 
     def ways(presets):
         made = [config(tmp_path, **preset_fields(preset)) for preset in presets]
         return {tuple(getattr(one, name) for name in names) for one in made}
 
-    assert ways(ACCUMULATED) == ways(PRESETS)
+    assert ways(OF_EVERY_WAY) == ways(PRESETS)
 
 
-@pytest.mark.parametrize("preset", ACCUMULATED)
+@pytest.mark.parametrize("preset", OF_EVERY_WAY)
 def test_accumulating_micro_batches_equals_one_large_batch(checkpoint, trajectories, tmp_path, preset):
     """8 x 1, 4 x 2 and 1 x 8: same weights after three optimizer steps, whatever the lengths."""
     results = []
