@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -185,7 +186,7 @@ def test_a_student_made_for_dynamic_decoding_is_evaluated_so(train, prompts, tmp
     assert evaluated(tmp_path / "e") == ["B8-dynamic-0.8"]
 
 
-def test_a_checkpoint_that_says_so_is_decoded_with_drafts(base, prompts, tmp_path):
+def test_a_checkpoint_that_says_so_is_decoded_with_drafts(base, prompts, tmp_path, capsys):
     """By eval, generate and rollout; other flags leave its strategy out."""
     own = tmp_path / "own"
     shutil.copytree(base, own)
@@ -196,7 +197,13 @@ def test_a_checkpoint_that_says_so_is_decoded_with_drafts(base, prompts, tmp_pat
     assert evaluated(tmp_path / "e") == ["B4-self-speculative-all"]
     assert main(["eval", *command, "--tokens-per-step", "2", "--output", str(tmp_path / "f")]) == 0
     assert evaluated(tmp_path / "f") == ["B4-T2"]
+    capsys.readouterr()
     assert main(["generate", *command, "--show-steps"]) == 0
+    *_, counts, legend = capsys.readouterr().out.splitlines()
+    tokens, forwards = (int(count) for count in re.findall(r"\d+", counts)[::2])
+    marked = [int(count) for count in re.findall(r"\d+", legend)]
+    assert legend.startswith("= accepted draft (") and len(marked) == 5
+    assert marked[0] + sum(marked[2:]) == tokens and sum(marked[2:]) in (forwards - 1, forwards)
     assert main(["rollout", *command, "--output", str(tmp_path / "r.parquet")]) == 0
     (record,) = read_trajectories(tmp_path / "r.parquet")
     assert record.visible_length == len(record.response_ids)

@@ -31,14 +31,15 @@ class Generate(DraftedModelChoice, PromptChoice):
     limit: int | None = None
     batch_size: int = BATCH_SIZE
     show_steps: bool = False
-    """Colour each token by the denoising step that committed it, and print the step under it."""
+    """Colour each token by the denoising step that committed it, and print the step under it; of
+    self_speculative also whether it was an accepted draft, a correction, a bonus, or had no draft."""
     decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
         """Run the command."""
         from t3d.decoding.completion import check_requests
         from t3d.decoding.llm import LLM, decode_requests
-        from t3d.report.console import coloured_steps
+        from t3d.report.console import coloured_steps, draft_legend
 
         problems = self._problems()
         params = self.decode.resolve(self.own_settings()).params()
@@ -57,6 +58,8 @@ class Generate(DraftedModelChoice, PromptChoice):
                 console.print(
                     f"{completion.visible_length} tokens, {steps} steps, {forwards} forwards", style="dim"
                 )
+                if legend := draft_legend(completion):
+                    console.print(legend, style="dim", soft_wrap=True)
             else:
                 print(completion.text)
 

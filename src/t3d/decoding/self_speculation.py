@@ -175,3 +175,14 @@ def most_masks(params: DecodeParams) -> int:
     size, end = params.block_size, 3 * params.block_size  # an end that cuts nothing
     longest = ((num_open, num_to_draft(num_open, end, params)) for num_open in range(size))
     return max(_num_masks(*counts, size, groups_to_run(*counts, end, params)) for counts in longest)
+
+
+def num_drafted_behind(
+    accepted: int, num_committed: int, num_draft: int, end: int, params: DecodeParams
+) -> int:
+    """Length of the draft that a forward makes, of whose own ``num_draft`` tokens so many were accepted."""
+    if accepted not in groups_to_run(num_committed, num_draft, end, params):
+        return 0
+    drawn_at = num_committed + accepted
+    length = _group_length(drawn_at, params.block_size) - 1  # its first mask is at the position of the draw
+    return min(length, num_to_draft(drawn_at + 1, end, params))

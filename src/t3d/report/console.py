@@ -1,5 +1,6 @@
 """What commands print."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding.completion import Completion
+from t3d.decoding.origins import Origin, origins
 from t3d.problems.prompts import token_text
 
 _STEP_COLOURS = ("red", "dark_orange", "yellow", "green", "cyan", "blue", "magenta", "bright_black")
+_MARKS: dict[Origin, str] = {"accepted": "=", "correction": "x", "bonus": "+", "undrafted": "o"}
 
 
 def accuracy_text(accuracy: float, interval: Sequence[float]) -> str:
@@ -49,22 +52,44 @@ def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
 def coloured_steps(tokenizer: PreTrainedTokenizerBase, completion: Completion, width: int = 80) -> Text:
     """The visible response in rows of at most ``width`` columns, with the steps in a row of their own below.
 
-    The denoising step that committed a token stands under its first character, in the same colour. Tokens
-    are set apart where a step has as many digits as its token has columns; a line break is shown as ``↵``.
+    The denoising step that committed a token stands under its first character, in the same colour; with
+    ``self_speculative``, in a third row, the mark of how it came (:func:`draft_legend`). Tokens are set apart
+    where a step has as many digits as its token has columns; a line break is shown as ``↵``.
     """
-    rows = [(Text(), Text())]
-    for token, denoising_step in zip(completion.visible_ids, completion.step_map, strict=False):
-        colour = _STEP_COLOURS[(denoising_step - 1) % len(_STEP_COLOURS)]
+    marks = [_MARKS[origin] for origin in origins(completion)] if _drafts(completion) else None
+    groups: list[list[Text]] = []
+    is_full = True
+    for place, (token, number) in enumerate(zip(completion.visible_ids, completion.step_map, strict=False)):
+        colour = _STEP_COLOURS[(number - 1) % len(_STEP_COLOURS)]
         text = token_text(tokenizer, [token], skip_special_tokens=False).replace("\n", "↵")
-        step = " " * (len(text) - len(text.lstrip())) + str(denoising_step)
-        columns = max(cell_len(text), len(step) + 1)
-        if rows[-1][0].cell_len + columns > width and rows[-1][0]:
-            rows.append((Text(), Text()))
-        for row, part, style in zip(rows[-1], (text, step), (colour, f"dim {colour}"), strict=True):
-            row.append(part, style=style).append(" " * (columns - cell_len(part)))
-        if "↵" in text:
-            rows.append((Text(), Text()))
-    lines = [line for row in rows if row[0] for line in row]
+        below = [str(number)] if marks is None else [str(number), marks[place]]
+        indent = " " * (len(text) - len(text.lstrip()))
+        columns = max(cell_len(text), len(indent) + len(below[0]) + 1)
+        if is_full or groups[-1][0].cell_len + columns > width:
+            groups.append([Text() for _ in (text, *below)])
+        parts = [(text, colour), *((indent + mark, f"dim {colour}") for mark in below)]
+        for line, (part, style) in zip(groups[-1], parts, strict=True):
+            line.append(part, style=style).append(" " * (columns - cell_len(part)))
+        is_full = "↵" in text
+    lines = [line for group in groups for line in group]
     for line in lines:
         line.rstrip()
     return Text("\n").join(lines)
+
+
+def draft_legend(completion: Completion) -> str:
+    """What the marks of :func:`coloured_steps` mean, and how often each stands there; empty without marks."""
+    if not _drafts(completion):
+        return ""
+    counts = Counter(origins(completion))
+    meanings: dict[Origin, str] = {
+        "accepted": f"accepted draft ({counts['accepted']} of {completion.num_drafted})",
+        "correction": f"correction ({counts['correction']})",
+        "bonus": f"bonus ({counts['bonus']})",
+        "undrafted": f"no draft ({counts['undrafted']})",
+    }
+    return ", ".join(f"{_MARKS[origin]} {meaning}" for origin, meaning in meanings.items())
+
+
+def _drafts(completion: Completion) -> bool:
+    return completion.params.remasking == "self_speculative"

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
 from t3d.problems.problem import Problem
-from t3d.report.console import coloured_steps
+from t3d.report.console import coloured_steps, draft_legend
 from t3d.report.rollout import rollout_lines
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask
@@ -52,6 +52,34 @@ def completion(ids, steps) -> Completion:
 def test_steps_stand_on_a_line_of_their_own_below_their_tokens(ids, steps, lines):
     """They stood between the digits: 7 at step 1 was 71."""
     assert coloured_steps(Words(), completion(ids, steps)).plain.splitlines() == lines
+
+
+def drafted(ids, steps, num_drafted, num_accepted) -> Completion:
+    params = DecodeParams(block_size=4, remasking="self_speculative", max_new_tokens=12)
+    counts = {"num_drafted": num_drafted, "num_accepted": num_accepted}
+    return dataclasses.replace(completion(ids, steps), params=params, **counts)
+
+
+def test_marks_below_the_steps_tell_accepted_drafts_from_corrections_and_bonuses():
+    """Blocks of 4 behind a prompt of 1: drafts of 2, all right, of 3, one right, and again; none between."""
+    told = drafted([2, 3, 3, 3, 1, 2, 4, 1, 2, 5], [1, 2, 2, 2, 3, 3, 4, 5, 6, 6], 8, 4)
+    lines = coloured_steps(Words(), told).plain.splitlines()
+    assert lines[:3] == [" 7 7 7 7 so 7 ↵", " 1 2 2 2 3  3 4", " o = = + =  x o"]
+    assert lines[3:] == ["so 7 <|im_end|>", "5  6 6", "o  = x"]
+    assert draft_legend(told) == "= accepted draft (4 of 8), x correction (2), + bonus (1), o no draft (3)"
+
+
+def test_a_stop_token_that_was_drafted_is_an_accepted_draft():
+    lines = coloured_steps(Words(), drafted([3, 3, 5], [1, 2, 2], 2, 2)).plain.splitlines()
+    assert lines == ["7 7 <|im_end|>", "1 2 2", "o = ="]
+
+
+def test_without_drafts_there_are_no_marks_and_no_legend():
+    plain = completion([3, 3], [1, 2])
+    left_to_right = dataclasses.replace(plain, params=DecodeParams(remasking="left_to_right"))
+    for told in (plain, left_to_right):
+        assert coloured_steps(Words(), told).plain.splitlines() == ["7 7", "1 2"]
+        assert draft_legend(told) == ""
 
 
 def test_rows_are_no_wider_than_the_terminal():

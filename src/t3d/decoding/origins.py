@@ -1,0 +1,39 @@
+"""How each token of a response came to be committed, told from its steps by the rules of drafting."""
+
+from itertools import groupby
+from typing import Literal
+
+from t3d.decoding.completion import Completion
+from t3d.decoding.self_speculation import num_drafted_behind
+
+Origin = Literal["accepted", "correction", "bonus", "undrafted"]
+"""A draft that was right, or else drawn: where the draft was wrong, behind one that was right to its end, or
+with no draft to check."""
+
+
+def origins(completion: Completion) -> tuple[Origin, ...]:
+    """One for each token of a response of ``self_speculative`` or ``left_to_right``.
+
+    A forward's last token is drawn, all before it are accepted; a draft cannot reach the length limit. Only a
+    stop token may be the last of a forward and accepted: the count of accepted tokens tells.
+    """
+    committed, num_draft = len(completion.prompt_ids), 0
+    end, params = committed + completion.params.max_new_tokens, completion.params
+    counts = [len(list(tokens)) for _, tokens in groupby(completion.step_map)]
+    all_accepted = [count - 1 for count in counts]
+    if counts:
+        all_accepted[-1] = completion.num_accepted - sum(all_accepted[:-1])
+    found = list[Origin]()
+    for count, accepted in zip(counts, all_accepted, strict=True):
+        found += ["accepted"] * accepted
+        if accepted < count:
+            found.append(_of_draw(accepted, num_draft))
+        num_draft = num_drafted_behind(accepted, committed, num_draft, end, params)
+        committed += count
+    return tuple(found)
+
+
+def _of_draw(accepted: int, num_draft: int) -> Origin:
+    if num_draft == 0:
+        return "undrafted"
+    return "bonus" if accepted == num_draft else "correction"

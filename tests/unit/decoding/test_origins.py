@@ -1,0 +1,73 @@
+"""A response's steps tell which of its tokens were accepted drafts, and why the others were drawn."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.drafting import Drafting
+from t3d.decoding.origins import origins
+from t3d.decoding.params import DecodeParams
+from t3d.trajectory import visible_length
+
+STOP = 9
+
+
+def decoded(params: DecodeParams, num_prompt: int, draw: random.Random):
+    """A response of random draws, without a model, and the origins that its forwards know."""
+    request = DecodeRequest(id="a", prompt_ids=(1,) * num_prompt)
+    own, tokens, steps, told = Drafting.of_request(request, params), [], [], []
+    stops = draw.choice((0.2, 4))
+    while not own.has_ended:
+        drawn = [draw.choices((1, 2, STOP), (8, 2, stops))[0] for _ in own.scratch.drawn_offset_M]
+        progress = own.commit(drawn, {STOP})
+        drafted, accepted = progress.checked
+        tokens += drawn[: progress.num_new]
+        steps += [(steps[-1] if steps else 0) + 1] * progress.num_new
+        draws = "undrafted" if not drafted else "bonus" if accepted == drafted else "correction"
+        told += (["accepted"] * accepted + [draws])[: progress.num_new]
+    length, reason = visible_length(tokens, (STOP,), params.max_new_tokens)
+    completion = Completion(
+        id="a",
+        prompt_ids=request.prompt_ids,
+        response_ids=tuple(tokens),
+        step_map=tuple(steps),
+        visible_length=length,
+        finish_reason=reason,
+        num_drafted=own.num_drafted,
+        num_accepted=own.num_accepted,
+        params=params,
+        mask_token_id=0,
+    )
+    return completion, tuple(told)
+
+
+@pytest.mark.parametrize("groups", ["last", "all"])
+@pytest.mark.parametrize("most", [0, 2])
+@pytest.mark.parametrize("context", ["block", "causal"])
+def test_origins_are_what_the_forwards_knew(groups, most, context):
+    """Responses cut in an accepted draft by a stop token, and by the length, are among them."""
+    draw, seen = random.Random(0), Counter()
+    for number in range(300):
+        params = DecodeParams(
+            block_size=draw.choice((2, 4, 8)),
+            remasking="self_speculative",
+            draft_groups=groups,
+            max_draft_tokens=most,
+            context=context,
+            max_new_tokens=1 + number % 20,
+        )
+        completion, told = decoded(params, draw.randint(1, 9), draw)
+        assert origins(completion) == told
+        seen.update(told)
+        seen[completion.finish_reason, told[-1]] += 1
+    assert min(seen[origin] for origin in ("accepted", "correction", "bonus", "undrafted")) > 20
+    assert seen["stop", "accepted"] and seen["stop", "correction"] and seen["length", "bonus"]
+    assert not seen["length", "accepted"], "a draft leaves the last position to the draw"
+
+
+def test_left_to_right_drafts_nothing():
+    params = DecodeParams(remasking="left_to_right", max_new_tokens=6)
+    completion, _ = decoded(params, 3, random.Random(1))
+    assert set(origins(completion)) == {"undrafted"}
