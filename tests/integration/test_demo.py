@@ -6,18 +6,22 @@ import io
 import json
 import math
 import re
+import shutil
 
 import pytest
+from command_helpers import run_failing
 from rich.console import Console
 
 from t3d.errors import InputError
+from t3d.models.drafter import save_drafter
+from t3d.models.gated import add_gated_adapter
 from t3d.models.loading import load_model
-from t3d.report.demo_table import markdown_report, summary_table
+from t3d.report.demo_table import left_to_right_table, markdown_report, summary_table
 from t3d.reproduce import demo, pipeline
 from t3d.reproduce.demo import run_demo
 from t3d.reproduce.demo_config import DemoConfig
 from t3d.reproduce.demo_stages import demo_stages
-from t3d.reproduce.settings import SETTINGS
+from t3d.reproduce.settings import LEFT_TO_RIGHT, SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.trajectory import read_trajectories
 
@@ -26,12 +30,16 @@ FEW = {
     name: dataclasses.replace(SETTINGS[name], max_new_tokens=16) for name in ("B4-T1", "B8-T4", "B4-dynamic")
 }
 """What the demos here decode in: short texts, one step per token, few steps, and dynamic steps."""
+NAMES_LEFT_TO_RIGHT = ["B8-left-to-right", "B8-self-speculative"]
+DRAFTED = "teacher + drafter"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_settings():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "SETTINGS", FEW)
+        short = {name: dataclasses.replace(it, max_new_tokens=16) for name, it in LEFT_TO_RIGHT.items()}
+        patch.setattr(demo, "LEFT_TO_RIGHT", short)
         patch.setattr(demo, "MAX_NEW_TOKENS", 24)
         yield
 
@@ -40,6 +48,11 @@ def config(folder, **overrides) -> DemoConfig:
     fields = {"num_prompts": 16, "num_optimizer_steps": 2, "train_batch_size": 8, "limit": 4}
     fields["show_progress"] = False
     return DemoConfig(output=str(folder), device="cpu", **(fields | overrides))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return load_model("mini", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +68,12 @@ def whole(tmp_path_factory):
 def test_a_demo_says_one_line_per_stage_with_its_number_and_what_is_left(whole):
     """Neither lines of the training nor finished bars."""
     first, *lines = (whole / "printed.txt").read_text().splitlines()
-    names = ["evaluate teacher", "rollout round 1", "distil round 1", "rollout round 2", "distil round 2"]
-    names.append("evaluate student")
-    assert first.startswith("6 stages, typically ") and first.endswith(f" on two cores: {', '.join(names)}")
+    rounds = ["rollout round 1", "distil round 1", "rollout round 2", "distil round 2"]
+    names = ["evaluate teacher", "evaluate teacher-left-to-right", *rounds, "evaluate student"]
+    assert first.startswith("7 stages, typically ") and first.endswith(f" on two cores: {', '.join(names)}")
     for number, (name, line) in enumerate(zip(names, lines, strict=True), start=1):
-        left = "" if number == 6 else r"; about (\d+ s|\d+ min) left"
-        assert re.fullmatch(rf"\[{number}/6\] {name}: (\d+ s|\d+ min){left}", line)
+        left = "" if number == 7 else r"; about (\d+ s|\d+ min) left"
+        assert re.fullmatch(rf"\[{number}/7\] {name}: (\d+ s|\d+ min){left}", line)
     assert [stage.name for stage in demo_stages(config(whole))] == names
 
 
@@ -84,9 +97,10 @@ def without_speeds(models):
 
 def test_the_demo_has_these_settings():
     assert list(SETTINGS) == NAMES
+    assert list(LEFT_TO_RIGHT) == NAMES_LEFT_TO_RIGHT
 
 
-def test_demo_writes_summary_plot_student_and_trajectories(whole):
+def test_demo_writes_summary_plot_student_and_trajectories(whole, teacher):
     summary = read_summary(whole)
     for model in ("teacher", "student"):
         cells = summary["models"][model]
@@ -102,12 +116,19 @@ def test_demo_writes_summary_plot_student_and_trajectories(whole):
             assert min(cell["tokens_per_second_by_task"].values()) <= cell["tokens_per_second"]
             assert cell["n"] == 4 * len(TASKS)
     assert summary["models"]["teacher"]["B4-T1"]["tokens_per_step"] == pytest.approx(1.0)
-    assert list(summary["seconds"]) == ["evaluate_teacher", "rollout", "train", "evaluate_student", "total"]
+    left_to_right = summary["self_speculative"]["teacher"]
+    assert list(summary["models"]) == ["teacher", "student"] and list(left_to_right) == NAMES_LEFT_TO_RIGHT
+    plain, drafted = left_to_right.values()
+    assert plain.keys() == drafted.keys() == summary["models"]["teacher"]["B4-T1"].keys()
+    assert (plain["accuracy"], plain["n"]) == (drafted["accuracy"], drafted["n"])
+    assert plain["tokens_per_forward"] == 1 < drafted["tokens_per_forward"]
+    evaluations = ["evaluate_teacher", "evaluate_teacher_left_to_right"]
+    assert list(summary["seconds"]) == [*evaluations, "rollout", "train", "evaluate_student", "total"]
     rounds = [read_trajectories(whole / f"trajectories-{number}.parquet") for number in (1, 2)]
     assert [len(trajectories) for trajectories in rounds] == [18, 18]
     ids = [{trajectory.id for trajectory in trajectories} for trajectories in rounds]
     assert not ids[0] & ids[1], "a round has prompts of its own"
-    teacher, student = load_model("mini", device="cpu"), load_model(whole / "student-1", device="cpu")
+    student = load_model(whole / "student-1", device="cpu")
     assert {trajectory.teacher_hash for trajectory in rounds[0]} == {teacher.weights_hash}
     assert {trajectory.teacher_hash for trajectory in rounds[1]} == {student.weights_hash}
     assert (whole / "plot.png").stat().st_size > 10_000
@@ -129,13 +150,28 @@ def test_the_tables_have_a_mean_and_a_row_per_task_in_80_columns(whole):
     assert sum(name in line for name in NAMES for line in lines) == len(NAMES)
     assert all(sum(f"  {task} " in line for line in lines) == len(NAMES) for task in TASKS)
     assert not any("…" in line for line in lines)
+    widest = next(iter(summary["models"]["teacher"].values()))
+    models = {"teacher": NAMES_LEFT_TO_RIGHT, DRAFTED: NAMES_LEFT_TO_RIGHT[1:]}
+    summary["self_speculative"] = {name: dict.fromkeys(names, widest) for name, names in models.items()}
+    console.print(left_to_right_table(summary))
+    title, _, _, *rows, _ = console.export_text().splitlines()
+    assert title.strip() == "The same text in fewer forwards" and max(map(len, rows)) <= 80
+    assert [re.split(" +B8-", row)[0] for row in rows] == ["teacher", "teacher", DRAFTED]
     report = markdown_report([summary, summary], ["runs/a", "runs/b"])
+    assert report.count(f"\n| {DRAFTED} | B8-self-speculative | 100.0 [99.3, 100.0] |") == 2
     assert report.count("| **B8-T4** |") == 2
     assert all(report.count(f"\n| {task} | ") == 2 * len(NAMES) for task in TASKS)
 
 
 def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, monkeypatch):
-    cuts = [("evaluate", 1), ("roll_out_to_file", 1), ("distil", 1), ("roll_out_to_file", 1), ("distil", 1)]
+    cuts = [
+        ("evaluate", 1),
+        ("evaluate", 2),
+        ("roll_out_to_file", 1),
+        ("distil", 1),
+        ("roll_out_to_file", 1),
+        ("distil", 1),
+    ]
     for name, call in (*cuts, ("evaluate", 1)):
         real, calls = getattr(pipeline, name), []
 
@@ -153,11 +189,12 @@ def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, m
         for path in (tmp_path / "stages").iterdir()
         if path.name not in ("plan.json", "student.json")
     }
-    assert len(finished) == 1 + 2 * 2, "the teacher, two rounds"
+    assert len(finished) == 2 + 2 * 2, "the teacher twice, two rounds"
     run_demo(config(tmp_path))
     assert finished.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "stages").iterdir()}.items()
-    cut, uncut = (without_speeds(read_summary(folder)["models"]) for folder in (tmp_path, whole))
-    assert cut == uncut
+    for key in ("models", "self_speculative"):
+        cut, uncut = (without_speeds(read_summary(folder)[key]) for folder in (tmp_path, whole))
+        assert cut == uncut
     for name in ("trajectories-1.parquet", "student/model.safetensors"):
         assert (whole / name).read_bytes() == (tmp_path / name).read_bytes()
     second = [read_trajectories(folder / "trajectories-2.parquet") for folder in (whole, tmp_path)]
@@ -171,6 +208,45 @@ def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
         monkeypatch.setattr(pipeline, name, lambda *args, **kwargs: pytest.fail("worked"))
     assert run_demo(config(whole)) == before
     assert read_summary(whole) == before
+
+
+def test_a_finished_demo_gains_the_row_of_a_drafter_and_no_other_afterwards(
+    whole, teacher, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(whole, tmp_path / "demo")
+    for name in ("a", "b"):  # of other random weights each
+        adapter = add_gated_adapter(teacher.model, 1)
+        save_drafter(adapter, teacher, tmp_path / name)
+        adapter.detach()
+    for name in ("roll_out_to_file", "distil"):
+        monkeypatch.setattr(pipeline, name, lambda *args, **kwargs: pytest.fail("worked"))
+    before, after = read_summary(whole), run_demo(config(folder, drafter=str(tmp_path / "a")))
+    drafted = after["self_speculative"].pop(DRAFTED)
+    assert {key: after[key] for key in ("models", "self_speculative")} == {
+        key: before[key] for key in ("models", "self_speculative")
+    }
+    own = after["self_speculative"]["teacher"]["B8-self-speculative"]
+    assert list(drafted) == ["B8-self-speculative"]
+    assert drafted["B8-self-speculative"]["accuracy"] == own["accuracy"]
+    for drafter, problem in ((tmp_path / "b", "drafter was .*, now"), (None, "was given, now not given")):
+        with pytest.raises(InputError, match=problem):
+            run_demo(config(folder, drafter=drafter and str(drafter)))
+
+
+@pytest.mark.parametrize(
+    ("base", "problem"), [(None, "it has no adapter_config.json"), ("0" * 64, "drafts for the weights 0000")]
+)
+def test_a_folder_that_is_no_drafter_of_the_teacher_is_refused_before_any_work(
+    teacher, tmp_path, monkeypatch, capsys, base, problem
+):
+    monkeypatch.setattr(demo, "load_model", lambda *args, **kwargs: teacher)
+    if base is not None:
+        (tmp_path / "adapter_config.json").write_text("{}")
+        (tmp_path / "drafter.json").write_text(json.dumps({"base": {"weights": base}}))
+    arguments = ["--drafter", str(tmp_path), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    arguments += ["--num-prompts", "16", "--limit", "4"]
+    assert f"drafter={str(tmp_path)!r}: {problem}" in run_failing(["demo", *arguments], capsys)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ class Demo(DemoConfig):
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.report.demo_table import summary_table
+        from t3d.report.demo_table import left_to_right_table, summary_table
         from t3d.reproduce.demo import run_demo
 
         check_config(self, Path(self.output) / "config.yaml")
         summary = run_demo(self)
         write_config(self, Path(self.output) / "config.yaml")
         Console().print(summary_table(summary))
+        Console().print(left_to_right_table(summary))
         print(f"{summary['seconds']['total']:.0f} s; summary, plot, student, trajectories in {self.output}")

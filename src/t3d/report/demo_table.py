@@ -1,7 +1,7 @@
 """The demo's comparison of teacher and student as a table on the terminal, as Markdown, and as a plot.
 
 A summary is the content of the demo's ``summary.json``. Accuracies are percent; per setting there is
-the mean over the tasks, then one row per task.
+the mean over the tasks, then one row per task. What the teacher does left to right has a table of its own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,8 @@ from t3d.report.plots import FORWARDS, Bar, Line, plot_lines
 
 COLUMNS = ("TPF", "tok/s", "teacher", "student", "gain")
 """Beside a setting's name; TPF and tokens/s are of teacher and student."""
+LEFT_TO_RIGHT_TITLE = "The same text in fewer forwards"
+LEFT_TO_RIGHT_COLUMNS = ("model", "setting", "accuracy %", "TPF", "tok/s")
 _GROUPS = {
     "B4/B8 at TokPS 4": ("B4-T4", "B8-T4"),
     "B4/B8 at TokPS 2": ("B4-T2", "B8-T2"),
@@ -36,7 +38,8 @@ bundled teacher is the same. Accuracy in percent on {n} held-out prompts per cel
 temperature 0.1, 95 % intervals; a setting's first row is the mean over the tasks. `B8-T4`: blocks of 8, four
 tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF: tokens per forward of a
 request, of teacher and student; its prompt and its commits ride in these forwards. tok/s: visible tokens per
-second, of both.
+second, of both. `B8-left-to-right`, the teacher one token a forward, and `B8-self-speculative`, the same text
+with drafts that are checked, have tables of their own.
 {versions}"""
 
 
@@ -77,6 +80,31 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def left_to_right_rows(summary: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Of each model and setting left to right, by ``LEFT_TO_RIGHT_COLUMNS``: means over the tasks."""
+    for model, settings in summary["self_speculative"].items():
+        for setting, found in settings.items():
+            accuracy = accuracy_text(found["accuracy"]["mean"], found["ci95"]["mean"])
+            yield [
+                model,
+                setting,
+                accuracy,
+                f"{found['tokens_per_forward']:.2f}",
+                f"{found['tokens_per_second']:.0f}",
+            ]
+
+
+def left_to_right_table(summary: Mapping[str, Any]) -> Table:
+    """The teacher token by token and with drafts, its own and a drafter's; within 80 columns."""
+    table = Table(title=LEFT_TO_RIGHT_TITLE, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for name in LEFT_TO_RIGHT_COLUMNS:
+        table.add_column(name, justify="left" if name in ("model", "setting") else "right", no_wrap=True)
+    for texts in left_to_right_rows(summary):
+        table.add_row(*texts)
+    table.caption = "tok/s: many requests at once; drafts gain most with few"
+    return table
+
+
 def markdown_report(summaries: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> str:
     """Report of runs with different seeds, one after the other."""
     measured = next(iter(summaries[0]["models"]["teacher"].values()))
@@ -101,6 +129,8 @@ def markdown_report(summaries: Sequence[Mapping[str, Any]], folders: Sequence[st
             for setting, task, texts in demo_rows(summary)
         ]
         parts.append(markdown_table(["setting", *COLUMNS], rows))
+        parts.append(f"{LEFT_TO_RIGHT_TITLE}, means over the tasks:")
+        parts.append(markdown_table(LEFT_TO_RIGHT_COLUMNS, list(left_to_right_rows(summary))))
         parts.append(f"Seconds: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}.")
     return "\n\n".join(parts)
 

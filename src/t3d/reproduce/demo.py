@@ -17,6 +17,7 @@ from typing import Any
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.evaluation.intervals import mean_interval, wilson_interval
+from t3d.models.drafter import with_drafter
 from t3d.models.loading import load_model
 from t3d.models.placement import require_training_device, resolve_device
 from t3d.problems.problem import Problem
@@ -24,7 +25,7 @@ from t3d.report.demo_table import plot_summary
 from t3d.reproduce.demo_config import DemoConfig
 from t3d.reproduce.demo_stages import MACHINE, demo_stages, evaluation_stage, rollout_stage, training_stage
 from t3d.reproduce.pipeline import Pipeline
-from t3d.reproduce.settings import MAX_NEW_TOKENS, SETTINGS
+from t3d.reproduce.settings import DRAFTED, LEFT_TO_RIGHT, MAX_NEW_TOKENS, SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
@@ -37,29 +38,33 @@ from t3d.work.progress import Stages
 from t3d.work.versions import versions
 
 TEACHER = "mini"
+DRAFTED_TEACHER = "teacher + drafter"
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
     """Run the demo and write its files; returns the summary (percent, see ``summarise``).
 
-    The same call continues a demo that was cut. Raises InputError if another run is using the output
-    or left stages of other settings there.
+    The same call continues a demo that was cut, and may add a drafter to one that is finished. Raises
+    InputError if another run is using the output or left stages of other settings there, and for a drafter
+    that is none or of another base.
     """
     require_training_device(config.device)
     _check_counts(config)
     demo = _Demo(config)
     demo.check()
-    identity = load_model(TEACHER, device=config.device, dtype=config.dtype).identity()
-    with claim(demo.output / "stages", _plan(config, identity), "*.json"):
-        entries = {"teacher": demo.evaluate("teacher", TEACHER)}
+    plan = _plan(config)
+    with claim(demo.output / "stages", plan, "*.json", may_grow=("drafters",)):
+        entries = {"teacher": demo.evaluate("teacher", TEACHER, SETTINGS)}
+        left_to_right = demo.evaluate_left_to_right()
         source: str | Path = TEACHER
         for number in range(1, config.num_rounds + 1):
             source = demo.run_round(number, source)
-        entries["student"] = demo.evaluate("student", source)
+        entries["student"] = demo.evaluate("student", source, SETTINGS)
         summary = {
             "seed": config.seed,
             "seconds": demo.seconds(),
             "models": {name: summarise(found) for name, found in entries.items()},
+            "self_speculative": {name: summarise(found) for name, found in left_to_right.items()},
             "method": config.method,
             "versions": versions(),
         }
@@ -87,14 +92,31 @@ class _Demo:
         sums = {kind: sum(one.seconds for one in made.values()) for kind, made in self.products.items()}
         return {kind: round(value, 1) for kind, value in (sums | {"total": sum(sums.values())}).items()}
 
-    def evaluate(self, name: str, source: str | Path) -> list[dict[str, Any]]:
-        """A model's entries for every task and setting."""
+    def evaluate_left_to_right(self) -> dict[str, list[dict[str, Any]]]:
+        """Entries of the teacher by itself and, if there is one, with the drafter, by model."""
+        entries = {"teacher": self.evaluate("teacher-left-to-right", TEACHER, LEFT_TO_RIGHT)}
+        if self.config.drafter is not None:
+            drafted = {DRAFTED: LEFT_TO_RIGHT[DRAFTED]}
+            entries[DRAFTED_TEACHER] = self.evaluate(
+                "teacher-drafter", TEACHER, drafted, drafter=self.config.drafter
+            )
+        return entries
+
+    def evaluate(
+        self,
+        name: str,
+        source: str | Path,
+        settings: Mapping[str, DecodeParams],
+        *,
+        drafter: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """A model's entries for every task and these settings."""
         product = self._evaluation(name)
         tasks = [
             PosedTask(task=task, problems=_test_problems(name, self.config)) for name, task in TASKS.items()
         ]
         with self.stages.running(evaluation_stage(name), product):
-            return self.pipeline.evaluate(product, source, tasks, SETTINGS, label=name)
+            return self.pipeline.evaluate(product, source, tasks, settings, drafter=drafter, label=name)
 
     def run_round(self, number: int, source: str | Path) -> Path:
         """Roll out the model of the round before, and distil it; returns the student's folder."""
@@ -121,12 +143,16 @@ class _Demo:
             self.output / "plot.png",
             is_own=lambda path: is_picture(path) or (summary.is_file() and is_summary(summary)),
         )
+        of_teacher = ["teacher", "teacher-left-to-right"]
+        if self.config.drafter is not None:
+            of_teacher.append("teacher-drafter")
         rounds = map(self._round, range(1, self.config.num_rounds + 1))
-        for product in (self._evaluation("teacher"), *chain(*rounds), self._evaluation("student")):
+        for product in (*map(self._evaluation, of_teacher), *chain(*rounds), self._evaluation("student")):
             product.check_is_own()
 
     def _evaluation(self, name: str) -> Product:
-        return self._stage(f"evaluate_{name}", name, self.output / "evaluations" / name)
+        kind = f"evaluate_{name.replace('-', '_')}"
+        return self._stage(kind, name, self.output / "evaluations" / name)
 
     def _round(self, number: int) -> tuple[Product, Product]:
         """Rollouts and student."""
@@ -145,12 +171,23 @@ class _Demo:
         return product
 
 
-def _plan(config: DemoConfig, teacher: Mapping[str, Any]) -> dict[str, Any]:
+def _plan(config: DemoConfig) -> dict[str, Any]:
+    """Raises InputError for a drafter that is none, or of another base than the teacher."""
+    loaded = load_model(TEACHER, device=config.device, dtype=config.dtype)
     fields = dataclasses.asdict(config)
-    for name in ("output", "device", "show_progress"):
+    for name in ("output", "drafter", "device", "show_progress"):
         del fields[name]
-    settings = {name: dataclasses.asdict(params) for name, params in SETTINGS.items()}
-    return {**fields, "tasks": list(TASKS), "settings": settings, "teacher": teacher}
+    settings = {name: dataclasses.asdict(params) for name, params in (SETTINGS | LEFT_TO_RIGHT).items()}
+    plan = {
+        **fields,
+        "tasks": list(TASKS),
+        "settings": settings,
+        "teacher": loaded.identity(),
+        "drafters": {},
+    }
+    if config.drafter is not None:
+        plan["drafters"][DRAFTED_TEACHER] = with_drafter(loaded, config.drafter).drafter_hash
+    return plan
 
 
 def _check_counts(config: DemoConfig) -> None:

@@ -38,6 +38,9 @@ class DemoConfig:
     """Held-out prompts per task."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
+    drafter: str | None = None
+    """Folder of a drafter of the bundled teacher (t3d train --preset drafter), for one more row, in which it
+    drafts. A finished demo can be given one."""
     device: str = "auto"
     dtype: str = "float32"
     show_progress: bool = True

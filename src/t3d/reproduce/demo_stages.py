@@ -1,20 +1,27 @@
 """The demo's stages in their order, and what each takes where docs/results/demo.md was made."""
 
 from t3d.reproduce.demo_config import DemoConfig
-from t3d.reproduce.settings import SETTINGS
+from t3d.reproduce.settings import LEFT_TO_RIGHT, SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.work.progress import Stage
 
 MACHINE = "two cores"
-TYPICAL_SECONDS = {"evaluate": 97 / 24576, "rollout": 29 / 6144, "train": 208 / 19200}
+TYPICAL_SECONDS = {
+    "evaluate": 97 / 24576,
+    "left_to_right": 18 / 3072,
+    "drafter": 13 / 1536,
+    "rollout": 29 / 6144,
+    "train": 208 / 19200,
+}
 """By what is counted: responses, prompts, trajectories of optimizer steps. Of seed 0 of docs/results/demo.md:
 97 s for the 2 x 512 x 3 x 8 responses of both models, 29 s for two rounds of 3,072 prompts, 208 s for two of
-150 x 64 trajectories."""
+150 x 64 trajectories. What the teacher does left to right was not part of it: that goes by its time beside the
+teacher's 52 s, measured on another machine."""
 
 
 def demo_stages(config: DemoConfig) -> list[Stage]:
     """All of them; the estimate of what is left begins with their typical seconds."""
-    num_responses = config.limit * len(TASKS) * len(SETTINGS)
+    num_problems = config.limit * len(TASKS)
     num_trajectories = config.num_optimizer_steps * config.train_batch_size
     rounds = [
         stage
@@ -25,14 +32,20 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
         )
     ]
     teacher, student = (
-        _stage(evaluation_stage(name), "evaluate", num_responses) for name in ("teacher", "student")
+        _stage(evaluation_stage(name), "evaluate", num_problems * len(SETTINGS))
+        for name in ("teacher", "student")
     )
-    return [teacher, *rounds, student]
+    left_to_right = [
+        _stage(evaluation_stage("teacher-left-to-right"), "left_to_right", num_problems * len(LEFT_TO_RIGHT))
+    ]
+    if config.drafter is not None:
+        left_to_right.append(_stage(evaluation_stage("teacher-drafter"), "drafter", num_problems))
+    return [teacher, *left_to_right, *rounds, student]
 
 
-def evaluation_stage(model: str) -> str:
+def evaluation_stage(name: str) -> str:
     """The name of a stage, as of the next two."""
-    return f"evaluate {model}"
+    return f"evaluate {name}"
 
 
 def rollout_stage(number: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import roll_out_to_file
 from t3d.evaluation.evaluate import EvalConfig, evaluate
+from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
 from t3d.problems.problem import Problem
@@ -29,13 +30,15 @@ class Pipeline:
     dtype: str
     batch_size: int
     """Requests decoded together."""
-    _loaded: tuple[str, LoadedModel] | None = field(default=None, init=False)
+    _loaded: tuple[tuple[str, str | None], LoadedModel] | None = field(default=None, init=False)
 
-    def load(self, source: str | Path) -> LoadedModel:
-        """A model for decoding. The last one stays loaded."""
-        if self._loaded is None or self._loaded[0] != str(source):
+    def load(self, source: str | Path, drafter: str | None = None) -> LoadedModel:
+        """A model for decoding, and the drafter in this folder on it. The last one stays loaded."""
+        wanted = str(source), drafter
+        if self._loaded is None or self._loaded[0] != wanted:
             self._loaded = None  # memory
-            self._loaded = (str(source), load_model(source, device=self.device, dtype=self.dtype))
+            loaded = load_model(source, device=self.device, dtype=self.dtype)
+            self._loaded = (wanted, loaded if drafter is None else with_drafter(loaded, drafter))
         return self._loaded[1]
 
     def roll_out(
@@ -73,10 +76,11 @@ class Pipeline:
         settings: Mapping[str, DecodeParams],
         *,
         samples_per_prompt: int = 1,
+        drafter: str | None = None,
         label: str,
     ) -> list[dict[str, Any]]:
         """The entries of a model's evaluation, whose responses stay in the product's folder."""
         config = EvalConfig(samples_per_prompt=samples_per_prompt, batch_size=self.batch_size)
         return product.make(
-            lambda: evaluate(self.load(source), tasks, settings, product.path, config, label=label)
+            lambda: evaluate(self.load(source, drafter), tasks, settings, product.path, config, label=label)
         )

@@ -16,6 +16,13 @@ SETTINGS = {
 }
 """Of demo and oracle, by name: block size and tokens per step; dynamic commits above confidence 0.9."""
 
+LEFT_TO_RIGHT = decoding_settings(
+    block_sizes=(8,), left_to_right=("left_to_right", "self_speculative"), shared=_SHARED
+)
+"""Of the demo's teacher besides: the same text token by token, and in fewer forwards."""
+DRAFTED = "B8-self-speculative"
+"""That of them in which a drafter drafts."""
+
 STATIC_SETTINGS = tuple(name for name in SETTINGS if "-T" in name)
 FEW_STEPS = ("B4-T2", "B8-T2", "B4-T4", "B8-T4")
 """Of Table 1."""

@@ -7,7 +7,7 @@ import pytest
 
 from t3d.reproduce.demo_config import DemoConfig
 from t3d.reproduce.demo_stages import demo_stages
-from t3d.work.progress import seconds_left
+from t3d.work.progress import Stage, seconds_left
 
 DEMO = Path(__file__).parents[3] / "docs" / "results" / "demo.md"
 
@@ -18,8 +18,15 @@ def measured() -> list[dict[str, float]]:
     return [{name: float(text) for name, text in re.findall(r"(\w+) (\d+)", line)} for line in lines]
 
 
-def test_the_stages_begin_with_the_seconds_of_the_committed_seed_0():
+def committed_stages() -> list[Stage]:
+    """Those of the committed runs, which are older than the teacher's rows left to right."""
     stages = demo_stages(DemoConfig(output="x"))
+    assert stages[1].name == "evaluate teacher-left-to-right"
+    return [stages[0], *stages[2:]]
+
+
+def test_the_stages_begin_with_the_seconds_of_the_committed_seed_0():
+    stages = committed_stages()
     assert len(stages) == 6
     assert seconds_left(stages, {}) == pytest.approx(measured()[0]["total"], abs=1)
 
@@ -27,6 +34,14 @@ def test_the_stages_begin_with_the_seconds_of_the_committed_seed_0():
 @pytest.mark.parametrize("seconds", measured())
 def test_the_first_stage_tells_the_rest_within_an_eighth(seconds):
     """Seeds 1 and 2 ran on one core, twice as slowly."""
-    stages = demo_stages(DemoConfig(output="x"))
+    stages = committed_stages()
     first = seconds["evaluate_teacher"]
     assert seconds_left(stages, {stages[0].name: first}) == pytest.approx(seconds["total"] - first, rel=1 / 8)
+
+
+def test_a_drafter_adds_one_stage_beside_that_of_the_same_text():
+    names = [stage.name for stage in demo_stages(DemoConfig(output="x", drafter="y"))]
+    assert names[:3] == [
+        f"evaluate {name}" for name in ("teacher", "teacher-left-to-right", "teacher-drafter")
+    ]
+    assert len(names) == 8
