@@ -15,8 +15,8 @@ TYPICAL_SECONDS = {
 }
 """By what is counted: responses, prompts, trajectories of optimizer steps. Of seed 0 of docs/results/demo.md:
 97 s for the 2 x 512 x 3 x 8 responses of both models, 29 s for two rounds of 3,072 prompts, 208 s for two of
-150 x 64 trajectories. What the teacher does left to right was not part of it: that goes by its time beside the
-teacher's 52 s, measured on another machine."""
+150 x 64 trajectories. What the teacher does left to right was not part of it: that goes by its share of the
+teacher's 52 s, measured elsewhere."""
 
 
 def demo_stages(config: DemoConfig) -> list[Stage]:
