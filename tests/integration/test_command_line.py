@@ -58,12 +58,47 @@ from t3d.cli.train import Train
             "ddo_beta=1.0: ignored: objective='cross_entropy' has no reference",
         ),
         ("reproduce table1 --configurations a.yaml", "configurations='a.yaml': only a dry run writes them"),
+        ("demo --num-rounds 0", "error: num_rounds=0: not positive. Fix: use 1 or more."),
+        ("reproduce table5 --seeds 0", "error: seeds=0: not positive. Fix: use 1 or more."),
+        ("rollout --limit four --output x", "limit='four': not a whole number. Fix: use a whole number."),
+        ("rollout --model mini --temperature=1,5", "temperature='1,5': not a number. Fix: use a number."),
+        ("mini pretrain --output x --task-shares 1 a 1", "task_shares='a': not a number."),
+        ("generate --remasking low", "remasking='low': not known. Fix: use one of low_confidence_static,"),
+        ("eval --left-to-right=true", "'true': a flag without a value. Fix: write --left-to-right or"),
+        ("eval --dynamic --model mini", "dynamic=None: has no value. Fix: write one behind --dynamic."),
+        ("demo 5 6", "argument='5': belongs to no flag. Fix: leave it out, or put quotes around"),
+        ("generate -p x", "flag='-p': not known. Fix: see t3d generate --help."),
+        ("--foo", "flag='--foo': not known. Fix: see t3d --help."),
+        ("", "command=None: not given. Fix: write for example t3d demo, or see t3d --help."),
+        ("convert", "source=None: not given. Fix: write t3d convert SOURCE --output OUTPUT."),
+        ("fetch", "name=None: not given. Fix: write t3d fetch NAME --output OUTPUT."),
+        ("fetch smollm3", "output=None: not given. Fix: write t3d fetch NAME --output OUTPUT."),
+        ("data stats", "trajectories=None: not given. Fix: write t3d data stats --trajectories TRAJ"),
+        ("convert --source X", "'--source': not one of this command. Fix: write t3d convert SOURCE --output"),
+        ("reproduce --table table5", "'--table': not one of this command. Fix: write t3d reproduce TABLE,"),
+        ("convert --model mini --output x", "Fix: write t3d convert SOURCE --output OUTPUT, or see t3d"),
+        ("rollout --drafter D", "Fix: leave it out (a flag of t3d eval, t3d generate), or see t3d rollout"),
+        ("rollout --tasks chain", "Fix: did you mean --task."),
+        ("demo --hlep", "Fix: did you mean --help."),
     ],
 )
 def test_a_wrong_line_says_what_to_write(tmp_path, monkeypatch, capsys, line, message):
     monkeypatch.chdir(tmp_path)
     assert message in run_failing(line.split(), capsys)
     assert not list(tmp_path.iterdir())
+
+
+def test_help_is_no_error(capsys):
+    for line in (["--help"], ["train", "--help"], ["data", "stats", "-h"]):
+        with pytest.raises(SystemExit) as stop:
+            main(line)
+        assert not stop.value.code and "usage: t3d" in capsys.readouterr().out
+
+
+def test_an_option_of_a_file_is_read_as_its_flag_is(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("limit: four\n")
+    text = run_failing(["rollout", "--config", str(tmp_path / "c.yaml")], capsys)
+    assert text == "error: limit='four': not a whole number. Fix: use a whole number."
 
 
 def test_a_device_that_is_not_there_names_those_that_are(capsys):

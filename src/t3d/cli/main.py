@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from t3d.cli import lm_eval
+from t3d.cli.arguments import parsed
 from t3d.cli.compare import Compare
 from t3d.cli.config_file import flags_from_file, flat_fields
 from t3d.cli.convert import Convert
@@ -98,11 +99,12 @@ def _parsed(name: tuple[str, ...], arguments: list[str]) -> Any:
     """The command with its flags. Raises InputError for a name or a flag that is not known."""
     if name not in COMMANDS:
         check_command(arguments, COMMANDS)
-        return tyro.cli(_any_command(), prog="t3d", description=_DESCRIPTION, args=arguments)
+        return parsed(_any_command(), "t3d", arguments, {}, description=_DESCRIPTION)
     check_second_word(name, arguments, COMMANDS)
     flags = _expand_config(arguments, COMMANDS[name])
-    check_flags(name, flags, flat_fields(COMMANDS[name]))
-    return tyro.cli(COMMANDS[name], prog=f"t3d {' '.join(name)}", args=flags)
+    fields = {each: flat_fields(command) for each, command in COMMANDS.items()}
+    check_flags(name, flags, fields)
+    return parsed(COMMANDS[name], f"t3d {' '.join(name)}", flags, fields[name])
 
 
 def _say(error: Exception) -> int:
