@@ -24,6 +24,7 @@ from t3d.reproduce.demo_stages import demo_stages
 from t3d.reproduce.settings import LEFT_TO_RIGHT, SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.trajectory import read_trajectories
+from t3d.work import progress
 
 NAMES = ["B4-T1", "B4-T2", "B4-T4", "B8-T1", "B8-T2", "B8-T4", "B8-T8", "B4-dynamic"]
 FEW = {
@@ -59,9 +60,15 @@ def teacher():
 def whole(tmp_path_factory):
     """Folder of a finished demo."""
     folder = tmp_path_factory.mktemp("demo") / "whole"
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+        contextlib.redirect_stderr(io.StringIO()) as said,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
         run_demo(config(folder, show_progress=True))
     (folder / "printed.txt").write_text(printed.getvalue())
+    (folder / "progress.txt").write_text(said.getvalue())
     return folder
 
 
@@ -93,6 +100,15 @@ def without_speeds(models):
         }
         for model, settings in models.items()
     }
+
+
+def test_without_a_terminal_every_stage_says_how_far_it_is(whole):
+    """Here at every chance; training too, which has neither lines of its own nor a bar there."""
+    lines = (whole / "progress.txt").read_text().splitlines()
+    stages = [line.split(": ")[0] for line in (whole / "printed.txt").read_text().splitlines()[1:]]
+    said = [line for line in lines if re.fullmatch(r"\[\d/6\] [a-z 12]+: \d+/\d+, .*", line)]
+    assert list(dict.fromkeys(line.split(": ")[0] for line in said)) == stages
+    assert [line for line in said if "distil round 1" in line][-1].startswith("[3/6] distil round 1: 1/2, ")
 
 
 def test_the_demo_has_these_settings():

@@ -133,7 +133,7 @@ def _roll_out_chunks(
             part = problems[first : first + chunk_size]
             if file.is_file():
                 trajectories += _read_chunk(file)
-                progress.advance(len(part))
+                progress.skip(len(part))
                 continue
             rolled = roll_out(loaded, part, params, progress=progress, **how)
             write_trajectories(file, rolled)

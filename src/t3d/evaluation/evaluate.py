@@ -165,7 +165,7 @@ def _found(
         for posed, (setting, params) in product(tasks, settings.items()):
             name = posed.task.name
             if (name, setting) in kept:
-                progress.advance(len(requests[name]) + min(len(posed.problems), config.latency_samples))
+                progress.skip(len(requests[name]) + min(len(posed.problems), config.latency_samples))
                 found.append(kept[name, setting])
                 continue
             path = None if folder is None else folder / f"{name}.{setting}.jsonl"

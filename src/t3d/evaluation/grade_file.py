@@ -142,7 +142,7 @@ def grade_to_file(
                 if name not in lines.rows:
                     lines.append({"id": name, "response": saved.output})
                 elif "correct" in lines.rows[name]:
-                    progress.advance()
+                    progress.skip(1)
             responses = [(saved.problem, name) for name, saved in zip(names, outputs, strict=True)]
             grade_lines(task, responses, lines, num_threads=num_workers, on_verdict=progress.advance)
         graded = [_graded_row(saved, lines.rows[name]) for name, saved in zip(names, outputs, strict=True)]

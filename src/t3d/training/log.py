@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from t3d.work.progress import running_stage
+from t3d.work.progress import Progress, running_stage
 
 
 class MetricLog:
@@ -102,6 +102,29 @@ class LogLine(TrainerCallback):
     def write(self, line: str) -> None:
         """To standard output."""
         print(line, flush=True)
+
+
+class LogLineAndStage(LogLine):
+    """Where the Trainer has no bar: in a numbered stage, how far it is, as decoding says it."""
+
+    _progress: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count from the optimizer step that training goes on from."""
+        del args, control, kwargs
+        if state.is_world_process_zero and running_stage() is not None:
+            self._progress = Progress("train", state.max_steps)
+            self._progress.skip(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count an optimizer step."""
+        del args, state, control, kwargs
+        if self._progress is not None:
+            self._progress.advance()
 
 
 class LogLineAndBar(LogLine, ProgressCallback):

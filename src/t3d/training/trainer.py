@@ -23,7 +23,7 @@ from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warn_of_small_set
 from t3d.training.ignored import check_training_fields
-from t3d.training.log import LogLine, LogLineAndBar, MetricLog
+from t3d.training.log import LogLineAndBar, LogLineAndStage, MetricLog
 from t3d.training.lora import base_of, is_adapted
 from t3d.training.loss import (
     BatchCounts,
@@ -125,7 +125,7 @@ class T3DTrainer(CheckpointingTrainer):
             eval_dataset=None if evaluator is None else (),  # the Trainer asks for one; `evaluate` has none
             **kwargs,
         )
-        for printing, ours in ((PrinterCallback, LogLine), (ProgressCallback, LogLineAndBar)):
+        for printing, ours in ((PrinterCallback, LogLineAndStage), (ProgressCallback, LogLineAndBar)):
             if self.pop_callback(printing) is not None:  # a notebook has another
                 self.add_callback(ours)
         self.reference: Reference | None = None

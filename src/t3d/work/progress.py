@@ -13,9 +13,14 @@ from types import TracebackType
 from rich import progress as rich_progress
 from rich.console import Console
 
+from t3d.errors import InputError
 from t3d.work.kept import Product
 
+SECONDS_BETWEEN_LINES = 30.0
+"""Least, of work whose bar no terminal shows."""
+
 _stage: ContextVar[str | None] = ContextVar("stage", default=None)
+_is_silent: ContextVar[bool] = ContextVar("is_silent", default=False)
 
 
 def running_stage() -> str | None:
@@ -24,24 +29,17 @@ def running_stage() -> str | None:
 
 
 class Progress:
-    """A bar with rate and remaining time on standard error; without a terminal a line at the end.
+    """A bar with rate and remaining time on standard error; without a terminal a line now and then.
 
-    In a stage (:class:`Stages`) it has the stage's name and goes with it: a line says what it took.
+    In a stage (:class:`Stages`) it has the stage's name and goes with it: a line says what it took; in one
+    that is silent it is not shown. An InputError stands alone: the bar goes before it.
     """
 
     def __init__(self, label: str, total: int) -> None:
-        self._bar = rich_progress.Progress(
-            rich_progress.TextColumn("{task.description}", markup=False),
-            rich_progress.BarColumn(),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TimeElapsedColumn(),
-            rich_progress.TextColumn("ETA"),
-            rich_progress.TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
-            transient=running_stage() is not None,
-        )
-        self._is_shown = self._bar.console.is_terminal or running_stage() is None
-        self._task = self._bar.add_task(running_stage() or label, total=total)
+        console = Console(file=sys.stderr)
+        label = running_stage() or label
+        self._is_shown = not _is_silent.get()
+        self._bar = _Bar(console, label, total) if console.is_terminal else _Lines(label, total)
 
     def __enter__(self) -> "Progress":
         if self._is_shown:
@@ -55,11 +53,84 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self._is_shown:
-            self._bar.stop()
+            self._bar.stop(is_left=running_stage() is None and not isinstance(error, InputError))
 
     def advance(self, count: int = 1) -> None:
         """Count finished items."""
+        if self._is_shown:
+            self._bar.advance(count)
+
+    def skip(self, count: int) -> None:
+        """Count items that were finished before, which tell no pace."""
+        if self._is_shown:
+            self._bar.skip(count)
+
+
+class _Bar:
+    """On a terminal."""
+
+    def __init__(self, console: Console, label: str, total: int) -> None:
+        self._bar = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TextColumn("ETA"),
+            rich_progress.TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task(label, total=total)
+
+    def start(self) -> None:
+        """Show it."""
+        self._bar.start()
+
+    def stop(self, *, is_left: bool) -> None:
+        """Leave it as it is, or erase it."""
+        self._bar.live.transient = not is_left
+        self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        """Move it on."""
         self._bar.advance(self._task, count)
+
+    skip = advance
+
+
+class _Lines:
+    """Without a terminal: at most one in :data:`SECONDS_BETWEEN_LINES`, and one at the end."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total = label, total
+        self._count = self._num_new = 0
+        self._started = self._written = time.perf_counter()
+
+    def start(self) -> None:
+        """Nothing yet."""
+
+    def stop(self, *, is_left: bool) -> None:
+        """Say how far it came."""
+        if is_left:
+            self._write()
+
+    def advance(self, count: int) -> None:
+        """Say how far it is, if that is due."""
+        self._num_new += count
+        self.skip(count)
+
+    def skip(self, count: int) -> None:
+        """The same, of what took no time."""
+        self._count += count
+        if time.perf_counter() - self._written >= SECONDS_BETWEEN_LINES and self._count < self._total:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.perf_counter()
+        seconds = self._written - self._started
+        text = f"{self._label}: {self._count}/{self._total}, {duration(seconds)}"
+        if self._num_new and self._count < self._total:
+            text += f"; about {duration(seconds / self._num_new * (self._total - self._count))} left"
+        print(text, file=sys.stderr, flush=True)
 
 
 def numbered(number: int, count: int, text: str) -> str:
@@ -134,7 +205,8 @@ class Stages:
         is_made, is_begun = product.is_made, product.is_begun
         if self._stream.isatty():
             self._write(f"{label} ...\r")
-        token, started = _stage.set(label), time.perf_counter()
+        token, silence = _stage.set(label), _is_silent.set(self._is_silent)
+        started = time.perf_counter()
         try:
             yield
         except BaseException:
@@ -142,6 +214,7 @@ class Stages:
             raise
         finally:
             _stage.reset(token)
+            _is_silent.reset(silence)
         seconds = product.seconds if is_made else time.perf_counter() - started
         self._took[name] = math.nan if is_begun else seconds
         how = ", made before" if is_made else " since it was cut" if is_begun else ""

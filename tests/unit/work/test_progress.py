@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from t3d.errors import InputError
 from t3d.work import progress
 from t3d.work.kept import Product
 from t3d.work.progress import Progress, Stage, Stages, duration, running_stage, seconds_left
@@ -152,18 +153,57 @@ def test_a_bar_of_a_stage_is_not_left_and_one_of_other_work_is(tmp_path, monkeyp
     assert "3/3" in out.getvalue().rpartition("\x1b[2K")[2], "the last state stays"
     out.seek(0)
     out.truncate()
-    stages = Stages(STAGES, typical_of="two cores", is_silent=True)
+    stages = Stages(STAGES, typical_of="two cores", stream=io.StringIO())
     with stages.running("distil round 1", product(tmp_path, "x")), Progress("rollout", 3) as bar:
         bar.advance(3)
     assert ("3/3" in out.getvalue()) == out.isatty()
     assert not out.getvalue().rpartition("\x1b[2K")[2].strip(), "the last thing is that it is erased"
 
 
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_an_error_of_the_user_stands_alone(monkeypatch, stream):
+    monkeypatch.setenv("TERM", "xterm")
+    out = stream()
+    monkeypatch.setattr(sys, "stderr", out)
+    with pytest.raises(InputError), Progress("convert", 4):
+        raise InputError("source", "x", "no model", "give one")
+    assert not re.split(r"\x1b\[2K", out.getvalue())[-1].strip("\r\n"), "nothing is left"
+    assert out.isatty() or out.getvalue() == ""
+
+
+def test_without_a_terminal_a_stage_has_a_line_now_and_then(tmp_path, monkeypatch, clock):
+    """A line in half a minute at most; what was kept from before tells no pace; a silent stage has none."""
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    for is_silent in (False, True):
+        stages = Stages(STAGES, typical_of="two cores", stream=io.StringIO(), is_silent=is_silent)
+        with stages.running("distil round 1", product(tmp_path, "x")), Progress("rollout", 100) as bar:
+            bar.skip(40)
+            for _ in range(60):
+                clock[0] += 2.0
+                bar.advance()
+    assert err.getvalue().splitlines() == [
+        "[2/4] distil round 1: 55/100, 30 s; about 2 min left",
+        "[2/4] distil round 1: 70/100, 60 s; about 60 s left",
+        "[2/4] distil round 1: 85/100, 2 min; about 30 s left",
+    ]
+
+
+def test_without_a_terminal_other_work_has_a_line_at_its_end(monkeypatch, clock):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    with pytest.raises(KeyboardInterrupt), Progress("rollout", 4) as bar:
+        clock[0] += 10.0
+        bar.advance()
+        raise KeyboardInterrupt
+    assert err.getvalue() == "rollout: 1/4, 10 s; about 30 s left\n"
+
+
 def test_a_bar_is_named_by_the_stage_that_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     monkeypatch.setattr(sys, "stderr", out)
-    stages = Stages(STAGES, typical_of="two cores", is_silent=True)
+    stages = Stages(STAGES, typical_of="two cores", stream=io.StringIO())
     with stages.running("distil round 1", product(tmp_path, "x")), Progress("rollout", 1):
         pass
     assert "[2/4] distil round 1" in out.getvalue() and "rollout" not in out.getvalue()
