@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from command_helpers import run_failing, write_prompts
 
 from t3d.cli import train
 from t3d.cli.main import COMMANDS, main
+from t3d.cli.stopping import kept_text
 from t3d.cli.train import Train
+from t3d.decoding import rollout
 
 
 @pytest.mark.parametrize(
@@ -190,18 +193,39 @@ def test_a_rollout_runs_again_from_its_config_where_the_checkpoint_names_what_is
     assert "tokens/s" not in capsys.readouterr().out, "nothing was decoded"
 
 
-def test_a_command_that_is_terminated_says_what_it_kept(checkpoint, tmp_path, capsys, monkeypatch):
-    output = tmp_path / "out.parquet"
+@pytest.mark.parametrize("num_finished", [0, 1])
+def test_a_command_that_is_terminated_says_what_it_kept(
+    checkpoint, tmp_path, capsys, monkeypatch, num_finished
+):
+    """Or that there is nothing: it named chunks before the first one was finished."""
+    output, real, begun = tmp_path / "out.parquet", rollout.roll_out, []
 
     def kill(*args, **kwargs):
+        begun.append(0)
+        if len(begun) <= num_finished:
+            return real(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(5)
+        return threading.Event().wait(5)
 
-    monkeypatch.setattr("t3d.decoding.rollout.roll_out", kill)
+    monkeypatch.setattr(rollout, "roll_out", kill)
     command = ["rollout", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path))]
+    command += ["--output", str(output), "--max-new-tokens", "8", "--chunk-size", "3", "--device", "cpu"]
     before = signal.getsignal(signal.SIGTERM)
-    assert main([*command, "--output", str(output), "--max-new-tokens", "8", "--device", "cpu"]) == 143
+    assert main(command) == 143
     text = capsys.readouterr().err
-    assert f"terminated; kept: finished chunks of 512 prompts in {output}.chunks" in text
-    assert "The same command continues there" in text
+    kept = f"kept: finished chunks of 3 prompts in {output}.chunks. The same command continues there"
+    nothing = "nothing was finished yet, so nothing is kept. The same command begins anew"
+    assert f"terminated; {kept if num_finished else nothing}\n" in text
     assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(rollout, "roll_out", real)
+    assert main(command) == 0, "whatever was said, it goes on"
+
+
+def test_what_is_kept_is_looked_for_in_an_output_of_any_name(tmp_path):
+    command = SimpleNamespace(output=str(tmp_path / "a[b]*"), chunk_size=4)
+    chunks = tmp_path / "a[b]*.chunks"
+    chunks.mkdir()
+    (chunks / ".chunk-0.parquet.partial").touch()
+    assert "nothing was finished yet" in kept_text("rollout", command)
+    (chunks / "chunk-0.parquet").touch()
+    assert "; kept: " in kept_text("rollout", command)

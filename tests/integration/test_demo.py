@@ -12,6 +12,7 @@ import pytest
 from command_helpers import run_failing
 from rich.console import Console
 
+from t3d.cli.stopping import kept_text
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter
 from t3d.models.gated import add_gated_adapter
@@ -180,6 +181,7 @@ def test_the_tables_have_a_mean_and_a_row_per_task_in_80_columns(whole):
 
 
 def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, monkeypatch):
+    said = []
     cuts = [
         ("evaluate", 1),
         ("evaluate", 2),
@@ -200,6 +202,8 @@ def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, m
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(pipeline, name, cut)
             run_demo(config(tmp_path))
+        said.append(kept_text("demo", config(tmp_path)))
+    assert ["nothing was finished yet" in text for text in said] == [True] + [False] * 5
     finished = {
         path: path.stat().st_mtime_ns
         for path in (tmp_path / "stages").iterdir()

@@ -206,11 +206,11 @@ def test_the_grader_of_a_prompt_file_is_in_the_results(long_checkpoint, tmp_path
     ("flags", "message"),
     [
         (["--block-size", "-4"], "error: block_size=-4: not positive"),
-        (["--prompt-style", "mine"], "invalid choice 'mine'"),
+        (["--prompt-style", "mine"], "error: prompt_style='mine': not known. Fix: use one of plain,"),
         (["--steps-per-block", "2"], "steps-per-block"),
     ],
 )
-def test_unfit_flags_end_on_one_screen(tmp_path, capsys, flags, message):
+def test_unfit_flags_end_in_one_line(tmp_path, capsys, flags, message):
     command = ["eval", "--model", "mini", "--tasks", "chain", "--output", str(tmp_path / "e")]
     assert re.search(message, run_failing([*command, *flags], capsys))
 

@@ -185,7 +185,9 @@ def test_a_run_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, mo
 
 
 @pytest.mark.parametrize("num_kept", [3, 7])
-def test_a_cut_cell_has_kept_as_many_responses_as_a_cut_eval_of_the_same(num_kept, tmp_path, monkeypatch):
+def test_a_cut_cell_has_kept_as_many_responses_as_a_cut_eval_of_the_same(
+    num_kept, tmp_path, monkeypatch, capsys
+):
     """And goes on from them: no response is decoded twice."""
     commands = {
         "cell": ["reproduce", *ORIGINAL, "--settings", "B8-T4", "--limit", "8"],
@@ -218,6 +220,7 @@ def test_a_cut_cell_has_kept_as_many_responses_as_a_cut_eval_of_the_same(num_kep
         with monkeypatch.context() as patch:
             patch.setattr(KeptLines, "append", append)
             assert main(line) == 130
+        assert "; kept: " in capsys.readouterr().err
         (file,) = (tmp_path / name).rglob("unfinished/*.jsonl")
         kept[name] = file.read_text().count('"response"')
         with monkeypatch.context() as patch:

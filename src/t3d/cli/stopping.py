@@ -1,23 +1,63 @@
 """A command that is told to stop: by Ctrl-C, or by SIGTERM, as schedulers and ``kill`` send it."""
 
+import glob
 import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+
+@dataclass(frozen=True)
+class Kept:
+    """What a cut command keeps."""
+
+    text: str
+    units: tuple[str, ...]
+    """Patterns of paths, of which one is there as soon as something is finished."""
+
+
+_OF_CELLS = (
+    "{output}/evaluations/*/unfinished/*.jsonl",
+    "{output}/evaluations/*/results.json",
+    "{output}/records/*.parquet",
+    "{output}/records/*.parquet.chunks/chunk-*",
+    "{output}/checkpoints/*/checkpoint-*",
+    "{output}/students/*/*",
+    "{output}/cells/*.*.json",
+)
 KEPT = {
-    "demo": "finished stages in {output}, and the responses or the checkpoint of the one that was cut",
-    "rollout": "finished chunks of {chunk_size} prompts in {output}.chunks",
-    "train": "the newest checkpoint in {output}/checkpoints, of every {save_every} optimizer steps",
-    "eval": "finished responses (in bfloat16: chunks of {chunk_size}) in {output}/unfinished",
-    "grade": "finished verdicts beside {output}",
-    "reproduce": "finished cells and students in {output}",
-    "reproduce cell": "the student, or its newest checkpoint, in {output}",
-    "mini pretrain": "the newest checkpoint in {output}",
+    "demo": Kept(
+        "finished stages in {output}, and the responses or the checkpoint of the one that was cut",
+        (
+            "{output}/evaluations/*/unfinished/*.jsonl",
+            "{output}/evaluations/*/results.json",
+            "{output}/trajectories-*.parquet",
+            "{output}/trajectories-*.parquet.chunks/chunk-*",
+            "{output}/checkpoints-*/checkpoint-*",
+        ),
+    ),
+    "rollout": Kept(
+        "finished chunks of {chunk_size} prompts in {output}.chunks", ("{output}", "{output}.chunks/chunk-*")
+    ),
+    "train": Kept(
+        "the newest checkpoint in {output}/checkpoints, of every {save_every} optimizer steps",
+        ("{output}/checkpoints/checkpoint-*", "{output}/student", "{output}/drafter"),
+    ),
+    "eval": Kept(
+        "finished responses (in bfloat16: chunks of {chunk_size}) in {output}/unfinished",
+        ("{output}/unfinished/*.jsonl", "{output}/results.json"),
+    ),
+    "grade": Kept("finished verdicts beside {output}", ("{output}", "{output}.unfinished/*.jsonl")),
+    "reproduce": Kept("finished cells and students in {output}", _OF_CELLS),
+    "reproduce cell": Kept("the student, or its newest checkpoint, in {output}", _OF_CELLS),
+    "mini pretrain": Kept(
+        "the newest checkpoint in {output}", ("{output}/checkpoints/checkpoint-*", "{output}/teacher")
+    ),
 }
-"""What a cut command keeps, by name."""
+"""By name of the command."""
 
 
 class Terminated(BaseException):
@@ -44,7 +84,11 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def kept_text(name: str, command: Any) -> str:
-    """What the command keeps, and how to go on; empty for one that keeps nothing."""
+    """What the command has kept, and how to go on; empty for one that keeps nothing."""
     if name not in KEPT or command is None:
         return ""
-    return f"; kept: {KEPT[name].format(**vars(command))}. The same command continues there"
+    kept, fields = KEPT[name], vars(command)
+    paths = {"output": glob.escape(command.output)}
+    if not any(glob.glob(unit.format(**paths)) for unit in kept.units):
+        return "; nothing was finished yet, so nothing is kept. The same command begins anew"
+    return f"; kept: {kept.text.format(**fields)}. The same command continues there"
