@@ -15,7 +15,7 @@ from t3d.reproduce.runner import Reproduction
 from t3d.reproduce.suite_choice import ReproduceConfig
 from t3d.tasks.mini.suite import TASKS
 from t3d.trajectory import is_without_plan, write_trajectories
-from t3d.work.files import check_output_file
+from t3d.work.files import check_output_file, check_output_folder
 from t3d.work.own import is_picture, json_with, text_from
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -66,6 +66,55 @@ def test_a_file_of_somebody_else_is_refused_before_any_work(
     text = run_failing(command.split(), capsys)
     assert f"output='{file}': exists, and" in text and "use another output" in text
     assert Path(file).read_text(encoding="latin-1") == content and os.listdir("out") == [Path(file).name]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo",
+        f"eval --model nowhere/x {PROMPTS}",
+        "reproduce table4 --quick --cells none --device cpu",
+        "reproduce cell --method original --settings B4-T1 --device cpu",
+    ],
+)
+def test_a_folder_of_somebody_else_is_refused_before_any_work(tmp_path, monkeypatch, capsys, command):
+    """They wrote in between; what the command itself left there, whole or not, is taken up (other tests)."""
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("mine")
+    text = run_failing([*command.split(), "--output", "out"], capsys)
+    assert "output='out': holds 'thesis.tex', and nothing that this command made. Fix: use a new or" in text
+    assert os.listdir("out") == ["thesis.tex"]
+
+
+def test_a_folder_is_a_command_s_own_by_what_it_writes_or_by_being_empty(tmp_path):
+    check_output_folder(tmp_path / "none", ("a.json",))
+    (tmp_path / ".DS_Store").touch()
+    check_output_folder(tmp_path, ("a.json",))
+    (tmp_path / "log.txt").touch()
+    with pytest.raises(InputError, match=r"holds 'log\.txt', and nothing that this command made"):
+        check_output_folder(tmp_path, ("a.json",))
+    (tmp_path / "b-1.parquet").touch()
+    check_output_folder(tmp_path, ("a.json", "b-*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("rollout --model mini --task chain --limit 2 --max-new-tokens 4 --output r", "r.chunks"),
+        ("eval --model mini --tasks chain --limit 2 --max-new-tokens 4 --output e", "e/unfinished"),
+    ],
+)
+def test_files_of_somebody_else_are_not_removed_with_finished_work(
+    tmp_path, monkeypatch, capsys, command, folder
+):
+    """The folder of what is unfinished is removed at the end, whoever had made it."""
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(parents=True)
+    Path(folder, "notes.txt").write_text("mine")
+    text = run_failing([*command.split(), "--device", "cpu"], capsys)
+    assert f"output='{folder}': holds files, and no readable plan.json tells of which run. Fix: move" in text
+    assert os.listdir(folder) == ["notes.txt"]
 
 
 @pytest.mark.parametrize("file", ["tables.json", "tables.md", "table4-mini.png"])

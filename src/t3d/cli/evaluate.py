@@ -32,13 +32,14 @@ from t3d.decoding.params import (
 )
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.finished import check_evaluation
+from t3d.evaluation.finished import OWN_NAMES, check_evaluation
 from t3d.grading.math_worker import GraderName
 from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
+from t3d.work.files import check_output_folder
 from t3d.work.kept import CHUNK_SIZE
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
@@ -128,6 +129,7 @@ class Eval(DraftedModelChoice, PromptChoice):
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
 
     def _check_files(self) -> None:
+        check_output_folder(self.output, OWN_NAMES)
         check_evaluation(Path(self.output), self.prompts)
         check_config(self, Path(self.output) / "config.yaml", self.prompts)
 

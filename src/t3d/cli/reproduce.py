@@ -16,7 +16,7 @@ from rich.table import Table
 from t3d.cli.options import LOG_WIDTH
 from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
-from t3d.work.files import check_output_file, write_text
+from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.kept import join
 from t3d.work.lock import locked
 from t3d.work.own import json_with, text_from
@@ -145,12 +145,14 @@ class ReproduceCell(SuiteChoice):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.reproduce.report import OWN_NAMES
         from t3d.reproduce.store import FINISHED, CellStore
         from t3d.reproduce.students import Workshop
 
         suite, cell = self.spec()
         self.require_data()
         output = Path(self.output)
+        check_output_folder(output, OWN_NAMES)
         check_output_file(output / "cell.json", is_own=json_with("config_hash", "command", "results"))
         workshop = Workshop(suite=suite, quick=self.quick, output=output)
         workshop.check([cell])

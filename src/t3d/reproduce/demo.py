@@ -31,7 +31,7 @@ from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 from t3d.trajectory import read_trajectories
-from t3d.work.files import check_output_file, write_text
+from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.kept import Product, claim
 from t3d.work.own import is_picture, json_with
 from t3d.work.progress import Stages
@@ -39,6 +39,9 @@ from t3d.work.versions import versions
 
 TEACHER = "mini"
 DRAFTED_TEACHER = "teacher + drafter"
+_OWN_NAMES = ("summary.json", "plot.png", "config.yaml", "stages", "evaluations", "student*")
+_OWN_NAMES += ("trajectories*", "checkpoints*")
+"""Of what a demo writes, as patterns."""
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
@@ -135,6 +138,7 @@ class _Demo:
 
     def check(self) -> None:
         """Raise InputError, before the work, for files of somebody else where ours belong."""
+        check_output_folder(self.output, _OWN_NAMES)
         summary = self.output / "summary.json"
         is_summary = json_with("seed", "seconds", "models", "versions")
         check_output_file(summary, is_own=is_summary)

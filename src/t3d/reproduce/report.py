@@ -14,17 +14,21 @@ from t3d.reproduce.suite_data import draws_training_prompts, shared_share
 from t3d.reproduce.suites import Budget, Suite
 from t3d.reproduce.summaries import Entry, Records, table_entries
 from t3d.reproduce.tables import learning_rate_table, markdown_tables, method_title
-from t3d.work.files import check_output_file, write_text
+from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.own import is_picture, json_with, text_from
 from t3d.work.versions import versions
 
 TITLE = "# Tables of the paper on suite"
 """How the Markdown begins."""
+OWN_NAMES = ("cells", "students", "records", "evaluations", "checkpoints", "cell.json")
+OWN_NAMES += ("tables.md", "tables.json", "table[1-7]-*.png", "accuracy-tpf-*.png")
+"""Of what ``t3d reproduce`` and ``t3d reproduce cell`` write, as patterns."""
 
 
 def check_report(reproduction: Reproduction) -> None:
     """Raise InputError, before the work, for files of somebody else where those of the report belong."""
     output = reproduction.output
+    check_output_folder(output, OWN_NAMES)
     tables = output / "tables.json"
     is_report = json_with("suite", "budget", "entries", "versions")
     check_output_file(tables, is_own=is_report)

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,23 @@ def check_output_file(
     if is_foreign:
         problem = "exists, and nothing tells that this command wrote it"
         raise InputError("output", str(path), problem, "move or delete it, or use another output")
+
+
+def visible_names(folder: Path) -> list[str]:
+    """Sorted, of a folder that may be missing; what begins with a dot (partial files, locks) is left out."""
+    return sorted(path.name for path in folder.glob("[!.]*"))
+
+
+def check_output_folder(folder: str | Path, own: Collection[str]) -> None:
+    """Find out before the work: raise InputError for a folder of somebody else's files.
+
+    It is the command's if it holds nothing, or something of a name (a pattern of ``own``) that the command
+    gives; :func:`check_output_file` and the plans of work tell whether what has such a name is its own.
+    """
+    names = visible_names(Path(folder))
+    if names and not any(fnmatchcase(name, pattern) for name in names for pattern in own):
+        problem = f"holds {names[0]!r}, and nothing that this command made"
+        raise InputError("output", str(folder), problem, "use a new or an empty folder")
 
 
 @contextmanager

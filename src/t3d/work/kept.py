@@ -20,7 +20,15 @@ from typing import Any, TypeVar
 
 from t3d.errors import InputError
 from t3d.work.digests import check_digests, digests
-from t3d.work.files import beside, clear_leftovers, discard, read_json, write_errors, write_text
+from t3d.work.files import (
+    beside,
+    clear_leftovers,
+    discard,
+    read_json,
+    visible_names,
+    write_errors,
+    write_text,
+)
 from t3d.work.lock import locked
 from t3d.work.plan import (
     described,
@@ -47,10 +55,12 @@ def claim(
     ``finished`` is the glob pattern of the units that a later run reuses. ``may_grow`` names objects of the
     plan that may have gained entries since (:func:`~t3d.work.plan.differences`).
 
-    Raises InUseError if another run holds the folder, InputError if units of another plan lie in it.
+    Raises InUseError if another run holds the folder, InputError if units of another plan lie in it, or files
+    that no plan tells of.
     """
     folder = Path(folder)
     with locked(folder, holder=_holder(folder)):
+        _check_is_own(folder)
         clear_leftovers(folder)
         _take_up(folder, plan, finished, may_grow)
         yield folder
@@ -99,7 +109,15 @@ def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
     Nothing is held afterwards. Raises InputError if units of another plan lie in the folder.
     """
     with locked(Path(folder), wait=True):
+        _check_is_own(Path(folder))
         _take_up(Path(folder), plan, finished)
+
+
+def _check_is_own(folder: Path) -> None:
+    """Raise InputError for files that no plan tells of: they may be somebody else's, and would be lost."""
+    if visible_names(folder) and _read_plan(folder) is None:
+        problem = f"holds files, and no readable {PLAN_FILE} tells of which run"
+        raise InputError("output", str(folder), problem, "move or delete the folder, or use another output")
 
 
 def _take_up(folder: Path, plan: Mapping[str, Any], finished: str, may_grow: Collection[str] = ()) -> None:
@@ -111,16 +129,18 @@ def _take_up(folder: Path, plan: Mapping[str, Any], finished: str, may_grow: Col
 
 
 def _check_plan(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str]) -> None:
-    match read_json(folder / PLAN_FILE):
-        case {"plan": dict() as before, "process": {"pid": _, "host": _}}:
-            found = differences(before, plan, may_grow=may_grow)
-        case _:
-            problem = f"holds the work of another run, and no readable {PLAN_FILE} tells which"
-            raise InputError("output", str(folder), problem, "delete the folder, or use another output")
+    found = differences(_read_plan(folder) or {}, plan, may_grow=may_grow)
     if found:
         problem = f"holds the work of another run: {described(found)}"
         fix = "give that run's settings to continue it, delete the folder, or use another output"
         raise InputError("output", str(folder), problem, fix)
+
+
+def _read_plan(folder: Path) -> dict[str, Any] | None:
+    match read_json(folder / PLAN_FILE):
+        case {"plan": dict() as plan, "process": {"pid": _, "host": _}}:
+            return plan
+    return None
 
 
 def _holder(folder: Path) -> str:

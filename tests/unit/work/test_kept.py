@@ -72,6 +72,16 @@ def test_units_without_a_readable_plan_are_refused(tmp_path, record):
         pytest.fail("claimed")
 
 
+@pytest.mark.parametrize("names_there", [["notes.txt"], ["notes.txt", ".theirs.partial"], ["plan.json"]])
+def test_a_folder_of_other_files_is_refused_as_it_is(tmp_path, names_there):
+    for name in names_there:
+        (tmp_path / name).write_text("mine")
+    for hold in (lambda: claim(tmp_path, PLAN, "chunk-*").__enter__(), lambda: join(tmp_path, PLAN, "c-*")):
+        with pytest.raises(InputError, match=r"holds files, and no readable plan\.json tells of which run"):
+            hold()
+    assert names(tmp_path) == sorted(names_there)
+
+
 def test_another_plan_may_take_over_a_folder_without_finished_units(tmp_path):
     with claim(tmp_path / "work", PLAN, "chunk-*") as folder:
         (folder / ".chunk-0.partial").write_text("half")
