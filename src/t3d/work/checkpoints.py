@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
 from t3d.errors import InputError
 from t3d.work.files import atomic_folder, beside, discard
@@ -98,6 +100,17 @@ class CheckpointingTrainer(Trainer):
             self.state = state
             super()._load_from_checkpoint(str(checkpoint))
             self._check_loaded(checkpoint)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer does. A bar goes before an error, and else has a line of its own."""
+        try:
+            return super().train(*args, **kwargs)
+        except BaseException as error:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, ProgressCallback) and callback.training_bar is not None:
+                    callback.training_bar.leave = not isinstance(error, Exception)  # of one who interrupts
+                    callback.training_bar.close()
+            raise
 
     def check_weights(self) -> None:
         """Raise DivergedError, in all processes, if a weight in one of them is not a finite number."""
