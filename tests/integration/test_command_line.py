@@ -48,6 +48,7 @@ from t3d.decoding import rollout
         ("generate --prompt x --limit 3", "limit=3: ignored: there is one prompt"),
         ("generate --prompt x --prompt-kind math", "prompt_kind='math': ignored: prompt_style='plain'"),
         ("generate --prompt x --confidence-threshold 0.5", "confidence_threshold=0.5: ignored: remasking="),
+        ("generate --prompt x --confidence-threshold 0.9", "confidence_threshold=0.9: ignored: remasking="),
         ("generate --prompt x --entropy-bound 0.5", "entropy_bound=0.5: ignored: remasking="),
         ("generate --prompt x --top-k 5 --temperature 0", "top_k=5: ignored: temperature=0 draws nothing"),
         ("eval --model mini --tasks chain --top-p 0.5 --temperature 0 --output x", "top_p=0.5: ignored: "),

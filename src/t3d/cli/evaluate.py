@@ -151,7 +151,9 @@ class Eval(DraftedModelChoice, PromptChoice):
         given = self._given()
         params = resolve_params(own, given)
         named = [resolve_params(own, given | {"remasking": name}) for name in self._named()]
-        check_used(given, params, *named)
+        # config.yaml has the defaults of what is ignored, and --config gives them as flags are given
+        chosen = {name: value for name, value in given.items() if value != getattr(DecodeParams, name)}
+        check_used(chosen, params, *named)
         ignored = ignored_by_all(params, *named)
         params = dataclasses.replace(params, **{name: getattr(DecodeParams, name) for name in ignored})
         found = {name: getattr(params, name) for name in _INHERITED}

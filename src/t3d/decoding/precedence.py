@@ -60,10 +60,9 @@ def ignored_by_all(params: DecodeParams, *others: DecodeParams) -> dict[str, str
 
 
 def check_used(given: Mapping[str, Any], params: DecodeParams, *others: DecodeParams) -> None:
-    """Raise InputError for a setting that was ``given``, is not the default, and that ``params`` ignore, and
-    so do all ``others``."""
+    """Raise InputError for a setting that was ``given`` and that ``params`` and all ``others`` ignore."""
     for name, reason in ignored_by_all(params, *others).items():
-        if given.get(name) not in (None, getattr(DecodeParams, name)):
+        if given.get(name) is not None:
             raise InputError(name, given[name], f"ignored: {reason}", "leave it out, or change the other")
 
 

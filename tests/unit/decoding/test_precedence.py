@@ -88,6 +88,8 @@ def test_steps_of_the_checkpoint_do_not_count_for_a_strategy_without_steps():
         ({"remasking": "left_to_right", "draft_groups": "all"}, "drafts nothing"),
         ({"remasking": "sequential", "draft_groups": "all"}, "drafts nothing"),
         ({"context": "causal"}, "context='causal': .*'low_confidence_static' reads every block whole"),
+        ({"confidence_threshold": DecodeParams.confidence_threshold}, "=0.9: .* has no threshold"),
+        ({"temperature": 0.0, "top_k": DecodeParams.top_k}, "top_k=0: .*temperature=0 draws nothing"),
     ],
 )
 def test_settings_without_meaning_for_the_strategy_are_refused(given, problem):
