@@ -174,6 +174,8 @@ def test_the_tables_have_a_mean_and_a_row_per_task_in_80_columns(whole):
     title, _, _, *rows, _ = console.export_text().splitlines()
     assert title.strip() == "The same text in fewer forwards" and max(map(len, rows)) <= 80
     assert [re.split(" +B8-", row)[0] for row in rows] == ["teacher", "teacher", DRAFTED]
+    below = " ".join(lines[-2:])
+    assert all(name in below for name in ("Bx-Ty: ", "TPF, ", "tok/s, ", "gain: ")), "what columns mean"
     report = markdown_report([summary, summary], ["runs/a", "runs/b"])
     assert report.count(f"\n| {DRAFTED} | B8-self-speculative | 100.0 [99.3, 100.0] |") == 2
     assert report.count("| **B8-T4** |") == 2

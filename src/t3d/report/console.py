@@ -18,16 +18,20 @@ _STEP_COLOURS = ("red", "dark_orange", "yellow", "green", "cyan", "blue", "magen
 _MARKS: dict[Origin, str] = {"accepted": "=", "correction": "x", "bonus": "+", "undrafted": "o"}
 
 
+_COLUMNS_TEXT = (
+    "TokPS, TPF: tokens per denoising step, per forward; tok/s: visible tokens by wall time; s: wall time by "
+    "responses; steps, length: mean of a response; end %: ended by a stop token"
+)
+"""What the columns of an evaluation mean."""
+
+
 def accuracy_text(accuracy: float, interval: Sequence[float]) -> str:
     """``73.2 [69.2, 76.9]``, percent."""
     return f"{accuracy:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
 def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per task and setting, from the entries of ``results.json``; about 80 columns wide.
-
-    ``s``: seconds of wall time per response, all decoded together. ``end %``: responses with a stop token.
-    """
+    """One row per task and setting, from the entries of ``results.json``; about 80 columns wide."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for name in ("task", "setting"):
         table.add_column(name)
@@ -46,6 +50,7 @@ def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
             f"{entry['mean_length']:.1f}",
             f"{100 * entry['stopped']:.0f}",
         )
+    table.caption, table.caption_justify = _COLUMNS_TEXT, "left"
     return table
 
 

@@ -20,6 +20,8 @@ COLUMNS = ("TPF", "tok/s", "teacher", "student", "gain")
 """Beside a setting's name; TPF and tokens/s are of teacher and student."""
 LEFT_TO_RIGHT_TITLE = "The same text in fewer forwards"
 LEFT_TO_RIGHT_COLUMNS = ("model", "setting", "accuracy %", "TPF", "tok/s")
+_CAPTION = """Bx-Ty: blocks of x, y tokens per step. Of teacher, student: TPF, tokens per
+forward; tok/s, visible tokens per second. gain: student minus teacher."""
 _GROUPS = {
     "B4/B8 at TokPS 4": ("B4-T4", "B8-T4"),
     "B4/B8 at TokPS 2": ("B4-T2", "B8-T2"),
@@ -76,7 +78,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             table.add_row(setting, *texts)
         else:
             table.add_row(f"  {task}", *texts, style="dim")
-    table.caption = "TPF (tokens per forward) and tokens/s: of teacher, student"
+    table.caption, table.caption_justify = _CAPTION, "left"
     return table
 
 
