@@ -12,6 +12,8 @@ import torch
 from command_helpers import run_failing, write_prompts
 
 from t3d.cli import train
+from t3d.cli.arguments import is_positional
+from t3d.cli.config_file import flat_fields
 from t3d.cli.main import COMMANDS, main
 from t3d.cli.stopping import kept_text
 from t3d.cli.train import Train
@@ -97,6 +99,16 @@ def test_help_is_no_error(capsys):
         with pytest.raises(SystemExit) as stop:
             main(line)
         assert not stop.value.code and "usage: t3d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {("lm-eval",)}))
+def test_the_help_names_what_has_no_flag_as_errors_do(capsys, name):
+    """It said STR."""
+    with pytest.raises(SystemExit):
+        main([*name, "--help"])
+    first = " ".join(capsys.readouterr().out.split("\n\n")[0].split())
+    for field in filter(is_positional, flat_fields(COMMANDS[name]).values()):
+        assert f" {field.name.upper().removesuffix('S')}" in first
 
 
 def test_an_option_of_a_file_is_read_as_its_flag_is(tmp_path, capsys):

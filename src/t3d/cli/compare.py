@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -22,7 +23,7 @@ from t3d.work.versions import versions
 class Compare:
     """Compare evaluations prompt by prompt: paired differences with 95 % intervals, and what changed."""
 
-    evaluations: tyro.conf.Positional[tuple[str, ...]]
+    evaluations: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EVALUATION...")]
     """Output folders of t3d eval, files of t3d grade, or cells of t3d reproduce (cells/LABEL.HASH.json);
     every later one is compared with the first."""
     setting_a: str | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Convert:
     """Adopt an autoregressive checkpoint (Llama, Qwen2, Qwen3, Qwen3-MoE) as a block-diffusion model."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Local folder or hub id of the checkpoint."""
     output: str
-    """Folder to write, which must not be there."""
+    """Folder to write; one that is there is taken if the same command wrote it."""
     gguf_file: str | None = None
     """Name of a GGUF file in the source: its weights, dequantized to float32 (extra gguf)."""
     mask_token: str | None = None

@@ -1,7 +1,7 @@
 """The command ``t3d fetch``: a small pretrained model for the recipes."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -10,7 +10,7 @@ import tyro
 class Fetch:
     """Bring a small pretrained model to this machine: smollm2 (SmolLM2-135M-Instruct, Apache-2.0)."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """Name of the model: smollm2."""
     output: str
     """Folder to write; one that is there and whole is taken."""

@@ -23,13 +23,16 @@ class Generate(DraftedModelChoice, PromptChoice):
     """Answer prompts on the terminal."""
 
     model: str = "mini"
-    """Local folder or hub id of an SDAR checkpoint; 'mini' and 'mini-small' are bundled teachers."""
+    """Local folder or hub id of a checkpoint: SDAR's, a student, or one of t3d convert. 'mini' and
+    'mini-small' are bundled teachers."""
     prompt: str | None = None
     """One question."""
     prompts: str | None = None
     """JSONL file with a "question" per line."""
     limit: int | None = None
+    """At most this many prompts of the file."""
     batch_size: int = BATCH_SIZE
+    """Requests decoded together."""
     show_steps: bool = False
     """Colour each token by the denoising step that committed it, and print the step under it; of
     self_speculative also whether it was an accepted draft, a correction, a bonus, or had no draft."""

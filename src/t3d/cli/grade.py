@@ -20,6 +20,7 @@ class Grade:
     """Grade saved outputs of a benchmark again: accuracy with its 95 % interval, and why each is wrong."""
 
     task: BenchmarkName
+    """Benchmark whose problems were answered."""
     samples: str
     """JSONL file with "id", "output" and, for math, optionally "reference" per line; or a samples.jsonl."""
     output: str

@@ -58,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
 
 _DESCRIPTION = """Few-step diffusion language models by trajectory self-distillation.
 
+t3d COMMAND --help tells the flags of a command; data-stats may be written data stats, and so on.
 Every command also takes --config FILE: a YAML file of its flags, such as the one it writes itself."""
 
 

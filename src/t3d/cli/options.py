@@ -142,7 +142,8 @@ class ModelChoice:
     """Which model, and where it runs."""
 
     model: str
-    """Local folder or hub id of an SDAR checkpoint; 'mini' and 'mini-small' are bundled teachers."""
+    """Local folder or hub id of a checkpoint: SDAR's, a student, or one of t3d convert. 'mini' and
+    'mini-small' are bundled teachers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
@@ -219,6 +220,7 @@ class ProblemChoice(PromptChoice):
     data: str | None = None
     """Folder of the benchmark's data, or hub to download them."""
     split: str = "train"
+    """Split of the task or benchmark."""
     limit: int | None = None
     """At most this many problems."""
     problem_seed: int = 0

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich import box
@@ -36,12 +36,12 @@ class Reproduce(ReproduceConfig):
     One cell is made again by a command of its own, t3d reproduce cell.
     """
 
-    table: tyro.conf.Positional[str]
+    table: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
     """table1 to table7, or all."""
     dry_run: bool = False
     """Print the plan, every student and the budget, and do nothing."""
     configurations: str | None = None
-    """With dry_run: YAML file to write, with every student's configuration, paths and cells' commands."""
+    """With dry-run: YAML file to write, with every student's configuration, paths and cells' commands."""
 
     def run(self) -> None:
         """Run the command."""
@@ -88,11 +88,14 @@ class ReproduceCell(SuiteChoice):
     teacher: str | None = None
     """One of the suite's, or a checkpoint folder; None: the suite's main one."""
     seed: int = 0
+    """Of the prompts, the rollouts and the training."""
     learning_rate: float | None = None
+    """Of the training; original has none."""
     override: tuple[str, ...] = ()
     """T3DConfig fields over the preset's, as name=value."""
     split: Literal["validation", "test"] = "test"
     samples_per_prompt: int = 1
+    """Answers drawn for each prompt."""
     output: str = "runs/cell"
     """Folder for cell.json, cells, the student and the records it learns from."""
     quick: bool = False

@@ -20,20 +20,24 @@ class DemoConfig:
     output: str
     """Folder for summary, plot, student and trajectories."""
     seed: int = 0
+    """Of prompts, rollouts, training and sampling."""
     method: Literal["t3d", "naive_td"] = "t3d"
+    """Preset of the training, as of t3d train."""
     num_rounds: int = 2
     """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
     before in the others, on prompts of their own. 1 is the paper's method."""
     num_prompts: int = 3072
     """Training prompts rolled out in a round, over all tasks."""
     rollout_temperature: float = 0.0
-    """Greedy: among equally good responses a draw has nothing that a student could learn (docs/LOG.md)."""
+    """0 is greedy: among equally good responses a draw has nothing that a student could learn."""
     num_optimizer_steps: int = 150
     """Optimizer steps in a round."""
     train_batch_size: int = 64
+    """Trajectories per optimizer step."""
     learning_rate: float = 5e-4
     random_token_prob: float = 0.05
-    """Of method t3d; half of the preset's, which costs full-step accuracy (docs/LOG.md)."""
+    """Share of masks replaced by random tokens, of method t3d; twice as much, the preset's, costs full-step
+    accuracy (docs/LOG.md)."""
     limit: int = 512
     """Held-out prompts per task."""
     batch_size: int = BATCH_SIZE
@@ -42,8 +46,11 @@ class DemoConfig:
     """Folder of a drafter of the bundled teacher (t3d train --preset drafter), for one more row, in which it
     drafts. A finished demo can be given one."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
+    """Of decoding: float32, bfloat16 or float64."""
     show_progress: bool = True
+    """Say which stage runs, and how far it is."""
 
     def __post_init__(self) -> None:
         require_positive(
