@@ -83,7 +83,10 @@ from t3d.decoding import rollout
         ("convert --source X", "'--source': not one of this command. Fix: write t3d convert SOURCE --output"),
         ("reproduce --table table5", "'--table': not one of this command. Fix: write t3d reproduce TABLE,"),
         ("convert --model mini --output x", "Fix: write t3d convert SOURCE --output OUTPUT, or see t3d"),
-        ("rollout --drafter D", "Fix: leave it out (a flag of t3d eval, t3d generate), or see t3d rollout"),
+        (
+            "rollout --drafter D",
+            "Fix: leave it out (a flag of t3d demo, t3d eval, t3d generate), or see t3d rollout",
+        ),
         ("rollout --tasks chain", "Fix: did you mean --task."),
         ("demo --hlep", "Fix: did you mean --help."),
     ],

@@ -107,9 +107,9 @@ def test_without_a_terminal_every_stage_says_how_far_it_is(whole):
     """Here at every chance; training too, which has neither lines of its own nor a bar there."""
     lines = (whole / "progress.txt").read_text().splitlines()
     stages = [line.split(": ")[0] for line in (whole / "printed.txt").read_text().splitlines()[1:]]
-    said = [line for line in lines if re.fullmatch(r"\[\d/6\] [a-z 12]+: \d+/\d+, .*", line)]
+    said = [line for line in lines if re.fullmatch(r"\[\d/7\] [a-z 12-]+: \d+/\d+, .*", line)]
     assert list(dict.fromkeys(line.split(": ")[0] for line in said)) == stages
-    assert [line for line in said if "distil round 1" in line][-1].startswith("[3/6] distil round 1: 1/2, ")
+    assert [line for line in said if "distil round 1" in line][-1].startswith("[4/7] distil round 1: 1/2, ")
 
 
 def test_the_demo_has_these_settings():
@@ -205,7 +205,7 @@ def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, m
             patch.setattr(pipeline, name, cut)
             run_demo(config(tmp_path))
         said.append(kept_text("demo", config(tmp_path)))
-    assert ["nothing was finished yet" in text for text in said] == [True] + [False] * 5
+    assert ["nothing was finished yet" in text for text in said] == [True] + [False] * 6
     finished = {
         path: path.stat().st_mtime_ns
         for path in (tmp_path / "stages").iterdir()

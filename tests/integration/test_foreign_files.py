@@ -91,8 +91,11 @@ def test_a_folder_is_a_command_s_own_by_what_it_writes_or_by_being_empty(tmp_pat
     check_output_folder(tmp_path / "none", ("a.json",))
     (tmp_path / ".DS_Store").touch()
     check_output_folder(tmp_path, ("a.json",))
-    (tmp_path / "log.txt").touch()
-    with pytest.raises(InputError, match=r"holds 'log\.txt', and nothing that this command made"):
+    (tmp_path / "out.txt").touch()  # opened by a shell: command > out.txt
+    (tmp_path / "run.log").write_text("what the last try said")
+    check_output_folder(tmp_path, ("a.json",))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt', and nothing that this command made"):
         check_output_folder(tmp_path, ("a.json",))
     (tmp_path / "b-1.parquet").touch()
     check_output_folder(tmp_path, ("a.json", "b-*"))

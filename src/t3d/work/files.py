@@ -103,12 +103,19 @@ def check_output_folder(folder: str | Path, own: Collection[str]) -> None:
     """Find out before the work: raise InputError for a folder of somebody else's files.
 
     It is the command's if it holds nothing, or something of a name (a pattern of ``own``) that the command
-    gives; :func:`check_output_file` and the plans of work tell whether what has such a name is its own.
+    gives; :func:`check_output_file` and the plans of work tell whether what has such a name is its own. Logs
+    and empty files do not count: a shell opens the one that it redirects to before the command begins.
     """
-    names = visible_names(Path(folder))
-    if names and not any(fnmatchcase(name, pattern) for name in names for pattern in own):
-        problem = f"holds {names[0]!r}, and nothing that this command made"
+    folder = Path(folder)
+    names = visible_names(folder)
+    foreign = [name for name in names if not _is_log(folder / name)]
+    if foreign and not any(fnmatchcase(name, pattern) for name in names for pattern in own):
+        problem = f"holds {foreign[0]!r}, and nothing that this command made"
         raise InputError("output", str(folder), problem, "use a new or an empty folder")
+
+
+def _is_log(path: Path) -> bool:
+    return path.suffix == ".log" or (path.is_file() and path.stat().st_size == 0)
 
 
 @contextmanager
