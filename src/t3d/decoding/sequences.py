@@ -39,6 +39,8 @@ class Committed(NamedTuple):
 
     clean: np.ndarray
     """Rows whose block is clean now, or whose response ends."""
+    num_finished_blocks: int
+    """Blocks that are complete now: a row that drafts may finish two at once."""
     broken: np.ndarray
     """Rows whose logits are not numbers."""
     checked: list[Checked]
@@ -148,7 +150,8 @@ class RowTable:
         self.undecided_RL[row, position] = False
         clean = np.flatnonzero(~self.active_masks().any(1))  # a row that did not denoise has masks left
         ended = np.array([row for row, own in self.drafting() if own.has_ended], dtype=np.int64)
-        return Committed(np.union1d(clean, ended), broken, checks)
+        clean = np.union1d(clean, ended)
+        return Committed(clean, sum(map(self._num_finished_blocks, clean.tolist())), broken, checks)
 
     def finish(
         self, forward: Forward, clean: np.ndarray, failures: dict[int, str], cache: SlotCache, detail: Detail
@@ -227,6 +230,10 @@ class RowTable:
         if own is None:
             return end
         return own.num_tokens if own.has_ended else max(end, own.block_start)
+
+    def _num_finished_blocks(self, row: int) -> int:
+        """Blocks from the start of a clean row's active one to its end; a response may end in an open one."""
+        return -(-(self._block_end(row) - int(self.block_start_R[row])) // int(self.block_size_R[row]))
 
     def _update(self, row: int, completion: Completion | None) -> BlockUpdate:
         """The active block of a row as an update."""

@@ -34,6 +34,7 @@ class EngineStats:
     committed_tokens: int = 0
     visible_tokens: int = 0
     blocks: int = 0
+    """Blocks that were finished, those that a response begins or ends in included."""
     requests: int = 0
     query_tokens: int = 0
     logit_rows: int = 0
@@ -71,7 +72,7 @@ class EngineStats:
         self.key_positions += int(forward.spans.end_R.sum()) + sum(
             span.sees_QN.shape[1] for span in forward.spans.scratch.values()
         )
-        self.blocks += len(left.clean)
+        self.blocks += left.num_finished_blocks
         for checked in left.checked:
             self._count_draft(checked)
         self.requests += len(completions)

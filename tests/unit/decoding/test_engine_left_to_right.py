@@ -259,3 +259,17 @@ def test_counts_are_those_of_the_completions(exact_model_with, attention):
     assert stats.drafted_tokens == sum(stats.drafted_at) == sum(one.num_drafted for one in done) > 0
     assert stats.accepted_tokens == sum(stats.accepted_at) == sum(one.num_accepted for one in done)
     assert stats.committed_tokens == stats.visible_tokens == 4 * 13
+
+
+@pytest.mark.parametrize(("size", "length", "new"), [(1, 3, 8), (4, 3, 6), (4, 4, 9)])
+def test_every_block_is_counted_once(exact_model_with, monkeypatch, size, length, new):
+    """Also where one forward finishes two: of blocks of one token, and of a response that ends in the first
+    token of a block, drawn behind a draft that fills the block before."""
+    model, request = exact_model_with(0.0), DecodeRequest(id="a", prompt_ids=(1,) * length)
+    params = DecodeParams(remasking="self_speculative", block_size=size, temperature=0.0, max_new_tokens=new)
+    truth = specified(model, Job(request, params))
+    monkeypatch.setattr(Forced, "drafts_of", {"a": dict(enumerate((*(1,) * length, *truth.response_ids)))})
+    monkeypatch.setattr(sequences, "Drafting", Forced)
+    engine = engine_of(model)
+    assert engine.decode([Job(request, params)])["a"].num_accepted > 0
+    assert engine.stats.blocks == -(-(length + new) // size) - length // size
