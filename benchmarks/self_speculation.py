@@ -36,7 +36,7 @@ from t3d.work.versions import versions
 
 Row = dict[str, Any]
 TEACHER = "teacher"
-DRAFTED = ("B8-self-speculative", "B8-self-speculative-all")
+DRAFTED = ("B8-self-speculative", "B8-self-speculative-all", "B8-self-speculative-auto")
 PARTS = ("quality", "agreement", "speed")
 SHARED = DecodeParams(temperature=0.0, max_new_tokens=56)
 TEMPERATURES = (0.0, 0.1)
@@ -48,6 +48,7 @@ def settings_of(temperature: float, seed: int) -> dict[str, DecodeParams]:
     """What is compared, by label."""
     shared = dataclasses.replace(SHARED, temperature=temperature, seed=seed)
     behind_all = dataclasses.replace(shared, draft_groups="all")
+    where_it_pays = dataclasses.replace(shared, draft_groups="auto")
     return (
         decoding_settings(block_sizes=(4,), tokens_per_step=(1,), dynamic=(0.9,), shared=shared)
         | decoding_settings(block_sizes=(8,), tokens_per_step=(1, 4), dynamic=(0.9,), shared=shared)
@@ -55,6 +56,7 @@ def settings_of(temperature: float, seed: int) -> dict[str, DecodeParams]:
             block_sizes=(8,), left_to_right=("left_to_right", "self_speculative"), shared=shared
         )
         | decoding_settings(block_sizes=(8,), left_to_right=("self_speculative",), shared=behind_all)
+        | decoding_settings(block_sizes=(8,), left_to_right=("self_speculative",), shared=where_it_pays)
     )
 
 

@@ -153,7 +153,8 @@ def report(record: dict[str, Any]) -> str:
     intro = f"""PyTorch {versions["torch"]}, Python {versions["python"]}, float32, one thread.
 {arguments["limit"]} held-out problems of each task, seeds 0 to {arguments["seeds"] - 1}; `make` has 512
 in all, which its interval counts once. `self-speculative` drafts behind the last token checked, `-all`
-behind each. Every forward is counted. The bound is that of a drafter that is always right.{told}"""
+behind each, `-auto` where it pays. Every forward is counted. The bound is that of a
+drafter that is always right.{told}"""
     script = "python benchmarks/self_speculation_table.py results.json > self_speculation.md"
     commands = f"```sh\n{command_of(arguments)}\n{script}\n```"
     title = "# Self-speculative decoding of the mini suite"

@@ -6,6 +6,7 @@ was right is the closed block already, where it has to be, and an open token is 
 block closes. Where context is causal, open and draft tokens come first: what is read stays for good.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +16,7 @@ import numpy as np
 
 from t3d.attention.slots import ScratchSpan
 from t3d.decoding.completion import DecodeRequest, num_positions_needed
+from t3d.decoding.draft_costs import share_right, what_pays
 from t3d.decoding.params import Context, DecodeParams
 from t3d.decoding.self_speculation import (
     Scratch,
@@ -55,7 +57,7 @@ class Reading(NamedTuple):
     """Where logits are asked for, among these tokens."""
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def reading_of(scratch: Scratch, num_read: int, block_size: int, context: Context) -> Reading:
     """What is read of a scratch when so many open tokens are read already."""
     first_open, filled = _first_open_column(block_size, context), scratch.filled
@@ -92,16 +94,16 @@ class Drafting:
     num_read: int = 0
     """Open tokens whose keys and values are in the slot."""
     draft: list[int] = field(default_factory=list)
+    """What its next forward checks; less, if :meth:`arrange` finds that it does not pay."""
+    chances: list[float] = field(default_factory=list)
+    """How sure the model was of each token of the draft when it drafted it."""
     scratch: Scratch = field(init=False)
-    """What its next forward reads besides the closed tokens, or has read already."""
+    """What the forward that was arranged last reads besides the closed tokens, or has read already."""
     reading: Reading = field(init=False)
     """What of it is read."""
     num_drafted: int = 0
     num_accepted: int = 0
     has_ended: bool = False
-
-    def __post_init__(self) -> None:
-        self.propose(self.draft)
 
     @classmethod
     def of_request(cls, request: DecodeRequest, params: DecodeParams) -> "Drafting":
@@ -124,11 +126,21 @@ class Drafting:
         """Columns behind the closed blocks that its next forward relies on."""
         return _first_open_column(self.params.block_size, self.params.context) + self.num_read
 
-    def propose(self, draft: list[int]) -> None:
+    def propose(self, draft: list[int], chances: list[float]) -> None:
         """Let the next forward check this draft."""
+        self.draft, self.chances = draft, chances
+
+    def arrange(self, value: float) -> None:
+        """Settle what the next forward reads. ``value`` is what a token is worth in it, in positions."""
         size, context = self.params.block_size, self.params.context
-        groups = groups_to_run(self.num_tokens, len(draft), self.end, self.params)
-        self.draft, self.scratch = draft, scratch_of(len(self.open_ids), len(draft), size, context, groups)
+        if self.params.draft_groups == "auto":
+            right = share_right(self.num_accepted, self.num_drafted)
+            self.draft, groups = what_pays(
+                self.num_tokens, self.end, self.params, self.draft, self.chances, right, value
+            )
+        else:
+            groups = groups_to_run(self.num_tokens, len(self.draft), self.end, self.params)
+        self.scratch = scratch_of(len(self.open_ids), len(self.draft), size, context, groups)
         self.reading = reading_of(self.scratch, self.num_read, size, context)
 
     def span(self) -> ScratchSpan:
@@ -144,8 +156,10 @@ class Drafting:
         """The tokens that are read."""
         return self.scratch.ids([*self.open_ids, *self.draft], mask_token_id)[self.reading.token_Q]
 
-    def commit(self, drawn: Sequence[int], stop_token_ids: Collection[int]) -> Progress:
-        """Take what was drawn at the places of its scratch."""
+    def commit(
+        self, drawn: Sequence[int], logprobs: Sequence[float], stop_token_ids: Collection[int]
+    ) -> Progress:
+        """Take what was drawn at the places of its scratch, and how likely the model found it."""
         scratch, start, num_open = self.scratch, self.block_start, len(self.open_ids)
         checked = Checked(len(self.draft), num_accepted(self.draft, drawn))
         new = list(drawn[: checked.num_accepted + 1])
@@ -162,7 +176,9 @@ class Drafting:
         if self.params.context == "block" and not (scratch.has_copy and num_right == scratch.filled):
             num_written = 0
         drafted = scratch.drafts.get(checked.num_accepted, slice(0))
-        self.propose(list(drawn[drafted])[: num_to_draft(self.num_tokens, self.end, self.params)])
+        num_draft = num_to_draft(self.num_tokens, self.end, self.params)
+        chances = [math.exp(logprob) for logprob in logprobs[drafted][:num_draft]]
+        self.propose(list(drawn[drafted])[:num_draft], chances)
         return Progress(len(new), num_written, checked)
 
 

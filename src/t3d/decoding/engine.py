@@ -22,6 +22,7 @@ from t3d.decoding.completion import (
     check_token_ids,
 )
 from t3d.decoding.decide import decide
+from t3d.decoding.draft_costs import FORWARD_COST
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
 from t3d.decoding.scheduling import schedule
@@ -50,8 +51,11 @@ class EngineConfig:
     enforce_eager: bool = True
     """No CUDA graphs. False records and replays them; that has not run on a GPU yet."""
 
+    forward_cost: int = FORWARD_COST
+    """What a forward costs besides the positions that it reads, in positions: for ``draft_groups="auto"``."""
+
     def __post_init__(self) -> None:
-        require_positive(self, "max_batch_size", "max_model_len", "max_prefill_tokens")
+        require_positive(self, "max_batch_size", "max_model_len", "max_prefill_tokens", "forward_cost")
 
 
 class Engine:
@@ -155,7 +159,13 @@ class Engine:
     def _step(self, rows: RowTable, runner: ModelRunner, detail: Detail) -> list[BlockUpdate]:
         """One forward and all that follows from it."""
         started = time.perf_counter()
-        forward = schedule(rows, self.config.max_prefill_tokens, fuse_commits=self.config.fuse_commits)
+        config = self.config
+        forward = schedule(
+            rows,
+            config.max_prefill_tokens,
+            fuse_commits=config.fuse_commits,
+            forward_cost=config.forward_cost,
+        )
         logits_MV = runner.run(forward)
         left = rows.commit(forward, decide(logits_MV, forward.masked, self.mask_token_id))
         failures = dict.fromkeys(left.broken.tolist(), self._why_broken()) if len(left.broken) else {}

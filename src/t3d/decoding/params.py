@@ -15,7 +15,7 @@ Remasking = Literal[StaticRemasking, AdaptiveRemasking, LeftToRight]
 """The rules are in :mod:`t3d.decoding.transfer`, of the last two in :mod:`t3d.decoding.self_speculation`."""
 Confidence = Literal["model", "sampled"]
 Context = Literal["block", "causal"]
-DraftGroups = Literal["last", "all"]
+DraftGroups = Literal["last", "all", "auto"]
 BATCH_SIZE = 256
 """Requests decoded together where nothing else is said."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
@@ -40,7 +40,8 @@ class DecodeParams:
     context: Context = "block"
     """left_to_right and self_speculative read a finished block whole, or token by token, causally."""
     draft_groups: DraftGroups = "last"
-    """self_speculative drafts behind the whole draft that it checks, or behind every part of it."""
+    """self_speculative drafts behind the whole draft that it checks, behind every part of it, or where that
+    pays (:mod:`t3d.decoding.draft_costs`); forwards, not tokens, then depend on what is decoded beside."""
     max_draft_tokens: int = 0
     """self_speculative drafts at most so many tokens at once; 0: the rest of the block."""
     confidence: Confidence = "model"

@@ -11,17 +11,22 @@ import numpy as np
 
 from t3d.attention.slots import Spans
 from t3d.decoding.decide import MaskedPositions
+from t3d.decoding.draft_costs import token_value
 from t3d.decoding.drafting import Drafting
 from t3d.decoding.forward import Forward
 from t3d.decoding.sequences import RowTable
 
 
-def schedule(rows: RowTable, max_prefill_tokens: int, *, fuse_commits: bool) -> Forward:
-    """The next forward of these rows."""
+def schedule(rows: RowTable, max_prefill_tokens: int, *, fuse_commits: bool, forward_cost: int) -> Forward:
+    """The next forward of these rows; ``forward_cost`` as the engine's."""
     active = slice(0, rows.num_active)
     committed_R = rows.committed_R[active]
     written_R, denoises_R = _share_out(rows, max_prefill_tokens, fuse_commits)
     drafting = {row: own for row, own in rows.drafting() if denoises_R[row]}
+    if drafting:
+        value = token_value(int(denoises_R.sum()), forward_cost)
+        for own in drafting.values():
+            own.arrange(value)
     has_block_R = denoises_R.copy()
     has_block_R[list(drafting)] = False
     end_R = committed_R + written_R + np.where(has_block_R, rows.block_size_R[active], 0)

@@ -69,7 +69,7 @@ class Scratch:
         return np.array([*open_and_draft, mask_token_id])[self.source_Q]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def scratch_of(
     num_open: int,
     num_draft: int,
@@ -108,7 +108,7 @@ def scratch_of(
     first_drafting = len(source)
     drawn_offset, drafts = [num_open + j for j in range(num_draft + 1)], dict[int, slice]()
     for j in groups:
-        masks = add_masks(j, _group_length(num_open + j, block_size))[1:]  # 5
+        masks = add_masks(j, group_length(num_open + j, block_size))[1:]  # 5
         drafts[j] = slice(len(place), len(place) + len(masks))
         place += masks
         drawn_offset += offset[masks.start : masks.stop]
@@ -130,10 +130,10 @@ def scratch_of(
 
 def _num_masks(num_open: int, num_draft: int, block_size: int, groups: Sequence[int]) -> int:
     """Check masks and those of draft groups."""
-    return num_draft + 1 + sum(_group_length(num_open + j, block_size) for j in groups)
+    return num_draft + 1 + sum(group_length(num_open + j, block_size) for j in groups)
 
 
-def _group_length(offset: int, block_size: int) -> int:
+def group_length(offset: int, block_size: int) -> int:
     """Positions from here to the end of the block that this one is in."""
     return block_size - offset % block_size
 
@@ -145,21 +145,22 @@ def num_to_draft(num_committed: int, end: int, params: DecodeParams) -> int:
     """
     if params.remasking != "self_speculative":
         return 0
-    room = max(0, min(_group_length(num_committed, params.block_size), end - num_committed - 1))
+    room = max(0, min(group_length(num_committed, params.block_size), end - num_committed - 1))
     return min(room, params.max_draft_tokens) if params.max_draft_tokens else room
 
 
 def groups_to_run(num_committed: int, num_draft: int, end: int, params: DecodeParams) -> tuple[int, ...]:
     """The j whose draft group is read: of ``draft_groups``, those behind which there is something to draft.
 
+    Of "auto", which chooses among those of "all" (:mod:`t3d.decoding.draft_costs`), all that may be read.
     What the group of j drafts begins behind its first mask, which is at the position that is drawn from c_j.
     """
     size = params.block_size
-    chosen = range(num_draft + 1) if params.draft_groups == "all" else (num_draft,)
+    chosen = (num_draft,) if params.draft_groups == "last" else range(num_draft + 1)
     return tuple(
         j
         for j in chosen
-        if _group_length(num_committed + j, size) > 1 and num_to_draft(num_committed + j + 1, end, params) > 0
+        if group_length(num_committed + j, size) > 1 and num_to_draft(num_committed + j + 1, end, params) > 0
     )
 
 

@@ -138,8 +138,8 @@ class RowTable:
         checks = []
         for row, own_M in forward.checked.items():
             if chosen_M[own_M.start]:
-                drawn = decisions.token_M[own_M].tolist()
-                progress = self.drafting_R[row].commit(drawn, self.stop_token_ids)
+                drawn, logprobs = decisions.token_M[own_M].tolist(), decisions.logprob_M[own_M].tolist()
+                progress = self.drafting_R[row].commit(drawn, logprobs, self.stop_token_ids)
                 chosen_M[own_M.start + progress.num_new : own_M.stop] = False
                 self.committed_R[row] += progress.num_written
                 checks.append(progress.checked)

@@ -24,7 +24,7 @@ def decoding_settings(
 ) -> dict[str, DecodeParams]:
     """Every block size with everything else, by label: ``B4-T2``, ``B4-dynamic`` (threshold 0.9),
     ``B4-dynamic-0.95``, ``B4-entropy-0.1``, ``B4-left-to-right``, ``B4-self-speculative`` (drafts behind the
-    last token that is checked), ``B4-self-speculative-all``.
+    last token that is checked), ``B4-self-speculative-all``, ``B4-self-speculative-auto``.
 
     ``dynamic`` are confidence thresholds, ``entropy_bounds`` those of ``entropy_bounded``; a block may take
     as many steps as it has tokens in both. ``shared`` gives all else, and the strategy of those with a
@@ -48,7 +48,8 @@ def decoding_settings(
                 full, remasking="entropy_bounded", entropy_bound=bound
             )
         for strategy in left_to_right:
-            ending = "-all" if strategy == "self_speculative" and shared.draft_groups == "all" else ""
+            names_groups = strategy == "self_speculative" and shared.draft_groups != "last"
+            ending = f"-{shared.draft_groups}" if names_groups else ""
             drafts = {name: getattr(shared, name) for name in _OF_LEFT_TO_RIGHT}
             found[f"B{size}-{strategy.replace('_', '-')}{ending}"] = dataclasses.replace(
                 full, remasking=strategy, confidence=DecodeParams.confidence, **drafts

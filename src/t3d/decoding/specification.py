@@ -13,6 +13,7 @@ from t3d.attention.forward import block_forward
 from t3d.attention.masks import block_causal_mask
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.draft_costs import share_right, token_value, what_pays
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
 from t3d.decoding.self_speculation import (
@@ -121,12 +122,17 @@ def decode_left_to_right(
     prompt_length, key = len(request.prompt_ids), stable_key(request.id)
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
     end = prompt_length + params.max_new_tokens
-    draft, num_drafted, num_right, num_forwards = list[int](), 0, 0, 0
+    draft, chances, num_drafted, num_right, num_forwards = list[int](), list[float](), 0, 0, 0
     while True:
         n, num_forwards = len(ids), num_forwards + 1
         size = num_to_draft(n, end, params)
-        draft = draft[:size] if draft_of is None else [draft_of(n + place) for place in range(size)]
+        draft, chances = draft[:size], chances[:size]
+        if draft_of is not None:
+            draft, chances = [draft_of(n + place) for place in range(size)], [1.0] * size
         groups, num_open = groups_to_run(n, len(draft), end, params), n % params.block_size
+        if params.draft_groups == "auto":
+            right = share_right(num_right, num_drafted)
+            draft, groups = what_pays(n, end, params, draft, chances, right, token_value(1))
         scratch = scratch_of(num_open, len(draft), params.block_size, params.context, groups, predicts)
         logits_MV = _read(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
@@ -157,7 +163,8 @@ def decode_left_to_right(
                 params=params,
                 mask_token_id=mask_token_id,
             )
-        draft = tokens[scratch.drafts[accepted]] if accepted in scratch.drafts else []
+        drafted = scratch.drafts.get(accepted, slice(0))
+        draft, chances = tokens[drafted], drawn.logprob_M[drafted].exp().tolist()
 
 
 def _read(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slot_helpers import extend
 
 from t3d.attention.slots import SlotCache
-from t3d.decoding import sequences
+from t3d.decoding import drafting, sequences
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.drafting import Drafting
 from t3d.decoding.engine import Engine, EngineConfig
@@ -96,14 +96,14 @@ class Forced(Drafting):
         own.force()
         return own
 
-    def commit(self, drawn, stop_token_ids):
-        result = super().commit(drawn, stop_token_ids)
+    def commit(self, drawn, logprobs, stop_token_ids):
+        result = super().commit(drawn, logprobs, stop_token_ids)
         self.force()
         return result
 
     def force(self):
         size = num_to_draft(self.num_tokens, self.end, self.params)
-        self.propose([self.forced[self.num_tokens + place] for place in range(size)])
+        self.propose([self.forced[self.num_tokens + place] for place in range(size)], [1.0] * size)
 
 
 # --- equality with the specification ------------------------------------------------------------------
@@ -160,6 +160,42 @@ def test_forced_drafts_equal_the_specification(exact_model, monkeypatch, prompt_
         assert done[name].response_ids == truth.response_ids
     assert done["right"].num_accepted == done["right"].num_drafted > 0
     assert done["wrong"].num_accepted == 0 and done["wrong"].num_forwards == 9
+
+
+@pytest.mark.parametrize("attention", [0.2, 1.0])
+@settings(max_examples=8)
+@given(cases=mixed_cases(max_size=4))
+def test_drafts_where_they_pay_equal_the_specification_of_a_request_alone(exact_model_with, attention, cases):
+    """``draft_groups="auto"`` goes by the rows of a forward: here one, as in the specification."""
+    jobs = [job for job in jobs_of(cases) if job.params.remasking == "self_speculative"]
+    jobs = [Job(job.request, dataclasses.replace(job.params, draft_groups="auto")) for job in jobs]
+    check_equal(exact_model_with(attention), jobs, COMMON, max_batch_size=1)
+
+
+@settings(max_examples=15)
+@given(
+    cases=mixed_cases(),
+    batch_size=st.integers(1, 4),
+    cost=st.sampled_from([1, 30, 10**6]),
+    chances=st.randoms(use_true_random=False),
+)
+def test_drafts_where_they_pay_change_no_token(exact_model_with, cases, batch_size, cost, chances):
+    """In any company, whatever a forward costs and however sure the model was, right or not."""
+    model, choose = exact_model_with(0.2), drafting.what_pays
+
+    def choose_by_chance(n, end, params, draft, known, *rest):
+        return choose(n, end, params, draft, [chances.random() for _ in known], *rest)
+
+    jobs = jobs_of(cases)
+    auto = [Job(job.request, dataclasses.replace(job.params, draft_groups="auto")) for job in jobs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drafting, "what_pays", choose_by_chance)
+        done = engine_of(model, COMMON, max_batch_size=batch_size, forward_cost=cost).decode(auto)
+    plain = engine_of(model, COMMON).decode(jobs)
+    for job in jobs:
+        ours, theirs = done[job.request.id], plain[job.request.id]
+        assert ours.response_ids == theirs.response_ids
+        assert ours.num_forwards <= len(ours.response_ids) or not job.params.is_left_to_right
 
 
 @pytest.mark.parametrize("remasking", ["left_to_right", "self_speculative"])

@@ -32,7 +32,7 @@ def cases(draw, **fixed):
         "max_new_tokens": draw(st.integers(1, 2 * size + 3)),
         "seed": draw(st.integers(0, 99)),
         "context": draw(st.sampled_from(["block", "causal"])),
-        "draft_groups": draw(st.sampled_from(["last", "all"])),
+        "draft_groups": draw(st.sampled_from(["last", "all", "auto"])),
         "max_draft_tokens": draw(st.sampled_from([0, 0, 1, 3])),
     }
     prompt = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=2 * size + 1))

@@ -74,6 +74,9 @@ def test_settings_left_to_right_by_label():
         "B4-left-to-right",
         "B4-self-speculative",
     ]
+    shared = dataclasses.replace(SHARED, draft_groups="auto")
+    found = decoding_settings(block_sizes=(4,), left_to_right=names[1:], shared=shared)
+    assert list(found) == ["B4-self-speculative-auto"]
 
 
 @pytest.mark.parametrize("remasking", ["low_confidence_dynamic", "entropy_bounded", "random"])
