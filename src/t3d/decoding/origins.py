@@ -6,9 +6,10 @@ from typing import Literal
 from t3d.decoding.completion import Completion
 from t3d.decoding.self_speculation import num_drafted_behind
 
-Origin = Literal["accepted", "correction", "bonus", "undrafted"]
+Origin = Literal["accepted", "correction", "bonus", "undrafted", "drawn"]
 """A draft that was right, or else drawn: where the draft was wrong, behind one that was right to its end, or
-with no draft to check."""
+with no draft to check. With ``draft_groups="auto"``, whose drafts depend on what was decoded beside, these
+three cannot be told apart: ``drawn``."""
 
 
 def origins(completion: Completion) -> tuple[Origin, ...]:
@@ -27,7 +28,7 @@ def origins(completion: Completion) -> tuple[Origin, ...]:
     for count, accepted in zip(counts, all_accepted, strict=True):
         found += ["accepted"] * accepted
         if accepted < count:
-            found.append(_of_draw(accepted, num_draft))
+            found.append("drawn" if params.draft_groups == "auto" else _of_draw(accepted, num_draft))
         num_draft = num_drafted_behind(accepted, committed, num_draft, end, params)
         committed += count
     return tuple(found)

@@ -185,5 +185,5 @@ def num_drafted_behind(
     if accepted not in groups_to_run(num_committed, num_draft, end, params):
         return 0
     drawn_at = num_committed + accepted
-    length = _group_length(drawn_at, params.block_size) - 1  # its first mask is at the position of the draw
+    length = group_length(drawn_at, params.block_size) - 1  # its first mask is at the position of the draw
     return min(length, num_to_draft(drawn_at + 1, end, params))

@@ -15,7 +15,7 @@ from t3d.decoding.origins import Origin, origins
 from t3d.problems.prompts import token_text
 
 _STEP_COLOURS = ("red", "dark_orange", "yellow", "green", "cyan", "blue", "magenta", "bright_black")
-_MARKS: dict[Origin, str] = {"accepted": "=", "correction": "x", "bonus": "+", "undrafted": "o"}
+_MARKS: dict[Origin, str] = {"accepted": "=", "correction": "x", "bonus": "+", "undrafted": "o", "drawn": "x"}
 
 
 _COLUMNS_TEXT = (
@@ -92,8 +92,11 @@ def draft_legend(completion: Completion) -> str:
         "correction": f"correction ({counts['correction']})",
         "bonus": f"bonus ({counts['bonus']})",
         "undrafted": f"no draft ({counts['undrafted']})",
+        "drawn": f"drawn ({counts['drawn']})",
     }
-    return ", ".join(f"{_MARKS[origin]} {meaning}" for origin, meaning in meanings.items())
+    is_auto = completion.params.draft_groups == "auto"  # which tells less
+    told = ("accepted", "drawn") if is_auto else ("accepted", "correction", "bonus", "undrafted")
+    return ", ".join(f"{_MARKS[origin]} {meanings[origin]}" for origin in told)
 
 
 def _drafts(completion: Completion) -> bool:

@@ -1,5 +1,6 @@
 """A response's steps tell which of its tokens were accepted drafts, and why the others were drawn."""
 
+import math
 import random
 from collections import Counter
 
@@ -20,8 +21,10 @@ def decoded(params: DecodeParams, num_prompt: int, draw: random.Random):
     own, tokens, steps, told = Drafting.of_request(request, params), [], [], []
     stops = draw.choice((0.2, 4))
     while not own.has_ended:
+        own.arrange(draw.choice((3.0, 30.0)))
         drawn = [draw.choices((1, 2, STOP), (8, 2, stops))[0] for _ in own.scratch.drawn_offset_M]
-        progress = own.commit(drawn, {STOP})
+        logprobs = [math.log(draw.choice((0.3, 0.9))) for _ in drawn]
+        progress = own.commit(drawn, logprobs, {STOP})
         drafted, accepted = progress.checked
         tokens += drawn[: progress.num_new]
         steps += [(steps[-1] if steps else 0) + 1] * progress.num_new
@@ -65,6 +68,24 @@ def test_origins_are_what_the_forwards_knew(groups, most, context):
     assert min(seen[origin] for origin in ("accepted", "correction", "bonus", "undrafted")) > 20
     assert seen["stop", "accepted"] and seen["stop", "correction"] and seen["length", "bonus"]
     assert not seen["length", "accepted"], "a draft leaves the last position to the draw"
+
+
+@pytest.mark.parametrize("context", ["block", "causal"])
+def test_drafts_that_depend_on_the_batch_are_accepted_or_not(context):
+    draw, seen = random.Random(2), Counter()
+    for _ in range(100):
+        params = DecodeParams(
+            block_size=8,
+            remasking="self_speculative",
+            draft_groups="auto",
+            context=context,
+            max_new_tokens=19,
+        )
+        completion, told = decoded(params, draw.randint(1, 9), draw)
+        expected = tuple(one if one == "accepted" else "drawn" for one in told)
+        assert origins(completion) == expected
+        seen.update(expected)
+    assert min(seen["accepted"], seen["drawn"]) > 20
 
 
 def test_left_to_right_drafts_nothing():
