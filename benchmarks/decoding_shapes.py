@@ -32,6 +32,15 @@ SHAPES: dict[str, dict[str, int]] = {
         "head_dim": 16,
         "vocab_size": 1024,
     },
+    "small": {
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "vocab_size": 8192,
+    },
     "sdar-1.7b": {
         "hidden_size": 2048,
         "intermediate_size": 6144,
@@ -60,9 +69,9 @@ VARIANTS = {
 }
 
 
-def build_model(shape: str, device: str, dtype: torch.dtype) -> SDARForCausalLM:
-    """Random weights, initialised on the device."""
-    fields: dict[str, Any] = dict(SHAPES[shape])
+def build_model(shape: str, device: str, dtype: torch.dtype, **further: Any) -> SDARForCausalLM:
+    """Random weights, initialised on the device; ``further`` are fields of the config."""
+    fields: dict[str, Any] = SHAPES[shape] | further
     mask_token_id = fields["vocab_size"] - 1
     config = SDARConfig(
         **fields,

@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from differences import first_difference
+
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
@@ -108,15 +110,6 @@ def measure_quality(
                 )
                 advance()
     return rows
-
-
-def first_difference(ours: Completion, theirs: Completion) -> float | None:
-    """Log-probability of their first different token less that of ours; None where the texts are equal."""
-    pairs = zip(ours.response_ids, theirs.response_ids, ours.logprobs, theirs.logprobs, strict=False)
-    for our_token, their_token, our_logprob, their_logprob in pairs:
-        if our_token != their_token:
-            return their_logprob - our_logprob
-    return None if len(ours.response_ids) == len(theirs.response_ids) else float("nan")
 
 
 def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:

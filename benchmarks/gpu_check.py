@@ -1,0 +1,194 @@
+"""Does the library do on a GPU what it claims to, and how fast is it there? One command, 8 minutes at most.
+
+scripts/gpu_check.sh [--output runs/gpu_check] [--parts NAME ...] [--seconds S]
+scripts/gpu_check.sh --device cpu --tiny        every part that a CPU can run, on tiny random models
+
+Weights are random everywhere, so nothing is downloaded. Every part runs in a process of its own under a time
+budget, ``--seconds`` or its own. What it found goes into OUTPUT/gpu_check.json as soon as it ends, and
+OUTPUT/gpu_check.md is made from that; what it printed is in OUTPUT/gpu_check.log. The same command goes on
+where it was stopped: parts that passed are not run again. Exit status 0 if no part failed. A part whose
+packages are missing is *not run*, never passed.
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from gpu_parts import FAILED, LOG_FILE, NOT_RUN, Machine, Outcome, Part, Record, preload, run_apart
+from gpu_table import page
+
+from t3d.errors import InputError
+from t3d.work.files import write_text
+from t3d.work.kept import claim
+from t3d.work.versions import versions
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE_FILE = "gpu_check.md"
+MOST_SECONDS = 480
+"""That all budgets of a call may add up to."""
+PARTS = (
+    Part(
+        name="engine",
+        claim="the engine decodes what the specification decodes on the CPU, near-ties aside",
+        function="gpu_decoding_checks.engine_cases",
+        seconds=45,
+    ),
+    Part(
+        name="fixed_shapes",
+        claim="forwards padded to fixed shapes decode what others do",
+        function="gpu_decoding_checks.fixed_shape_cases",
+        seconds=20,
+    ),
+    Part(
+        name="graphs",
+        claim="CUDA graphs decode what eager forwards do, recorded and replayed",
+        function="gpu_decoding_checks.graph_cases",
+        seconds=30,
+        needs_cuda=True,
+    ),
+    Part(
+        name="self_speculation",
+        claim="self_speculative decodes what left_to_right does",
+        function="gpu_decoding_checks.self_speculation_cases",
+        seconds=25,
+    ),
+    Part(
+        name="flex_mask",
+        claim="FlexAttention's block mask is the dense mask",
+        function="gpu_training_checks.flex_mask_cases",
+        seconds=15,
+        needs=("accelerate",),
+    ),
+    Part(
+        name="flex",
+        claim="FlexAttention gives the logits and the gradient of the dense mask",
+        function="gpu_training_checks.flex_cases",
+        seconds=75,
+        needs=("accelerate",),
+        needs_cuda=True,
+    ),
+    Part(
+        name="placement",
+        claim="a reference streamed from CPU memory is the one on the device",
+        function="gpu_training_checks.placement_cases",
+        seconds=20,
+        needs=("accelerate",),
+    ),
+    Part(
+        name="fsdp",
+        claim="FSDP2 in a world of one trains as without it, reference included",
+        function="gpu_training_checks.fsdp_cases",
+        seconds=25,
+        needs=("accelerate",),
+    ),
+)
+
+
+def source_digest() -> str:
+    """Of the library and the benchmarks, as they are on disk: a GPU machine may have no git."""
+    digest = hashlib.sha256()
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def commit() -> str:
+    """Of git, where there is one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def cuda_name() -> str | None:
+    """The first GPU; only to be called in a process that ends, as later forks could not use CUDA."""
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def device_name(device: str) -> str:
+    """What the parts run on. Raises InputError without CUDA."""
+    if device == "cpu":
+        return "cpu"
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        name = pool.submit(cuda_name).result()
+    if name is None:
+        fix = "use a machine with a GPU, or --device cpu --tiny, which proves nothing of one"
+        raise InputError("device", device, "PyTorch finds no CUDA device", fix)
+    return name
+
+
+def budgets(parts: Sequence[Part], seconds: float | None) -> dict[str, float]:
+    """Seconds by part. Raises InputError for more than a call may take."""
+    found = {part.name: part.seconds if seconds is None else seconds for part in parts}
+    if sum(found.values()) > MOST_SECONDS:
+        problem = (
+            f"{len(found)} parts would take up to {sum(found.values()):.0f} s, {MOST_SECONDS} are allowed"
+        )
+        raise InputError("seconds", seconds, problem, "use fewer seconds, or name fewer parts with --parts")
+    return found
+
+
+def run_parts(
+    parts: Sequence[Part], machine: Machine, seconds: float | None, output: Path, about: dict[str, str]
+) -> bool:
+    """Run what is not finished, print a line for each; whether none failed."""
+    allowed = budgets(parts, seconds)
+    plan = {"about": about, "machine": vars(machine), "seconds": seconds}
+    with claim(output, plan, "gpu_check.json"):
+        record = Record(output, about)
+        preload([part for part in parts if not record.is_finished(part)])
+        for part in parts:
+            outcome, note = record.outcomes.get(part.name), ", found before"
+            if outcome is None or not record.is_finished(part):
+                outcome, note = run_apart(part, machine, allowed[part.name], output / LOG_FILE), ""
+                record.add(part, outcome)
+                claims = {part.name: part.claim for part in PARTS}
+                write_text(output / PAGE_FILE, page(record.as_json(), claims))
+            print(f"{part.name:<18} {outcome.seconds:6.1f} s  {outcome.line}{note}", flush=True)
+    return summed_up([record.outcomes[part.name] for part in parts], output)
+
+
+def summed_up(outcomes: Sequence[Outcome], output: Path) -> bool:
+    """Print how many passed; whether none failed."""
+    failed, not_run = (sum(one.status == status for one in outcomes) for status in (FAILED, NOT_RUN))
+    passed = len(outcomes) - failed - not_run
+    print(f"{passed} passed, {failed} failed, {not_run} not run; {output / PAGE_FILE}")
+    return failed == 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 if no part failed, 1 if one did, 2 for wrong input."""
+    known = [part.name for part in PARTS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "gpu_check", metavar="DIR")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to try the check itself")
+    parser.add_argument("--parts", nargs="+", choices=known, default=known, metavar="NAME", help=str(known))
+    parser.add_argument("--seconds", type=float, help="budget of each part, in place of its own")
+    options = parser.parse_args(arguments)
+    if options.device == "cpu" and not options.tiny:
+        parser.error("--device cpu is for --tiny")
+    machine = Machine(device=options.device, is_tiny=options.tiny)
+    chosen = [part for part in PARTS if part.name in options.parts]
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        about = {"device": device_name(options.device), "commit": commit(), "source": source_digest()}
+        passed = run_parts(chosen, machine, options.seconds, options.output, about | versions())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
