@@ -9,7 +9,7 @@ both from the counts of ``EngineStats`` (roofline.py).
 
 import itertools
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -117,48 +117,73 @@ def measure_peaks(device: str, dtype: torch.dtype) -> tuple[float, float]:
     return flops, 2 * source.nbytes / _best_seconds(lambda: target.copy_(source), device)
 
 
-def run_shape(shape: str, device: str) -> list[dict[str, Any]]:
-    """One row per batch size, steps per block (blocks of 4) and variant of the engine; prints each."""
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model of true shape on a device, what that reaches, and how long prompts and responses are."""
+
+    name: str
+    model: SDARForCausalLM
+    device: str
+    flops_per_second: float
+    bytes_per_second: float
+    prompt_tokens: int = PROMPT_TOKENS
+    new_tokens: int = NEW_TOKENS
+
+
+def load_shape(name: str, device: str, **lengths: int) -> Shape:
+    """Random weights, bfloat16 on CUDA, and measured peaks."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = build_model(shape, device, dtype)
-    flops_peak, bytes_peak = measure_peaks(device, dtype)
-    print(f"peaks: {flops_peak / 1e12:.2f} TFLOP/s, {bytes_peak / 1e9:.1f} GB/s", flush=True)
-    vocabulary = SHAPES[shape]["vocab_size"]
+    model = build_model(name, device, dtype)
+    flops, moved = measure_peaks(device, dtype)
+    peaks = {"flops_per_second": flops, "bytes_per_second": moved}
+    return Shape(name=name, model=model, device=device, **peaks, **lengths)
+
+
+def measure(shape: Shape, variant: EngineConfig, batch: int, params: DecodeParams) -> dict[str, Any]:
+    """One engine's speed on ``batch`` prompts at once, after a round in which it warms up."""
+    torch.manual_seed(batch)
+    mask_token_id = shape.model.config.mask_token_id
+    prompts = torch.randint(1, mask_token_id, (batch, shape.prompt_tokens)).tolist()
+    params = replace(params, max_new_tokens=shape.new_tokens)
+    jobs = [
+        Job(DecodeRequest(id=str(index), prompt_ids=tuple(prompt)), params)
+        for index, prompt in enumerate(prompts)
+    ]
+    engine = Engine(
+        shape.model,
+        mask_token_id=mask_token_id,
+        stop_token_ids=(),
+        config=replace(variant, max_batch_size=batch, max_prefill_tokens=8192),
+    )
+    engine.decode(jobs)  # graphs are recorded, kernels chosen
+    engine.stats = EngineStats(max_batch_size=batch)
+    engine.decode(jobs)
+    _synchronise(shape.device)
+    stats = engine.stats.summary()
+    return {
+        "tokens_per_second": stats["visible_tokens_per_second"],
+        "forwards_per_block": stats["forwards_per_block"],
+        "roofline_fraction": ModelShape.of_model(shape.model).roofline_fraction(
+            engine.stats, flops_per_second=shape.flops_per_second, bytes_per_second=shape.bytes_per_second
+        ),
+        "tokens_per_forward": stats["tokens_per_forward"],
+        "decode_tokens_per_second": stats["visible_tokens"] / max(stats["decode_seconds"], 1e-9),
+    }
+
+
+def run_shape(name: str, device: str) -> list[dict[str, Any]]:
+    """One row per batch size, steps per block (blocks of 4) and variant of the engine; prints each."""
+    shape = load_shape(name, device)
+    print(f"peaks: {shape.flops_per_second / 1e12:.2f} TFLOP/s, {shape.bytes_per_second / 1e9:.1f} GB/s")
     rows = []
     for batch, steps in itertools.product((1, 32, 128), (4, 2, 1)):
-        torch.manual_seed(batch)
-        prompts = torch.randint(1, vocabulary - 1, (batch, PROMPT_TOKENS)).tolist()
-        params = DecodeParams(steps_per_block=steps, temperature=0.0, max_new_tokens=NEW_TOKENS)
-        jobs = [
-            Job(DecodeRequest(id=str(index), prompt_ids=tuple(prompt)), params)
-            for index, prompt in enumerate(prompts)
-        ]
-        for name, variant in VARIANTS.items():
-            engine = Engine(
-                model,
-                mask_token_id=vocabulary - 1,
-                stop_token_ids=(),
-                config=replace(variant, max_batch_size=batch, max_prefill_tokens=8192),
-            )
-            engine.decode(jobs)  # graphs are recorded, kernels chosen
-            engine.stats = EngineStats(max_batch_size=batch)
-            engine.decode(jobs)
-            _synchronise(device)
-            stats = engine.stats.summary()
-            row = {
-                "shape": shape,
-                "batch": batch,
-                "steps": steps,
-                "variant": name,
-                "tokens_per_second": stats["visible_tokens_per_second"],
-                "forwards_per_block": stats["forwards_per_block"],
-                "roofline_fraction": ModelShape.of_model(model).roofline_fraction(
-                    engine.stats, flops_per_second=flops_peak, bytes_per_second=bytes_peak
-                ),
-            }
+        params = DecodeParams(steps_per_block=steps, temperature=0.0)
+        for variant, config in VARIANTS.items():
+            row = {"shape": name, "batch": batch, "steps": steps, "variant": variant}
+            row |= measure(shape, config, batch, params)
             rows.append(row)
             print(
-                f"{shape} batch {batch} S{steps} {name}: {row['tokens_per_second']:.0f} tokens/s, "
+                f"{name} batch {batch} S{steps} {variant}: {row['tokens_per_second']:.0f} tokens/s, "
                 f"{row['forwards_per_block']:.2f} forwards per block, "
                 f"{100 * row['roofline_fraction']:.0f} % of the roofline",
                 flush=True,

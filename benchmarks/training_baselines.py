@@ -99,6 +99,11 @@ class PaddedBatch:
     level_BLs: Tensor
     """Whether a token belongs to each level of the released path loss: the first k, 2 k, ... commits."""
 
+    def to(self, device: torch.device) -> "PaddedBatch":
+        """The same on a device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if name != "inputs"}
+        return PaddedBatch(inputs={name: value.to(device) for name, value in self.inputs.items()}, **tensors)
+
 
 def pad_batch(
     states: Sequence[State], prompt_width: int, response_width: int, config: T3DConfig
@@ -185,7 +190,7 @@ def authors_step(
     ``widths``: the longest prompt and the longest response of the data set. What the authors' script
     still holds during the backward pass is held here too.
     """
-    batch = pad_batch([state], *widths, config)
+    batch = pad_batch([state], *widths, config).to(next(student.parameters()).device)
     num_prompt, num_both = widths[0], sum(widths)
     token_1T = torch.cat([batch.prompt_BP, batch.label_BL], 1)
     is_masked_1T = pad(batch.is_masked_BL, (num_prompt, 0))
@@ -229,7 +234,8 @@ def careful_step(
     """Loss of a batch, divided by ``num_samples``; its gradient is added to the student's."""
     prompt_width = max(len(state.prompt_ids) for state in states)
     response_width = max(len(state.clean_ids) for state in states)
-    batch = pad_batch(states, prompt_width, response_width, config)
+    device = next(student.parameters()).device
+    batch = pad_batch(states, prompt_width, response_width, config).to(device)
 
     def logits_of(model: nn.Module) -> Tensor:
         return model(**batch.inputs, use_cache=False, logits_to_keep=response_width).logits

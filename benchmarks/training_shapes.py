@@ -28,32 +28,41 @@ def model_flops(setting: Setting, student: torch.nn.Module, ids: Sequence[int], 
     return 4 * total  # the student's forward and twice that backward, the reference's forward
 
 
-def run_shape(setting: Setting, shape: str, peak_tflops: float | None) -> dict[str, Any]:
-    """Ours alone: samples per second, model FLOPs utilisation, peak memory."""
-    side, ids = make_side("ours", setting), range(4 * setting.micro_batch)
-    optimizer, on_cuda = still_adamw(side.student), setting.device == "cuda"
-    timed_round(side, optimizer, ids)
+def measure_side(
+    name: str, setting: Setting, num_micro_batches: int, num_rounds: int, peak_tflops: float | None = None
+) -> dict[str, Any]:
+    """A side's speed and peak memory, after a round in which it warms up."""
+    on_cuda = setting.device == "cuda"
+    side, ids = make_side(name, setting), range(num_micro_batches * setting.micro_batch)
+    optimizer = still_adamw(side.student)
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
+    timed_round(side, optimizer, ids)
     seconds = []
-    for _ in range(3):
+    for _ in range(num_rounds):
         measured = timed_round(side, optimizer, ids)
         seconds.append(measured.accumulation_seconds + measured.optimizer_seconds)
         say(f"{seconds[-1]:.2f} s, loss {measured.loss:.4f}")
     device_name = torch.cuda.get_device_name() if on_cuda else "cpu"
-    known = [peak for name, peak in PEAK_TFLOPS.items() if name in device_name]
+    known = [peak for part, peak in PEAK_TFLOPS.items() if part in device_name]
     peak = peak_tflops or (known or [measure_peaks(setting.device, setting.dtype)[0] / 1e12])[0]
     flops = model_flops(setting, side.student, ids, setting.config.block_size)
-    row = {
-        "shape": shape,
+    return {
         "device": device_name,
         "micro_batch": setting.micro_batch,
         "num_samples": len(ids),
         "seconds_best": min(seconds),
         "seconds_median": statistics.median(seconds),
         "samples_per_second": len(ids) / min(seconds),
+        "tokens_per_second": sum(sum(setting.lengths[index]) for index in ids) / min(seconds),
         "peak_tflops": peak,
         "mfu": flops / min(seconds) / (peak * 1e12),
         "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if on_cuda else None,
+        "loss": measured.loss,
     }
+
+
+def run_shape(setting: Setting, shape: str, peak_tflops: float | None) -> dict[str, Any]:
+    """Ours alone: samples per second, model FLOPs utilisation, peak memory."""
+    row = {"shape": shape} | measure_side("ours", setting, 4, 3, peak_tflops)
     return {"rows": [row], "threads": torch.get_num_threads(), "versions": versions()}

@@ -17,6 +17,7 @@ from training_lengths import Lengths, number_tokenizer, random_trajectory
 
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.training.config import T3DConfig
+from t3d.training.lora import add_adapter
 from t3d.training.presets import preset_fields
 from t3d.training.trainer import T3DTrainer
 
@@ -44,6 +45,8 @@ class Setting:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     gradient_checkpointing: bool = False
+    lora_rank: int = 0
+    """Of ours: train an adapter of this rank; 0: all weights."""
 
     @property
     def mask_token_id(self) -> int:
@@ -57,6 +60,7 @@ class Setting:
             output_dir=gettempdir(),  # nothing is written
             use_cpu=self.device == "cpu",
             per_device_train_batch_size=self.micro_batch,
+            lora_rank=self.lora_rank,
             **preset_fields("released"),
         )
 
@@ -91,10 +95,11 @@ def build_model(setting: Setting) -> SDARForCausalLM:
 
 
 @torch.no_grad()
-def start_student(model: SDARForCausalLM, setting: Setting) -> None:
-    """Move a student away from its reference a little, so that margins are not zero, and let it train."""
+def start_student(model: Any, setting: Setting) -> None:
+    """Move what it trains away from the reference a little, so that no margin is zero, and let it train."""
     torch.manual_seed(1)
-    for parameter in model.parameters():
+    trainable = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    for parameter in trainable:
         parameter.add_(torch.randn_like(parameter), alpha=0.1 * model.config.initializer_range)
     model.train()
     if setting.gradient_checkpointing:
@@ -112,6 +117,7 @@ def make_side(name: str, setting: Setting) -> Side:
     trajectories = [random_trajectory(row, *pair, vocab_size) for row, pair in enumerate(setting.lengths)]
     config, model = setting.config, build_model(setting)
     if name == "ours":
+        model = add_adapter(model, setting.lora_rank) if setting.lora_rank else model
         trainer = T3DTrainer(model, config, trajectories, processing_class=number_tokenizer(vocab_size))
         start_student(model, setting)
         return Side(
