@@ -17,10 +17,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
-from gpu_parts import FAILED, LOG_FILE, NOT_RUN, Machine, Outcome, Part, Record, preload, run_apart
+import torch
+from gpu_parts import (
+    FAILED,
+    LOG_FILE,
+    NOT_RUN,
+    Machine,
+    Outcome,
+    Part,
+    Record,
+    StartMethod,
+    preload,
+    run_apart,
+)
 from gpu_table import page
 
 from t3d.errors import InputError
@@ -91,19 +104,19 @@ PARTS = (
         name="decoding_1.7b",
         claim="speed of decoding at SDAR-1.7B's shape",
         function="gpu_decoding_speed.small_cases",
-        seconds=60,
+        seconds=50,
     ),
     Part(
         name="decoding_4b",
         claim="speed of decoding at SDAR-4B's shape",
         function="gpu_decoding_speed.large_cases",
-        seconds=70,
+        seconds=55,
     ),
     Part(
         name="training_1.7b",
         claim="speed and memory of training at SDAR-1.7B's shape",
         function="gpu_training_speed.speed_cases",
-        seconds=100,
+        seconds=120,
         needs=("accelerate", "peft"),
     ),
 )
@@ -128,22 +141,28 @@ def commit() -> str:
 
 
 def cuda_name() -> str | None:
-    """The first GPU; only to be called in a process that ends, as later forks could not use CUDA."""
-    import torch  # noqa: PLC0415
+    """The first GPU, opened; to be called in a process that ends, as no fork could open it later."""
+    if not torch.cuda.is_available():
+        return None
+    torch.zeros(1, device="cuda")
+    return torch.cuda.get_device_name()
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
+def find_device(device: str) -> tuple[str, StartMethod]:
+    """What the parts run on, and how their processes start. Raises InputError without CUDA.
 
-def device_name(device: str) -> str:
-    """What the parts run on. Raises InputError without CUDA."""
+    A forked process cannot use CUDA if an import has opened it here; then every part imports all anew.
+    """
     if device == "cpu":
-        return "cpu"
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        name = pool.submit(cuda_name).result()
-    if name is None:
-        fix = "use a machine with a GPU, or --device cpu --tiny, which proves nothing of one"
-        raise InputError("device", device, "PyTorch finds no CUDA device", fix)
-    return name
+        return "cpu", "fork"
+    methods: tuple[StartMethod, ...] = ("fork", "spawn")
+    for method in methods:
+        with ProcessPoolExecutor(1, mp_context=get_context(method)) as pool, suppress(RuntimeError):
+            name = pool.submit(cuda_name).result()
+            if name is not None:
+                return name, method
+    fix = "use a machine with a GPU, or --device cpu --tiny, which proves nothing of one"
+    raise InputError("device", device, "PyTorch finds no CUDA device that it can use", fix)
 
 
 def budgets(parts: Sequence[Part], seconds: float | None) -> dict[str, float]:
@@ -158,18 +177,22 @@ def budgets(parts: Sequence[Part], seconds: float | None) -> dict[str, float]:
 
 
 def run_parts(
-    parts: Sequence[Part], machine: Machine, seconds: float | None, output: Path, about: dict[str, str]
+    parts: Sequence[Part],
+    machine: Machine,
+    seconds: float | None,
+    output: Path,
+    about: dict[str, str],
+    method: StartMethod = "fork",
 ) -> bool:
     """Run what is not finished, print a line for each; whether none failed."""
     allowed = budgets(parts, seconds)
     plan = {"about": about, "machine": vars(machine), "seconds": seconds}
     with claim(output, plan, "gpu_check.json"):
         record = Record(output, about)
-        preload([part for part in parts if not record.is_finished(part)])
         for part in parts:
             outcome, note = record.outcomes.get(part.name), ", found before"
             if outcome is None or not record.is_finished(part):
-                outcome, note = run_apart(part, machine, allowed[part.name], output / LOG_FILE), ""
+                outcome, note = run_apart(part, machine, allowed[part.name], output / LOG_FILE, method), ""
                 record.add(part, outcome)
                 claims = {part.name: part.claim for part in PARTS}
                 write_text(output / PAGE_FILE, page(record.as_json(), claims))
@@ -200,9 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = Machine(device=options.device, is_tiny=options.tiny)
     chosen = [part for part in PARTS if part.name in options.parts]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to ask for CUDA does not open it: we fork
     try:
-        about = {"device": device_name(options.device), "commit": commit(), "source": source_digest()}
-        passed = run_parts(chosen, machine, options.seconds, options.output, about | versions())
+        preload(chosen)
+        name, method = find_device(options.device)
+        about = {"device": name, "commit": commit(), "source": source_digest()} | versions()
+        passed = run_parts(chosen, machine, options.seconds, options.output, about, method)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

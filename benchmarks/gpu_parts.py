@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,6 +26,7 @@ from t3d.work.files import read_json, write_text
 
 Row = dict[str, Any]
 Case = Callable[[], Row]
+StartMethod = Literal["fork", "spawn"]
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 RECORD_FILE, LOG_FILE = "gpu_check.json", "gpu_check.log"
 
@@ -143,13 +144,16 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def run_apart(part: Part, machine: Machine, seconds: float, log: Path) -> Outcome:
-    """:func:`run_here` in a forked process, whose output is added to ``log``.
+def run_apart(
+    part: Part, machine: Machine, seconds: float, log: Path, method: StartMethod = "fork"
+) -> Outcome:
+    """:func:`run_here` in a process of its own, whose output is added to ``log``.
 
     At the end of the budget the process is killed: the part has failed, and its rows are kept.
     """
-    receiver, sender = get_context("fork").Pipe(duplex=False)
-    process = get_context("fork").Process(target=_child, args=(part, machine, seconds, log, sender))
+    context = get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(part, machine, seconds, log, sender))
     started, rows, outcome = time.monotonic(), [], None
     process.start()
     sender.close()
@@ -175,8 +179,8 @@ def run_apart(part: Part, machine: Machine, seconds: float, log: Path) -> Outcom
 
 def _child(part: Part, machine: Machine, seconds: float, log: Path, sender: Connection) -> None:
     signal.alarm(int(seconds) + 5)  # if nobody is left to kill it
-    if machine.is_tiny:  # threads that wait for each other on a busy machine cost more than they bring
-        torch.set_num_threads(1)
+    # Of small models: more threads wait for each other longer than they compute.
+    torch.set_num_threads(1 if machine.is_tiny else min(4, torch.get_num_threads()))
     with log.open("a", encoding="utf-8", buffering=1) as stream:
         sys.stdout = sys.stderr = stream
         print(f"== {part.name}")

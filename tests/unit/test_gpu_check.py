@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_a_part_that_hangs_or_dies_fails_and_its_rows_are_kept(
     outcome = parts.run_apart(make(function), machine, seconds, tmp_path / "log")
     assert (outcome.status, outcome.reason, outcome.rows) == ("failed", reason, ({"ok": True},))
     assert outcome.seconds < 10
+
+
+def test_without_a_gpu_the_full_check_is_refused(check, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(check.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(check, "ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number))
+    assert check.main(["--output", str(tmp_path / "output"), "--parts", "graphs"]) == 2
+    assert "PyTorch finds no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
 
 
 def test_a_traceback_goes_to_the_log(parts, make, machine, tmp_path):
