@@ -17,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from gpu_parts import (
     Part,
     Record,
     StartMethod,
+    one_line,
     preload,
     run_apart,
 )
@@ -156,13 +156,18 @@ def find_device(device: str) -> tuple[str, StartMethod]:
     if device == "cpu":
         return "cpu", "fork"
     methods: tuple[StartMethod, ...] = ("fork", "spawn")
+    problem = "PyTorch finds no CUDA device"
     for method in methods:
-        with ProcessPoolExecutor(1, mp_context=get_context(method)) as pool, suppress(RuntimeError):
-            name = pool.submit(cuda_name).result()
-            if name is not None:
-                return name, method
+        with ProcessPoolExecutor(1, mp_context=get_context(method)) as pool:
+            try:
+                name = pool.submit(cuda_name).result()
+            except RuntimeError as error:
+                problem = f"PyTorch cannot use it ({one_line(error)})"
+                continue
+        if name is not None:
+            return name, method
     fix = "use a machine with a GPU, or --device cpu --tiny, which proves nothing of one"
-    raise InputError("device", device, "PyTorch finds no CUDA device that it can use", fix)
+    raise InputError("device", device, problem, fix)
 
 
 def budgets(parts: Sequence[Part], seconds: float | None) -> dict[str, float]:
@@ -194,10 +199,15 @@ def run_parts(
             if outcome is None or not record.is_finished(part):
                 outcome, note = run_apart(part, machine, allowed[part.name], output / LOG_FILE, method), ""
                 record.add(part, outcome)
-                claims = {part.name: part.claim for part in PARTS}
-                write_text(output / PAGE_FILE, page(record.as_json(), claims))
+                write_page(record, output)
             print(f"{part.name:<18} {outcome.seconds:6.1f} s  {outcome.line}{note}", flush=True)
+        write_page(record, output)  # a kill may have come between the record and its page
     return summed_up([record.outcomes[part.name] for part in parts], output)
+
+
+def write_page(record: Record, output: Path) -> None:
+    """The Markdown of all that was found so far."""
+    write_text(output / PAGE_FILE, page(record.as_json(), {part.name: part.claim for part in PARTS}))
 
 
 def summed_up(outcomes: Sequence[Outcome], output: Path) -> bool:

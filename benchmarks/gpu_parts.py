@@ -106,6 +106,7 @@ def run_here(
 
 
 def _run(part: Part, machine: Machine, seconds: float, keep: Callable[[Row], Any]) -> tuple[str, str]:
+    started = time.monotonic()
     if part.needs_cuda and not machine.on_cuda:
         return NOT_RUN, "needs CUDA"
     absent = [name for name in part.needs if importlib.util.find_spec(name) is None]
@@ -117,7 +118,6 @@ def _run(part: Part, machine: Machine, seconds: float, keep: Callable[[Row], Any
         if error.name is None or _is_ours(error.name):
             raise
         return NOT_RUN, f"needs {error.name.partition('.')[0]}"
-    started = before = time.monotonic()
     cases = function(machine)
     longest, failure = 0.0, None
     for number, case in enumerate(cases):

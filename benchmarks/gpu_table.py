@@ -45,7 +45,7 @@ def _told(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.4g}"
+            return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
         case dict():
             return ", ".join(f"{name} {_told(one)}" for name, one in value.items())
         case list() | tuple():

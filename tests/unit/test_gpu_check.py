@@ -136,6 +136,20 @@ def test_without_a_gpu_the_full_check_is_refused(check, tmp_path, capsys, monkey
     assert not (tmp_path / "output").exists()
 
 
+def test_where_a_fork_cannot_use_cuda_the_parts_import_all_anew(check, monkeypatch):
+    answers = iter([RuntimeError("cannot be initialised again"), "NVIDIA"])
+
+    def cuda_name():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(check, "cuda_name", cuda_name)
+    monkeypatch.setattr(check, "ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number))
+    assert check.find_device("cuda") == ("NVIDIA", "spawn")
+
+
 def test_a_traceback_goes_to_the_log(parts, make, machine, tmp_path):
     outcome = parts.run_apart(make("raising"), machine, 20.0, tmp_path / "log")
     assert outcome.line == "failed (1 rows): ZeroDivisionError: division by zero"
@@ -174,6 +188,15 @@ def test_the_file_is_whole_after_every_part(parts, check, make, machine, tmp_pat
     assert seen == [None, ["cases"]]
 
 
+def test_a_page_that_a_kill_prevented_is_written_by_the_next_call(
+    check, make, machine, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(check, "PARTS", chosen := [make("cases")])
+    for _ in range(2):
+        assert check.run_parts(chosen, machine, None, tmp_path / "output", {"device": "cpu"})
+        (tmp_path / "output" / "gpu_check.md").unlink()  # fails where it is not there
+
+
 @pytest.mark.parametrize(
     ("seconds", "about"), [(7.0, {"device": "cpu"}), (None, {"device": "cpu", "source": "other"})]
 )
@@ -199,7 +222,10 @@ def test_every_part_leads_to_a_function(check):
 
 
 def test_the_page_has_every_part_and_all_fields_of_its_rows(check):
-    rows = [{"dtype": "float32", "gap": 0.00012346, "ok": True}, {"dtype": "bfloat16", "losses": [1.5, 2]}]
+    rows = [
+        {"dtype": "float32", "gap": 0.00012346, "ok": True},
+        {"dtype": "bfloat16", "losses": [1.5, 2], "tokens/s": 12345.6},
+    ]
     failed = {"status": "failed", "reason": "gap 1", "seconds": 3.21, "rows": rows}
     absent = {"status": "not run", "reason": "needs CUDA", "seconds": 0.0, "rows": []}
     record = {"about": {"device": "cpu", "torch": "2"}, "parts": {"engine": failed, "graphs": absent}}
@@ -211,10 +237,10 @@ def test_the_page_has_every_part_and_all_fields_of_its_rows(check):
             """
         ## engine
 
-        | dtype | gap | ok | losses |
-        | --- | --- | --- | --- |
-        | float32 | 0.0001235 | yes |  |
-        | bfloat16 |  |  | 1.5, 2 |
+        | dtype | gap | ok | losses | tokens/s |
+        | --- | --- | --- | --- | --- |
+        | float32 | 0.0001235 | yes |  |  |
+        | bfloat16 |  |  | 1.5, 2 | 12346 |
         """
         )
         in text
@@ -237,20 +263,28 @@ def test_a_cpu_is_refused_for_the_full_size(check):
 
 
 @pytest.mark.slow
-def test_one_command_runs_every_part_on_a_cpu(tmp_path):
-    command = [
-        str(ROOT / "scripts" / "gpu_check.sh"),
-        "--device",
-        "cpu",
-        "--tiny",
-        "--output",
-        str(tmp_path / "o"),
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False
-    )
+def test_a_part_that_is_started_anew_finds_what_a_forked_one_does(parts, make, machine, tmp_path):
+    outcome = parts.run_apart(make("cases"), machine, 100.0, tmp_path / "log", "spawn")
+    assert (outcome.status, outcome.rows) == ("passed", ({"device": "cpu", "ok": True}, {"number": 2}))
+
+
+def statuses(folder, *arguments):
+    """Of every part, by one command that must end well."""
+    command = [str(ROOT / "scripts" / "gpu_check.sh"), *arguments, "--tiny", "--output", str(folder)]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    parts = json.loads((tmp_path / "o" / "gpu_check.json").read_text())["parts"]
-    not_run = {name for name, part in parts.items() if part["status"] == "not run"}
-    assert not_run == {"graphs", "flex"}
-    assert all(part["rows"] for name, part in parts.items() if name not in not_run)
+    parts = json.loads((folder / "gpu_check.json").read_text())["parts"]
+    assert all(part["rows"] for part in parts.values() if part["status"] != "not run")
+    return {name: part["status"] for name, part in parts.items()}
+
+
+@pytest.mark.slow
+def test_one_command_runs_every_part_on_a_cpu(check, tmp_path):
+    found = statuses(tmp_path / "output", "--device", "cpu")
+    assert found == {part.name: "not run" if part.needs_cuda else "passed" for part in check.PARTS}
+
+
+@pytest.mark.gpu
+def test_every_part_passes_on_a_gpu(check, tmp_path):
+    assert statuses(tmp_path / "output") == dict.fromkeys((part.name for part in check.PARTS), "passed")
