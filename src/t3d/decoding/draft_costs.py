@@ -33,6 +33,24 @@ def share_right(num_accepted: int, num_drafted: int) -> float:
     return (num_accepted + _PRIOR_RIGHT) / (num_drafted + _PRIOR_DRAFTED)
 
 
+def chosen_drafts(
+    num_committed: int,
+    end: int,
+    params: DecodeParams,
+    draft: Sequence[int],
+    chances: Sequence[float],
+    share_right: float,
+    value: float,
+) -> tuple[list[int], tuple[int, ...]]:
+    """What to check of a draft, and the j whose draft group to read, by ``draft_groups``.
+
+    Arguments as :func:`what_pays`, which chooses for "auto"; "last" and "all" check the whole draft.
+    """
+    if params.draft_groups == "auto":
+        return what_pays(num_committed, end, params, draft, chances, share_right, value)
+    return list(draft), groups_to_run(num_committed, len(draft), end, params)
+
+
 def what_pays(
     num_committed: int,
     end: int,

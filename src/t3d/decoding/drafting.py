@@ -16,11 +16,10 @@ import numpy as np
 
 from t3d.attention.slots import ScratchSpan
 from t3d.decoding.completion import DecodeRequest, num_positions_needed
-from t3d.decoding.draft_costs import share_right, what_pays
+from t3d.decoding.draft_costs import chosen_drafts, share_right
 from t3d.decoding.params import Context, DecodeParams
 from t3d.decoding.self_speculation import (
     Scratch,
-    groups_to_run,
     most_masks,
     num_accepted,
     num_to_draft,
@@ -133,13 +132,10 @@ class Drafting:
     def arrange(self, value: float) -> None:
         """Settle what the next forward reads. ``value`` is what a token is worth in it, in positions."""
         size, context = self.params.block_size, self.params.context
-        if self.params.draft_groups == "auto":
-            right = share_right(self.num_accepted, self.num_drafted)
-            self.draft, groups = what_pays(
-                self.num_tokens, self.end, self.params, self.draft, self.chances, right, value
-            )
-        else:
-            groups = groups_to_run(self.num_tokens, len(self.draft), self.end, self.params)
+        right = share_right(self.num_accepted, self.num_drafted)
+        self.draft, groups = chosen_drafts(
+            self.num_tokens, self.end, self.params, self.draft, self.chances, right, value
+        )
         self.scratch = scratch_of(len(self.open_ids), len(self.draft), size, context, groups)
         self.reading = reading_of(self.scratch, self.num_read, size, context)
 

@@ -13,13 +13,12 @@ from t3d.attention.forward import block_forward
 from t3d.attention.masks import block_causal_mask
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.decoding.completion import Completion, DecodeRequest
-from t3d.decoding.draft_costs import share_right, token_value, what_pays
+from t3d.decoding.draft_costs import chosen_drafts, share_right, token_value
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
 from t3d.decoding.self_speculation import (
     Predicts,
     Scratch,
-    groups_to_run,
     num_accepted,
     num_to_draft,
     scratch_of,
@@ -126,13 +125,10 @@ def decode_left_to_right(
     while True:
         n, num_forwards = len(ids), num_forwards + 1
         size = num_to_draft(n, end, params)
-        draft, chances = draft[:size], chances[:size]
         if draft_of is not None:
             draft, chances = [draft_of(n + place) for place in range(size)], [1.0] * size
-        groups, num_open = groups_to_run(n, len(draft), end, params), n % params.block_size
-        if params.draft_groups == "auto":
-            right = share_right(num_right, num_drafted)
-            draft, groups = what_pays(n, end, params, draft, chances, right, token_value(1))
+        num_open, right = n % params.block_size, share_right(num_right, num_drafted)
+        draft, groups = chosen_drafts(n, end, params, draft[:size], chances[:size], right, token_value(1))
         scratch = scratch_of(num_open, len(draft), params.block_size, params.context, groups, predicts)
         logits_MV = _read(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
