@@ -55,7 +55,10 @@ def config(folder: Path, **overrides) -> T3DConfig:
 
 
 def student_weights(folder: Path) -> torch.Tensor:
-    by_name = load_file(folder / "student" / "model.safetensors")
+    return flat(load_file(folder / "student" / "model.safetensors"))
+
+
+def flat(by_name) -> torch.Tensor:
     return torch.cat([by_name[name].flatten() for name in sorted(by_name)])
 
 
@@ -131,9 +134,7 @@ def test_a_finished_run_called_again_does_not_train(load, trajectories, whole, t
     settings = config(tmp_path)
     loaded = load()
     again(loaded, config=settings)
-    assert torch.equal(
-        torch.cat([parameter.flatten() for parameter in loaded.model.parameters()]), student_weights(whole)
-    )
+    assert torch.equal(flat(dict(loaded.model.named_parameters())), student_weights(whole))
     assert loaded.model.config.to_dict() == load().model.config.to_dict() | {"block_size": 8}
     assert loaded.own_settings == load_own_settings(tmp_path / "student"), "as if it had been trained now"
     shutil.rmtree(tmp_path / "student")

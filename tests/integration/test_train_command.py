@@ -8,7 +8,7 @@ from command_helpers import run_failing
 
 from t3d.cli.main import main
 from t3d.grading import math as math_grading
-from t3d.interchange.solutions import SOURCE
+from t3d.interchange.solutions import SOURCES
 from t3d.models.loading import load_model
 from t3d.trajectory import write_trajectories
 
@@ -122,7 +122,7 @@ def test_held_out_prompts_need_math_verify_or_another_grader(refused, tmp_path, 
 
 def test_presets_for_solutions_and_for_rollouts_refuse_each_other_s_records(refused, trajectories, tmp_path):
     assert "preset='sft': fine-tunes on solutions, but trajectory" in refused("--preset", "sft")
-    solutions = [dataclasses.replace(record, decode_params=dict(SOURCE)) for record in trajectories]
+    solutions = [dataclasses.replace(record, decode_params={"source": SOURCES[0]}) for record in trajectories]
     write_trajectories(tmp_path / "solutions.parquet", solutions)
     text = refused("--preset", "redi", "--trajectories", str(tmp_path / "solutions.parquet"))
     assert "preset='redi': learns from rollouts, but trajectory" in text

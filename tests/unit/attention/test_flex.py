@@ -34,6 +34,7 @@ def tiles_of(count, index):
     return tiles.scatter(-1, index.long(), taken)[:, 0]
 
 
+@pytest.mark.many_inputs
 @settings(max_examples=60)
 @given(LENGTHS, st.sampled_from([1, 4, 8]), st.sampled_from([8, 16, 32]), st.sampled_from([None, 320]))
 def test_the_block_mask_is_the_dense_mask(lengths, block_size, tile, max_length):

@@ -40,7 +40,13 @@ def disturbed(model):
 
 
 @pytest.fixture(
-    scope="module", params=["dense", "mixture", "student of a dense model", "student of a mixture"]
+    scope="module",
+    params=[
+        "dense",
+        pytest.param("mixture", marks=pytest.mark.many_inputs),
+        "student of a dense model",
+        pytest.param("student of a mixture", marks=pytest.mark.many_inputs),
+    ],
 )
 def drafted(request, exact_model_with, exact_moe_model, make_model, make_moe_model):
     """An exact model with a random drafter, whose drafts are sometimes right."""

@@ -115,7 +115,13 @@ def test_every_way_to_run_the_engine_equals_the_reference(tiny_model, case, batc
 
 @pytest.mark.parametrize(
     ("block_size", "steps"),
-    [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 3), (4, 4), (8, 1), (8, 3), (8, 5), (8, 8)],
+    [
+        *((1, 1), (4, 2), (8, 5)),
+        *(
+            pytest.param(*pair, marks=pytest.mark.many_inputs)
+            for pair in ((2, 1), (2, 2), (4, 1), (4, 3), (4, 4), (8, 1), (8, 3), (8, 8))
+        ),
+    ],
 )
 @pytest.mark.parametrize("remasking", STRATEGIES)
 def test_every_schedule_and_strategy_equals_the_reference(tiny_model, block_size, steps, remasking):
@@ -261,6 +267,7 @@ def test_a_stream_closed_halfway_leaves_the_engine_usable(tiny_model, fixed_shap
     assert engine.decode(jobs) == {c.id: c for c in run(tiny_model, requests, params)}
 
 
+@pytest.mark.many_inputs
 @settings(max_examples=20)
 @given(st.data(), st.integers(1, 4), st.booleans())
 def test_each_request_may_have_its_own_settings(tiny_model, data, batch_size, fixed_shapes):
@@ -346,6 +353,7 @@ def test_completions_keep_their_rules(tiny_model, case, with_stops):
             assert list(steps) == sorted(steps)
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize(
     ("prompt", "size", "steps", "new_tokens", "denoising_steps", "commits"),
     [

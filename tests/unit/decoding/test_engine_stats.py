@@ -166,7 +166,7 @@ def test_a_run_of_two_requests_by_hand(tiny_model):
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.many_inputs), 3])
 @pytest.mark.parametrize("remasking", ["low_confidence_static", "low_confidence_dynamic"])
 def test_the_counts_are_those_of_the_forwards_that_the_model_saw(make_model, fuse, batch_size, remasking):
     """Logits are asked for at the masked positions of active blocks, and nowhere else."""

@@ -142,6 +142,7 @@ def num_forwards_of_right_drafts(start, end, size):
     return count
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("prompt_length", [3, 4])
 @pytest.mark.parametrize("place", [0, 1, 3, 4, 5, 8])
 def test_a_stop_anywhere_ends_the_response(exact_model, prompt_length, place):

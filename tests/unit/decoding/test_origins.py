@@ -47,7 +47,7 @@ def decoded(params: DecodeParams, num_prompt: int, draw: random.Random):
 
 
 @pytest.mark.parametrize("groups", ["last", "all"])
-@pytest.mark.parametrize("most", [0, 2])
+@pytest.mark.parametrize("most", [0, pytest.param(2, marks=pytest.mark.many_inputs)])
 @pytest.mark.parametrize("context", ["block", "causal"])
 def test_origins_are_what_the_forwards_knew(groups, most, context):
     """Responses cut in an accepted draft by a stop token, and by the length, are among them."""

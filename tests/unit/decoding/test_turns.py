@@ -90,6 +90,7 @@ def test_two_llms_over_one_loaded_model_in_two_threads_get_their_answers(checkpo
         assert llms[0].stats.requests == llms[1].stats.requests == len(CHATS)
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_forwards_of_engines_that_share_a_model_take_turns(make_model, fixed_shapes):
     """Never two at once, whichever engine they come from; every call gets its own slots and answers."""
@@ -120,6 +121,7 @@ def test_a_stream_that_nobody_reads_on_with_holds_up_no_one(loaded):
     assert results_of_threads([call]) == [expected]
 
 
+@pytest.mark.many_inputs
 def test_streams_read_in_several_threads_add_up_to_their_completions(loaded):
     llm = LLM(loaded)
     expected = {completion.id: completion for completion in llm.generate(CHATS, SAMPLED, progress=False)}

@@ -218,6 +218,7 @@ def test_a_broken_interpreter_is_not_the_programs_fault(walls, monkeypatch):
         walls.run_tests("", ["pass"])
 
 
+@pytest.mark.other_process
 def test_no_descriptor_or_folder_is_left(walls):
     before = os.listdir("/proc/self/fd")
     walls.run_tests("", ["pass"])

@@ -80,6 +80,7 @@ def test_gsm8k_is_read_in_every_layout(tmp_path, name, write, rows):
     assert task.settings()["data"] == task.data
 
 
+@pytest.mark.other_process
 @pytest.mark.parametrize(
     ("name", "write", "rows"),
     [

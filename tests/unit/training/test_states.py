@@ -108,6 +108,7 @@ def test_loss_positions_belong_to_their_examples_and_labels_are_clean_tokens(pre
     assert batch["num_response_tokens"] == expected
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("preset", RANDOM)
 @settings(max_examples=15)
 @given(trajectories, st.integers(0, 50))

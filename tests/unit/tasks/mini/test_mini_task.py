@@ -43,6 +43,7 @@ def test_solutions_are_several_and_right(name):
         assert all(task.grade(problem, solution) for solution in rng.sample(solutions, 4))
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("name", TASKS)
 def test_draw_gives_each_solution_as_often_as_it_is_listed(name, monkeypatch):
     """Chi-square of 30 draws per listed solution stays within six standard deviations of its mean."""
@@ -92,6 +93,7 @@ def test_make_has_more_than_five_thousand_specifications_and_each_is_in_one_spli
     assert counts["test"] >= 512
 
 
+@pytest.mark.many_inputs
 @pytest.mark.parametrize("name", TASKS)
 def test_problems_are_distinct_and_a_function_of_split_and_seed(name):
     task = TASKS[name]
