@@ -181,7 +181,7 @@ def test_drafts_where_they_pay_equal_the_specification_of_a_request_alone(exact_
 )
 def test_drafts_where_they_pay_change_no_token(exact_model_with, cases, batch_size, cost, chances):
     """In any company, whatever a forward costs and however sure the model was, right or not."""
-    model, choose = exact_model_with(0.2), drafting.what_pays
+    model, choose = exact_model_with(0.2), drafting.chosen_drafts
 
     def choose_by_chance(n, end, params, draft, known, *rest):
         return choose(n, end, params, draft, [chances.random() for _ in known], *rest)
@@ -189,7 +189,7 @@ def test_drafts_where_they_pay_change_no_token(exact_model_with, cases, batch_si
     jobs = jobs_of(cases)
     auto = [Job(job.request, dataclasses.replace(job.params, draft_groups="auto")) for job in jobs]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drafting, "what_pays", choose_by_chance)
+        patch.setattr(drafting, "chosen_drafts", choose_by_chance)
         done = engine_of(model, COMMON, max_batch_size=batch_size, forward_cost=cost).decode(auto)
     plain = engine_of(model, COMMON).decode(jobs)
     for job in jobs:
