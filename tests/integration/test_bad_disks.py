@@ -144,7 +144,9 @@ def test_eval_on_a_disk_that_fills_up_keeps_its_responses(commands, small_disk, 
     assert len((small_disk / "e" / "samples.jsonl").read_text().splitlines()) == 6
 
 
-@pytest.mark.parametrize("leave", [0, 30_000, 150_000, 400_000])
+@pytest.mark.parametrize(
+    "leave", [0, 150_000, *(pytest.param(size, marks=pytest.mark.slow) for size in (30_000, 400_000))]
+)
 def test_train_on_a_disk_that_is_too_small_keeps_its_checkpoints(
     commands, checkpoint_size, small_disk, capsys, leave
 ):

@@ -87,7 +87,7 @@ def test_a_new_drafter_s_loss_is_the_bases_and_its_log_says_what_is_accepted(
     assert first == pytest.approx(sum(parts))
 
 
-@pytest.mark.parametrize("targets", ["tokens", "distribution"])
+@pytest.mark.parametrize("targets", ["tokens", pytest.param("distribution", marks=pytest.mark.slow)])
 def test_it_learns_what_the_base_accepts(checkpoint, trajectories, tmp_path, targets):
     """On eight rollouts, by heart: an adapter of full rank of a model of 32 dimensions."""
     fields = DRAFTER | {"draft_targets": targets, "lora_rank": 32, "learning_rate": 0.01}

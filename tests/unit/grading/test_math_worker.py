@@ -194,7 +194,7 @@ def malformed_answers():
 
 @pytest.mark.many_inputs
 @pytest.mark.parametrize("every", [50, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("grader_name", ["math_verify", "legacy"])
+@pytest.mark.parametrize("grader_name", ["math_verify", pytest.param("legacy", marks=pytest.mark.slow)])
 def test_no_answer_crashes_or_hangs_the_grader(grader_name, every):
     """Each in its box, so that braces that do not match reach the extraction, and bare, past it.
 
