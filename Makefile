@@ -57,7 +57,8 @@ clean: ## Remove .venv, caches and build output; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -type d -name __pycache__ -exec rm -rf {} +
 
-# An existing .venv is kept and updated; one that is broken or too old is made again.
+# An existing .venv is kept and updated; one that is broken or too old is made again. Of an index of its own comes torch
+# alone: such an index has few versions of what torch depends on, hardly those of constraints.txt.
 $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import pip; $(IS_USABLE)' 2>/dev/null || { \
 	    $(PYTHON) -c '$(IS_USABLE)' 2>/dev/null || { \
@@ -68,6 +69,6 @@ $(STAMP): pyproject.toml constraints.txt
 	    }; \
 	    echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); \
 	}
-	$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
+	$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--no-deps --index-url $(TORCH_INDEX_URL)) torch
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
