@@ -78,7 +78,7 @@ def measure_quality(
     """Rows of one model: each task under each setting and temperature, the seeds together."""
     rows = []
     for temperature in TEMPERATURES:
-        for label in labels_of(name):
+        for label in labels_of(name, has_auto=False):
             for task_name, task in TASKS.items():
                 llm, done, num_correct = LLM(loaded), list[Completion](), 0
                 for seed in range(num_seeds):
@@ -140,11 +140,14 @@ def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:
     return rows
 
 
-def labels_of(name: str) -> tuple[str, ...]:
-    """What is measured of a model: of the teacher every setting, of others what they are for."""
-    if name == TEACHER:
-        return tuple(settings_of(0.0, 0))
-    return DRAFTED if name.startswith(f"{TEACHER} + ") else ("B8-T4", "B8-dynamic", *DRAFTED)
+def labels_of(name: str, *, has_auto: bool) -> tuple[str, ...]:
+    """What is measured of a model: of the teacher every setting, of others what they are for.
+
+    Drafts that are made where they pay take other forwards in other batches: they are for the speed alone.
+    """
+    found = DRAFTED if name.startswith(f"{TEACHER} + ") else ("B8-T4", "B8-dynamic", *DRAFTED)
+    found = tuple(settings_of(0.0, 0)) if name == TEACHER else found
+    return tuple(label for label in found if has_auto or not label.endswith("-auto"))
 
 
 def sides_of(models: dict[str, LoadedModel]) -> dict[tuple[str, str], tuple[LoadedModel, DecodeParams]]:
@@ -153,7 +156,7 @@ def sides_of(models: dict[str, LoadedModel]) -> dict[tuple[str, str], tuple[Load
     return {
         (name, label): (loaded, settings[label])
         for name, loaded in models.items()
-        for label in labels_of(name)
+        for label in labels_of(name, has_auto=True)
     }
 
 
@@ -211,7 +214,9 @@ def main() -> None:
     args = parser.parse_args()
     models = load_models(args.student, args.drafter)
     totals = {
-        "quality": sum(len(labels_of(name)) for name in models) * len(TEMPERATURES) * len(TASKS),
+        "quality": sum(len(labels_of(name, has_auto=False)) for name in models)
+        * len(TEMPERATURES)
+        * len(TASKS),
         "agreement": 2 * len(TEMPERATURES) * len(DRAFTED),
         "speed": args.rounds * len(BATCHES) * len(sides_of(models)),
     }

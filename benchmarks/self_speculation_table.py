@@ -149,7 +149,7 @@ def report(record: dict[str, Any]) -> str:
     """The whole page."""
     arguments, versions = record["arguments"], record["versions"]
     missing = [part for part in ("quality", "agreement", "speed") if part not in record]
-    told = f" Not measured yet: {', '.join(missing)}." if missing else ""
+    told = f" Not measured here: {', '.join(missing)}." if missing else ""
     intro = f"""PyTorch {versions["torch"]}, Python {versions["python"]}, float32, one thread.
 {arguments["limit"]} held-out problems of each task, seeds 0 to {arguments["seeds"] - 1}; `make` has 512
 in all, which its interval counts once. `self-speculative` drafts behind the last token checked, `-all`
