@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,7 +31,24 @@ from t3d.models.sdar import SDARMoeConfig
 GATE = "gated_positions"
 """The forward's argument."""
 ALPHA = 32.0
-_gate: ContextVar[Tensor | None] = ContextVar(GATE, default=None)
+
+
+class Gate:
+    """Which tokens of a forward are gated; remembers what was chosen last, as layers share their input."""
+
+    def __init__(self, position_G: Int[Tensor, "G"]) -> None:
+        self.position_G = position_G
+        self._given: Tensor | None = None
+        self._chosen: Tensor | None = None
+
+    def choose(self, given: Tensor, num_axes: int) -> Tensor:
+        """The gated ones of a layer's input, whose first ``num_axes`` axes are tokens."""
+        if self._chosen is None or self._given is not given:
+            self._given, self._chosen = given, given.flatten(0, num_axes - 1).index_select(0, self.position_G)
+        return self._chosen
+
+
+_gate: ContextVar[Gate | None] = ContextVar(GATE, default=None)
 """Of the forward that runs in this thread: the linear layers are called without its arguments."""
 
 
@@ -53,8 +70,14 @@ class LowRank(nn.Module):
 
     def forward(self, input_GD: Float[Tensor, "G D"]) -> Tensor:
         """What the base's output is to be increased by."""
-        input_GD = dropout(input_GD.to(self.lora_A.dtype), self.dropout, self.training)
-        return linear(linear(input_GD, self.lora_A), self.lora_B) * self.scaling
+        return self.unscaled(input_GD) * self.scaling
+
+    def unscaled(self, input_GD: Float[Tensor, "G D"]) -> Tensor:
+        """The same over ``scaling``."""
+        input_GD = input_GD.to(self.lora_A.dtype)
+        if self.dropout and self.training:
+            input_GD = dropout(input_GD, self.dropout)
+        return linear(linear(input_GD, self.lora_A), self.lora_B)
 
 
 class Gated(nn.Module, ABC):
@@ -154,7 +177,9 @@ class GatedAdapter(Gated):
             hooks.append(layer.self_attn.register_forward_pre_hook(_OpenGate(self), with_kwargs=True))
             hooks.append(layer.mlp.register_forward_hook(_close, always_call=True))
         for name, module in self.layers.items():
-            hooks.append(modules[_name(name)].register_forward_hook(partial(_add_where_gated, module)))
+            hooks.append(
+                modules[_name(name)].register_forward_hook(partial(_add_where_gated, cast(LowRank, module)))
+            )
         if self.mask_embedding is not None:
             hooks.append(base.get_input_embeddings().register_forward_hook(partial(_embed, self)))
         return hooks
@@ -168,11 +193,12 @@ class _OpenGate:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         del module, args
-        _gate.set(kwargs.get(GATE))
+        position_G = kwargs.get(GATE)
+        _gate.set(None if position_G is None or not len(position_G) else Gate(position_G))
 
 
-def open_gate() -> Int[Tensor, "G"] | None:
-    """Which tokens are gated in the forward that runs in this thread."""
+def open_gate() -> Gate | None:
+    """Of the forward that runs in this thread; None where no token is gated."""
     return _gate.get()
 
 
@@ -182,16 +208,20 @@ def _close(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 
 def _add_where_gated(
-    low_rank: nn.Module, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
+    low_rank: LowRank, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
 ) -> Tensor | None:
     """Hook after a linear layer: its output, at gated tokens increased."""
     del module
-    position_G = _gate.get()
-    if position_G is None or not len(position_G):
+    gate = _gate.get()
+    if gate is None:
         return None
-    (given,) = args
-    added_GD = low_rank(given.flatten(0, -2).index_select(0, position_G))
-    return output.flatten(0, -2).index_add(0, position_G, added_GD.to(output.dtype)).view_as(output)
+    input_GD = gate.choose(args[0], args[0].dim() - 1)
+    flat = output.flatten(0, -2)
+    if torch.is_grad_enabled():
+        return flat.index_add(0, gate.position_G, low_rank(input_GD).to(output.dtype)).view_as(output)
+    # In the place of the layer's output, which nobody else has yet.
+    added_GD = low_rank.unscaled(input_GD).to(output.dtype)
+    return flat.index_add_(0, gate.position_G, added_GD, alpha=low_rank.scaling).view_as(output)
 
 
 def _embed(
@@ -199,12 +229,12 @@ def _embed(
 ) -> Tensor | None:
     """Hook after the embedding: the adapter's own row at gated tokens."""
     del module, args
-    position_G = _gate.get()
-    if position_G is None or not len(position_G):
+    gate = _gate.get()
+    if gate is None:
         return None
     assert adapter.mask_embedding is not None
-    row_GD = adapter.mask_embedding.to(output.dtype).expand(len(position_G), -1)
-    return output.flatten(0, -2).index_copy(0, position_G, row_GD).view_as(output)
+    row_GD = adapter.mask_embedding.to(output.dtype).expand(len(gate.position_G), -1)
+    return output.flatten(0, -2).index_copy(0, gate.position_G, row_GD).view_as(output)
 
 
 def add_gated_adapter(model: PreTrainedModel, rank: int, **options: Any) -> GatedAdapter:

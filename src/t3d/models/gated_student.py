@@ -6,7 +6,7 @@ base's keys and values. A student is no lossy replacement then: whatever it draf
 N positions whose logits are asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from t3d.errors import InputError
-from t3d.models.gated import GATE, Gated, open_gate
+from t3d.models.gated import GATE, Gate, Gated, open_gate
 
 _SHAPE = (
     *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"),
@@ -26,7 +26,7 @@ _SHAPE = (
     *("norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"),
 )
 """What two models must share for one to read the other's keys and values, or to be run by its code."""
-_rows: ContextVar[Tensor | None] = ContextVar("gated_rows", default=None)
+_rows: ContextVar[Gate | None] = ContextVar("gated_rows", default=None)
 """Which rows of the head's input are gated, in the forward that runs in this thread."""
 
 
@@ -62,7 +62,7 @@ def _find_rows(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     gated_G, at_N = kwargs.get(GATE), kwargs.get("logit_positions")
     if gated_G is not None and at_N is not None:
         gated_G = torch.isin(at_N, gated_G).nonzero()[:, 0]
-    _rows.set(gated_G)
+    _rows.set(None if gated_G is None or not len(gated_G) else Gate(gated_G))
 
 
 def _forget_rows(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -70,17 +70,19 @@ def _forget_rows(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     _rows.set(None)
 
 
-def _replace(own: nn.Module, gate: Any, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Any:
+def _replace(
+    own: nn.Module, which: Callable[[], Gate | None], module: nn.Module, args: tuple[Any, ...], output: Tensor
+) -> Any:
     """Hook after a module of the base: what the student's says of gated tokens stands in their places."""
     del module
-    position_G = gate()
-    if position_G is None or not len(position_G):
+    gate = which()
+    if gate is None:
         return None
     (given,) = args
     # Rows and positions; the head is given chosen tokens, which have no rows.
     num_axes = 1 if given.dim() == 2 and given.is_floating_point() else 2
-    said = own(given.flatten(0, num_axes - 1).index_select(0, position_G)[None])[0]
-    return output.flatten(0, num_axes - 1).index_copy(0, position_G, said.to(output.dtype)).view_as(output)
+    said = own(gate.choose(given, num_axes)[None])[0].to(output.dtype)
+    return output.flatten(0, num_axes - 1).index_copy(0, gate.position_G, said).view_as(output)
 
 
 def gate_student(base: PreTrainedModel, student: PreTrainedModel) -> GatedStudent:
