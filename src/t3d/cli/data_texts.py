@@ -35,6 +35,8 @@ class DataTexts:
         if self.max_length < 2 * self.block_size:
             problem = f"fewer tokens than two blocks of {self.block_size}"
             raise InputError("max_length", self.max_length, problem, "raise it, or lower block_size")
+        if not self.input:
+            raise InputError("input", None, "names no file", "give .jsonl or .txt files")
         check_output_file(self.output, *self.input, is_own=is_without_plan)
         check_record_name(self.output)
         rows = [row for path in self.input for row in read_texts(path)][: self.limit]
@@ -48,10 +50,10 @@ class DataTexts:
                 records += text_trajectories(identity, row, loaded, self.block_size, self.max_length)
                 num_turns += sum(message["role"] == "assistant" for message in row.get("messages", ()))
                 bar.advance()
+            if not records:
+                problem = f"nothing is left of {len(rows)} texts"
+                raise InputError("max_length", self.max_length, problem, "raise max_length")
         num_left_out = num_turns - sum(record.task == "chats" for record in records)
         left_out = f", {num_left_out} turns of chats left out as too long" if num_left_out else ""
-        if not records:
-            fix = "raise max_length"
-            raise InputError("max_length", self.max_length, f"nothing is left of {len(rows)} texts", fix)
         write_trajectories(self.output, records)
         print(f"{len(records)} records of {len(rows)} texts and chats in {self.output}{left_out}")

@@ -1,5 +1,6 @@
 """Entry point: picks the command, reads ``--config``, turns bad input into a short error."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, DecodingError) or error.__cause__ is not None:
             raise  # a forward failed
         return _say(error)  # each request has its reason
+    except BrokenPipeError:  # whoever read what it prints, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (KeyboardInterrupt, Terminated) as stop:
         said, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
         print(f"{said}{kept_text(' '.join(name), command)}", file=sys.stderr)

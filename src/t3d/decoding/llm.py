@@ -74,18 +74,19 @@ class LLM:
         if stop_token_ids is not None and self.loaded.mask_token_id in stop_token_ids:
             problem = f"holds the mask token, {self.loaded.mask_token_id}, which no response has"
             raise InputError("stop_token_ids", list(stop_token_ids), problem, "leave it out")
-        if drafter is not None:
+        config = EngineConfig(
+            max_batch_size=max_batch_size,
+            max_model_len=max_model_len,
+            max_prefill_tokens=max_prefill_tokens,
+            enforce_eager=enforce_eager,
+        )
+        if drafter is not None:  # last: an error behind it would leave it attached
             self.loaded = with_drafter(self.loaded, drafter)
         self._engine = Engine(
             self.loaded.model,
             mask_token_id=self.loaded.mask_token_id,
             stop_token_ids=self.loaded.stop_token_ids if stop_token_ids is None else stop_token_ids,
-            config=EngineConfig(
-                max_batch_size=max_batch_size,
-                max_model_len=max_model_len,
-                max_prefill_tokens=max_prefill_tokens,
-                enforce_eager=enforce_eager,
-            ),
+            config=config,
             drafter=self.loaded.drafter,
         )
 

@@ -35,12 +35,17 @@ def solution_trajectory(
     tokenizer = loaded.tokenizer
     prompt = problem_ids(tokenizer, problem, style=style, kind=kind)
     answer = token_ids(tokenizer, problem.solution)
-    special = {loaded.mask_token_id, *loaded.stop_token_ids}.intersection(answer)
-    if special:
-        found = f"problem {problem.id!r}: the text has the special token {min(special)}"
-        raise InputError("solution", problem.solution, found, "give the text of the answer only")
+    check_plain(answer, loaded, "solution", problem.solution, f"problem {problem.id!r}")
     answer.append(turn_stop_id(loaded))
     return given_trajectory(problem.id, prompt, answer, loaded, block_size, task=problem.task)
+
+
+def check_plain(ids: Sequence[int], loaded: LoadedTokenizer, field: str, text: str, where: str) -> None:
+    """Raise InputError for an answer with the mask or a stop token in it; ``field`` has the ``text``."""
+    special = {loaded.mask_token_id, *loaded.stop_token_ids}.intersection(ids)
+    if special:
+        found = f"{where}: the text has the special token {min(special)}"
+        raise InputError(field, text, found, "give the text of the answer only")
 
 
 def given_trajectory(

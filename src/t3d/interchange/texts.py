@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
-from t3d.interchange.solutions import given_trajectory, turn_stop_id
+from t3d.interchange.solutions import check_plain, given_trajectory, turn_stop_id
 from t3d.models.token_ids import LoadedTokenizer
 from t3d.problems.fields import Record, is_text
 from t3d.problems.files import read_objects, read_text_file
@@ -17,13 +17,16 @@ ROLES = ("system", "user", "assistant")
 
 
 def read_texts(path: str | Path) -> list[tuple[str, Record]]:
-    """What a file holds, each with its id, ``NAME/NUMBER``: of ``.jsonl`` every line, else one text.
+    """What a file holds, each with its id, ``NAME/NUMBER``: of ``.jsonl`` every line, of ``.txt`` one text.
 
     A line has ``text`` or ``messages`` (a list of ``role`` and ``content``); further keys are left alone.
-    Raises InputError for a missing or empty file, what is not UTF-8 or JSON, and a line with neither or both.
+    Raises InputError for another ending, a missing or empty file, what is not UTF-8 or JSON, and a line with
+    neither or both.
     """
     path = Path(path)
-    if path.suffix != ".jsonl":
+    if path.suffix not in (".jsonl", ".txt"):
+        raise InputError("input", str(path), "neither .jsonl nor .txt", f"give {KIND}")
+    if path.suffix == ".txt":
         text = read_text_file(path, "input", KIND)
         rows = [("the file", {"text": text})] if text.strip() else []
     else:
@@ -49,7 +52,7 @@ def text_trajectories(
     if "messages" in row:
         records = _turns(identity, row["messages"], loaded, block_size)
         return [one for one in records if len(one.prompt_ids) + len(one.response_ids) <= max_length]
-    ids = said_ids(loaded.tokenizer, row["text"])
+    ids = _plain_ids(row["text"], loaded, "text", identity)
     end = loaded.tokenizer.eos_token_id
     ids.append(end if end in loaded.stop_token_ids else turn_stop_id(loaded))
     size = max_length // block_size * block_size
@@ -71,10 +74,16 @@ def _turns(
     for number, message in enumerate(messages):
         if message["role"] == "assistant":
             prompt = chat_ids(loaded.tokenizer, messages[:number])
-            answer = [*said_ids(loaded.tokenizer, message["content"]), stop]
+            answer = [*_plain_ids(message["content"], loaded, "messages", identity), stop]
             yield given_trajectory(
                 f"{identity}.{number}", prompt, answer, loaded, block_size, task="chats", source="texts"
             )
+
+
+def _plain_ids(text: str, loaded: LoadedTokenizer, field: str, where: str) -> list[int]:
+    ids = said_ids(loaded.tokenizer, text)
+    check_plain(ids, loaded, field, text, where)
+    return ids
 
 
 def _check(where: str, row: Record) -> None:

@@ -93,6 +93,10 @@ def _with_student(loaded: LoadedModel, folder: Path) -> LoadedModel:
         if getattr(student, name) != getattr(loaded, name):
             problem = f"its {name} is {getattr(student, name)}, that of its base {getattr(loaded, name)}"
             raise _refusal(folder, problem, "give a student of this base")
+    broken = first_not_finite(student.model.named_parameters())
+    if broken is not None:
+        problem = f"weight {broken} is not a finite number"
+        raise _refusal(folder, problem, "train that student again with a lower learning_rate")
     drafter = gate_student(loaded.model, student.model)
     return dataclasses.replace(loaded, drafter=drafter, drafter_hash=student.weights_hash)
 

@@ -118,9 +118,13 @@ class Gated(nn.Module, ABC):
             problem = "has a drafter already"
             raise InputError("model", type(base).__name__, problem, "detach that one first")
         core = base.base_model
-        hooks = [core.register_forward_pre_hook(_OpenGate(self), with_kwargs=True)]
-        hooks.append(core.register_forward_hook(_close, always_call=True))
-        self._handles = hooks + self._hooks(dict(base.named_modules()))
+        self._handles = [core.register_forward_pre_hook(_OpenGate(self), with_kwargs=True)]
+        self._handles.append(core.register_forward_hook(_close, always_call=True))
+        try:
+            self._handles += self._hooks(dict(base.named_modules()))
+        except BaseException:
+            self.detach()
+            raise
 
     @abstractmethod
     def _hooks(self, modules: Mapping[str, nn.Module]) -> list[RemovableHandle]:

@@ -85,8 +85,8 @@ def _ids_of_said(
     tokenizer: PreTrainedTokenizerBase, said: Sequence[str], render: Callable[[Sequence[str]], str]
 ) -> list[int]:
     """Token ids of ``render(said)``, in which names of special tokens are text where they are said."""
-    special = sorted({str(token) for token in tokenizer.all_special_tokens}, key=len, reverse=True)
-    names = [name for name in special if any(name in text for text in said)]
+    special = _special_ids(tokenizer)
+    names = [name for name in sorted(special, key=len, reverse=True) if any(name in text for text in said)]
     if not names:
         return token_ids(tokenizer, render(said))
     used = set("".join(said))
@@ -102,9 +102,15 @@ def _ids_of_said(
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
     """Token ids of a special token's name as text."""
     ids = tokenizer.encode(name, add_special_tokens=False, split_special_tokens=True)
-    if set(ids).intersection(tokenizer.all_special_ids):
+    if set(ids).intersection(_special_ids(tokenizer).values()):
         raise SpecialTokenError(name)
     return ids
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Ids by name of the tokens that are marked as special, those without a role of the tokenizer's too."""
+    marked = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return marked | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
 def _chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:

@@ -21,7 +21,7 @@ from t3d.work.versions import versions
 TITLE = "# Tables of the paper on suite"
 """How the Markdown begins."""
 OWN_NAMES = ("cells", "students", "records", "evaluations", "checkpoints", "cell.json")
-OWN_NAMES += ("tables.md", "tables.json", "table[1-7]-*.png", "accuracy-tpf-*.png")
+OWN_NAMES += ("tables.md", "tables.json", "table[1-7]-*.png", "accuracy-tpf-*.png", "*.yaml")
 """Of what ``t3d reproduce`` and ``t3d reproduce cell`` write, as patterns."""
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slot_helpers import extend
 
 from t3d.attention.slots import SlotCache
-from t3d.decoding import drafting, sequences
+from t3d.decoding import drafting, scheduling, sequences
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.drafting import Drafting
 from t3d.decoding.engine import Engine, EngineConfig
@@ -309,3 +309,15 @@ def test_every_block_is_counted_once(exact_model_with, monkeypatch, size, length
     engine = engine_of(model)
     assert engine.decode([Job(request, params)])["a"].num_accepted > 0
     assert engine.stats.blocks == -(-(length + new) // size) - length // size
+
+
+def test_a_token_is_worth_what_the_rows_of_its_forward_and_the_engine_s_cost_say(exact_model):
+    params = DecodeParams(remasking="self_speculative", draft_groups="auto", block_size=4, max_new_tokens=8)
+    requests = [DecodeRequest(id=str(number), prompt_ids=(1, 2, 3)) for number in range(3)]
+    seen, value = [], scheduling.token_value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduling, "token_value", lambda *given: seen.append(given) or value(*given))
+        engine = engine_of(exact_model, COMMON, max_batch_size=2, forward_cost=77)
+        engine.decode([Job(request, params) for request in requests])
+    assert {cost for _, cost in seen} == {77} and seen[0][0] == 2
+    assert seen[-1][0] == 1, "the third is alone at the end"

@@ -1,6 +1,7 @@
 """Texts and chats as training records: every token is learnt once, and nothing in a text is a command."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from t3d.errors import InputError
 from t3d.interchange.texts import read_texts, text_trajectories
 from t3d.interchange.validate import model_problems, own_problems
-from t3d.models.loading import load_tokenizer
+from t3d.models.loading import BUNDLED_MODELS, load_tokenizer
 from t3d.problems.prompts import chat_ids, token_ids, token_text
 
 MINI = load_tokenizer("mini")
@@ -104,3 +105,34 @@ def test_an_empty_file_and_what_is_not_text_are_refused(tmp_path, name):
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="not UTF-8 text"):
         read_texts(path)
+
+
+def without_roles(folder):
+    """A copy of the bundled tokenizer whose special tokens are marked as such and have no role."""
+    shutil.copytree(BUNDLED_MODELS["mini"], folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    for name in ("extra_special_tokens", "additional_special_tokens", "mask_token"):
+        config.pop(name, None)
+    path.write_text(json.dumps(config))
+    return load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ["<|MASK|>", "<|im_end|>"])
+def test_tokens_that_are_special_without_a_role_are_text_too(tmp_path, name):
+    loaded = without_roles(tmp_path / "m")
+    special = {loaded.mask_token_id, *loaded.stop_token_ids}
+    (record,) = text_trajectories("a", {"text": f"so {name} now"}, loaded, 4, 100)
+    assert not special.intersection([*record.prompt_ids, *record.response_ids[: record.visible_length - 1]])
+    said = [{"role": "user", "content": f"so {name}"}, {"role": "assistant", "content": f"{name} now"}]
+    (chat,) = text_trajectories("c", {"messages": said}, loaded, 4, 100)
+    assert loaded.mask_token_id not in chat.prompt_ids
+    assert not special.intersection(chat.response_ids[: chat.visible_length - 1])
+    assert not list(model_problems(chat, loaded, loaded.tokenizer_hash))
+
+
+def test_files_of_other_endings_are_refused(tmp_path):
+    for name in ("a.json", "a.JSONL", "a"):
+        (tmp_path / name).write_text('[{"text": "a"}]')
+        with pytest.raises(InputError, match=r"neither \.jsonl nor \.txt"):
+            read_texts(tmp_path / name)

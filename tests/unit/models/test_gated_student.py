@@ -1,12 +1,15 @@
 """A student's weights act where the gate is and nowhere else, and are there what the student is."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_gated import EVERYWHERE, GATE, forward, keys_of
 
+from t3d.decoding.llm import LLM
 from t3d.errors import InputError
 from t3d.models.drafter import with_drafter
 from t3d.models.gated import attached
@@ -69,6 +72,8 @@ def test_models_that_cannot_read_each_others_keys_are_refused(make_model):
         ((name, value),) = fields.items()
         with pytest.raises(InputError, match=f"its {name} is {value}, that of its base"):
             gate_student(make_model(), make_model(**fields))
+    with pytest.raises(InputError, match="its rope_parameters is"):
+        gate_student(make_model(), make_model(rope_parameters={"rope_type": "default", "rope_theta": 5.0}))
     model = make_model()
     gate_student(model, make_model(seed=1))
     with pytest.raises(InputError, match="has a drafter already"):
@@ -89,6 +94,37 @@ def test_a_folder_of_a_student_drafts_for_its_teacher_and_no_other(checkpoint, t
     tokenizer = json.loads(path.read_text())
     tokenizer["normalizer"] = {"type": "Lowercase"}
     path.write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match=r"max_batch_size=0"):
+        LLM(loaded, drafter=checkpoint, max_batch_size=0)
+    assert attached(loaded.model) is None, "an error leaves nothing behind"
     with pytest.raises(InputError, match=r"drafter=.*its tokenizer_hash is \w+, that of its base"):
         with_drafter(loaded, student)
     assert attached(loaded.model) is None
+
+
+def test_a_student_with_weights_that_are_no_numbers_or_another_mask_is_refused(checkpoint, tmp_path):
+    loaded = load_model(checkpoint, device="cpu")
+    shutil.copytree(checkpoint, tmp_path / "broken")
+    path = tmp_path / "broken" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"weight model\.layers\.1\.mlp\.up_proj\.weight is not a finite number"
+    ):
+        with_drafter(loaded, tmp_path / "broken")
+    other = dataclasses.replace(loaded, mask_token_id=3)
+    with pytest.raises(InputError, match="its mask_token_id is"):
+        with_drafter(other, checkpoint)
+    assert attached(loaded.model) is None
+
+
+def test_rows_of_one_forward_are_not_those_of_the_next(make_model):
+    model = make_model()
+    gate_student(model, make_model(seed=1))
+    chosen = torch.tensor([9, 11])
+    before = forward(model, None, logit_positions=chosen)
+    forward(model, GATE, logit_positions=chosen)
+    given = torch.ones(2, 32, dtype=torch.float64)
+    assert torch.equal(model.lm_head(given), given @ model.lm_head.weight.T)
+    assert torch.equal(forward(model, None, logit_positions=chosen), before)
