@@ -31,6 +31,9 @@ _PREFIX = "base_model.model."
 _MASK_EMBEDDING = ".token_adapter.trainable_tokens_delta"
 """PEFT's name, after the embedding's, for rows that take the place of the base's."""
 _HASH_SHOWN = 12
+_FOLDERS = (
+    "give a folder that t3d train wrote: that of a drafter (--preset drafter), or of a student of this base"
+)
 _PLAIN: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False}
 _PLAIN |= {"fan_in_fan_out": False, "lora_bias": False, "rank_pattern": {}, "alpha_pattern": {}}
 _PLAIN |= dict.fromkeys(("modules_to_save", "layers_to_transform", "exclude_modules", "target_parameters"))
@@ -108,6 +111,8 @@ def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:
     another kind, and for weights that do not fit.
     """
     source = Path(folder)
+    if not source.is_dir():
+        raise _refusal(source, "no such folder", _FOLDERS)
     config, base = _read(source, CONFIG_FILE), _read(source, BASE_FILE)
     check_links(source)
     _check_base(source, base, loaded)
@@ -188,8 +193,7 @@ def _read(source: Path, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads((source / name).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError) as error:
-        fix = "give a folder that t3d train --preset drafter wrote"
-        raise _refusal(source, f"it has no {name}", fix) from error
+        raise _refusal(source, f"it has no {name}", _FOLDERS) from error
     except (ValueError, TypeError) as error:
         raise _refusal(source, f"its {name} is no JSON object ({error})", "copy that file again") from error
 
