@@ -33,6 +33,14 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
     return DecodeParams(**(own | given))
 
 
+_USED_BY = {
+    "confidence_threshold": "low_confidence_dynamic (t3d eval: --dynamic)",
+    "entropy_bound": "entropy_bounded (t3d eval: --entropy-bound)",
+    **dict.fromkeys(("draft_groups", "max_draft_tokens"), "self_speculative (t3d eval: --self-speculative)"),
+}
+"""Of fields that one strategy alone uses, that one."""
+
+
 def ignored_fields(params: DecodeParams) -> dict[str, str]:
     """Fields that the others leave without effect, and why."""
     reasons: dict[str, str] = {}
@@ -63,7 +71,8 @@ def check_used(given: Mapping[str, Any], params: DecodeParams, *others: DecodePa
     """Raise InputError for a setting that was ``given`` and that ``params`` and all ``others`` ignore."""
     for name, reason in ignored_by_all(params, *others).items():
         if given.get(name) is not None:
-            raise InputError(name, given[name], f"ignored: {reason}", "leave it out, or change the other")
+            other = f"decode by {_USED_BY[name]}" if name in _USED_BY else "change the other"
+            raise InputError(name, given[name], f"ignored: {reason}", f"leave it out, or {other}")
 
 
 def check_own(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,3 +103,18 @@ def test_settings_of_drafts_and_context_are_taken_where_they_mean_something():
         {"remasking": "left_to_right", "context": "causal"},
     ):
         check_used(given, resolve_params({}, given))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "strategy"),
+    [
+        ("draft_groups", "all", "self_speculative"),
+        ("max_draft_tokens", 3, "self_speculative"),
+        ("confidence_threshold", 0.8, "low_confidence_dynamic"),
+        ("entropy_bound", 0.2, "entropy_bounded"),
+    ],
+)
+def test_a_setting_without_effect_names_the_strategy_that_uses_it(name, value, strategy):
+    with pytest.raises(InputError, match=rf"{name}=.*ignored: .* or decode by {strategy} \(t3d eval: --"):
+        check_used({name: value}, DecodeParams(**{name: value}))
+    check_used({name: value}, DecodeParams(**{name: value}, remasking=strategy))
