@@ -245,7 +245,9 @@ def test_a_student_of_an_earlier_version_is_taken_once_and_checked_from_then_on(
 def test_a_student_with_a_damaged_plan_is_named(load, trajectories, tmp_path, content):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "training.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"student': exists, and nothing in it tells .* Fix: delete it"):
+    with pytest.raises(
+        InputError, match=r"student': exists, and nothing in it tells .* Fix: use another output"
+    ):
         distil(load(), trajectories, config(tmp_path), tmp_path / "student")
 
 

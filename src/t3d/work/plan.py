@@ -135,7 +135,8 @@ def take_finished(
 
 def of_unknown_origin(output: Path) -> InputError:
     """The refusal of what stands where an output is to be, and may be somebody else's."""
-    return InputError("output", str(output), "exists, and nothing in it tells how it was made", _FIX)
+    problem, fix = "exists, and nothing in it tells how it was made", "use another output, or move it away"
+    return InputError("output", str(output), problem, fix)
 
 
 def _as_json(plan: Mapping[str, Any]) -> dict[str, Any]:
