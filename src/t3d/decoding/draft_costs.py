@@ -44,28 +44,13 @@ def chosen_drafts(
 ) -> tuple[list[int], tuple[int, ...]]:
     """What to check of a draft, and the j whose draft group to read, by ``draft_groups``.
 
-    Arguments as :func:`what_pays`, which chooses for "auto"; "last" and "all" check the whole draft.
+    "last" and "all" check the whole draft. "auto" goes by the ``chances`` of each drafted token to be right
+    if those before it are, by ``share_right`` of what groups draft (:func:`share_right`) and by the ``value``
+    of a token (:func:`token_value`): a token of a draft pays if it is right often enough for its own position
+    and its check mask, a group if the forward is likely to end with it.
     """
-    if params.draft_groups == "auto":
-        return what_pays(num_committed, end, params, draft, chances, share_right, value)
-    return list(draft), groups_to_run(num_committed, len(draft), end, params)
-
-
-def what_pays(
-    num_committed: int,
-    end: int,
-    params: DecodeParams,
-    draft: Sequence[int],
-    chances: Sequence[float],
-    share_right: float,
-    value: float,
-) -> tuple[list[int], tuple[int, ...]]:
-    """What to check of a draft, and the j whose draft group to read.
-
-    ``chances`` of each drafted token to be right if those before it are; ``share_right`` of what groups draft
-    (:func:`share_right`); ``value`` of a token (:func:`token_value`). A token of a draft pays if it is right
-    often enough for its own position and its check mask, a group if the forward is likely to end with it.
-    """
+    if params.draft_groups != "auto":
+        return list(draft), groups_to_run(num_committed, len(draft), end, params)
     size, survivals = params.block_size, [1.0]
     for chance in chances:
         if survivals[-1] * chance * value < _READ_AND_CHECK:

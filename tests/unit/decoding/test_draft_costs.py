@@ -2,7 +2,7 @@
 
 import pytest
 
-from t3d.decoding.draft_costs import share_right, token_value, what_pays
+from t3d.decoding.draft_costs import chosen_drafts, share_right, token_value
 from t3d.decoding.params import DecodeParams
 
 PARAMS = DecodeParams(block_size=8, remasking="self_speculative", draft_groups="auto", max_new_tokens=64)
@@ -12,7 +12,7 @@ def choose(chances, value, *, num_committed=17, end=81, right=0.7, **fields):
     """By default one token of a block of 8 is known."""
     params = DecodeParams(**{name: getattr(PARAMS, name) for name in PARAMS.__dataclass_fields__} | fields)
     draft = list(range(len(chances)))
-    kept, groups = what_pays(num_committed, end, params, draft, chances, right, value)
+    kept, groups = chosen_drafts(num_committed, end, params, draft, chances, right, value)
     assert kept == draft[: len(kept)]
     return len(kept), groups
 
