@@ -149,7 +149,7 @@ class Spans:
     def scratch_tokens(self, row: int) -> slice:
         """Where a row's scratch lies among the tokens of the forward."""
         end = int(self.first_R[row] + self.length_R[row])
-        return slice(end - len(self.scratch[row].column_Q), end)
+        return slice(end - (len(self.scratch[row].column_Q) if row in self.scratch else 0), end)
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ import tyro
 
 from t3d.decoding.params import Confidence, Context, DecodeParams, DraftGroups, Remasking
 from t3d.errors import InputError, require_positive
+from t3d.predicts import Predicts
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.benchmarks import BENCHMARKS, default_prompt_style, load_benchmark, prompt_kind
@@ -48,6 +49,8 @@ class DecodeFlags:
     confidence: Confidence | None = None
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered). Default:
     the checkpoint's, else model."""
+    predicts: Annotated[Predicts | None, tyro.conf.Suppress] = None
+    """Of the model, not a choice. Default: the checkpoint's, else self."""
     context: Context | None = None
     """left_to_right and self_speculative read a closed block whole, or token by token, for models trained so.
     Default: the checkpoint's, else block."""
@@ -55,8 +58,8 @@ class DecodeFlags:
     """self_speculative drafts behind the whole draft that it checks, or behind every part of it. Default: the
     checkpoint's, else last."""
     max_draft_tokens: int | None = None
-    """self_speculative drafts at most so many tokens at once; 0: the rest of the block. Default: the
-    checkpoint's, else 0."""
+    """self_speculative drafts at most so many tokens at once; 0: the rest of the block, or 4 for an
+    autoregressive model. Default: the checkpoint's, else 0."""
     temperature: float | None = None
     """0 decodes greedily. Default: the checkpoint's, else 0.1."""
     top_k: int | None = None
@@ -142,8 +145,8 @@ class ModelChoice:
     """Which model, and where it runs."""
 
     model: str
-    """Local folder or hub id of a checkpoint: SDAR's, a student, or one of t3d convert. 'mini' and
-    'mini-small' are bundled teachers."""
+    """Local folder or hub id of a checkpoint: SDAR's, a student, one of t3d convert; or an autoregressive
+    one, which is decoded token by token. 'mini' and 'mini-small' are bundled teachers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
@@ -176,6 +179,13 @@ class DraftedModelChoice(ModelChoice):
 
         loaded = super().load()
         return loaded if self.drafter is None else with_drafter(loaded, self.drafter)
+
+    def own_settings(self) -> dict[str, Any]:
+        """The same; an autoregressive model with a drafter drafts."""
+        from t3d.models.own_settings import drafts_by_itself
+
+        own = super().own_settings()
+        return own if self.drafter is None else drafts_by_itself(own)
 
     def check_drafter_is_used(self, *, drafts: bool) -> None:
         """Raise InputError for a drafter where no strategy drafts."""

@@ -10,12 +10,13 @@ below in 55 % (docs/LOG.md). Nothing here depends on time, and no token on what 
 from collections.abc import Sequence
 
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.self_speculation import group_length, groups_to_run
+from t3d.decoding.self_speculation import groups_to_run, num_group_masks
 
 FORWARD_COST = 100
 """F on the CPU of docs/LOG.md with the bundled teacher: 73 to 155, fitted over batches of 1 to 64."""
-_READ_AND_CHECK = 2
-"""Positions that a token costs where nothing is drafted, and that one more token of a draft costs."""
+_READ_AND_CHECK = {"self": 2, "next": 1}
+"""Positions that a token costs where nothing is drafted, and that one more token of a draft costs: its own,
+and its check mask where the model predicts a mask's own token."""
 _USUAL_POSITIONS, _USUAL_TOKENS = 20, 3
 """What a row of a forward with drafts reads and commits, about."""
 _PRIOR_RIGHT, _PRIOR_DRAFTED = 7, 10
@@ -25,7 +26,7 @@ _PRIOR_RIGHT, _PRIOR_DRAFTED = 7, 10
 def token_value(num_rows: int, forward_cost: int = FORWARD_COST) -> float:
     """What a token costs that was not drafted: drawn alone, or in a usual forward with drafts."""
     share = forward_cost / num_rows
-    return min(share + _READ_AND_CHECK, (share + _USUAL_POSITIONS) / _USUAL_TOKENS)
+    return min(share + _READ_AND_CHECK["self"], (share + _USUAL_POSITIONS) / _USUAL_TOKENS)
 
 
 def share_right(num_accepted: int, num_drafted: int) -> float:
@@ -51,15 +52,16 @@ def chosen_drafts(
     """
     if params.draft_groups != "auto":
         return list(draft), groups_to_run(num_committed, len(draft), end, params)
-    size, survivals = params.block_size, [1.0]
+    cost, survivals = _READ_AND_CHECK[params.predicts], [1.0]
     for chance in chances:
-        if survivals[-1] * chance * value < _READ_AND_CHECK:
+        if survivals[-1] * chance * value < cost:
             break
         survivals.append(survivals[-1] * chance)
-    num_draft, gain = len(survivals) - 1, share_right * value - _READ_AND_CHECK
+    num_draft, gain = len(survivals) - 1, share_right * value - cost
     survivals.append(0.0)
     groups = groups_to_run(num_committed, num_draft, end, params) if gain > 0 else ()
-    lengths = {j: group_length(num_committed + j, size) for j in groups}
+    lengths = {j: num_group_masks(num_committed + j, params) for j in groups}
+    spared = int(params.predicts == "self")  # the first mask drafts nothing
     return list(draft[:num_draft]), tuple(
-        j for j in groups if (survivals[j] - survivals[j + 1]) * (lengths[j] - 1) * gain >= lengths[j]
+        j for j in groups if (survivals[j] - survivals[j + 1]) * (lengths[j] - spared) * gain >= lengths[j]
     )

@@ -23,7 +23,7 @@ from t3d.decoding.self_speculation import (
     most_masks,
     num_accepted,
     num_to_draft,
-    scratch_of,
+    scratch_of_params,
 )
 
 
@@ -66,10 +66,10 @@ def reading_of(scratch: Scratch, num_read: int, block_size: int, context: Contex
         [
             first_open + np.arange(filled),
             np.arange(num_copied),
-            first_open + block_size + np.arange(num_masks),
+            first_open + max(block_size, filled) + np.arange(num_masks),
         ]
     )
-    sees_QN = np.zeros((len(scratch), int(column_Q.max()) + 1), dtype=bool)
+    sees_QN = np.zeros((len(scratch), int(column_Q.max(initial=-1)) + 1), dtype=bool)
     sees_QN[:, column_Q] = scratch.sees_QQ
     token_Q = np.arange(num_read, len(scratch))
     return Reading(token_Q, column_Q[token_Q], sees_QN[token_Q], scratch.place_M - num_read)
@@ -136,7 +136,7 @@ class Drafting:
         self.draft, groups = chosen_drafts(
             self.num_tokens, self.end, self.params, self.draft, self.chances, right, value
         )
-        self.scratch = scratch_of(len(self.open_ids), len(self.draft), size, context, groups)
+        self.scratch = scratch_of_params(len(self.open_ids), len(self.draft), groups, self.params)
         self.reading = reading_of(self.scratch, self.num_read, size, context)
 
     def span(self) -> ScratchSpan:

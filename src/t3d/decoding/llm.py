@@ -143,7 +143,7 @@ class LLM:
         ``text`` of a committed block continues the texts before it. With ``provisional`` also what the
         other denoising steps leave, masks as "░".
         """
-        jobs = _jobs(self.requests(prompts, ids), self.default_params if params is None else params)
+        jobs = self._jobs(self.requests(prompts, ids), self.default_params if params is None else params)
         return self._told(self._engine.stream(jobs, detail="steps" if provisional else "blocks"))
 
     def _told(self, updates: Iterator[BlockUpdate]) -> Iterator[BlockUpdate]:
@@ -176,7 +176,7 @@ class LLM:
         """:meth:`generate` for requests that have ids and token ids already."""
         told: dict[str, Completion] = {}
         try:
-            for update in self._engine.stream(_jobs(requests, params), detail="completions"):
+            for update in self._engine.stream(self._jobs(requests, params), detail="completions"):
                 assert update.completion is not None, "no other updates were asked for"
                 told[update.id] = self._with_text(update.completion)
                 if on_finish is not None:
@@ -216,6 +216,18 @@ class LLM:
             if not isinstance(token, Integral) or not 0 <= token < size:
                 raise InputError("prompts", token, "not a token id", f"use ids of 0 to {size - 1}")
         return [int(token) for token in prompt]
+
+    def _jobs(
+        self, requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]
+    ) -> list[Job]:
+        jobs, predicts = _jobs(requests, params), self.loaded.predicts
+        for job in jobs:
+            if job.params.predicts != predicts:
+                kind = "an autoregressive" if predicts == "next" else "a block-diffusion"
+                fix = "change what its default_params say: dataclasses.replace(llm.default_params, ...)"
+                problem = f"{self.loaded.source} is {kind} model, which predicts={predicts!r}"
+                raise InputError("predicts", job.params.predicts, problem, fix)
+        return jobs
 
     def _with_text(self, completion: Completion) -> Completion:
         return dataclasses.replace(completion, text=token_text(self.tokenizer, completion.visible_ids))

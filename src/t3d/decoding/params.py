@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive
+from t3d.predicts import Predicts
 
 StaticRemasking = Literal["low_confidence_static", "sequential", "random"]
 """Strategies that commit exactly as many tokens as the schedule plans."""
@@ -18,8 +19,11 @@ Context = Literal["block", "causal"]
 DraftGroups = Literal["last", "all", "auto"]
 BATCH_SIZE = 256
 """Requests decoded together where nothing else is said."""
+DRAFT_TOKENS = 4
+"""Of an autoregressive model, which has no blocks that would end a draft."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 """At the first, tokens whose logits differ by more than float32 rounding are drawn as greedily as at 0."""
+_OF_NEXT = "use left_to_right or self_speculative"
 _NO_TEMPERATURE = f"neither 0 nor from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
 
 
@@ -37,13 +41,17 @@ class DecodeParams:
     """low_confidence_dynamic commits all positions above it, and at least the static count."""
     entropy_bound: float = 0.1
     """entropy_bounded commits the surest positions while their entropies (nats) add up to less than it."""
+    predicts: Predicts = "self"
+    """Of the model, not a choice: ``next`` for an autoregressive one, decoded left to right in blocks of one
+    token with causal context."""
     context: Context = "block"
     """left_to_right and self_speculative read a finished block whole, or token by token, causally."""
     draft_groups: DraftGroups = "last"
     """self_speculative drafts behind the whole draft that it checks, behind every part of it, or where that
     pays (:mod:`t3d.decoding.draft_costs`); forwards, not tokens, then depend on what is decoded beside."""
     max_draft_tokens: int = 0
-    """self_speculative drafts at most so many tokens at once; 0: the rest of the block."""
+    """self_speculative drafts at most so many tokens at once; 0: the rest of the block, or 4 for an
+    autoregressive model."""
     confidence: Confidence = "model"
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered)."""
     temperature: float = 0.1
@@ -69,6 +77,8 @@ class DecodeParams:
             too_many, fewer = f"remasking={self.remasking!r} has no number of steps", "leave it out"
         is_threshold, is_int64 = 0 <= self.confidence_threshold <= 1, -(2**63) <= self.seed < 2**63
         has_temperature = self.temperature == 0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
+        is_next, is_causal = self.predicts == "next", self.is_left_to_right and self.context == "causal"
+        of_next = "is how an autoregressive model (predicts='next') is decoded"
         greedy_sampled = self.temperature == 0 and self.confidence == "sampled"
         for field, holds, problem, fix in (
             ("steps_per_block", fits, too_many, fewer),
@@ -77,6 +87,9 @@ class DecodeParams:
             ("top_p", 0 < self.top_p <= 1, "not in (0, 1]", "use 1 to keep all tokens"),
             ("confidence_threshold", is_threshold, "not in [0, 1]", "use for example 0.9"),
             ("seed", is_int64, "not an integer of 64 bits", "use for example 0"),
+            ("block_size", size == 1 or not is_next, f"1 {of_next}", "use block_size=1"),
+            ("remasking", not is_next or self.is_left_to_right, f"left to right {of_next}", _OF_NEXT),
+            ("context", not is_next or is_causal, f"causal {of_next}", "use context='causal'"),
             ("confidence", not greedy_sampled, "always 1 at temperature=0", "use confidence='model'"),
         ):
             if not holds:
@@ -86,6 +99,13 @@ class DecodeParams:
     def is_left_to_right(self) -> bool:
         """Whether each token is drawn behind all tokens before it."""
         return self.remasking in get_args(LeftToRight)
+
+    @property
+    def draft_room(self) -> int:
+        """Most tokens that self_speculative drafts at once where nothing ends before."""
+        if self.predicts == "next":
+            return self.max_draft_tokens or DRAFT_TOKENS
+        return min(self.block_size, self.max_draft_tokens or self.block_size)
 
     @property
     def schedule(self) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ class _Recorded:
 class FixedShapeRunner(ModelRunner):
     """Pads forwards in which no row has more than two blocks; the last slot takes what padding writes.
 
-    Longer spans and forwards with scratch tokens run as they are: the latter's shapes differ each time.
+    Longer spans and forwards that draw left to right run as they are: the latter's shapes differ each time.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class FixedShapeRunner(ModelRunner):
 
     def _logits(self, forward: Forward) -> Float[Tensor, "M V"]:
         spans = forward.spans
-        if spans.scratch or (spans.length_R > 2 * spans.block_size_R).any():
+        if forward.checked or (spans.length_R > 2 * spans.block_size_R).any():
             return super()._logits(forward)
         shape = self._shape(spans)
         numbers = self._numbers(spans, forward.ids_T, shape)

@@ -81,7 +81,8 @@ def candidate_tokens(
     """
     logits_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
     logits_MV = logits_MV.clone()  # the caller's stay as they are, in float32 too
-    logits_MV[:, mask_token_id] = -torch.inf
+    if params.predicts == "self":  # an autoregressive model has none
+        logits_MV[:, mask_token_id] = -torch.inf
     log_normaliser_M1 = logits_MV.logsumexp(-1, keepdim=True)
     sampled_prob_M = None
     if params.temperature == 0:

@@ -31,12 +31,17 @@ def schedule(rows: RowTable, max_prefill_tokens: int, *, fuse_commits: bool, for
     has_block_R[list(drafting)] = False
     end_R = committed_R + written_R + np.where(has_block_R, rows.block_size_R[active], 0)
     used = np.flatnonzero((end_R > committed_R) | denoises_R)
+    spans_of = {row: own.span() for row, own in drafting.items()}
     spans = Spans(
         slot_R=used,
         start_R=committed_R[used],
         end_R=end_R[used],
         block_size_R=rows.read_size_R[used],
-        scratch={int(np.searchsorted(used, row)): own.span() for row, own in drafting.items()},
+        scratch={
+            int(np.searchsorted(used, row)): span
+            for row, span in spans_of.items()
+            if len(span.column_Q)  # an autoregressive model without a draft reads no more than what is closed
+        },
     )
     noise_mask_RS = rows.active_masks() & has_block_R[:, None]
     row_M, column_M = np.nonzero(noise_mask_RS)
@@ -64,7 +69,9 @@ def _share_out(rows: RowTable, max_prefill_tokens: int, fuse_commits: bool) -> t
     active = slice(0, rows.num_active)
     unwritten_R, size_R = rows.block_start_R[active] - rows.committed_R[active], rows.block_size_R[active]
     written_R = unwritten_R.copy()
-    denoises_R = np.full(len(written_R), True) if fuse_commits else unwritten_R == 0
+    # An autoregressive model draws from the logits of the last closed token, so that one always rides along.
+    is_next_R = rows.is_next_R[active]
+    denoises_R = np.full(len(written_R), True) if fuse_commits else (unwritten_R == 0) | (is_next_R > 0)
     budget = max_prefill_tokens
     for row in np.flatnonzero(unwritten_R > size_R):
         granted = min(int(unwritten_R[row]), budget // size_R[row] * size_R[row])

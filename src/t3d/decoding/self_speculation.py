@@ -15,8 +15,12 @@ One forward reads, each token at its own position:
 
 Position n + j is drawn from c_j. The longest prefix of the draft that equals its draws is accepted, and the
 draw behind it is committed too. No draw depends on a draft, so the tokens are those of K = 0, which is
-``left_to_right``. The next draft is what the group of the last draw says of the positions behind it. A model
-that predicts the next token (``predicts="next"``) needs no check masks: the token before gives the logits.
+``left_to_right``. The next draft is what the group of the last draw says of the positions behind it.
+
+An autoregressive model (``predicts="next"``) is decoded in blocks of one token, with causal context: nothing
+is open, all that is committed is closed. Every position, a mask too, gives the logits of the one behind it.
+So there are no check masks: c_j is the token at n + j - 1. A draft may be as long as one likes: D. A group is
+D masks from n + j on, which draft n + j + 1 to n + j + D.
 
 Q tokens read besides the closed ones: the *scratch*. J checks.
 """
@@ -24,14 +28,12 @@ Q tokens read besides the closed ones: the *scratch*. J checks.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from t3d.decoding.params import Context, DecodeParams
+from t3d.predicts import Predicts
 
-Predicts = Literal["self", "next"]
-"""Whose token the logits of a position are: its own, as of a block-diffusion model, or the one behind it."""
 _MASK = -1
 
 
@@ -77,14 +79,19 @@ def scratch_of(
     context: Context,
     groups: tuple[int, ...],
     predicts: Predicts = "self",
+    draft_room: int = 0,
 ) -> Scratch:
-    """Items 2 to 5 for so many open and draft tokens, with draft groups g_j for these j."""
+    """Items 2 to 5 for so many open and draft tokens, with draft groups g_j for these j.
+
+    ``draft_room``: D, where the model predicts the next token.
+    """
     filled = num_open + num_draft
-    assert num_open < block_size and filled <= block_size, "a draft ends with its block"
+    is_next = predicts == "next"
+    assert num_open < block_size and (is_next or filled <= block_size), "a draft ends with its block"
     has_copy = context == "block" and filled == block_size and num_draft > 0
     source, offset = [*range(filled)] * (1 + has_copy), [*range(filled)] * (1 + has_copy)
-    size = len(source) + _num_masks(num_open, num_draft, block_size, groups)
-    size -= (num_draft + 1) * (predicts == "next")
+    lengths = {j: draft_room if is_next else group_length(num_open + j, block_size) for j in groups}
+    size = len(source) + sum(lengths.values()) + (0 if is_next else num_draft + 1)
     sees_QQ = np.zeros((size, size), dtype=bool)
     sees_QQ[:filled, :filled] = np.tri(filled, dtype=bool)  # 2
     sees_QQ[filled : len(source), filled : len(source)] = True  # 3
@@ -100,18 +107,17 @@ def scratch_of(
         offset.extend(range(num_open + j, num_open + j + count))
         return range(own.start, own.stop)
 
-    if predicts == "self":
-        place = [add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
+    if is_next:
+        place = [j - 1 for j in range(num_draft + 1)]
     else:
-        place = [num_open + j - 1 for j in range(num_draft)]
-        place.append(filled * (1 + has_copy) - 1)
+        place = [add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
     first_drafting = len(source)
     drawn_offset, drafts = [num_open + j for j in range(num_draft + 1)], dict[int, slice]()
-    for j in groups:
-        masks = add_masks(j, group_length(num_open + j, block_size))[1:]  # 5
+    for j, length in lengths.items():
+        masks = add_masks(j, length) if is_next else add_masks(j, length)[1:]  # 5
         drafts[j] = slice(len(place), len(place) + len(masks))
         place += masks
-        drawn_offset += offset[masks.start : masks.stop]
+        drawn_offset += [where + is_next for where in offset[masks.start : masks.stop]]
     source_Q, offset_Q, place_M, drawn_offset_M = (
         np.array(values, dtype=np.int64) for values in (source, offset, place, drawn_offset)
     )
@@ -128,9 +134,19 @@ def scratch_of(
     )
 
 
-def _num_masks(num_open: int, num_draft: int, block_size: int, groups: Sequence[int]) -> int:
-    """Check masks and those of draft groups."""
-    return num_draft + 1 + sum(group_length(num_open + j, block_size) for j in groups)
+def scratch_of_params(
+    num_open: int, num_draft: int, groups: tuple[int, ...], params: DecodeParams
+) -> Scratch:
+    """The same by what is set."""
+    return scratch_of(
+        num_open,
+        num_draft,
+        params.block_size,
+        params.context,
+        groups,
+        params.predicts,
+        params.draft_room if params.predicts == "next" else 0,
+    )
 
 
 def group_length(offset: int, block_size: int) -> int:
@@ -145,23 +161,32 @@ def num_to_draft(num_committed: int, end: int, params: DecodeParams) -> int:
     """
     if params.remasking != "self_speculative":
         return 0
-    room = max(0, min(group_length(num_committed, params.block_size), end - num_committed - 1))
-    return min(room, params.max_draft_tokens) if params.max_draft_tokens else room
+    room = params.draft_room
+    if params.predicts == "self":
+        room = min(room, group_length(num_committed, params.block_size))
+    return max(0, min(room, end - num_committed - 1))
 
 
 def groups_to_run(num_committed: int, num_draft: int, end: int, params: DecodeParams) -> tuple[int, ...]:
     """The j whose draft group is read: of ``draft_groups``, those behind which there is something to draft.
 
     Of "auto", which chooses among those of "all" (:mod:`t3d.decoding.draft_costs`), all that may be read.
-    What the group of j drafts begins behind its first mask, which is at the position that is drawn from c_j.
+    What the group of j drafts begins behind the position that is drawn from c_j.
     """
-    size = params.block_size
     chosen = (num_draft,) if params.draft_groups == "last" else range(num_draft + 1)
-    return tuple(
-        j
-        for j in chosen
-        if group_length(num_committed + j, size) > 1 and num_to_draft(num_committed + j + 1, end, params) > 0
-    )
+    return tuple(j for j in chosen if num_drafted_behind_draw(num_committed + j, end, params) > 0)
+
+
+def num_group_masks(drawn_at: int, params: DecodeParams) -> int:
+    """Masks of a group behind the draw at a position."""
+    is_next = params.predicts == "next"
+    return params.draft_room if is_next else group_length(drawn_at, params.block_size)
+
+
+def num_drafted_behind_draw(drawn_at: int, end: int, params: DecodeParams) -> int:
+    """Tokens that a group drafts behind the draw at a position, where its first mask is."""
+    spared = int(params.predicts == "self")  # the first mask is at the position of the draw
+    return min(num_group_masks(drawn_at, params) - spared, num_to_draft(drawn_at + 1, end, params))
 
 
 def num_accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
@@ -173,9 +198,15 @@ def num_accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
 @lru_cache(maxsize=64)
 def most_masks(params: DecodeParams) -> int:
     """Most masks that a forward of one request reads."""
-    size, end = params.block_size, 3 * params.block_size  # an end that cuts nothing
-    longest = ((num_open, num_to_draft(num_open, end, params)) for num_open in range(size))
-    return max(_num_masks(*counts, size, groups_to_run(*counts, end, params)) for counts in longest)
+    end = 3 * (params.block_size + params.draft_room)  # an end that cuts nothing
+    return max(_num_masks(num_open, end, params) for num_open in range(params.block_size))
+
+
+def _num_masks(num_open: int, end: int, params: DecodeParams) -> int:
+    num_draft = num_to_draft(num_open, end, params)
+    groups = groups_to_run(num_open, num_draft, end, params)
+    scratch = scratch_of_params(num_open, num_draft, groups, params)
+    return len(scratch) - scratch.filled * (1 + scratch.has_copy)
 
 
 def num_drafted_behind(
@@ -185,5 +216,4 @@ def num_drafted_behind(
     if accepted not in groups_to_run(num_committed, num_draft, end, params):
         return 0
     drawn_at = num_committed + accepted
-    length = group_length(drawn_at, params.block_size) - 1  # its first mask is at the position of the draw
-    return min(length, num_to_draft(drawn_at + 1, end, params))
+    return num_drafted_behind_draw(drawn_at, end, params)

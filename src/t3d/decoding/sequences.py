@@ -84,7 +84,8 @@ class RowTable:
             self.step_in_block_R,
             self.denoising_steps_R,
             self.commits_R,
-        ) = np.zeros((12, self.num_rows), dtype=np.int64)
+            self.is_next_R,
+        ) = np.zeros((13, self.num_rows), dtype=np.int64)
 
     @property
     def unfinished(self) -> list[DecodeRequest]:
@@ -115,6 +116,7 @@ class RowTable:
         self.prompt_length_R[row] = length
         self.block_size_R[row] = size
         self.read_size_R[row] = 1 if params.is_left_to_right and params.context == "causal" else size
+        self.is_next_R[row] = params.predicts == "next"
         self.drafting_R[row] = Drafting.of_request(request, params) if params.is_left_to_right else None
         self.max_new_tokens_R[row] = params.max_new_tokens
         self.committed_R[row] = 0

@@ -16,13 +16,7 @@ from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.draft_costs import chosen_drafts, share_right, token_value
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sampling import ORDER_STREAM, TOKEN_STREAM, candidate_tokens
-from t3d.decoding.self_speculation import (
-    Predicts,
-    Scratch,
-    num_accepted,
-    num_to_draft,
-    scratch_of,
-)
+from t3d.decoding.self_speculation import Scratch, num_accepted, num_to_draft, scratch_of_params
 from t3d.decoding.transfer import transfer_mask
 from t3d.trajectory import visible_length
 
@@ -109,7 +103,6 @@ def decode_left_to_right(
     *,
     mask_token_id: int,
     stop_token_ids: Sequence[int],
-    predicts: Predicts = "self",
     draft_of: Callable[[int], int] | None = None,
     has_drafter: bool = False,
 ) -> Completion:
@@ -129,7 +122,7 @@ def decode_left_to_right(
             draft, chances = [draft_of(n + place) for place in range(size)], [1.0] * size
         num_open, right = n % params.block_size, share_right(num_right, num_drafted)
         draft, groups = chosen_drafts(n, end, params, draft[:size], chances[:size], right, token_value(1))
-        scratch = scratch_of(num_open, len(draft), params.block_size, params.context, groups, predicts)
+        scratch = scratch_of_params(num_open, len(draft), groups, params)
         logits_MV = _read(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
         position_M = torch.from_numpy(n - num_open + scratch.drawn_offset_M)

@@ -22,7 +22,7 @@ from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, Architecture
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
-from t3d.models.loading import checkpoint_of, load_weights, read_config, read_tokenizer
+from t3d.models.reading import checkpoint_of, load_weights, read_config, read_tokenizer
 from t3d.work.plan import file_sha256
 
 _ADOPTABLE = f"give a checkpoint of one of these architectures: {', '.join(ARCHITECTURES)}"
@@ -40,6 +40,8 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 """Of weights, by their names in safetensors files."""
 OLD_BUFFER = "rotary_emb.inv_freq"
 """End of names in old files: worked out from the config since."""
+FOREIGN_FIELDS = ("model_type", "architectures", "auto_map", "quantization_config", "transformers_version")
+"""What the config of the new class says itself, or must not say."""
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _GGUF_FIELDS = (".rope.scaling.type", ".rope.scaling.factor", ".attention.sliding_window")
 _GGUF_FIELDS += (".logit_scale", ".attn_logit_softcapping", ".final_logit_softcapping")

@@ -1,6 +1,6 @@
 """A checkpoint as files that nobody vouches for: nothing in it is executed, and its weights are its own.
 
-Only this room, ``models/loading.py`` and ``models/autoregressive.py`` (what is adopted, GGUF files too)
+Only this room, ``models/reading.py`` and ``models/autoregressive.py`` (what is adopted, GGUF files too)
 open checkpoints. Of what transformers would follow in one, these stay without effect: ``auto_map`` and the
 attention and expert kernels of ``config.json``, since the classes and kernels are ours. Refused, before
 transformers sees them, are what would make another program of ours than the one asked for: a tokenizer

@@ -17,7 +17,13 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from t3d.errors import InputError, require_positive
-from t3d.models.autoregressive import OLD_BUFFER, AutoregressiveModel, FileTensors, open_autoregressive
+from t3d.models.autoregressive import (
+    FOREIGN_FIELDS,
+    OLD_BUFFER,
+    AutoregressiveModel,
+    FileTensors,
+    open_autoregressive,
+)
 from t3d.models.checkpoint import hash_of
 from t3d.models.loading import load_tokenizer
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
@@ -35,8 +41,6 @@ STAGES = 4
 """Of :func:`convert`: read, chosen and built, written, compared."""
 _MATRICES = ("model.embed_tokens.weight", "lm_head.weight")
 """The tensors with a row per token."""
-_FOREIGN_FIELDS = ("model_type", "architectures", "auto_map", "quantization_config", "transformers_version")
-"""What the config of the new class says itself, or must not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +208,7 @@ def _choose_tokens(
 
 def _build(source: AutoregressiveModel, block_size: int, tokens: Mapping[str, Any]) -> Any:
     """The network, with rows for all tokens."""
-    fields = {name: value for name, value in source.config.to_dict().items() if name not in _FOREIGN_FIELDS}
+    fields = {name: value for name, value in source.config.to_dict().items() if name not in FOREIGN_FIELDS}
     fields |= {"block_size": block_size, "mask_token_id": tokens["mask_token_id"]}
     fields |= {"pad_token_id": None}  # its row may not be there yet
     network = source.build(source.architecture.config(**fields))

@@ -10,9 +10,10 @@ from huggingface_hub import snapshot_download
 
 from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
-from t3d.models.loading import LoadedModel, checkpoint_of
+from t3d.models.loading import LoadedModel
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.models.own_settings import KEY
+from t3d.models.reading import checkpoint_of
 from t3d.work.files import atomic_folder
 from t3d.work.weights import first_not_finite
 

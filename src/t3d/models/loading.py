@@ -6,36 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, BlockDiffusionModel
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
-from t3d.models.config_fields import check_fields, check_sizes
+from t3d.models.config_fields import check_sizes
 from t3d.models.gated import Gated
-from t3d.models.own_settings import KEY, own_settings, tell
+from t3d.models.own_settings import KEY, OF_NEXT, drafts_by_itself, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
-from t3d.models.token_ids import LoadedTokenizer, check_vocabulary, union_of_stops, with_ids
-from t3d.work.plan import fingerprint
-
-_MINI = Path(__file__).parents[1] / "mini"
-BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
-
-_UNTRUE = (
-    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
-    StrictDataclassError,
+from t3d.models.reading import (
+    checkpoint_of,
+    declare_head,
+    load_weights,
+    read_config,
+    read_generation_config,
+    read_tokenizer,
 )
-"""What transformers raises at an untrue config: wrong types, unknown names, sizes that are none."""
+from t3d.models.token_ids import LoadedTokenizer, check_vocabulary, union_of_stops, with_ids
+from t3d.models.unconverted import is_unconverted, open_unconverted
+from t3d.predicts import Predicts, predicts_of
+from t3d.work.plan import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +48,15 @@ class LoadedModel(LoadedTokenizer):
     """SHA-256 of its weights."""
 
     @property
+    def predicts(self) -> Predicts:
+        """Whose token its logits are: an autoregressive model, loaded as it is, predicts the next one."""
+        return predicts_of(self.model.config)
+
+    @property
     def own_settings(self) -> dict[str, Any]:
         """How it decodes where nothing else is said (:mod:`t3d.models.own_settings`)."""
-        return own_settings(self.model.config, self.model.generation_config)
+        own = own_settings(self.model.config, self.model.generation_config)
+        return own if self.drafter is None else drafts_by_itself(own)
 
     def identity(self) -> dict[str, Any]:
         """What results depend on, JSON-ready; for weights as they were loaded, not trained since."""
@@ -79,7 +77,8 @@ def load_model(
     source: str | Path, *, device: str = "auto", dtype: str = "float32", tp_plan: str | None = None
 ) -> LoadedModel:
     """Load a block-diffusion checkpoint, SDAR's or a converted one, from a local folder or a hub id; ``mini``
-    and ``mini-small`` are bundled.
+    and ``mini-small`` are bundled. An autoregressive one is loaded as it is (:mod:`t3d.models.unconverted`),
+    from a folder of a single GGUF file too: it can be decoded left to right, and have a drafter.
 
     Never runs code from a checkpoint, and reads weights from safetensors files in its own folder only
     (:mod:`t3d.models.checkpoint`).
@@ -94,12 +93,13 @@ def load_model(
     tokenizer or a mask token that :func:`load_tokenizer` refuses, or if these processes cannot share it.
     """
     name, source = str(source), checkpoint_of(source)
+    if is_unconverted(source):
+        return _load_unconverted(source, device, dtype, tp_plan)
     checkpoint = open_checkpoint(source)
     config = read_config(checkpoint)
     if config.model_type not in MODEL_TYPES:
-        fix = "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe')"
-        if config.model_type in ARCHITECTURES:
-            fix = f"convert it: t3d convert {source} --output FOLDER"
+        fix = "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe'), "
+        fix += f"or an autoregressive one ({', '.join(ARCHITECTURES)})"
         problem = f"its architecture is {config.model_type!r}, not a block-diffusion model"
         raise InputError("model", source, problem, fix)
     files = checkpoint.check_weights()
@@ -113,7 +113,7 @@ def load_model(
     options: dict[str, Any] = {"dtype": weights_dtype, "distributed_config": parallel, "config": config}
     options["use_safetensors"] = True  # weights_hash covers no others
     model = load_weights(AutoModelForCausalLM, source, **options, **checkpoint.options)
-    generation_config = _read_generation_config(checkpoint)
+    generation_config = read_generation_config(checkpoint)
     if generation_config is not None and KEY in vars(generation_config):
         tell(model.generation_config, vars(generation_config)[KEY])
     return LoadedModel(
@@ -125,23 +125,22 @@ def load_model(
     )
 
 
-def load_weights(network: Any, source: str, **options: Any) -> Any:
-    """``network.from_pretrained`` of a source whose weights are all there and no others.
-
-    Raises InputError if they are not, or if transformers cannot load them.
-    """
-    try:
-        model, report = network.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, RuntimeError, ImportError, SafetensorError, *_UNTRUE) as error:
-        problem = f"cannot be loaded ({_said(error)})"
-        fix = "give a complete checkpoint folder, its config.json as it was saved, its weights as safetensors"
-        raise InputError("model", source, problem, fix) from error
-    unfit = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
-    if unfit:
-        problem = f"its weights do not fit the network: {', '.join(unfit[:4])}"
-        raise InputError("model", source, problem, "give a complete checkpoint of that architecture")
-    _declare_head(model)
-    return model
+def _load_unconverted(source: str, device: str, dtype: str, tp_plan: str | None) -> LoadedModel:
+    if tp_plan is not None:
+        problem = "not for autoregressive checkpoints as they are"
+        raise InputError("tp_plan", tp_plan, problem, "leave it out, or convert the model: t3d convert")
+    opened, target = open_unconverted(source), resolve_device(device)
+    network = opened.read()
+    declare_head(network)
+    own_dtype = opened.config.dtype = network.dtype
+    network = network.to(target, resolve_dtype(dtype, opened.config, target))
+    return LoadedModel(
+        **vars(opened.named),
+        model=network.eval(),
+        source=source,
+        weights_hash=opened.weights_hash,
+        checkpoint_dtype=own_dtype,
+    )
 
 
 def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
@@ -157,7 +156,7 @@ def adopt_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         raise InputError("model", source, problem, fix)
     if tokenizer is None:
         raise InputError("tokenizer", None, "a model in memory has none of its own", "give its tokenizer")
-    _declare_head(model)
+    declare_head(model)
     declared = getattr(model.generation_config, "eos_token_id", None)
     declared = model.config.eos_token_id if declared is None else declared
     stops = union_of_stops(source, declared, tokenizer)
@@ -186,7 +185,10 @@ def load_tokenizer(source: str | Path) -> LoadedTokenizer:
     own or has more ids than the model has rows, if neither tokenizer nor config names a mask token, or if
     they name different ones, one outside of the vocabulary, or a stop token.
     """
-    checkpoint = open_checkpoint(checkpoint_of(source))
+    source = checkpoint_of(source)
+    if is_unconverted(source):
+        return open_unconverted(source).named
+    checkpoint = open_checkpoint(source)
     return _load_tokenizer(checkpoint, read_config(checkpoint))
 
 
@@ -196,75 +198,22 @@ def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> LoadedT
     return with_ids(checkpoint.source, config, tokenizer, stops)
 
 
-def read_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The tokenizer alone. Raises InputError if there is none to load."""
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.options)
-    except (OSError, ValueError, RuntimeError) as error:
-        problem = f"its tokenizer cannot be loaded ({str(error).splitlines()[0]})"
-        fix = "give a folder with a fast tokenizer"
-        raise InputError("model", checkpoint.source, problem, fix) from error
-    return tokenizer
-
-
 def load_own_settings(source: str | Path) -> dict[str, Any]:
     """How a checkpoint decodes where nothing else is said, read without its weights.
 
     Raises InputError if there is no checkpoint, or its settings contradict each other.
     """
-    checkpoint = open_checkpoint(checkpoint_of(source))
-    return own_settings(read_config(checkpoint), _read_generation_config(checkpoint))
-
-
-def checkpoint_of(source: str | Path) -> str:
-    """The folder of a bundled model, or the folder or hub id itself."""
-    return str(BUNDLED_MODELS.get(str(source), source))
-
-
-def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    """Its config, checked where the architecture is known here. Raises InputError for what cannot be."""
-    if checkpoint.fields.get("model_type") in (*MODEL_TYPES, *ARCHITECTURES):
-        check_fields(checkpoint.source, checkpoint.fields)
-    try:
-        return checkpoint.config()
-    except (OSError, *_UNTRUE) as error:
-        problem = f"its config cannot be read ({_said(error)})"
-        fix = "give a checkpoint folder, or a hub id such as org/name"
-        raise InputError("model", checkpoint.source, problem, fix) from error
-
-
-def _said(error: Exception) -> str:
-    """The error in one line; those of few words have their kind, too (``KeyError: 'nope'``)."""
-    text = " ".join(str(error).split())[:200]
-    return (
-        text if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
-    )
-
-
-def _read_generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
-    try:
-        found = GenerationConfig.from_pretrained(checkpoint.source, **checkpoint.options)
-    except OSError:
-        return None
-    raw = checkpoint.json_file("generation_config.json") or {}
-    if KEY in raw:
-        tell(found, raw[KEY])
-    return found
-
-
-def _declare_head(model: PreTrainedModel) -> None:
-    """Say in the config whether the head is the embedding: transformers does not tie weights that differ,
-    whatever the config says, but its version 4 would drop the head of a model saved like that."""
-    if (model._tp_size or 1) > 1:
-        return  # each process has parts of its own of a matrix that is one
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    model.config.tie_word_embeddings = head.weight is embedding.weight
+    source = checkpoint_of(source)
+    if is_unconverted(source):
+        return dict(OF_NEXT)
+    checkpoint = open_checkpoint(source)
+    return own_settings(read_config(checkpoint), read_generation_config(checkpoint))
 
 
 def _stop_token_ids(
     checkpoint: Checkpoint, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
     """The generation config's end-of-sequence ids, else the config's and the tokenizer's."""
-    generation_config = _read_generation_config(checkpoint)
+    generation_config = read_generation_config(checkpoint)
     declared = config.eos_token_id if generation_config is None else generation_config.eos_token_id
     return union_of_stops(checkpoint.source, declared, tokenizer)

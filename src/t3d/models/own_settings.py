@@ -12,8 +12,11 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from t3d.errors import InputError
+from t3d.predicts import predicts_of
 
 KEY = "block_diffusion"
+OF_NEXT = {"block_size": 1, "predicts": "next", "context": "causal", "remasking": "left_to_right"}
+"""How an autoregressive model is decoded: there is no other way."""
 
 
 def own_settings(config: PreTrainedConfig, generation_config: GenerationConfig | None) -> dict[str, Any]:
@@ -26,6 +29,8 @@ def own_settings(config: PreTrainedConfig, generation_config: GenerationConfig |
     if not isinstance(told, Mapping):
         fix = 'write for example {"block_size": 8, "steps_per_block": 2}'
         raise InputError(KEY, told, "no object, in the checkpoint's generation_config.json", fix)
+    if predicts_of(config) == "next":
+        return {**OF_NEXT, **told}
     size = vars(config).get("block_size")
     if size is None:
         return dict(told)
@@ -33,6 +38,12 @@ def own_settings(config: PreTrainedConfig, generation_config: GenerationConfig |
         problem = f"in {KEY} of the checkpoint's generation_config.json, but {size} in its config.json"
         raise InputError("block_size", told["block_size"], problem, "write the same into both files")
     return {"block_size": size, **told}
+
+
+def drafts_by_itself(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that has a drafter: what is decoded token by token is then drafted."""
+    is_next = own.get("predicts") == "next" and own.get("remasking") == "left_to_right"
+    return {**own, **({"remasking": "self_speculative"} if is_next else {})}
 
 
 def set_own_settings(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:

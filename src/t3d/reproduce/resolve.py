@@ -16,7 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.models.loading import BUNDLED_MODELS, checkpoint_of
+from t3d.models.reading import BUNDLED_MODELS, checkpoint_of
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.training.config import T3DConfig
@@ -30,7 +30,7 @@ _OF_DRAFTERS = (
     "draft_open_prob",
     "lora_mask_embedding",
 )
-ADDED_LATER = frozenset({"context", "draft_groups", "max_draft_tokens", *_OF_DRAFTERS})
+ADDED_LATER = frozenset({"context", "predicts", "draft_groups", "max_draft_tokens", *_OF_DRAFTERS})
 """Fields that a record from before they existed may lack: what it made counts as made with their defaults."""
 _FREE = {
     "remove_unused_columns",

@@ -47,7 +47,7 @@ def decode(model, prompt, fields, stops=(), remasking="self_speculative", **how)
 
 
 @torch.no_grad()
-def one_by_one(model, prompt, fields, stops, *, is_shifted=False):
+def one_by_one(model, prompt, fields, stops):
     """The definition: for each token a forward over what precedes it and a mask that sees all of that."""
     params, ids, logprobs = DecodeParams(remasking="left_to_right", **fields), list(prompt), []
     size = params.block_size if params.context == "block" else 1
@@ -61,8 +61,7 @@ def one_by_one(model, prompt, fields, stops, *, is_shifted=False):
         position = torch.arange(n + 1)[None]
         logits = block_forward(model, torch.tensor([[*ids, MASK]]), position, torch.tensor([sees]))[0]
         uniform = counter_uniform(params.seed, stable_key("request"), torch.tensor([n]), 0, TOKEN_STREAM)
-        place = n - 1 if is_shifted else n
-        drawn = candidate_tokens(logits[place : place + 1], uniform, params, MASK)
+        drawn = candidate_tokens(logits[n : n + 1], uniform, params, MASK)
         ids.append(int(drawn.token_M))
         logprobs.append(float(drawn.logprob_M))
     return ids[len(prompt) :], logprobs
@@ -163,23 +162,6 @@ def test_a_stop_anywhere_ends_the_response(exact_model, prompt_length, place):
         assert ours.num_accepted <= first + 1
 
 
-def test_models_of_the_next_token_need_no_check_masks(exact_model):
-    """Under causal context that is plain autoregressive decoding; drafts change nothing there either."""
-    for size, temperature, context in ((4, 0.0, "causal"), (4, 1.0, "causal"), (8, 1.0, "block")):
-        fields = {"block_size": size, "temperature": temperature, "context": context, "max_new_tokens": 9}
-        for prompt in ([1, 2, 3], [1, 2, 3, 4]):
-            tokens, logprobs = one_by_one(exact_model, prompt, fields, (), is_shifted=True)
-            true = dict(enumerate([*prompt, *tokens]))
-            wrong = true | {len(prompt) + 2: MASK}
-            plain = decode(exact_model, prompt, fields, (), "left_to_right", predicts="next")
-            assert list(plain.response_ids) == tokens
-            assert plain.logprobs == pytest.approx(logprobs, abs=1e-9)
-            for draft_of in (None, true.get, wrong.get):
-                ours = decode(exact_model, prompt, fields, predicts="next", draft_of=draft_of)
-                same(ours, plain)
-                assert draft_of is None or ours.num_forwards < plain.num_forwards
-
-
 # --- the record ---------------------------------------------------------------------------------------
 
 
@@ -259,11 +241,6 @@ def test_a_draft_that_fills_its_block_by_hand():
     ]
     causal = scratch_of(1, 1, 2, "causal", (1,))
     assert rows(causal) == ["x.....", "xx....", "x.x...", "xx.x..", "xx..xx", "xx..xx"]
-    shifted = scratch_of(1, 1, 2, "block", (1,), "next")
-    assert shifted.place_M.tolist() == [0, 3, 5]
-    assert shifted.drawn_offset_M.tolist() == [1, 2, 3]
-    assert rows(shifted) == ["x.....", "xx....", "..xx..", "..xx..", "..xxxx", "..xxxx"]
-    assert scratch_of(0, 1, 2, "causal", (), "next").place_M.tolist() == [-1, 0]
 
 
 @given(cases(), st.integers(0, 7), st.integers(0, 8))

@@ -134,7 +134,7 @@ def test_checkpoints_are_opened_in_one_room_which_never_trusts_their_code():
             ):
                 passed = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg is None]
                 found.append((path.name, passed))
-    assert {name for name, _ in found} == {"checkpoint.py", "loading.py", "autoregressive.py"}
+    assert {name for name, _ in found} == {"checkpoint.py", "reading.py", "autoregressive.py"}
     assert all(
         any(text in ("checkpoint.options", "self.options", "options") for text in passed)
         for _, passed in found

@@ -1,0 +1,89 @@
+"""An autoregressive checkpoint decoded as it is: nothing is written, and no number changes.
+
+It is loaded into its architecture's class here (:mod:`t3d.models.adopted`), whose config then says
+``predicts="next"``, blocks of one token, and which token stands where a drafter drafts. That one is never
+excluded from what the model may say, and only a drafter with an embedding of its own makes sense of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedConfig
+
+from t3d.errors import InputError
+from t3d.models.adopted import ARCHITECTURES
+from t3d.models.autoregressive import FOREIGN_FIELDS, AutoregressiveModel, open_autoregressive
+from t3d.models.checkpoint import open_checkpoint
+from t3d.models.token_choice import choose_mask, used_ids
+from t3d.models.token_ids import LoadedTokenizer, union_of_stops, with_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unconverted:
+    """What is known of such a checkpoint before its weights are read."""
+
+    named: LoadedTokenizer
+    config: PreTrainedConfig
+    """Of the class here."""
+    weights_hash: str
+    read: Callable[[], Any]
+    """Its network, in the precision of its files."""
+
+
+def is_unconverted(source: str) -> bool:
+    """Whether this is an autoregressive checkpoint of a known architecture, or a folder of one GGUF file."""
+    return gguf_of(source) is not None or open_checkpoint(source).fields.get("model_type") in ARCHITECTURES
+
+
+def gguf_of(source: str) -> str | None:
+    """Name of the one GGUF file of a folder that has no checkpoint besides."""
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return None
+    files = sorted(folder.glob("*.gguf"))
+    return files[0].name if len(files) == 1 else None
+
+
+def open_unconverted(source: str) -> Unconverted:
+    """Raises InputError for what :func:`~t3d.models.autoregressive.open_autoregressive` refuses, and where no
+    token can stand where a drafter drafts."""
+    opened = open_autoregressive(source, gguf_of(source))
+    declared = opened.generation.get("eos_token_id")
+    declared = opened.config.eos_token_id if declared is None else declared
+    stops = union_of_stops(source, declared, opened.tokenizer)
+    fields = {name: value for name, value in opened.config.to_dict().items() if name not in FOREIGN_FIELDS}
+    fields |= {"block_size": 1, "mask_token_id": _placeholder(opened, stops), "predicts": "next"}
+    config = opened.architecture.config(**fields)
+    return Unconverted(
+        named=with_ids(source, config, opened.tokenizer, stops),
+        config=config,
+        weights_hash=opened.weights_hash,
+        read=partial(_read, opened, config),
+    )
+
+
+def _read(opened: AutoregressiveModel, config: PreTrainedConfig) -> Any:
+    network = opened.build(config)
+    network.generation_config = GenerationConfig(
+        eos_token_id=opened.generation.get("eos_token_id", config.eos_token_id)
+    )
+    return network.to(network.dtype if network.dtype.is_floating_point else torch.float32)
+
+
+def _placeholder(opened: AutoregressiveModel, stops: tuple[int, ...]) -> int:
+    """An id that texts do not have: an unused special token, else a row of the embedding without a name."""
+    tokenizer, rows = opened.tokenizer, opened.config.vocab_size
+    used = {*stops, *used_ids(tokenizer, opened.config.to_dict(), opened.generation)}
+    vocabulary = tokenizer.get_vocab()
+    chosen = choose_mask(tokenizer, None, used).token
+    if chosen in vocabulary:
+        return vocabulary[chosen]
+    spare = 1 + max(vocabulary.values())
+    if spare < rows:
+        return spare
+    problem = "no special token is unused, and its embedding has no row to spare, for what is to be drafted"
+    raise InputError("model", opened.source, problem, "convert it, which adds one: t3d convert")
