@@ -1,0 +1,228 @@
+"""Lossless decoding of an autoregressive model with a drafter, beside transformers, in one run.
+
+python benchmarks/next_token.py --model FOLDER --drafter FOLDER --json results.json
+    --prompts NAME=FILE.jsonl [NAME=FILE.jsonl ...]
+python benchmarks/next_token_table.py results.json > docs/results/smollm2.md
+
+``--prompts``: questions as ``t3d rollout --prompts`` takes them, by a name for their kind. Greedy; the sides
+in turn, in one process, the best round counts.
+
+- *speed*: visible tokens per second at batch 1 and 8 of transformers' ``generate``, with its prompt-lookup
+  decoding (which it has for batch 1 alone), and of this engine without drafts and with them; tokens per
+  forward, and how many drafts were right up to each offset;
+- *sameness*: responses that differ from those without drafts, of transformers and of the engine, in float32
+  and bfloat16; where, and how far apart the two best tokens are there.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from differences import first_difference
+from transformers import PreTrainedModel
+
+from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.params import DecodeParams
+from t3d.models.adopted import ARCHITECTURES
+from t3d.models.drafter import with_drafter
+from t3d.models.loading import LoadedModel, load_model
+from t3d.problems.prompt_file import read_prompt_file
+from t3d.work.progress import Progress
+from t3d.work.versions import versions
+
+Row = dict[str, Any]
+Answers = list[tuple[int, ...]]
+PARTS = ("speed", "sameness")
+BATCHES = (1, 8)
+GENERATE, LOOKUP = "transformers generate", "transformers prompt lookup"
+PLAIN = "left_to_right"
+GROUPS = ("last", "all", "auto")
+LOOKUP_TOKENS = 10
+"""Of prompt lookup: transformers' documentation suggests it."""
+PAD = 0
+
+
+def source_network(loaded: LoadedModel) -> PreTrainedModel:
+    """The same weights in transformers' own class, sharing memory."""
+    fields = loaded.model.config.to_dict()
+    (row,) = (one for one in ARCHITECTURES.values() if isinstance(loaded.model, one.model))
+    config: Any = row.source.config_class
+    own = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
+    network: Any = row.source(config(**own))
+    network.load_state_dict(loaded.model.state_dict(), assign=True)
+    network.tie_weights()
+    network.generation_config.eos_token_id = list(loaded.stop_token_ids)
+    network.generation_config.pad_token_id = PAD
+    return network.eval()
+
+
+@torch.inference_mode()
+def generate(network: Any, requests: Sequence[DecodeRequest], count: int, **how: Any) -> Answers:
+    """By transformers, greedily, one batch padded on the left."""
+    longest = max(len(request.prompt_ids) for request in requests)
+    ids = torch.full((len(requests), longest), PAD)
+    mask = torch.zeros_like(ids)
+    for row, request in enumerate(requests):
+        ids[row, longest - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
+        mask[row, longest - len(request.prompt_ids) :] = 1
+    out = network.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False, **how)
+    stops = set(network.generation_config.eos_token_id)
+    return [_until_stop(row, stops) for row in out[:, longest:].tolist()]
+
+
+def _until_stop(tokens: Sequence[int], stops: set[int]) -> tuple[int, ...]:
+    end = next((place + 1 for place, token in enumerate(tokens) if token in stops), len(tokens))
+    return tuple(tokens[:end])
+
+
+class Side:
+    """One way to decode, with what it counted."""
+
+    def __init__(self, decode: Callable[[Sequence[DecodeRequest], int], tuple[Answers, Row]]) -> None:
+        self.decode = decode
+
+    @classmethod
+    def of_transformers(cls, network: Any, count: int, **how: Any) -> "Side":
+        """Batches of ``generate``."""
+
+        def decode(requests: Sequence[DecodeRequest], batch: int) -> tuple[Answers, Row]:
+            parts = [requests[first : first + batch] for first in range(0, len(requests), batch)]
+            return [answer for part in parts for answer in generate(network, part, count, **how)], {}
+
+        return cls(decode)
+
+    @classmethod
+    def of_engine(cls, loaded: LoadedModel, params: DecodeParams) -> "Side":
+        """The engine, one request after the other at batch 1."""
+
+        def decode(requests: Sequence[DecodeRequest], batch: int) -> tuple[Answers, Row]:
+            llm = LLM(loaded, max_batch_size=batch)
+            parts = [[request] for request in requests] if batch == 1 else [list(requests)]
+            done = [completion for part in parts for completion in llm.decode(part, params)]
+            summary = llm.stats.summary()
+            counted = {key: summary[key] for key in ("tokens_per_forward", "positions_per_token")}
+            by_offset = {"drafted_at": llm.stats.drafted_at, "accepted_at": llm.stats.accepted_at}
+            return [completion.response_ids for completion in done], counted | by_offset
+
+        return cls(decode)
+
+
+def sides_of(loaded: LoadedModel, count: int, draft_tokens: int) -> dict[str, Side]:
+    """What is timed, by name; ``loaded`` has its drafter."""
+    network = source_network(loaded)
+    params = dataclasses.replace(
+        LLM(loaded).default_params, temperature=0.0, max_new_tokens=count, max_draft_tokens=draft_tokens
+    )
+    sides = {
+        GENERATE: Side.of_transformers(network, count),
+        LOOKUP: Side.of_transformers(network, count, prompt_lookup_num_tokens=LOOKUP_TOKENS),
+        PLAIN: Side.of_engine(loaded, dataclasses.replace(params, remasking="left_to_right")),
+    }
+    for groups in GROUPS:
+        own = dataclasses.replace(params, remasking="self_speculative", draft_groups=groups)
+        sides[f"drafter, {groups}"] = Side.of_engine(loaded, own)
+    return sides
+
+
+def measure_speed(
+    sides: dict[str, Side],
+    kinds: dict[str, list[DecodeRequest]],
+    rounds: int,
+    advance: Callable[[], None],
+) -> list[Row]:
+    """Every side on every kind of prompts at every batch size; the best of ``rounds``."""
+    rows: list[Row] = []
+    for (kind, requests), batch in ((item, batch) for item in kinds.items() for batch in BATCHES):
+        best: dict[str, Row] = {}
+        plain: Answers = []
+        for _ in range(rounds):
+            for name, side in sides.items():
+                if name == LOOKUP and batch > 1:
+                    continue
+                started = time.perf_counter()
+                answers, counted = side.decode(requests, batch)
+                seconds = time.perf_counter() - started
+                plain = answers if name == GENERATE else plain
+                row = {"side": name, "kind": kind, "batch": batch, "n": len(requests), **counted}
+                row |= {"tokens": sum(map(len, answers)), "seconds": seconds}
+                row["num_different"] = sum(one != two for one, two in zip(answers, plain, strict=True))
+                if name not in best or seconds < best[name]["seconds"]:
+                    best[name] = row
+                advance()
+        rows += best.values()
+    return rows
+
+
+def measure_sameness(
+    loaded: LoadedModel, dtype: str, requests: list[DecodeRequest], count: int, draft_tokens: int
+) -> list[Row]:
+    """Completions with drafts beside those without, of one precision."""
+    llm = LLM(loaded)
+    params = dataclasses.replace(
+        llm.default_params, temperature=0.0, max_new_tokens=count, max_draft_tokens=draft_tokens
+    )
+    plain = llm.decode(requests, dataclasses.replace(params, remasking="left_to_right"))
+    rows = []
+    for groups in GROUPS:
+        how = dataclasses.replace(params, remasking="self_speculative", draft_groups=groups)
+        drafted = llm.decode(requests, how)
+        parted = [
+            {"place": _first_place(*pair), "gap": first_difference(*pair)}
+            for pair in zip(drafted, plain, strict=True)
+            if pair[0].response_ids != pair[1].response_ids
+        ]
+        rows.append({"dtype": dtype, "side": f"drafter, {groups}", "n": len(requests), "parted": parted})
+    return rows
+
+
+def _first_place(ours: Completion, theirs: Completion) -> int:
+    pairs = zip(ours.response_ids, theirs.response_ids, strict=False)
+    shorter = min(len(ours.response_ids), len(theirs.response_ids))
+    return next((place for place, (one, two) in enumerate(pairs) if one != two), shorter)
+
+
+def main() -> None:
+    """Measure the parts that are asked for and write one JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--drafter", required=True)
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--prompts", nargs="+", required=True, metavar="NAME=FILE")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--limit", type=int, default=24, help="prompts of a kind")
+    parser.add_argument("--max-new-tokens", type=int, default=96)
+    parser.add_argument("--draft-tokens", type=int, default=0, help="0: the default")
+    parser.add_argument("--rounds", type=int, default=2, help="of the timing")
+    args = parser.parse_args()
+    files = dict(item.split("=", 1) for item in args.prompts)
+    record = json.loads(args.json.read_text()) if args.json.exists() else {}
+    arguments = {name: value for name, value in vars(args).items() if name not in ("json", "parts")}
+    count, draft_tokens = args.max_new_tokens, args.draft_tokens
+    for dtype in ("float32", "bfloat16"):
+        if dtype == "bfloat16" and "sameness" not in args.parts:
+            continue
+        loaded = with_drafter(load_model(args.model, device="cpu", dtype=dtype), args.drafter)
+        kinds = {
+            name: decode_requests(loaded.tokenizer, read_prompt_file(file)[: args.limit])
+            for name, file in files.items()
+        }
+        every = [request for requests in kinds.values() for request in requests]
+        if "speed" in args.parts and dtype == "float32":
+            sides = sides_of(loaded, count, draft_tokens)
+            with Progress("speed", args.rounds * len(kinds) * (2 * len(sides) - 1)) as bar:
+                record["speed"] = measure_speed(sides, kinds, args.rounds, bar.advance)
+        if "sameness" in args.parts:
+            old = [row for row in record.get("sameness", []) if row["dtype"] != dtype]
+            record["sameness"] = old + measure_sameness(loaded, dtype, every, count, draft_tokens)
+        record |= {"arguments": arguments, "versions": versions(), "threads": torch.get_num_threads()}
+        args.json.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()
