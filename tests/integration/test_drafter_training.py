@@ -104,7 +104,7 @@ def test_the_rollout_s_tokens_are_labels_without_a_forward_of_the_base(checkpoin
     scores = check_scores(run.model.base, batch, run.args, run.mask_token_id)
     assert torch.equal(scores.picked, batch["labels"])
     run.train()
-    drafts = drafts_of(scores, batch, rides=True)
+    drafts = drafts_of(scores, batch)
     assert drafts.is_counted_M.all() and int(drafts.is_given_M.sum()) == batch["num_states"]
 
 

@@ -54,6 +54,8 @@ class BlockGrid(NamedTuple):
     clean_block_RC: Int[Tensor, "R C"]
     num_clean_R: Int[Tensor, "R"]
     ids_RKS: Int[Tensor, "R K S"]
+    label_RKS: Int[Tensor, "R K S"]
+    """The tokens that the logits are about; their own, but of :func:`about_next_tokens`."""
     position_RKS: Int[Tensor, "R K S"]
     """Absolute positions."""
     block_RKS: Int[Tensor, "R K S"]
@@ -66,6 +68,7 @@ class BlockGrid(NamedTuple):
     valid_RKS: Bool[Tensor, "R K S"]
     """Response tokens, which the noise may mask."""
     takes_loss_RKS: Bool[Tensor, "R K S"]
+    """Where a label may take loss."""
     sample_key_R: Int[Tensor, "R"]
     epoch_R: Int[Tensor, "R"]
 
@@ -75,15 +78,19 @@ def lay_on_grid(
     block_size: int,
     pad_token_id: int,
     origin: GridOrigin = "prompt",
+    num_before_R: Int[Tensor, "R"] | None = None,
 ) -> BlockGrid:
     """Cut responses into blocks of ``block_size``.
 
     ``origin="prompt"``: the absolute grid of decoding. ``origin="response"`` (released code): blocks
-    count from the first response token, and those of the prompt backwards from its end.
+    count from the first response token, and those of the prompt backwards from its end. ``num_before_R``,
+    less than a block: instead, the prompt tokens in a response's first block.
     """
     prompt_length_R = torch.tensor([len(example.prompt_ids) for example in examples])
     end_R = prompt_length_R + torch.tensor([len(example.response_ids) for example in examples])
-    shift_R = -prompt_length_R % block_size if origin == "response" else torch.zeros_like(prompt_length_R)
+    if num_before_R is None:
+        num_before_R = prompt_length_R % block_size if origin == "prompt" else torch.zeros_like(end_R)
+    shift_R = (num_before_R - prompt_length_R) % block_size
     start_R = (prompt_length_R + shift_R) // block_size * block_size - shift_R
     num_clean_R = start_R + (end_R - start_R - 1) // block_size * block_size
     rows, num_blocks = len(examples), int((-(-(end_R - start_R) // block_size)).max())
@@ -113,6 +120,7 @@ def lay_on_grid(
         clean_block_RC=(clean_position_RC + shift_R[:, None]) // block_size,
         num_clean_R=num_clean_R,
         ids_RKS=ids_RL.view(blocks),
+        label_RKS=ids_RL.view(blocks),
         position_RKS=position_RL.view(blocks),
         block_RKS=((position_RL + shift_R[:, None]) // block_size).view(blocks),
         step_RKS=step_RL.view(blocks),
@@ -123,4 +131,25 @@ def lay_on_grid(
         takes_loss_RKS=takes_loss_RL.view(blocks),
         sample_key_R=torch.tensor([example.sample_key for example in examples]),
         epoch_R=torch.tensor([example.epoch for example in examples]),
+    )
+
+
+def about_next_tokens(grid: BlockGrid) -> BlockGrid:
+    """The grid of a model whose logits are about the token behind each, and which reads token by token.
+
+    Blocks count positions: a clean token's is its own, a noisy block's is that of its first token, so that
+    the block sees all clean tokens before it, and a clean token those up to itself. A label is the next
+    token, of response tokens only: what is behind the last prompt token the model itself says.
+    """
+    rows, *_ = blocks = grid.ids_RKS.shape
+
+    def of_next(values_RKS: Tensor) -> Tensor:
+        values_RL = values_RKS.flatten(1)
+        return torch.cat([values_RL[:, 1:], torch.zeros_like(values_RL[:, :1])], 1).view(blocks)
+
+    return grid._replace(
+        clean_block_RC=torch.arange(grid.clean_ids_RC.shape[1]).expand(rows, -1),
+        block_RKS=grid.position_RKS[:, :, :1].expand(blocks),
+        label_RKS=of_next(grid.label_RKS),
+        takes_loss_RKS=of_next(grid.takes_loss_RKS) & grid.valid_RKS,
     )

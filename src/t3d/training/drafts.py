@@ -6,17 +6,23 @@ see all of these and each other. The base, which the draft has to agree with, is
 a forward of its own: behind every token of the block, causally read, one mask that sees the tokens before
 its position and itself.
 
+Of an autoregressive base, whose logits are about the token behind each, a draft may begin behind every
+token: a *group* of masks there sees all tokens before it, and itself. It has no blocks, so a response is cut
+into groups from another token on in every epoch; the base is asked at the tokens themselves.
+
 Shape letters: R rows, K blocks, S tokens per block, W noisy tokens per block (S of a draft, 2 S of checks),
 T tokens of a packed row.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from t3d.training.block_grid import BlockGrid
+from t3d.training.block_grid import BlockGrid, TrainingExample, about_next_tokens, lay_on_grid
 from t3d.training.noising import NoiseSource, Stream
 from t3d.training.packing import pack_copies
 
@@ -51,6 +57,37 @@ def draft_order(is_draft_RKS: Bool[Tensor, "R K S"]) -> dict[str, Int[Tensor, "R
         "place": torch.where(is_draft_RKS, block_size, within_RKS),
         "reads": torch.where(is_draft_RKS, last_shown_RK1, within_RKS),
     }
+
+
+def lay_in_groups(
+    examples: Sequence[TrainingExample], group_size: int, pad_token_id: int, seed: int
+) -> BlockGrid:
+    """Responses cut into groups of masks of a base that predicts the next token (:func:`about_next_tokens`).
+
+    The first begins at one of the last ``group_size`` - 1 prompt tokens or at the response, each as often (in
+    a shorter prompt not before its first token); its masks begin at the response. The last is as wide as the
+    others: the end of a response is not known when it is drafted.
+    """
+    examples = [replace(example, is_cut=True) for example in examples]
+    key_R = torch.tensor([example.sample_key for example in examples])
+    noise = NoiseSource(
+        seed=seed, epoch_R=torch.tensor([example.epoch for example in examples]), sample_key_R=key_R
+    )
+    num_before_R = (noise.uniform(Stream.GROUP_SHIFT, torch.zeros_like(key_R)) * group_size).long()
+    length_R = torch.tensor([len(example.prompt_ids) for example in examples])
+    num_before_R = torch.minimum(num_before_R, length_R)
+    return about_next_tokens(lay_on_grid(examples, group_size, pad_token_id, num_before_R=num_before_R))
+
+
+def pack_reading(grid: BlockGrid, loss_mask_RKS: Bool[Tensor, "R K S"], **rows: Any) -> dict[str, Any]:
+    """The batch that a base that predicts the next token is asked with: the groups unmasked, read causally.
+
+    Its loss positions are the tokens themselves, in the order of a batch with the same loss mask; ``rows`` as
+    of :func:`~t3d.training.packing.pack_copies`.
+    """
+    within_RKS = torch.arange(grid.ids_RKS.shape[2]).expand(grid.ids_RKS.shape)
+    order = {"place": within_RKS, "reads": within_RKS}
+    return pack_copies(grid, grid.ids_RKS, loss_mask_RKS, **rows, further_EKS=order)
 
 
 def pack_checks(

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.models.gated import GATE
 from t3d.models.loading import LoadedModel
+from t3d.models.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.loss import accepted_of_acceptable, drafts_of
 from t3d.training.scoring import check_scores, draft_options
@@ -30,19 +31,23 @@ def draft_evaluator(
 
     Every block of a response is drafted once, from its first response token to its end or to the stop token,
     behind the rollout's own tokens; the base's likeliest tokens behind the same tokens decide. So nothing
-    is acceptable where the rollout is not what the base would have written left to right. Raises InputError
-    as training does for such trajectories.
+    is acceptable where the rollout is not what the base would have written left to right. Of a base that
+    predicts the next token every group of masks is one draft, and the rollout's tokens are taken to be the
+    base's: all of them are acceptable. Raises InputError as training does for such trajectories.
     """
+    predicts = predicts_of(loaded.model.config)
     check_trajectories(held_out, loaded.tokenizer, config.block_size)
     kept = select_trajectories(held_out, config, loaded.model.config).kept
     config = copy.copy(config)  # a second TrainingArguments would reset what accelerate knows
-    config.draft_open_prob, config.draft_targets = 0.0, "tokens"  # all masked, whatever the epoch and seed
+    config.draft_open_prob, config.seed = 0.0, 0  # all masked, the same drafts whatever the epoch and seed
+    config.draft_targets = "tokens" if predicts == "self" else "rollout"
     dataset = TrajectoryDataset(kept, config)
     collator = TrajectoryCollator(
         config=config,
         pad_token_id=loaded.tokenizer.pad_token_id or 0,
         mask_token_id=loaded.mask_token_id,
         vocab_size=loaded.vocab_size,
+        predicts=predicts,
     )
     batches = [
         collator([dataset[index] for index in range(first, min(first + batch_size, len(kept)))])
@@ -78,7 +83,7 @@ def _accepted(
     options = draft_options(base, checked, config, mask_token_id) | {GATE: batch[GATE]}
     arrangement = arrange(batch, config.attention)
     scores = packed_forward(base, batch, arrangement, loss_positions=batch["loss_positions"], **options)
-    drafts = drafts_of(checked, batch, rides=config.draft_rides)
+    drafts = drafts_of(checked, batch)
     return accepted_of_acceptable(scores, checked, drafts, batch)
 
 

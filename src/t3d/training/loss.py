@@ -156,7 +156,7 @@ def draft_objective(
     and how many drafts whole.
     """
     assert student.log_probs is not None
-    drafts = drafts_of(checked, batch, rides=args.draft_rides)
+    drafts = drafts_of(checked, batch)
     soft = {} if student.minus_kl is None else {"divergence_M": -student.minus_kl}
     output = prefix_acceptance_loss(
         student_real_M=student.log_probs[0],
@@ -187,7 +187,7 @@ class Drafts(NamedTuple):
     """The first mask of a draft that rides with the check of the one before, whose draw is this token."""
 
 
-def drafts_of(checked: HeadScores, batch: Mapping[str, Any], *, rides: bool) -> Drafts:
+def drafts_of(checked: HeadScores, batch: Mapping[str, Any]) -> Drafts:
     """From what the base picked at its checks."""
     assert checked.picked is not None
     draft_M, num_drafts = batch["loss_state"], batch["num_states"]
@@ -196,7 +196,7 @@ def drafts_of(checked: HeadScores, batch: Mapping[str, Any], *, rides: bool) -> 
     is_first_M[1:] = draft_M[1:] != draft_M[:-1]
     return Drafts(
         is_counted_M=survival(is_own_M, draft_M, num_drafts) > 0,
-        is_given_M=is_first_M if rides else torch.zeros_like(is_first_M),
+        is_given_M=is_first_M if batch["rides"] else torch.zeros_like(is_first_M),
     )
 
 

@@ -31,6 +31,7 @@ class Stream(IntEnum):
     FAKE_TOKEN = 5
     OPEN_BLOCK = 6
     OPEN_TOKENS = 7
+    GROUP_SHIFT = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

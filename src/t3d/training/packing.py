@@ -179,7 +179,7 @@ def _fill(
         "documents": torch.stack([start_D, clean_D, noisy_D], 1),
         "block_size": block_size,
         "loss_positions": place_EKS[loss_mask_EKS],
-        "labels": grid.ids_RKS[loss_mask_EKS],
+        "labels": grid.label_RKS[loss_mask_EKS],
         "loss_example": loss_mask_EKS.flatten(1).nonzero()[:, 0],
         "token_weight": grid.weight_RKS[loss_mask_EKS],
     }

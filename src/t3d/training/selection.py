@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.solutions import SOURCES
 from t3d.interchange.validate import has_masked_prompt, own_problems
+from t3d.models.predicts import predicts_of
 from t3d.models.token_ids import tokenizer_hash
 from t3d.training.config import T3DConfig
 from t3d.training.packing import cut_response
@@ -93,7 +94,7 @@ class Selection:
     too_long: tuple[str, ...]
     """One block with all the tokens before it exceeds ``max_length``, or the whole the model's positions."""
     empty: tuple[str, ...]
-    """Nothing is visible but the stop token."""
+    """Nothing is visible but the stop token, or one token, behind which nobody drafts."""
     masked_prompt: tuple[str, ...] = ()
     """The mask token is in the prompt, where no state may have it."""
 
@@ -124,6 +125,8 @@ def select_trajectories(
 
     Raises InputError for a token outside the student's vocabulary, or if nothing is left.
     """
+    predicts = predicts_of(model_config)
+    is_too_long = _is_too_long if predicts == "self" else _groups_are_too_long
     kept, too_long, empty, masked_prompt = [], [], [], []
     for trajectory in trajectories:
         largest = max(*trajectory.prompt_ids, *trajectory.response_ids, 0)
@@ -133,9 +136,9 @@ def select_trajectories(
             raise InputError("vocab_size", model_config.vocab_size, problem, fix)
         if has_masked_prompt(trajectory):
             masked_prompt.append(trajectory.id)
-        elif trajectory.visible_length == 1 and trajectory.finish_reason == "stop":
+        elif trajectory.visible_length == 1 and (predicts == "next" or trajectory.finish_reason == "stop"):
             empty.append(trajectory.id)
-        elif _is_too_long(trajectory, args, model_config.max_position_embeddings):
+        elif is_too_long(trajectory, args, model_config.max_position_embeddings):
             too_long.append(trajectory.id)
         else:
             kept.append(trajectory)
@@ -160,3 +163,9 @@ def _is_too_long(trajectory: Trajectory, args: T3DConfig, num_positions: int) ->
         return True
     num_clean = start + (num_blocks - 1) * size
     return not cut_response(0, num_clean, num_blocks, size, args.max_length)
+
+
+def _groups_are_too_long(trajectory: Trajectory, args: T3DConfig, num_positions: int) -> bool:
+    """Of a base that predicts the next token: in some epoch a group of masks begins at the last token."""
+    last = len(trajectory.prompt_ids) + len(trajectory.response_ids) - 1
+    return last + args.block_size > min(num_positions, args.max_length or num_positions)

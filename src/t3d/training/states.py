@@ -12,10 +12,11 @@ from torch.utils.data import Dataset, Sampler
 from t3d.attention.flex import TILE
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.models.gated import GATE, gated_positions
+from t3d.models.predicts import Predicts
 from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
 from t3d.training.block_grid import BlockGrid, TrainingExample, lay_on_grid
 from t3d.training.config import T3DConfig
-from t3d.training.drafts import draft_noise_mask, draft_order, pack_checks
+from t3d.training.drafts import draft_noise_mask, draft_order, lay_in_groups, pack_checks, pack_reading
 from t3d.training.noising import (
     NoiseSource,
     draw_mask_ratios,
@@ -104,10 +105,13 @@ class States(NamedTuple):
     """The ratio drawn, or of ``mask_ratios`` the nearest to the share that random masks took."""
 
 
-def draw_states(grid: BlockGrid, noise: NoiseSource, config: T3DConfig) -> States:
+def draw_states(
+    grid: BlockGrid, noise: NoiseSource, config: T3DConfig, predicts: Predicts = "self"
+) -> States:
     """One state per row, from the source that the settings name.
 
-    With complementary states the second half of the rows must repeat the first.
+    With complementary states the second half of the rows must repeat the first. Drafts of a model that
+    ``predicts`` the next token have no open tokens.
     """
     if config.state_source == "trajectory":
         level_RK = noise.level_uniform(grid.valid_RKS, config.state_scope)
@@ -115,7 +119,7 @@ def draw_states(grid: BlockGrid, noise: NoiseSource, config: T3DConfig) -> State
         noise_mask = trajectory_noise_mask(grid.step_RKS, grid.valid_RKS, ratio_RK, config.state_order)
         return States(noise_mask, torch.ones(noise_mask.shape), ratio_RK)
     if config.state_source == "draft":
-        noise_mask = draft_noise_mask(grid, noise, config.draft_open_prob)
+        noise_mask = draft_noise_mask(grid, noise, config.draft_open_prob if predicts == "self" else 0.0)
         masks = noise_mask, torch.ones(noise_mask.shape)
     else:
         masks = random_noise_mask(
@@ -140,23 +144,26 @@ class TrajectoryCollator:
     visible positions any); ``sample_key`` and ``epoch`` [E], the counters of the fake tokens' noise;
     ``num_response_tokens``, those that take loss where they are masked; ``num_real_tokens``, without padding.
 
-    Of drafts (:mod:`t3d.training.drafts`) also ``place`` and ``reads`` [R, T], the gate of the forward, and
-    ``checks``, the batch that the base is asked with, whose loss positions are in the same order; not with
-    ``draft_targets="rollout"``.
+    Of drafts (:mod:`t3d.training.drafts`) also ``place`` and ``reads`` [R, T], the gate of the forward,
+    ``rides``, whether the token at a draft's first mask is given, and ``checks``, the batch that the base is
+    asked with, whose loss positions are in the same order; not with ``draft_targets="rollout"``. Of a model
+    that ``predicts`` the next token there are drafts only, and ``labels`` are the tokens behind the loss
+    positions.
     """
 
     config: T3DConfig
     pad_token_id: int
     mask_token_id: int
     vocab_size: int
+    predicts: Predicts = "self"
 
     def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         """Draw the states and build the batch."""
         config, num_examples = self.config, len(examples)
         copies = [*examples, *examples] if config.complementary_states else examples
-        grid = lay_on_grid(copies, config.block_size, self.pad_token_id, config.grid_origin)
+        grid = self._lay(copies)
         noise = NoiseSource(seed=config.seed, epoch_R=grid.epoch_R, sample_key_R=grid.sample_key_R)
-        states = draw_states(grid, noise, config)
+        states = draw_states(grid, noise, config, self.predicts)
         noise_mask = states.noise_mask_RKS
         noisy_ids = mix_random_tokens(
             grid.ids_RKS.masked_fill(noise_mask | grid.is_open_RKS, self.mask_token_id),
@@ -183,6 +190,12 @@ class TrajectoryCollator:
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())
         return batch
 
+    def _lay(self, copies: Sequence[TrainingExample]) -> BlockGrid:
+        size, pad = self.config.block_size, self.pad_token_id
+        if self.predicts == "next":
+            return lay_in_groups(copies, size, pad, self.config.seed)
+        return lay_on_grid(copies, size, pad, self.config.grid_origin)
+
     def _pack(
         self, grid: BlockGrid, noisy_ids: Tensor, noise_mask: Tensor, loss_mask: Tensor
     ) -> dict[str, Any]:
@@ -196,8 +209,11 @@ class TrajectoryCollator:
         further = {**draft_order(is_draft), GATE: is_draft}
         batch = pack_copies(grid, noisy_ids, loss_mask, **rows, further_EKS=further)
         batch[GATE] = gated_positions(batch[GATE])
+        batch["rides"] = self.config.draft_rides and self.predicts == "self"
         if self.config.draft_targets == "rollout":
             return batch
+        if self.predicts == "next":
+            return batch | {"checks": pack_reading(grid, loss_mask, **rows)}
         return batch | {"checks": pack_checks(grid, loss_mask, self.mask_token_id, **rows)}
 
 

@@ -19,6 +19,7 @@ from t3d.errors import InputError
 from t3d.models.gated import GATE, GatedAdapter
 from t3d.models.head import HeadScores
 from t3d.models.own_settings import set_own_settings
+from t3d.models.predicts import predicts_of
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warn_of_small_set
@@ -39,6 +40,7 @@ from t3d.training.scoring import check_scores, draft_options, reference_scores, 
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
+from t3d.training.trained import check_trained
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import CheckpointingTrainer
 
@@ -51,17 +53,6 @@ _logger = logging.getLogger(__name__)
 _CONFIG_FIELDS_OF_TRAINER = ("eos_token_id", "pad_token_id", "bos_token_id", "use_cache")
 
 
-def _check_student(args: T3DConfig, model: torch.nn.Module, *, has_evaluator: bool) -> None:
-    """Raise InputError for a model that the objective does not train, and for scores that nothing gives."""
-    if (args.eval_strategy != "no" or args.reference_choice == "best") and not has_evaluator:
-        fix = "give an evaluator, or use eval_strategy='no' and reference_choice='latest'"
-        raise InputError("evaluator", None, "needed to evaluate the student during training", fix)
-    if (args.objective == "prefix_acceptance") != isinstance(model, GatedAdapter):
-        problem = f"{type(model).__name__}, with objective={args.objective!r}"
-        fix = "give add_gated_adapter's result for prefix_acceptance, and only for that"
-        raise InputError("model", problem, "not what this objective trains", fix)
-
-
 class T3DTrainer(CheckpointingTrainer):
     """Distil a student on a teacher's trajectories.
 
@@ -72,7 +63,8 @@ class T3DTrainer(CheckpointingTrainer):
     now on how it decodes: by ``own_settings``, else by :func:`student_settings`.
 
     With objective ``prefix_acceptance`` the model is a :class:`~t3d.models.gated.GatedAdapter`, which becomes
-    a drafter; its base, best frozen, is not changed, nor are its configs.
+    a drafter; its base, best frozen, is not changed, nor are its configs. Only that trains a base that
+    predicts the next token.
 
     Raises InputError for an empty set of trajectories or one that does not fit the student, and for settings
     that others leave without effect.
@@ -95,7 +87,7 @@ class T3DTrainer(CheckpointingTrainer):
         if kwargs.pop("eval_dataset", None) is not None:
             fix = "give an evaluator, a function that scores the student"
             raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)
-        _check_student(args, model, has_evaluator=evaluator is not None)
+        check_trained(args, model, has_evaluator=evaluator is not None)
         check_trajectories(train_dataset, processing_class, args.block_size)
         base: Any = base_of(model)
         config = base.config
@@ -104,6 +96,7 @@ class T3DTrainer(CheckpointingTrainer):
             pad_token_id=processing_class.pad_token_id or 0,  # no attention and no loss reads it
             mask_token_id=train_dataset[0].mask_token_id,
             vocab_size=min(config.vocab_size, len(processing_class)),
+            predicts=predicts_of(config),
         )
         self.selection = select_trajectories(train_dataset, args, config)
         if self.selection.report():
