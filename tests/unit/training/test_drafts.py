@@ -7,13 +7,10 @@ import torch
 from grid_helpers import MASK, PAD, examples_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing_helpers import loss_logits
-from torch.nn.attention.flex_attention import create_mask
+from packing_helpers import assert_block_mask_is_dense, loss_logits
 
 from t3d.attention import flex
-from t3d.attention.flex import packed_block_mask
 from t3d.attention.forward import block_forward
-from t3d.attention.masks import BlockOrder, training_mask
 from t3d.training.block_grid import lay_on_grid
 from t3d.training.config import T3DConfig
 from t3d.training.drafts import draft_noise_mask, draft_order, pack_checks
@@ -152,20 +149,7 @@ def test_the_block_mask_keeps_the_order_of_a_block(lengths, block_size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex, "TILE", 8)
         for batch in batches(lengths, block_size, row_multiple=8)[2:]:
-            keys = batch["document_ids"], batch["block_ids"], batch["is_noisy"]
-            order = BlockOrder(batch["place"], batch["reads"])
-            dense, mask = training_mask(*keys, order), packed_block_mask(*keys, order)
-            rows, length = batch["input_ids"].shape
-            assert torch.equal(create_mask(mask.mask_mod, rows, 1, length, length, "cpu")[:, 0], dense)
-            by_tile = dense.unflatten(1, (-1, 8)).unflatten(3, (-1, 8))
-            taken = torch.zeros(2, *mask.kv_indices[:, 0].shape, dtype=torch.bool)
-            for kind, (count, index) in enumerate(
-                ((mask.kv_num_blocks, mask.kv_indices), (mask.full_kv_num_blocks, mask.full_kv_indices))
-            ):
-                chosen = torch.arange(index.shape[-1]) < count[..., None]
-                taken[kind] = torch.zeros_like(chosen).scatter(-1, index.long(), chosen)[:, 0]
-            assert not (taken[1] & ~by_tile.all(2).all(-1)).any()
-            assert not (by_tile.any(2).any(-1) & ~taken.any(0)).any()
+            assert_block_mask_is_dense(batch, 8)
 
 
 def test_the_gate_is_on_the_drafts_masks_and_nowhere_else(tmp_path):
