@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.models.gated import GATE
 from t3d.models.loading import LoadedModel
-from t3d.models.predicts import predicts_of
+from t3d.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.loss import accepted_of_acceptable, drafts_of
 from t3d.training.scoring import check_scores, draft_options

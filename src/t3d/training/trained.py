@@ -6,7 +6,7 @@ import torch
 
 from t3d.errors import InputError
 from t3d.models.gated import GatedAdapter
-from t3d.models.predicts import predicts_of
+from t3d.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.lora import base_of
 
