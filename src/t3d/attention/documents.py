@@ -2,11 +2,12 @@
 
 What the mask forbids for whole regions is not computed: other documents, and the noisy copy beyond a
 query's own block. On a CPU this is faster forwards and backwards than SDPA under the dense mask
-(docs/LOG.md). D documents of a group, H query heads, G key-value heads, g = H / G, C clean tokens, N noisy
-tokens, Q = C + N queries, K noisy blocks, S block size, d head dimension, T tokens of the forward.
+(docs/LOG.md). Clean keys and values may be constants of a forward before (two_passes.py). D documents of a
+group, H query heads, G key-value heads, g = H / G, C clean tokens, N noisy tokens, Q queries (C + N, or one
+of them), K noisy blocks, S block size, d head dimension, T tokens of the forward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class DocumentGroup:
     num_clean: int
     num_noisy: int
     block_size: int
+    first_noisy: int
+    """Queries that are clean: all of the clean copy, or 0 where an earlier forward ran it."""
     tokens: slice | Int[Tensor, "DQ"]
     """The queries among the forward's tokens, document by document; padding repeats some token."""
     hidden_clean: Bool[Tensor, "D 1 1 Q C"]
@@ -45,6 +48,11 @@ class DocumentPlan:
     groups: tuple[DocumentGroup, ...]
     place_T: Int[Tensor, "T"] | None
     """Where each token of the forward lies among all groups' queries; None if in the same order."""
+
+
+CleanKeys = tuple[Float[Tensor, "D G C d"], Float[Tensor, "D G C d"]]
+"""The clean copy's keys and values of a group of documents."""
+_Pair = tuple[Tensor, Tensor]
 
 
 def plan_documents(
@@ -83,6 +91,7 @@ def plan_documents(
                 num_clean=num_clean,
                 num_noisy=num_noisy,
                 block_size=block_size,
+                first_noisy=num_clean,
                 tokens=slice(first, first + len(column_Q)) if len(members) == 1 else token_DQ.flatten(),
                 hidden_clean=_hidden_clean(block_DQ, is_real_DQ, num_clean),
                 hidden_own=_hidden_own(token_DQ[:, num_clean:], is_real_DQ[:, num_clean:], block_size, order),
@@ -141,34 +150,42 @@ def document_attention(
     attention_mask: Tensor,
     scaling: float,
     document_plan: DocumentPlan,
+    clean_keys: Mapping[int, Sequence[CleanKeys]] | None = None,
     **unused: object,
 ) -> tuple[Float[Tensor, "R T H d"], None]:
-    """Attention of packed rows, one call per group of documents."""
-    del module, attention_mask, unused
+    """Attention of packed rows, one call per group of documents.
+
+    ``clean_keys``: each group's, by layer, where the rows hold noisy copies alone; they get no gradient.
+    """
+    del attention_mask, unused
+    groups = document_plan.groups
+    layer: Any = module
+    kept = [None] * len(groups) if clean_keys is None else clean_keys[layer.layer_idx]
     rows, num_heads, row_length, head_dim = query_RHTd.shape
     # Under autocast the norms return float32, while values come in the narrower type.
     parts = (query_RHTd * scaling, key_RGTd, value_RGTd)
     flat = [part.to(value_RGTd.dtype).transpose(1, 2).flatten(0, 1) for part in parts]
-    mixed = torch.cat([_attend(*flat, group) for group in document_plan.groups])
+    mixed = torch.cat([_attend(*flat, group, clean) for group, clean in zip(groups, kept, strict=True)])
     if document_plan.place_T is not None:
         mixed = mixed.index_select(0, document_plan.place_T)
     return mixed.view(rows, row_length, num_heads, head_dim), None
 
 
+def by_document(values_THd: Float[Tensor, "T H d"], group: DocumentGroup) -> Float[Tensor, "D Q H d"]:
+    """Numbers of a group's tokens, document by document."""
+    tokens = group.tokens
+    picked = values_THd[tokens] if isinstance(tokens, slice) else values_THd.index_select(0, tokens)
+    return picked.unflatten(0, (group.num_documents, -1))
+
+
 def _attend(
-    query_THd: Tensor, key_TGd: Tensor, value_TGd: Tensor, group: DocumentGroup
+    query_THd: Tensor, key_TGd: Tensor, value_TGd: Tensor, group: DocumentGroup, clean: CleanKeys | None
 ) -> Float[Tensor, "DQ H d"]:
     """Attention of one group's queries."""
-
-    def by_document(values: Tensor) -> Tensor:
-        tokens = group.tokens
-        picked = values[tokens] if isinstance(tokens, slice) else values.index_select(0, tokens)
-        return picked.view(group.num_documents, -1, *values.shape[1:])
-
-    query = by_document(query_THd).unflatten(2, (key_TGd.shape[1], -1)).permute(0, 2, 3, 1, 4)
-    key, value = (by_document(values).transpose(1, 2) for values in (key_TGd, value_TGd))
-    mixed = _GroupAttention.apply(query, key, value, group)
-    return mixed.permute(0, 3, 1, 2, 4).reshape(-1, *query_THd.shape[1:])
+    query = by_document(query_THd, group).unflatten(2, (key_TGd.shape[1], -1)).permute(0, 2, 3, 1, 4)
+    key, value = (by_document(values, group).transpose(1, 2) for values in (key_TGd, value_TGd))
+    mixed = _GroupAttention.apply(query, key, value, group, clean)
+    return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
 
 
 class _GroupAttention(torch.autograd.Function):
@@ -179,60 +196,71 @@ class _GroupAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, group: DocumentGroup
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, group: DocumentGroup, kept: CleanKeys | None
     ) -> Float[Tensor, "D G g Q d"]:
         """The mixed values; padding, which sees nothing, gives zero."""
-        clean, own = _scores(query, key, group)
+        keys, values = _parts(key, value, group, kept)
+        clean, own = _scores(query, keys, group)
         total = clean.logsumexp(-1)
-        noisy = total[..., group.num_clean :]
+        noisy = total[..., group.first_noisy :]
         noisy.copy_(torch.logaddexp(noisy, _in_order(own.logsumexp(-1))))
         total.masked_fill_(total == -torch.inf, 0.0)
         clean, own = _weights(clean, own, total, group)
-        mixed = _mix(clean.to(value.dtype), own.to(value.dtype), value, group)
+        mixed = _mix(clean.to(value.dtype), own.to(value.dtype), values, group)
         ctx.save_for_backward(query, key, value, mixed, total)
-        ctx.group = group
+        ctx.group, ctx.kept = group, kept
         return mixed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """Gradients of query, key and value."""
         query, key, value, mixed, total = ctx.saved_tensors
         group: DocumentGroup = ctx.group
-        num_clean = group.num_clean
-        clean, own = _weights(*_scores(query, key, group), total, group)
+        first = group.first_noisy
+        (key_clean, key_own), (value_clean, value_own) = _parts(key, value, group, ctx.kept)
+        clean, own = _weights(*_scores(query, (key_clean, key_own), group), total, group)
         delta = (grad * mixed).to(total.dtype).sum(-1)  # sum of weight x its gradient
         grad = grad.contiguous()
         grad_own, query_own = _by_block(grad, group), _by_block(query, group)  # D G K gS d
-        key_own, value_own = (_blocks(values, group) for values in (key, value))  # D G K S d
 
         grad_value = torch.empty_like(value)
         flat_grad, flat_query = grad.flatten(2, 3), query.flatten(2, 3)
-        narrow = clean.to(value.dtype).flatten(2, 3)
-        grad_value[:, :, :num_clean] = narrow.transpose(-1, -2) @ flat_grad
+        if ctx.kept is None:
+            narrow = clean.to(value.dtype).flatten(2, 3)
+            grad_value[:, :, :first] = narrow.transpose(-1, -2) @ flat_grad
         narrow_own = own.to(value.dtype).flatten(3, 4)
-        grad_value[:, :, num_clean:] = (narrow_own.transpose(-1, -2) @ grad_own).flatten(2, 3)
+        grad_value[:, :, first:] = (narrow_own.transpose(-1, -2) @ grad_own).flatten(2, 3)
 
-        to_clean = (flat_grad @ value[:, :, :num_clean].transpose(-1, -2)).view_as(clean)
+        to_clean = (flat_grad @ value_clean.transpose(-1, -2)).view_as(clean)
         clean.mul_(to_clean - delta[..., None])
         to_own = (grad_own @ value_own.transpose(-1, -2)).view_as(own)
-        own.mul_(to_own - _out_of_order(delta[..., num_clean:], group)[..., None])
+        own.mul_(to_own - _out_of_order(delta[..., first:], group)[..., None])
 
         narrow = clean.to(key.dtype).flatten(2, 3)
         narrow_own = own.to(key.dtype).flatten(3, 4)
-        grad_query = (narrow @ key[:, :, :num_clean]).view(query.shape)
+        grad_query = (narrow @ key_clean).view(query.shape)
         from_own = (narrow_own @ key_own).unflatten(3, (-1, group.block_size))
-        grad_query[:, :, :, num_clean:] += from_own.transpose(2, 3).flatten(3, 4)
+        grad_query[:, :, :, first:] += from_own.transpose(2, 3).flatten(3, 4)
         grad_key = torch.empty_like(key)
-        grad_key[:, :, :num_clean] = narrow.transpose(-1, -2) @ flat_query
-        grad_key[:, :, num_clean:] = (narrow_own.transpose(-1, -2) @ query_own).flatten(2, 3)
-        return grad_query, grad_key, grad_value, None
+        if ctx.kept is None:
+            grad_key[:, :, :first] = narrow.transpose(-1, -2) @ flat_query
+        grad_key[:, :, first:] = (narrow_own.transpose(-1, -2) @ query_own).flatten(2, 3)
+        return grad_query, grad_key, grad_value, None, None
 
 
-def _scores(query: Tensor, key: Tensor, group: DocumentGroup) -> tuple[Tensor, Tensor]:
+def _parts(key: Tensor, value: Tensor, group: DocumentGroup, kept: CleanKeys | None) -> tuple[_Pair, _Pair]:
+    """Of keys and of values: the clean copy's, D G C d, and the noisy copy's by block, D G K S d."""
+    first = group.first_noisy
+    clean = (key[:, :, :first], value[:, :, :first]) if kept is None else kept
+    own = [values[:, :, first:].unflatten(2, (-1, group.block_size)) for values in (key, value)]
+    return (clean[0], own[0]), (clean[1], own[1])
+
+
+def _scores(query: Tensor, keys: _Pair, group: DocumentGroup) -> tuple[Tensor, Tensor]:
     """Scores of clean keys and of own blocks in float32 (float64); minus infinity where hidden."""
-    clean = query.flatten(2, 3) @ key[:, :, : group.num_clean].transpose(-1, -2)
-    own = _by_block(query, group) @ _blocks(key, group).transpose(-1, -2)
+    clean = query.flatten(2, 3) @ keys[0].transpose(-1, -2)
+    own = _by_block(query, group) @ keys[1].transpose(-1, -2)
     clean = clean.unflatten(2, (query.shape[2], -1)) if group.num_clean else clean.view(*query.shape[:4], 0)
     own = own.unflatten(3, (-1, group.block_size))
     if clean.dtype != torch.float64:
@@ -244,25 +272,20 @@ def _scores(query: Tensor, key: Tensor, group: DocumentGroup) -> tuple[Tensor, T
 def _weights(clean: Tensor, own: Tensor, total: Tensor, group: DocumentGroup) -> tuple[Tensor, Tensor]:
     """Softmax weights from scores, in place; ``total`` is the log of each query's sum."""
     clean.sub_(total[..., None]).exp_()
-    own.sub_(_out_of_order(total[..., group.num_clean :], group)[..., None]).exp_()
+    own.sub_(_out_of_order(total[..., group.first_noisy :], group)[..., None]).exp_()
     return clean, own
 
 
-def _mix(clean: Tensor, own: Tensor, value: Tensor, group: DocumentGroup) -> Float[Tensor, "D G g Q d"]:
-    mixed = (clean.flatten(2, 3) @ value[:, :, : group.num_clean]).view(*clean.shape[:4], value.shape[-1])
-    from_own = (own.flatten(3, 4) @ _blocks(value, group)).unflatten(3, (-1, group.block_size))
-    mixed[:, :, :, group.num_clean :] += from_own.transpose(2, 3).flatten(3, 4)
+def _mix(clean: Tensor, own: Tensor, values: _Pair, group: DocumentGroup) -> Float[Tensor, "D G g Q d"]:
+    mixed = (clean.flatten(2, 3) @ values[0]).view(*clean.shape[:4], values[0].shape[-1])
+    from_own = (own.flatten(3, 4) @ values[1]).unflatten(3, (-1, group.block_size))
+    mixed[:, :, :, group.first_noisy :] += from_own.transpose(2, 3).flatten(3, 4)
     return mixed
-
-
-def _blocks(values: Tensor, group: DocumentGroup) -> Float[Tensor, "D G K S d"]:
-    """The noisy copy's keys or values by block."""
-    return values[:, :, group.num_clean :].unflatten(2, (-1, group.block_size))
 
 
 def _by_block(values: Tensor, group: DocumentGroup) -> Float[Tensor, "D G K gS d"]:
     """The noisy copy's queries by block, the heads that share keys side by side."""
-    blocks = values[:, :, :, group.num_clean :].unflatten(3, (-1, group.block_size))
+    blocks = values[:, :, :, group.first_noisy :].unflatten(3, (-1, group.block_size))
     return blocks.transpose(2, 3).flatten(3, 4)
 
 

@@ -8,12 +8,11 @@ import torch
 from transformers import PreTrainedModel
 
 from t3d.attention.packed_forward import arrange, packed_forward
-from t3d.models.gated import GATE
 from t3d.models.loading import LoadedModel
 from t3d.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.loss import accepted_of_acceptable, drafts_of
-from t3d.training.scoring import check_scores, draft_options
+from t3d.training.scoring import prepare_drafts
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import TrajectoryCollator, TrajectoryDataset
 from t3d.training.trainer import ACCEPTED, Evaluator
@@ -79,12 +78,11 @@ def _accepted(
     base: PreTrainedModel, batch: Mapping[str, Any], config: T3DConfig, mask_token_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(accepted tokens of each draft, the most that could be); the drafter is the adapter on the base."""
-    checked = check_scores(base, batch, config, mask_token_id)
-    options = draft_options(base, checked, config, mask_token_id) | {GATE: batch[GATE]}
     arrangement = arrange(batch, config.attention)
-    scores = packed_forward(base, batch, arrangement, loss_positions=batch["loss_positions"], **options)
-    drafts = drafts_of(checked, batch)
-    return accepted_of_acceptable(scores, checked, drafts, batch)
+    prepared = prepare_drafts(base, batch, arrangement, config, mask_token_id)
+    scores = packed_forward(base, prepared.batch, prepared.arrangement, **prepared.head)
+    drafts = drafts_of(prepared.checked, batch)
+    return accepted_of_acceptable(scores, prepared.checked, drafts, batch)
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -1,7 +1,7 @@
 """What the student is compared with: the scores of the reference, or of a drafter's base at its checks."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -9,8 +9,10 @@ from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
 
 from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
+from t3d.attention.two_passes import noisy_alone
 from t3d.counter_rng import counter_uniform
 from t3d.errors import InputError
+from t3d.models.gated import GATE
 from t3d.models.head import HeadScores, OtherHead
 from t3d.models.token_pick import TokenPick
 from t3d.training.config import T3DConfig
@@ -68,18 +70,36 @@ def check_scores(
     )
 
 
-def draft_options(
-    base: PreTrainedModel, checked: HeadScores, args: T3DConfig, mask_token_id: int
-) -> dict[str, Any]:
-    """What a drafter's head has to say: log-probabilities of the base's tokens, and its own likeliest ones;
-    with soft targets the divergence from the base's distribution, of which the mask token is a part."""
+class DraftForward(NamedTuple):
+    """What a drafter's forward over a batch needs, and what its base says of the drafts."""
+
+    checked: HeadScores
+    batch: Mapping[str, Any]
+    arrangement: Arrangement
+    head: dict[str, Any]
+
+
+def prepare_drafts(
+    base: PreTrainedModel,
+    batch: Mapping[str, Any],
+    arrangement: Arrangement,
+    args: T3DConfig,
+    mask_token_id: int,
+) -> DraftForward:
+    """Run all that needs no drafter: the base at its checks, and at the clean tokens if they are run apart.
+
+    The drafter's head has to say log-probabilities of the base's tokens, and its own likeliest ones; with
+    soft targets the divergence from the base's distribution, of which the mask token is a part.
+    """
+    checked = check_scores(base, batch, args, mask_token_id)
+    batch, arrangement = noisy_alone(base, batch, arrangement)
     assert checked.picked is not None
-    options = {"targets": checked.picked[None], "pick": TokenPick(excluded_token_id=mask_token_id)}
-    if args.draft_targets != "distribution":
-        return options
-    assert checked.hidden is not None
-    head: Any = base.get_output_embeddings()
-    return options | {"against": OtherHead(checked.hidden, head.weight)}
+    head = {name: batch[name] for name in (GATE, "loss_positions")}
+    head |= {"targets": checked.picked[None], "pick": TokenPick(excluded_token_id=mask_token_id)}
+    if args.draft_targets == "distribution":
+        assert checked.hidden is not None
+        head["against"] = OtherHead(checked.hidden, base.get_output_embeddings().weight)
+    return DraftForward(checked, batch, arrangement, head)
 
 
 def refuse_sharding(accelerator: Accelerator) -> None:

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.counter_rng import stable_key
 from t3d.errors import InputError
-from t3d.models.gated import GATE, GatedAdapter
+from t3d.models.gated import GatedAdapter
 from t3d.models.head import HeadScores
 from t3d.models.own_settings import set_own_settings
 from t3d.predicts import predicts_of
@@ -36,7 +36,7 @@ from t3d.training.loss import (
     t3d_objective,
 )
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
-from t3d.training.scoring import check_scores, draft_options, reference_scores, refuse_sharding
+from t3d.training.scoring import prepare_drafts, reference_scores, refuse_sharding
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
@@ -177,10 +177,9 @@ class T3DTrainer(CheckpointingTrainer):
         if self.args.objective == "prefix_acceptance":
             base = base_of(self.accelerator.unwrap_model(model))
             with self.accelerator.autocast():
-                checked = check_scores(base, inputs, self.args, self.mask_token_id)
-            options = draft_options(base, checked, self.args, self.mask_token_id) | {GATE: inputs[GATE]}
-            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
-            output = draft_objective(scores, checked, inputs, counts, self.args)
+                drafts = prepare_drafts(base, inputs, arrangement, self.args, self.mask_token_id)
+            scores = packed_forward(model, drafts.batch, drafts.arrangement, **drafts.head)
+            output = draft_objective(scores, drafts.checked, inputs, counts, self.args)
         elif self.reference is None:
             options = {"targets": labels_1M, **head_options(self.args, self.mask_token_id)}
             scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
