@@ -9,7 +9,8 @@ from torch import nn
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from t3d.attention.documents import document_attention, plan_documents
+from t3d.attention.document_plan import plan_documents
+from t3d.attention.documents import document_attention
 from t3d.attention.flex import packed_block_mask
 from t3d.attention.forward import NO_MASK
 from t3d.attention.masks import BlockOrder, training_mask

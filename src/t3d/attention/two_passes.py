@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from t3d.attention.documents import CleanKeys, DocumentPlan, by_document, document_attention
+from t3d.attention.document_plan import DocumentGroup, DocumentPlan
+from t3d.attention.documents import CleanKeys, by_document
 from t3d.attention.packed_forward import Arrangement
 
 _POSITIONS = ("loss_positions", "gated_positions")
@@ -74,11 +75,11 @@ def _part(
         is_query.append(torch.zeros_like(token_DQ, dtype=torch.bool))
         is_query[-1][:, columns] = True
         part = {"tokens": _in_place(within_T[token_DQ[:, columns]].flatten())}
-        part["hidden_clean"] = group.hidden_clean[..., columns, :]
+        part["hides_clean"] = group.hides_clean[..., columns, :]
         if noisy:
             part["first_noisy"] = 0
         else:
-            part |= {"num_noisy": 0, "hidden_own": group.hidden_own[:, :, :0]}
+            part |= {"num_noisy": 0, "hides_own": group.hides_own[:, :, :0]}
         groups.append(replace(group, **part))
     rank = torch.cat([chosen.flatten() for chosen in is_query]).cumsum(0) - 1
     has_padding = rank[-1] + 1 > len(token_t)
@@ -99,18 +100,39 @@ def _keep(
     query_RHTd: Float[Tensor, "R H T d"],
     key_RGTd: Float[Tensor, "R G T d"],
     value_RGTd: Float[Tensor, "R G T d"],
-    *args: Any,
+    attention_mask: Tensor,
+    scaling: float,
     document_plan: DocumentPlan,
     clean_keys: dict[int, tuple[CleanKeys, ...]],
-    **kwargs: Any,
+    **unused: object,
 ) -> tuple[Float[Tensor, "R T H d"], None]:
     """Attention of clean tokens, of which each layer's keys and values are kept as products read them."""
+    del attention_mask, unused
     layer: Any = module
-    parts = [part.to(value_RGTd.dtype).transpose(1, 2).flatten(0, 1) for part in (key_RGTd, value_RGTd)]
-    kept = []
+    parts = (query_RHTd * scaling, key_RGTd, value_RGTd)
+    flat = [part.to(value_RGTd.dtype).transpose(1, 2).flatten(0, 1) for part in parts]
+    mixed, kept = [], []
     for group in document_plan.groups:
-        key, value = (by_document(part, group).transpose(1, 2).contiguous() for part in parts)
+        query, key, value = (by_document(part, group).transpose(1, 2).contiguous() for part in flat)
+        mixed.append(_attend(query, key, value, group))
         kept.append((key, value))
     clean_keys[layer.layer_idx] = tuple(kept)
-    further = {"document_plan": document_plan, **kwargs}
-    return document_attention(module, query_RHTd, key_RGTd, value_RGTd, *args, **further)
+    mixed_THd = torch.cat(mixed)
+    if document_plan.place_T is not None:
+        mixed_THd = mixed_THd.index_select(0, document_plan.place_T)
+    return mixed_THd[None], None
+
+
+def _attend(
+    query: Float[Tensor, "D H C d"],
+    key: Float[Tensor, "D G C d"],
+    value: Float[Tensor, "D G C d"],
+    group: DocumentGroup,
+) -> Float[Tensor, "DC H d"]:
+    """Attention of a group's clean tokens; of padding, which sees nothing and which nobody reads, NaN."""
+    grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    scores = (grouped @ key.transpose(-1, -2)).unflatten(2, (query.shape[1] // key.shape[1], -1))
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    weights = scores.add_(group.hides_clean).softmax(-1).to(value.dtype)
+    mixed = weights.flatten(2, 3) @ value
+    return mixed.view(query.shape).transpose(1, 2).flatten(0, 1)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_helpers import loss_logits
 
-from t3d.attention.documents import plan_documents
+from t3d.attention.document_plan import plan_documents
 from t3d.training.block_grid import lay_on_grid
 from t3d.training.packing import pack_copies
 
