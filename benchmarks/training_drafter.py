@@ -102,7 +102,7 @@ def load_shape(shape: str) -> tuple[Any, int]:
 
 
 def make_work(shape: str) -> Work:
-    """The same for the same shape; lengths differ by up to a tenth."""
+    """The same for the same shape; lengths differ by up to a tenth, but for whole blocks."""
     model, mask_token_id = load_shape(shape)
     num_texts, prompt, response, rank = SHAPES[shape]
     torch.manual_seed(1)

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from t3d.attention.document_plan import DocumentGroup, DocumentPlan
 
-CleanKeys = tuple[Float[Tensor, "D G C d"], Float[Tensor, "D G C d"]]
-"""The clean copy's keys and values of a group of documents."""
+CleanKeys = tuple[Float[Tensor, "_ G _ d"], Float[Tensor, "_ G _ d"]]
+"""The clean copy's keys and values of a group of documents, D G C d; groups differ in D and C."""
 _Pair = tuple[Tensor, Tensor]
 
 

@@ -1,0 +1,76 @@
+"""Markdown of what ``next_token.py`` measured.
+
+python benchmarks/next_token_table.py results.json > docs/results/smollm2.md
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from next_token import GENERATE, LOOKUP, PLAIN
+from self_speculation_table import markdown
+
+Row = dict[str, Any]
+
+
+def speed_table(rows: list[Row], batch: int) -> str:
+    """Every side at one batch size, by kind of prompts; ratios to the engine without drafts."""
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    lines = []
+    for side in dict.fromkeys(row["side"] for row in rows if row["batch"] == batch):
+        line = [side]
+        for kind in kinds:
+            own = {row["side"]: row for row in rows if row["kind"] == kind and row["batch"] == batch}
+            row = own[side]
+            rate = row["tokens"] / row["seconds"]
+            ratio = rate / (own[PLAIN]["tokens"] / own[PLAIN]["seconds"])
+            forwards = f"{row['tokens_per_forward']:.2f}" if "tokens_per_forward" in row else ""
+            same = "" if side == GENERATE else f"{row['n'] - row['num_different']} of {row['n']}"
+            line += [forwards, f"{rate:.1f}", f"{ratio:.2f}", same]
+        lines.append(line)
+    header = ["batch " + str(batch)]
+    for kind in kinds:
+        header += [f"{kind}: TPF", "tokens/s", "ratio", "same text"]
+    return markdown(header, lines)
+
+
+def offsets_table(rows: list[Row]) -> str:
+    """How many drafts were right up to each offset, at batch 1."""
+    lines = []
+    for row in rows:
+        if row["batch"] == 1 and row.get("drafted_at"):
+            shares = zip(row["accepted_at"], row["drafted_at"], strict=True)
+            lines.append([row["kind"], row["side"], *(f"{right / all:.2f}" for right, all in shares)])
+    longest = max((len(line) for line in lines), default=2)
+    header = ["prompts", "drafts", *(f"first {offset}" for offset in range(1, longest - 1))]
+    return markdown(header, lines)
+
+
+def sameness_table(rows: list[Row]) -> str:
+    """Responses that are not those without drafts, and how close a call the first difference was."""
+    lines = []
+    for row in rows:
+        gaps = sorted((abs(one["gap"]) for one in row["parted"] if one["gap"] == one["gap"]), reverse=True)
+        places = ", ".join(str(one["place"]) for one in row["parted"])
+        parted = f"{len(row['parted'])} of {row['n']}"
+        lines.append([row["dtype"], row["side"], parted, places, ", ".join(f"{gap:.3f}" for gap in gaps)])
+    header = ["precision", "drafts", "different", "first different token", "gap in log-probability"]
+    return markdown(header, lines)
+
+
+def main() -> None:
+    """Print all tables."""
+    record = json.loads(Path(sys.argv[1]).read_text())
+    speed, arguments = record.get("speed", []), record["arguments"]
+    shown = f"{arguments['limit']} prompts of a kind, {arguments['max_new_tokens']} tokens at most"
+    print(f"{shown}, {record['threads']} threads, float32, the best of {arguments['rounds']} rounds.\n")
+    for batch in dict.fromkeys(row["batch"] for row in speed):
+        print(speed_table(speed, batch), end="\n\n")
+    print(f"Same text: as `{GENERATE}`. `{LOOKUP}` is for batch 1 alone.\n")
+    print(offsets_table(speed), end="\n\n")
+    print(sameness_table(record.get("sameness", [])))
+
+
+if __name__ == "__main__":
+    main()
