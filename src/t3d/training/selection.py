@@ -8,8 +8,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from t3d.errors import InputError, require_unique_ids
 from t3d.interchange.solutions import SOURCES
 from t3d.interchange.validate import has_masked_prompt, own_problems
-from t3d.predicts import predicts_of
 from t3d.models.token_ids import tokenizer_hash
+from t3d.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.packing import cut_response
 from t3d.training.presets import SOLUTION_PRESETS

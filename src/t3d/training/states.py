@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, Sampler
 from t3d.attention.flex import TILE
 from t3d.counter_rng import counter_uniform, stable_key
 from t3d.models.gated import GATE, gated_positions
-from t3d.predicts import Predicts
 from t3d.objectives.path_consistency import linear_path_weights, nested_prefix_weights
+from t3d.predicts import Predicts
 from t3d.training.block_grid import BlockGrid, TrainingExample, lay_on_grid
 from t3d.training.config import T3DConfig
 from t3d.training.drafts import draft_noise_mask, draft_order, lay_in_groups, pack_checks, pack_reading

@@ -19,8 +19,8 @@ from t3d.errors import InputError
 from t3d.models.gated import GatedAdapter
 from t3d.models.head import HeadScores
 from t3d.models.own_settings import set_own_settings
-from t3d.predicts import predicts_of
 from t3d.objectives.logprobs import ObjectiveOutput
+from t3d.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warn_of_small_set
 from t3d.training.ignored import check_training_fields
