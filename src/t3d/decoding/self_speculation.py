@@ -107,10 +107,7 @@ def scratch_of(
         offset.extend(range(num_open + j, num_open + j + count))
         return range(own.start, own.stop)
 
-    if is_next:
-        place = [j - 1 for j in range(num_draft + 1)]
-    else:
-        place = [add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
+    place = [j - 1 if is_next else add_masks(j, 1).start for j in range(num_draft + 1)]  # 4
     first_drafting = len(source)
     drawn_offset, drafts = [num_open + j for j in range(num_draft + 1)], dict[int, slice]()
     for j, length in lengths.items():
