@@ -170,9 +170,27 @@ def test_a_folder_that_is_not_there_and_a_file_are_named(copy, capsys):
     assert "--gguf-file x.gguf" in refusal(copy.parent / "x.gguf", capsys)
 
 
-def test_loading_an_autoregressive_model_points_to_the_command(copy, capsys):
-    assert main(["generate", "--model", str(copy), "--prompt", "a", "--device", "cpu"]) == 2
-    assert f"Fix: convert it: t3d convert {copy} --output" in capsys.readouterr().err
+def test_an_autoregressive_model_answers_as_it_is(copy, tmp_path, capsys):
+    command = ["--model", str(copy), "--device", "cpu", "--max-new-tokens", "8", "--temperature", "0"]
+    assert main(["generate", "--prompt", "a", *command]) == 0
+    said = capsys.readouterr()
+    assert "as the checkpoint says: " in said.err and "predicts=next" in said.err
+    assert main(["generate", "--prompt", "a", *command, "--remasking", "self_speculative"]) == 0
+    assert capsys.readouterr().out == said.out
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"question": "a", "answer": "1"}\n')
+    output = tmp_path / "e"
+    asked = ["eval", "--prompts", str(prompts), *command, "--output", str(output)]
+    assert main([*asked, "--tokens-per-step", "2"]) == 2
+    assert "of an autoregressive model" in capsys.readouterr().err
+    assert main([*asked, "--left-to-right", "--self-speculative"]) == 0
+    assert main(["eval", "--config", str(output / "config.yaml")]) == 0
+    entries = json.loads((output / "results.json").read_text())["results"]
+    assert [entry["setting"] for entry in entries] == ["B1-left-to-right", "B1-self-speculative"]
+    assert (
+        main(["rollout", "--prompts", str(prompts), *command, "--output", str(tmp_path / "r.parquet")]) == 0
+    )
+    assert main(["rollout", "--config", str(tmp_path / "r.parquet.yaml")]) == 0
 
 
 def test_the_command_says_what_was_chosen_and_the_model_answers(copy, tmp_path, capsys):

@@ -34,6 +34,7 @@ from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.finished import OWN_NAMES, check_evaluation
 from t3d.grading.math_worker import GraderName
+from t3d.predicts import Predicts
 from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
@@ -45,7 +46,7 @@ from t3d.work.kept import CHUNK_SIZE
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
 """Flags under which options of benchmarks have other names."""
 _OF_LEFT_TO_RIGHT = ("context", "draft_groups", "max_draft_tokens")
-_INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p", *_OF_LEFT_TO_RIGHT)
+_INHERITED = ("remasking", "confidence", "temperature", "top_k", "top_p", "predicts", *_OF_LEFT_TO_RIGHT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,8 @@ class Eval(DraftedModelChoice, PromptChoice):
     """Draw each token behind all tokens before it, one by one."""
     self_speculative: bool = False
     """The same tokens in fewer forwards: the model drafts, and checks its drafts."""
+    predicts: Predicts | None = None
+    """Of the model, not a choice: next for an autoregressive one, evaluated by the last two alone."""
     context: Context | None = None
     """Of the last two: a closed block is read whole, or token by token, for models trained so."""
     draft_groups: DraftGroups | None = None
@@ -138,11 +141,19 @@ class Eval(DraftedModelChoice, PromptChoice):
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
         if self.latency_samples < 0:
             raise InputError("latency_samples", self.latency_samples, "negative", "use 0 or more")
-        DecodeParams(**self._given())
+        DecodeParams(**self._shared(self._given()))
+
+    @staticmethod
+    def _shared(fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings without a strategy; of an autoregressive model there is no other than left to right."""
+        of_next = {"block_size": 1, "steps_per_block": 1, "remasking": "left_to_right"}
+        return {**fields, **(of_next if fields.get("predicts") == "next" else {})}
 
     def _given(self) -> dict[str, Any]:
         """Flags that a checkpoint might have said, if they were given."""
         given = {name: getattr(self, name) for name in _INHERITED}
+        if self.predicts == "next":  # left to right, which has flags of its own
+            del given["remasking"]
         return {name: value for name, value in given.items() if value is not None}
 
     def _inherited(self, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +207,7 @@ class Eval(DraftedModelChoice, PromptChoice):
             dynamic=parse_list("dynamic", self.dynamic, float, "0.9,0.95"),
             entropy_bounds=parse_list("entropy_bound", self.entropy_bound, float, "0.1,0.2"),
             left_to_right=self._named(),
-            shared=DecodeParams(**{name: getattr(self, name) for name in shared}),
+            shared=DecodeParams(**self._shared({name: getattr(self, name) for name in shared})),
         )
 
     def _tasks(self) -> list[PosedTask]:

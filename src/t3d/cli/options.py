@@ -49,8 +49,8 @@ class DecodeFlags:
     confidence: Confidence | None = None
     """Probability of the drawn token under the model itself, or as sampled (tempered, filtered). Default:
     the checkpoint's, else model."""
-    predicts: Annotated[Predicts | None, tyro.conf.Suppress] = None
-    """Of the model, not a choice. Default: the checkpoint's, else self."""
+    predicts: Predicts | None = None
+    """Of the model, not a choice: next for an autoregressive one. Default: the checkpoint's, else self."""
     context: Context | None = None
     """left_to_right and self_speculative read a closed block whole, or token by token, for models trained so.
     Default: the checkpoint's, else block."""

@@ -31,6 +31,10 @@ def decoding_settings(
     number of tokens per step; what it says of drafts and context holds for ``left_to_right``. Raises
     InputError for a size, number, threshold or bound that cannot be.
     """
+    if shared.predicts == "next":
+        return _of_next(
+            tuple(block_sizes), (*tokens_per_step, *dynamic, *entropy_bounds), left_to_right, shared
+        )
     found: dict[str, DecodeParams] = {}
     for size in block_sizes:
         full = dataclasses.replace(shared, block_size=size, steps_per_block=size, **_OF_LEFT_TO_RIGHT)
@@ -48,10 +52,8 @@ def decoding_settings(
                 full, remasking="entropy_bounded", entropy_bound=bound
             )
         for strategy in left_to_right:
-            names_groups = strategy == "self_speculative" and shared.draft_groups != "last"
-            ending = f"-{shared.draft_groups}" if names_groups else ""
             drafts = {name: getattr(shared, name) for name in _OF_LEFT_TO_RIGHT}
-            found[f"B{size}-{strategy.replace('_', '-')}{ending}"] = dataclasses.replace(
+            found[_label(size, strategy, shared)] = dataclasses.replace(
                 full, remasking=strategy, confidence=DecodeParams.confidence, **drafts
             )
     if not found:
@@ -61,6 +63,28 @@ def decoding_settings(
         problem = "no strategy of a setting with a number of tokens per step"
         raise InputError("remasking", shared.remasking, problem, f"use {default}")
     return found
+
+
+def _label(size: int, strategy: LeftToRight, shared: DecodeParams) -> str:
+    names_groups = strategy == "self_speculative" and shared.draft_groups != "last"
+    ending = f"-{shared.draft_groups}" if names_groups else ""
+    return f"B{size}-{strategy.replace('_', '-')}{ending}"
+
+
+def _of_next(
+    sizes: tuple[int, ...], others: Sequence[float], strategies: Sequence[LeftToRight], shared: DecodeParams
+) -> dict[str, DecodeParams]:
+    """Those of an autoregressive model: left to right, with drafts or without."""
+    fix = "use left_to_right or self_speculative alone (t3d eval --left-to-right --self-speculative)"
+    problem = "of an autoregressive model, which is decoded token by token"
+    if others or not strategies:
+        raise InputError("tokens_per_step", others[0] if others else None, problem, fix)
+    if sizes != (1,):
+        raise InputError("block_size", sizes, problem, "leave it out")
+    return {
+        _label(1, strategy, shared): dataclasses.replace(shared, remasking=strategy)
+        for strategy in strategies
+    }
 
 
 def steps_per_block(block_size: int, tokens_per_step: int) -> int:
