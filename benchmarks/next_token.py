@@ -98,11 +98,11 @@ class Side:
         return cls(decode)
 
     @classmethod
-    def of_engine(cls, loaded: LoadedModel, params: DecodeParams) -> "Side":
+    def of_engine(cls, loaded: LoadedModel, params: DecodeParams, forward_cost: int) -> "Side":
         """The engine, one request after the other at batch 1."""
 
         def decode(requests: Sequence[DecodeRequest], batch: int) -> tuple[Answers, Row]:
-            llm = LLM(loaded, max_batch_size=batch)
+            llm = LLM(loaded, max_batch_size=batch, forward_cost=forward_cost)
             parts = [[request] for request in requests] if batch == 1 else [list(requests)]
             done = [completion for part in parts for completion in llm.decode(part, params)]
             summary = llm.stats.summary()
@@ -113,20 +113,36 @@ class Side:
         return cls(decode)
 
 
+@torch.inference_mode()
+def measured_forward_cost(network: Any, rounds: int = 5) -> int:
+    """What a forward costs besides its positions, in positions: from the times of 1 and of 25 tokens."""
+    seconds = []
+    for count in (1, 25):
+        ids, times = torch.arange(count)[None], []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            network(ids, use_cache=False)
+            times.append(time.perf_counter() - started)
+        seconds.append(min(times))
+    per_position = max((seconds[1] - seconds[0]) / 24, 1e-6)
+    return max(1, round(seconds[0] / per_position - 1))
+
+
 def sides_of(loaded: LoadedModel, count: int, draft_tokens: int) -> dict[str, Side]:
     """What is timed, by name; ``loaded`` has its drafter."""
     network = source_network(loaded)
+    cost = measured_forward_cost(network)
     params = dataclasses.replace(
         LLM(loaded).default_params, temperature=0.0, max_new_tokens=count, max_draft_tokens=draft_tokens
     )
     sides = {
         GENERATE: Side.of_transformers(network, count),
         LOOKUP: Side.of_transformers(network, count, prompt_lookup_num_tokens=LOOKUP_TOKENS),
-        PLAIN: Side.of_engine(loaded, dataclasses.replace(params, remasking="left_to_right")),
+        PLAIN: Side.of_engine(loaded, dataclasses.replace(params, remasking="left_to_right"), cost),
     }
     for groups in GROUPS:
         own = dataclasses.replace(params, remasking="self_speculative", draft_groups=groups)
-        sides[f"drafter, {groups}"] = Side.of_engine(loaded, own)
+        sides[f"drafter, {groups}"] = Side.of_engine(loaded, own, cost)
     return sides
 
 
@@ -209,7 +225,10 @@ def main() -> None:
             continue
         loaded = with_drafter(load_model(args.model, device="cpu", dtype=dtype), args.drafter)
         kinds = {
-            name: decode_requests(loaded.tokenizer, read_prompt_file(file)[: args.limit])
+            name: [
+                dataclasses.replace(request, id=f"{name}/{request.id}")
+                for request in decode_requests(loaded.tokenizer, read_prompt_file(file)[: args.limit])
+            ]
             for name, file in files.items()
         }
         every = [request for requests in kinds.values() for request in requests]

@@ -44,7 +44,7 @@ def offsets_table(rows: list[Row]) -> str:
             lines.append([row["kind"], row["side"], *(f"{right / all:.2f}" for right, all in shares)])
     longest = max((len(line) for line in lines), default=2)
     header = ["prompts", "drafts", *(f"first {offset}" for offset in range(1, longest - 1))]
-    return markdown(header, lines)
+    return markdown(header, [line + [""] * (longest - len(line)) for line in lines])
 
 
 def sameness_table(rows: list[Row]) -> str:

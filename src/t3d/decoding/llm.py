@@ -58,6 +58,7 @@ class LLM:
         stop_token_ids: Sequence[int] | None = None,
         max_prefill_tokens: int = EngineConfig.max_prefill_tokens,
         enforce_eager: bool = EngineConfig.enforce_eager,
+        forward_cost: int = EngineConfig.forward_cost,
         drafter: str | Path | None = None,
     ) -> None:
         if tp_plan is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
@@ -79,6 +80,7 @@ class LLM:
             max_model_len=max_model_len,
             max_prefill_tokens=max_prefill_tokens,
             enforce_eager=enforce_eager,
+            forward_cost=forward_cost,
         )
         if drafter is not None:  # last: an error behind it would leave it attached
             self.loaded = with_drafter(self.loaded, drafter)
