@@ -49,7 +49,12 @@ def validate_file(path: str | Path, loaded: LoadedTokenizer | None = None) -> tu
 
 def has_masked_prompt(trajectory: Trajectory) -> bool:
     """Whether the mask token is in the prompt, as of a question with its name in older rollouts."""
-    return trajectory.mask_token_id in trajectory.prompt_ids
+    return _has_mask(trajectory) and trajectory.mask_token_id in trajectory.prompt_ids
+
+
+def _has_mask(trajectory: Trajectory) -> bool:
+    """Whether its mask token is one: that of an autoregressive model only stands where nothing is known yet."""
+    return trajectory.decode_params.get("predicts", "self") == "self"
 
 
 def own_problems(trajectory: Trajectory) -> Iterator[str]:
@@ -62,7 +67,7 @@ def own_problems(trajectory: Trajectory) -> Iterator[str]:
         yield f"block_size: {trajectory.block_size}, but decode_params has {recorded}"
     if not trajectory.prompt_ids:
         yield "prompt_ids: empty"
-    if trajectory.mask_token_id in trajectory.response_ids:
+    if _has_mask(trajectory) and trajectory.mask_token_id in trajectory.response_ids:
         yield f"response_ids: the mask token {trajectory.mask_token_id} was committed"
     smallest = min(*trajectory.prompt_ids, *trajectory.response_ids, trajectory.mask_token_id)
     if smallest < 0:

@@ -9,6 +9,7 @@ from adopt_helpers import CHAT, TURN_END, plain_tokenizer, save_gguf, save_sourc
 
 from t3d import LLM, DecodeParams
 from t3d.errors import InputError
+from t3d.interchange.validate import has_masked_prompt, own_problems
 from t3d.models.adopted import ARCHITECTURES
 from t3d.models.loading import load_model, load_own_settings, load_tokenizer
 from t3d.models.own_settings import OF_NEXT
@@ -73,6 +74,17 @@ def test_a_stop_token_ends_it_and_the_record_is_a_trajectory(tmp_path):
     record = done.trajectory
     assert (record.block_size, record.terminal_complete) == (1, True)
     assert record.decode_params["predicts"] == "next"
+
+
+def test_it_may_say_the_token_that_stands_in_for_a_draft(tmp_path):
+    """Its rollouts may hold it, and teach."""
+    save_source(tmp_path / "model", "llama", plain_tokenizer(SPARE))
+    loaded = load_model(tmp_path / "model", device="cpu")
+    llm = LLM(dataclasses.replace(loaded, mask_token_id=71))
+    params = dataclasses.replace(llm.default_params, temperature=0.0, max_new_tokens=3)
+    (done,) = llm.generate([PROMPTS[0]], params, progress=False)  # whose prompt has it
+    said = dataclasses.replace(done.trajectory, mask_token_id=done.response_ids[0])
+    assert list(own_problems(said)) == [] and not has_masked_prompt(done.trajectory)
 
 
 def test_a_row_without_a_name_stands_in_where_no_special_token_is_unused(tmp_path):
