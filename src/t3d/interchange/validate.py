@@ -53,7 +53,7 @@ def has_masked_prompt(trajectory: Trajectory) -> bool:
 
 
 def _has_mask(trajectory: Trajectory) -> bool:
-    """Whether its mask token is one: that of an autoregressive model only stands where nothing is known yet."""
+    """Whether its mask token is one: an autoregressive model's only stands where nothing is known yet."""
     return trajectory.decode_params.get("predicts", "self") == "self"
 
 
