@@ -1,15 +1,17 @@
 """Lossless decoding of an autoregressive model with a drafter, beside transformers, in one run.
 
 python benchmarks/next_token.py --model FOLDER --drafter FOLDER --json results.json
-    --prompts NAME=FILE.jsonl [NAME=FILE.jsonl ...]
+    --prompts NAME=FILE [NAME=FILE ...]
 python benchmarks/next_token_table.py results.json > docs/results/smollm2.md
 
-``--prompts``: questions as ``t3d rollout --prompts`` takes them, by a name for their kind. Greedy; the sides
-in turn, in one process, the best round counts.
+``--prompts``: questions as ``t3d rollout --prompts`` takes them, or rollouts (.parquet) whose prompts are
+taken, by a name for their kind. Greedy; the sides in turn, in one process, the best round counts.
 
-- *speed*: visible tokens per second at batch 1 and 8 of transformers' ``generate``, with its prompt-lookup
-  decoding (which it has for batch 1 alone), and of this engine without drafts and with them; tokens per
-  forward, and how many drafts were right up to each offset;
+- *drafts*: tokens per forward, and how many drafts were right up to each offset, of ``--limit`` prompts of a
+  kind decoded together, without a clock;
+- *speed*: of the first ``--timed`` of them, visible tokens per second at batch 1 and 8 of transformers'
+  ``generate``, with its prompt-lookup decoding (which it has for batch 1 alone), and of this engine without
+  drafts and with them;
 - *sameness*: responses that differ from those without drafts, of transformers and of the engine, in float32
   and bfloat16; where, and how far apart the two best tokens are there.
 """
@@ -33,12 +35,13 @@ from t3d.models.adopted import ARCHITECTURES
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, load_model
 from t3d.problems.prompt_file import read_prompt_file
+from t3d.trajectory import read_trajectories
 from t3d.work.progress import Progress
 from t3d.work.versions import versions
 
 Row = dict[str, Any]
 Answers = list[tuple[int, ...]]
-PARTS = ("speed", "sameness")
+PARTS = ("drafts", "speed", "sameness")
 BATCHES = (1, 8)
 GENERATE, LOOKUP = "transformers generate", "transformers prompt lookup"
 PLAIN = "left_to_right"
@@ -175,6 +178,38 @@ def measure_speed(
     return rows
 
 
+def measure_drafts(
+    loaded: LoadedModel, kinds: dict[str, list[DecodeRequest]], count: int, draft_tokens: int
+) -> list[Row]:
+    """Forwards and acceptance of every kind of prompts, for the two ways to draft that no clock decides."""
+    rows = []
+    for kind, requests in kinds.items():
+        for groups in ("last", "all"):
+            llm = LLM(loaded)
+            params = dataclasses.replace(
+                llm.default_params,
+                temperature=0.0,
+                max_new_tokens=count,
+                max_draft_tokens=draft_tokens,
+                draft_groups=groups,
+            )
+            done = llm.decode(requests, params)
+            rows.append(
+                {
+                    "kind": kind,
+                    "side": f"drafter, {groups}",
+                    "n": len(requests),
+                    "rates": [len(one.response_ids) / one.num_forwards for one in done],
+                    "tokens": sum(len(one.response_ids) for one in done),
+                    "forwards": sum(one.num_forwards for one in done),
+                    "positions_per_token": llm.stats.summary()["positions_per_token"],
+                    "drafted_at": llm.stats.drafted_at,
+                    "accepted_at": llm.stats.accepted_at,
+                }
+            )
+    return rows
+
+
 def measure_sameness(
     loaded: LoadedModel, dtype: str, requests: list[DecodeRequest], count: int, draft_tokens: int
 ) -> list[Row]:
@@ -203,6 +238,16 @@ def _first_place(ours: Completion, theirs: Completion) -> int:
     return next((place for place, (one, two) in enumerate(pairs) if one != two), shorter)
 
 
+def read_requests(name: str, file: str, loaded: LoadedModel, limit: int) -> list[DecodeRequest]:
+    """The first prompts of a file, under ids of their kind."""
+    if file.endswith(".parquet"):
+        records = read_trajectories(file)[:limit]
+        requests = [DecodeRequest(id=record.id, prompt_ids=record.prompt_ids) for record in records]
+    else:
+        requests = decode_requests(loaded.tokenizer, read_prompt_file(file)[:limit])
+    return [dataclasses.replace(request, id=f"{name}/{request.id}") for request in requests]
+
+
 def main() -> None:
     """Measure the parts that are asked for and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -212,6 +257,7 @@ def main() -> None:
     parser.add_argument("--prompts", nargs="+", required=True, metavar="NAME=FILE")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--limit", type=int, default=24, help="prompts of a kind")
+    parser.add_argument("--timed", type=int, default=8, help="of them for the speed")
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--draft-tokens", type=int, default=0, help="0: the default")
     parser.add_argument("--rounds", type=int, default=2, help="of the timing")
@@ -224,18 +270,15 @@ def main() -> None:
         if dtype == "bfloat16" and "sameness" not in args.parts:
             continue
         loaded = with_drafter(load_model(args.model, device="cpu", dtype=dtype), args.drafter)
-        kinds = {
-            name: [
-                dataclasses.replace(request, id=f"{name}/{request.id}")
-                for request in decode_requests(loaded.tokenizer, read_prompt_file(file)[: args.limit])
-            ]
-            for name, file in files.items()
-        }
-        every = [request for requests in kinds.values() for request in requests]
+        kinds = {name: read_requests(name, file, loaded, args.limit) for name, file in files.items()}
+        every = [request for requests in kinds.values() for request in requests[: args.timed]]
+        if "drafts" in args.parts and dtype == "float32":
+            record["drafts"] = measure_drafts(loaded, kinds, count, draft_tokens)
         if "speed" in args.parts and dtype == "float32":
             sides = sides_of(loaded, count, draft_tokens)
+            timed = {name: requests[: args.timed] for name, requests in kinds.items()}
             with Progress("speed", args.rounds * len(kinds) * (2 * len(sides) - 1)) as bar:
-                record["speed"] = measure_speed(sides, kinds, args.rounds, bar.advance)
+                record["speed"] = measure_speed(sides, timed, args.rounds, bar.advance)
         if "sameness" in args.parts:
             old = [row for row in record.get("sameness", []) if row["dtype"] != dtype]
             record["sameness"] = old + measure_sameness(loaded, dtype, every, count, draft_tokens)

@@ -4,6 +4,7 @@ python benchmarks/next_token_table.py results.json > docs/results/smollm2.md
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,18 @@ def speed_table(rows: list[Row], batch: int) -> str:
     return markdown(header, lines)
 
 
-def offsets_table(rows: list[Row]) -> str:
-    """How many drafts were right up to each offset, at batch 1."""
+def drafts_table(rows: list[Row]) -> str:
+    """Tokens per forward with an interval over prompts, and how many drafts were right up to each offset."""
     lines = []
     for row in rows:
-        if row["batch"] == 1 and row.get("drafted_at"):
-            shares = zip(row["accepted_at"], row["drafted_at"], strict=True)
-            lines.append([row["kind"], row["side"], *(f"{right / all:.2f}" for right, all in shares)])
-    longest = max((len(line) for line in lines), default=2)
-    header = ["prompts", "drafts", *(f"first {offset}" for offset in range(1, longest - 1))]
+        shares = zip(row["accepted_at"], row["drafted_at"], strict=True)
+        spread = 1.96 * statistics.stdev(row["rates"]) / len(row["rates"]) ** 0.5
+        rate, positions = row["tokens"] / row["forwards"], row["positions_per_token"]
+        line = [row["kind"], row["side"], row["n"], f"{rate:.2f} ± {spread:.2f}", f"{positions:.1f}"]
+        lines.append(line + [f"{right / all:.2f}" for right, all in shares])
+    longest = max((len(line) for line in lines), default=5)
+    header = ["prompts", "drafts", "n", "tokens per forward", "positions per token"]
+    header += [f"first {offset}" for offset in range(1, longest - 4)]
     return markdown(header, [line + [""] * (longest - len(line)) for line in lines])
 
 
@@ -63,12 +67,12 @@ def main() -> None:
     """Print all tables."""
     record = json.loads(Path(sys.argv[1]).read_text())
     speed, arguments = record.get("speed", []), record["arguments"]
-    shown = f"{arguments['limit']} prompts of a kind, {arguments['max_new_tokens']} tokens at most"
+    shown = f"Speed: {arguments['timed']} prompts of a kind, {arguments['max_new_tokens']} tokens at most"
+    print(drafts_table(record.get("drafts", [])), end="\n\n")
     print(f"{shown}, {record['threads']} threads, float32, the best of {arguments['rounds']} rounds.\n")
     for batch in dict.fromkeys(row["batch"] for row in speed):
         print(speed_table(speed, batch), end="\n\n")
     print(f"Same text: as `{GENERATE}`. `{LOOKUP}` is for batch 1 alone.\n")
-    print(offsets_table(speed), end="\n\n")
     print(sameness_table(record.get("sameness", [])))
 
 
