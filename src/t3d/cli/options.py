@@ -171,7 +171,8 @@ class DraftedModelChoice(ModelChoice):
 
     drafter: str | None = None
     """Folder of a drafter that was trained for this model (t3d train --preset drafter), or of a student of
-    it: self_speculative takes fewer forwards with it, and gives the same tokens."""
+    it: self_speculative takes fewer forwards with it, and gives the same tokens. 'smollm2' is bundled, for
+    the model of t3d fetch smollm2 --source package."""
 
     def load(self) -> "LoadedModel":
         """Load it, with its drafter."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from t3d.errors import InputError
+from t3d.models.bundled_drafters import BUNDLED_DRAFTERS, drafter_folder
 from t3d.models.checkpoint import check_links
 from t3d.models.gated import GatedAdapter, add_gated_adapter
 from t3d.models.gated_student import gate_student
@@ -32,7 +33,8 @@ _MASK_EMBEDDING = ".token_adapter.trainable_tokens_delta"
 """PEFT's name, after the embedding's, for rows that take the place of the base's."""
 _HASH_SHOWN = 12
 _FOLDERS = (
-    "give a folder that t3d train wrote: that of a drafter (--preset drafter), or of a student of this base"
+    "give a folder that t3d train wrote: that of a drafter (--preset drafter), or of a student of this base; "
+    f"or the name of a bundled drafter ({', '.join(BUNDLED_DRAFTERS)})"
 )
 _PLAIN: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False}
 _PLAIN |= {"fan_in_fan_out": False, "lora_bias": False, "rank_pattern": {}, "alpha_pattern": {}}
@@ -79,14 +81,16 @@ def save_drafter(
 
 
 def with_drafter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
-    """The model with the drafter in a local folder, or a student of it, attached: what decodes it drafts so.
+    """The model with a drafter attached, bundled or in a local folder, or a student of it: what decodes it
+    drafts so.
 
     Raises InputError as :func:`load_drafter` does, and for a student that is none of this base.
     """
-    if (Path(folder) / "config.json").is_file():
-        return _with_student(loaded, Path(folder))
-    drafter = load_drafter(loaded, folder)
-    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=file_sha256(Path(folder) / WEIGHTS_FILE))
+    folder = drafter_folder(folder)
+    if (folder / "config.json").is_file():
+        return _with_student(loaded, folder)
+    drafter = _load(loaded, folder)
+    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=file_sha256(folder / WEIGHTS_FILE))
 
 
 def _with_student(loaded: LoadedModel, folder: Path) -> LoadedModel:
@@ -105,12 +109,15 @@ def _with_student(loaded: LoadedModel, folder: Path) -> LoadedModel:
 
 
 def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:
-    """The drafter in a local folder, attached to its base, in the base's precision and on its device.
+    """A drafter, bundled or in a local folder, attached to its base, in its precision and on its device.
 
     Raises InputError if there is none, for another base than the one it was trained for, for an adapter of
-    another kind, and for weights that do not fit.
+    another kind, for weights that do not fit, and for a bundled one that is damaged.
     """
-    source = Path(folder)
+    return _load(loaded, drafter_folder(folder))
+
+
+def _load(loaded: LoadedModel, source: Path) -> GatedAdapter:
     if not source.is_dir():
         raise _refusal(source, "no such folder", _FOLDERS)
     config, base = _read(source, CONFIG_FILE), _read(source, BASE_FILE)
@@ -174,19 +181,17 @@ def _weights(adapter: GatedAdapter) -> dict[str, Tensor]:
 
 
 def _check_base(source: Path, base: Mapping[str, Any], loaded: LoadedModel) -> None:
-    expected = _named_base(source, base)
+    match base:
+        case {"base": {"weights": str() as expected, **others}} if expected:
+            named = others.get("source") or "no name"
+        case _:
+            raise _refusal(source, f"{BASE_FILE} names no base", "copy or train that drafter again")
     if expected == loaded.weights_hash:
         return
     found = loaded.weights_hash[:_HASH_SHOWN] or "none known"
     problem = f"drafts for the weights {expected[:_HASH_SHOWN]}, but those of {loaded.source} are {found}"
-    raise _refusal(source, problem, "give the base that it was trained on, or train a drafter for this one")
-
-
-def _named_base(source: Path, base: Mapping[str, Any]) -> str:
-    match base:
-        case {"base": {"weights": str() as weights}} if weights:
-            return weights
-    raise _refusal(source, f"{BASE_FILE} names no base", "copy or train that drafter again")
+    fix = f"give the base that it was trained on ({named}), or train a drafter for this one"
+    raise _refusal(source, problem, fix)
 
 
 def _read(source: Path, name: str) -> dict[str, Any]:
