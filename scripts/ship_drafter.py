@@ -33,7 +33,7 @@ LOADED = (CONFIG_FILE, BASE_FILE, WEIGHTS_FILE)
 MAX_BYTES = 6_000_000
 """Of all files: what a package may grow by."""
 _CARD = """---
-license: {licence}
+license: {licence_id}
 library_name: t3d
 base_model: {repository}
 tags: [speculative-decoding, lora, drafter]
@@ -160,7 +160,8 @@ def _card(
         package=model.package,
         file=Path(model.file).name,
         sha256=model.sha256,
-        licence=model.licence.lower(),
+        licence=model.licence,
+        licence_id=model.licence.lower(),
         num_parameters=sum(weight.numel() for weight in weights.values()),
         num_bytes=file.stat().st_size,
         data=data,

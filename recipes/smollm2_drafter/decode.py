@@ -97,6 +97,7 @@ def sameness(pair: Sequence[Completion]) -> str:
 
 def run(settings: Settings) -> None:
     """Decode and print. Raises InputError for a model or drafter that cannot be used."""
+    print(f"loading {settings.model}", file=sys.stderr, flush=True)
     loaded = with_drafter(load_model(settings.model), settings.drafter)
     llm = LLM(loaded, max_batch_size=1)
     how = {"temperature": 0.0, "max_new_tokens": settings.max_new_tokens}

@@ -1,5 +1,6 @@
 """The recipe of SmolLM2's drafter: its commands parse, and its script decodes the same text, drafted."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -14,8 +15,10 @@ import tyro
 from adopt_helpers import plain_tokenizer, save_gguf, save_source
 from next_token_helpers import add_random_adapter
 
-from t3d.cli.main import COMMANDS
+from t3d.cli.main import COMMANDS, main
+from t3d.models.bundled_drafters import BUNDLED_DRAFTERS
 from t3d.models.drafter import save_drafter
+from t3d.models.fetch import MODELS
 from t3d.models.loading import load_model
 from t3d.problems.prompt_file import read_prompt_file
 from t3d.trajectory import read_trajectories, write_trajectories
@@ -67,6 +70,27 @@ def test_the_script_decodes_the_same_text_with_a_drafter_and_says_what_it_took(d
     assert "A baker fills" in "\n".join(lines[10:])
 
 
+def test_what_the_recipe_trains_is_shipped_and_decoded(decode, pair, tmp_path, prompts, monkeypatch, capsys):
+    model, file, run = str(pair[0]), str(tmp_path / "all.parquet"), tmp_path / "run"
+    short = ["--temperature", "0", "--max-new-tokens", "8"]
+    assert main(["rollout", "--model", model, "--prompts", str(prompts), "--output", file, *short]) == 0
+    flags = ["--block-size", "4", "--lora-rank", "2", "--num-optimizer-steps", "2", "--batch-size", "2"]
+    flags += ["--override", "draft_targets=rollout", "lora_mask_embedding=true", "--warmup-steps", "1"]
+    flags += ["--output", str(run), "--device", "cpu"]
+    assert main(["train", "--preset", "drafter", "--model", model, "--trajectories", file, *flags]) == 0
+    pinned = json.loads((run / "drafter" / "drafter.json").read_text())["base"]["weights"]
+    monkeypatch.setitem(MODELS, "smollm2", dataclasses.replace(MODELS["smollm2"], sha256=pinned))
+    monkeypatch.setitem(BUNDLED_DRAFTERS, "smollm2", tmp_path / "shipped")
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    ship = importlib.import_module("ship_drafter").main
+    assert ship([str(run / "drafter"), str(tmp_path / "shipped"), "--data", "d", "--command", "c"]) == 0
+    card = (tmp_path / "shipped" / "README.md").read_text()
+    assert "2 optimizer steps of 2; peak learning rate 0.001, seed 0" in card and "| Rollouts | 6," in card
+    assert "`draft_targets=rollout`" in card and "rank 2" in card
+    assert decode(["--model", model, "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().out.count("6 of 6") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -79,7 +103,7 @@ def test_wrong_input_is_one_line(decode, pair, capsys, arguments, said):
     assert decode([word.format(model=pair[0]) for word in arguments]) == 2
     *bars, error = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and said in error
-    assert all("GGUF" in bar for bar in bars if bar)  # of transformers, on loading
+    assert all("GGUF" in bar or bar.startswith("loading ") for bar in bars if bar)  # transformers' and ours
 
 
 @pytest.mark.parametrize("name", ["README.md", "train.sh"])
