@@ -1,6 +1,10 @@
-"""General chat prompts for a drafter to learn from: every way to ask, about every topic; JSON lines."""
+"""General chat prompts, every way to ask about every topic, as JSON lines.
+
+python general_prompts.py train prints those to learn from, held_out those about topics that are kept apart.
+"""
 
 import json
+import sys
 from itertools import product
 
 WAYS = (
@@ -21,5 +25,12 @@ TOPICS = (
     *("writing poems", "cheese"),
 )
 
+NUM_HELD_OUT = 6
+"""Of the topics, the last ones."""
+PARTS = {"train": range(len(TOPICS) - NUM_HELD_OUT), "held_out": range(len(TOPICS) - NUM_HELD_OUT, len(TOPICS))}
+
+if sys.argv[1:] not in (["train"], ["held_out"]):
+    sys.exit(f"error: part={' '.join(sys.argv[1:])!r}: not known. Fix: give train or held_out.")
 for number, (topic, way) in enumerate(product(TOPICS, WAYS)):
-    print(json.dumps({"id": f"general/{number}", "question": way.format(topic)}))
+    if number // len(WAYS) in PARTS[sys.argv[1]]:
+        print(json.dumps({"id": f"general/{number}", "question": way.format(topic)}))

@@ -127,11 +127,18 @@ def test_files_that_the_recipe_names_are_there():
         assert [name for name in named if not any((base / name).is_file() for base in (ROOT, RECIPE))] == []
 
 
-def test_the_general_prompts_are_a_prompt_file(tmp_path):
-    command = [sys.executable, str(RECIPE / "general_prompts.py")]
-    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (tmp_path / "general.jsonl").write_text(written)
-    assert len(read_prompt_file(tmp_path / "general.jsonl")) == len(written.splitlines()) > 200
+def test_the_general_prompts_are_two_prompt_files_without_a_topic_in_common(tmp_path):
+    questions = {}
+    for part in ("train", "held_out"):
+        command = [sys.executable, str(RECIPE / "general_prompts.py"), part]
+        written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        (tmp_path / f"{part}.jsonl").write_text(written)
+        questions[part] = [problem.question for problem in read_prompt_file(tmp_path / f"{part}.jsonl")]
+        assert len(questions[part]) == len(written.splitlines())
+    assert (len(questions["train"]), len(questions["held_out"])) == (204, 36)
+    assert not any("robots" in question for question in questions["train"])
+    failed = subprocess.run([*command[:2], "all"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1 and "give train or held_out" in failed.stderr
 
 
 def test_rollouts_are_joined_in_their_order(tmp_path, trajectories):
@@ -142,14 +149,6 @@ def test_rollouts_are_joined_in_their_order(tmp_path, trajectories):
     joined = tmp_path / "all.parquet"
     subprocess.run([sys.executable, str(RECIPE / "join.py"), str(joined), *names], check=True)
     assert read_trajectories(joined) == trajectories[:3]
-
-
-def test_held_out_questions_are_those_of_the_test_split(tmp_path):
-    row = json.dumps({"question": "What is 1+1?", "answer": "It is <<1+1=2>>2\n#### 2"})
-    (tmp_path / "test.jsonl").write_text(f"{row}\n")
-    held_out = [sys.executable, str(RECIPE / "held_out.py"), "gsm8k", "1", str(tmp_path)]
-    told = json.loads(subprocess.run(held_out, capture_output=True, text=True, check=True).stdout)
-    assert told["question"] == "What is 1+1?"
 
 
 def test_make_help_lists_the_target():
