@@ -27,7 +27,10 @@ TOPICS = (
 
 NUM_HELD_OUT = 6
 """Of the topics, the last ones."""
-PARTS = {"train": range(len(TOPICS) - NUM_HELD_OUT), "held_out": range(len(TOPICS) - NUM_HELD_OUT, len(TOPICS))}
+PARTS = {
+    "train": range(len(TOPICS) - NUM_HELD_OUT),
+    "held_out": range(len(TOPICS) - NUM_HELD_OUT, len(TOPICS)),
+}
 
 if sys.argv[1:] not in (["train"], ["held_out"]):
     sys.exit(f"error: part={' '.join(sys.argv[1:])!r}: not known. Fix: give train or held_out.")
