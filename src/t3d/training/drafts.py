@@ -4,7 +4,8 @@ That is what a drafter is asked in self-speculative decoding: earlier blocks are
 the open block the committed tokens are read causally, each sees those up to itself; the masks of the draft
 see all of these and each other. The base, which the draft has to agree with, is asked at *check masks* in
 a forward of its own: behind every token of the block, causally read, one mask that sees the tokens before
-its position and itself.
+its position and itself. That is also how ``left_to_right`` decoding asks a model, and what
+``left_to_right_weight`` trains it for.
 
 Of an autoregressive base, whose logits are about the token behind each, a draft may begin behind every
 token: a *group* of masks there sees all tokens before it, and itself. It has no blocks, so a response is cut
@@ -98,10 +99,10 @@ def pack_checks(
     max_length: int | None = None,
     row_multiple: int = 1,
 ) -> dict[str, Any]:
-    """The batch that the base is asked with: blocks of ``[tokens | check masks]`` behind the clean copy.
+    """The batch that a model is asked with: blocks of ``[tokens | check masks]`` behind the clean copy.
 
-    Its loss positions are check masks, in the order of a batch with the same loss mask. A row holds up to
-    twice ``max_length``: there is no backward pass, and a document is longer by the check masks.
+    Its loss positions are check masks, in the order of a batch with the same loss mask. A block with its
+    clean tokens is longer by the check masks than that of such a batch.
     """
     block_size = grid.ids_RKS.shape[2]
     within_RKS = torch.arange(block_size, device=grid.ids_RKS.device).expand(grid.ids_RKS.shape)
@@ -120,7 +121,7 @@ def pack_checks(
         wide,
         torch.cat([grid.ids_RKS, masks], 2),
         torch.cat([torch.zeros_like(loss_mask_RKS), loss_mask_RKS], 2),
-        max_length=None if max_length is None else 2 * max_length,
+        max_length=max_length,
         row_multiple=row_multiple,
         clean_block_size=block_size,
         further_EKS=order,

@@ -75,6 +75,25 @@ def _cross_entropy(
     )
 
 
+def left_to_right_objective(
+    output: ObjectiveOutput,
+    checked: HeadScores,
+    batch: Mapping[str, Any],
+    counts: BatchCounts,
+    args: T3DConfig,
+) -> ObjectiveOutput:
+    """An objective plus the cross-entropy per response token as ``left_to_right`` decoding draws it.
+
+    ``checked`` has scored the labels of ``batch["checks"]``, which are the response tokens that take loss,
+    once each; the counts have them once per noisy copy.
+    """
+    assert checked.log_probs is not None
+    num_tokens = counts.num_response_tokens * (len(batch["sample_key"]) / batch["num_copies"])
+    loss = cross_entropy_loss(student_real_M=checked.log_probs[0], num_tokens=num_tokens).loss
+    metrics = {**output.metrics, "loss/left_to_right": loss.detach()}
+    return ObjectiveOutput(loss=output.loss + args.left_to_right_weight * loss, metrics=metrics)
+
+
 def _certainty_forcing(
     student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
 ) -> ObjectiveOutput:

@@ -148,7 +148,8 @@ class TrajectoryCollator:
     ``rides``, whether the token at a draft's first mask is given, and ``checks``, the batch that the base is
     asked with, whose loss positions are in the same order; not with ``draft_targets="rollout"``. Of a model
     that ``predicts`` the next token there are drafts only, and ``labels`` are the tokens behind the loss
-    positions.
+    positions. With a ``left_to_right_weight`` ``checks`` is such a batch, too, of all response tokens that
+    take loss, once each.
     """
 
     config: T3DConfig
@@ -178,6 +179,8 @@ class TrajectoryCollator:
         may_take_loss = grid.valid_RKS if config.path_positions == "all" else noise_mask
         loss_mask = may_take_loss & grid.takes_loss_RKS
         batch = self._pack(grid, noisy_ids, noise_mask, loss_mask)
+        if config.left_to_right_weight > 0:
+            batch["checks"] = self._pack_checks(BlockGrid(*(values[:num_examples] for values in grid)))
         batch["is_masked"] = noise_mask[loss_mask]
         batch["mask_prob"] = states.mask_prob_RKS[loss_mask]
         batch["mask_ratio"] = states.mask_ratio_RK[..., None].expand_as(noise_mask)[loss_mask].float()
@@ -196,13 +199,16 @@ class TrajectoryCollator:
             return lay_in_groups(copies, size, pad, self.config.seed)
         return lay_on_grid(copies, size, pad, self.config.grid_origin)
 
-    def _pack(
-        self, grid: BlockGrid, noisy_ids: Tensor, noise_mask: Tensor, loss_mask: Tensor
-    ) -> dict[str, Any]:
-        rows: dict[str, Any] = {
+    def _rows(self) -> dict[str, Any]:
+        return {
             "max_length": self.config.max_length,
             "row_multiple": TILE if self.config.device.type == "cuda" else 1,
         }
+
+    def _pack(
+        self, grid: BlockGrid, noisy_ids: Tensor, noise_mask: Tensor, loss_mask: Tensor
+    ) -> dict[str, Any]:
+        rows = self._rows()
         if self.config.state_source != "draft":
             return pack_copies(grid, noisy_ids, loss_mask, **rows)
         is_draft = noise_mask | grid.is_open_RKS
@@ -214,7 +220,16 @@ class TrajectoryCollator:
             return batch
         if self.predicts == "next":
             return batch | {"checks": pack_reading(grid, loss_mask, **rows)}
+        if self.config.max_length is not None:  # there is no backward pass, which could do with less
+            rows["max_length"] = 2 * self.config.max_length
         return batch | {"checks": pack_checks(grid, loss_mask, self.mask_token_id, **rows)}
+
+    def _pack_checks(self, grid: BlockGrid) -> dict[str, Any]:
+        """All response tokens that take loss at check masks, in rows that are longer by a block of these."""
+        rows = self._rows()
+        if self.config.max_length is not None:
+            rows["max_length"] = self.config.max_length + self.config.block_size
+        return pack_checks(grid, grid.takes_loss_RKS, self.mask_token_id, **rows)
 
 
 def _state_of_position(

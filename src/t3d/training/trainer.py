@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.counter_rng import stable_key
 from t3d.errors import InputError
 from t3d.models.gated import GatedAdapter
@@ -26,17 +25,10 @@ from t3d.training.config_checks import warn_of_small_set
 from t3d.training.ignored import check_training_fields
 from t3d.training.log import LogLineAndBar, LogLineAndStage, MetricLog
 from t3d.training.lora import base_of, is_adapted
-from t3d.training.loss import (
-    BatchCounts,
-    count_batch,
-    draft_objective,
-    head_options,
-    nll_by_mask_ratio,
-    student_objective,
-    t3d_objective,
-)
+from t3d.training.loss import BatchCounts, count_batch, nll_by_mask_ratio
+from t3d.training.micro_batch import MicroBatch
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
-from t3d.training.scoring import prepare_drafts, reference_scores, refuse_sharding
+from t3d.training.scoring import refuse_sharding
 from t3d.training.selection import check_trajectories, select_trajectories
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
@@ -59,8 +51,9 @@ class T3DTrainer(CheckpointingTrainer):
     Use it as any trainer of the field: ``T3DTrainer(model, args, train_dataset=trajectories,
     processing_class=tokenizer).train()``. The student starts from the weights it is given, which
     are the teacher's; a PEFT model trains its adapter. One forward of the student and one of the
-    reference per micro-batch. ``evaluator`` scores the student every ``eval_steps``. Its configs say from
-    now on how it decodes: by ``own_settings``, else by :func:`student_settings`.
+    reference per micro-batch (:class:`~t3d.training.micro_batch.MicroBatch`). ``evaluator`` scores the
+    student every ``eval_steps``. Its configs say from now on how it decodes: by ``own_settings``, else by
+    :func:`student_settings`.
 
     With objective ``prefix_acceptance`` the model is a :class:`~t3d.models.gated.GatedAdapter`, which becomes
     a drafter; its base, best frozen, is not changed, nor are its configs. Only that trains a base that
@@ -172,29 +165,15 @@ class T3DTrainer(CheckpointingTrainer):
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], inputs["labels"].device)
         counts = BatchCounts(*torch.as_tensor(num_items_in_batch).unbind())
-        arrangement = arrange(inputs, self.args.attention)
-        positions, labels_1M = inputs["loss_positions"], inputs["labels"][None]
-        if self.args.objective == "prefix_acceptance":
-            base = base_of(self.accelerator.unwrap_model(model))
-            with self.accelerator.autocast():
-                drafts = prepare_drafts(base, inputs, arrangement, self.args, self.mask_token_id)
-            scores = packed_forward(model, drafts.batch, drafts.arrangement, **drafts.head)
-            output = draft_objective(scores, drafts.checked, inputs, counts, self.args)
-        elif self.reference is None:
-            options = {"targets": labels_1M, **head_options(self.args, self.mask_token_id)}
-            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
-            output = student_objective(scores, inputs, counts, self.args)
-        else:
-            at = {"mask_token_id": self.mask_token_id, "optimizer_step": self.state.global_step}
-            with self.accelerator.autocast():
-                reference = reference_scores(self.reference, inputs, arrangement, self.args, **at)
-            assert reference.picked is not None
-            if self.args.fake_source == "expectation":
-                options = {"targets": labels_1M, "against": self.reference.head(reference.hidden)}
-            else:
-                options = {"targets": torch.stack([inputs["labels"], reference.picked])}
-            scores = packed_forward(model, inputs, arrangement, loss_positions=positions, **options)
-            output = t3d_objective(scores, reference, inputs, counts, self.args)
+        micro_batch = MicroBatch(
+            batch=inputs,
+            counts=counts,
+            args=self.args,
+            accelerator=self.accelerator,
+            mask_token_id=self.mask_token_id,
+            optimizer_step=self.state.global_step,
+        )
+        output, scores = micro_batch.minimise(model, self.reference)
         self._record(output, scores, inputs)
         # Gradients are averaged over processes, the counts are global: undo the average.
         loss = output.loss * self.accelerator.num_processes
