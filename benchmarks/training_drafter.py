@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from training_lengths import random_trajectory
+from training_sides import SMOLLM2
 
 from t3d.attention.packed_forward import arrange, packed_forward
 from t3d.models.adopted import T3DLlamaConfig, T3DLlamaForCausalLM
@@ -36,16 +37,6 @@ from t3d.training.scoring import check_scores, prepare_drafts
 from t3d.training.states import TrajectoryCollator, TrajectoryDataset
 from t3d.work.versions import versions
 
-SMOLLM2 = {
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "head_dim": 64,
-    "tie_word_embeddings": True,
-}
 PARTS = {"_HeadScoresFunction": "head", "_GroupAttention": "attention"}
 LINEAR = {"aten::linear": "linear layers, forward", "MmBackward0": "linear layers, backward"}
 SHAPES = {"mini": (32, 40, 32, 16), "smollm2": (4, 110, 96, 8)}

@@ -15,7 +15,7 @@ import torch
 from training_baselines import authors_step, careful_step, draw_state
 from training_lengths import Lengths, number_tokenizer, random_trajectory
 
-from t3d.models.sdar import SDARConfig, SDARForCausalLM
+from t3d.models.adopted import ARCHITECTURES
 from t3d.training.config import T3DConfig
 from t3d.training.lora import add_adapter
 from t3d.training.presets import preset_fields
@@ -31,6 +31,17 @@ MODEL = {
     "head_dim": 32,
     "vocab_size": 151_936,
 }
+SMOLLM2 = {
+    "vocab_size": 49_152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "tie_word_embeddings": True,
+}
+"""SmolLM2-135M, a Llama."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +49,14 @@ class Setting:
     """What all sides share."""
 
     model: dict[str, Any]
-    """Fields of SDARConfig."""
+    """Fields of the architecture's config."""
     lengths: Lengths
+    architecture: str = "qwen3"
+    """Of the table of those that are adopted; Qwen3 is SDAR."""
+    preset: str = "released"
+    """The baselines know ``released`` only."""
+    has_autocast: bool = False
+    """Of ours: bfloat16 arithmetic on the weights' own dtype, as the Trainer does with ``bf16``."""
     micro_batch: int = 4
     """Of careful_step and ours."""
     device: str = "cpu"
@@ -55,13 +72,14 @@ class Setting:
 
     @cached_property
     def config(self) -> T3DConfig:
-        """The preset ``released``. One for all sides: a second one resets accelerate's state."""
+        """One for all sides: a second one resets accelerate's state."""
         return T3DConfig(
             output_dir=gettempdir(),  # nothing is written
             use_cpu=self.device == "cpu",
             per_device_train_batch_size=self.micro_batch,
             lora_rank=self.lora_rank,
-            **preset_fields("released"),
+            bf16=self.has_autocast,
+            **preset_fields(self.preset),
         )
 
 
@@ -75,7 +93,7 @@ class Side:
     """Forward and backward of these trajectories; returns the loss, their mean."""
 
 
-def build_model(setting: Setting) -> SDARForCausalLM:
+def build_model(setting: Setting) -> Any:
     """Random weights, the same for the same setting."""
     fields = {
         "max_position_embeddings": 4096,
@@ -84,12 +102,13 @@ def build_model(setting: Setting) -> SDARForCausalLM:
         "pad_token_id": 0,
     }
     fields |= {"mask_token_id": setting.mask_token_id, "attn_implementation": "sdpa"} | setting.model
+    architecture = ARCHITECTURES[setting.architecture]
     torch.manual_seed(0)
     default = torch.get_default_dtype()
     torch.set_default_dtype(setting.dtype)
     try:
         with torch.device(setting.device):
-            return SDARForCausalLM(SDARConfig(**fields))
+            return architecture.model(architecture.config(**fields))
     finally:
         torch.set_default_dtype(default)
 
@@ -120,6 +139,8 @@ def make_side(name: str, setting: Setting) -> Side:
         model = add_adapter(model, setting.lora_rank) if setting.lora_rank else model
         trainer = T3DTrainer(model, config, trajectories, processing_class=number_tokenizer(vocab_size))
         start_student(model, setting)
+        if setting.has_autocast:  # for the rest, there is nothing to prepare for one process
+            trainer.model = trainer.accelerator.prepare_model(model)
         return Side(
             student=model, micro_batch=setting.micro_batch, accumulate=lambda ids: train_on(trainer, ids)
         )

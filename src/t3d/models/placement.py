@@ -49,7 +49,7 @@ def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) ->
         raise InputError("dtype", dtype, "not known", f"use one of auto, {', '.join(DTYPES)}")
     own: Any = config.dtype
     if own in _TORCH_HALF:
-        return torch.bfloat16 if device.type != "cpu" or _cpu_has_bfloat16() else torch.float32
+        return torch.bfloat16 if device.type != "cpu" or cpu_has_bfloat16() else torch.float32
     return own if own in DTYPES.values() else torch.float32
 
 
@@ -58,6 +58,7 @@ def export_precision(checkpoint: torch.dtype, trained: torch.dtype) -> torch.dty
     return torch.bfloat16 if checkpoint in _TORCH_HALF else trained
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
+    """Whether bfloat16 is faster than float32 on this CPU, and not many times slower."""
     checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(check is not None and check() for check in checks)
