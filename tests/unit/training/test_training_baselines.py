@@ -118,3 +118,17 @@ def test_released_mask_is_the_rule_of_the_paper_code():
             else:
                 expected = query_kind == "noisy" and key_block == query_block
             assert mask[query, key] == expected, (query, key)
+
+
+def test_continued_pretraining_under_autocast_has_the_loss_of_float32(setting):
+    """A Llama, as ``--shape smollm2``: its weights stay float32, and so do its gradients."""
+    training = importlib.import_module("training_sides")
+    model = {name: value for name, value in setting.model.items() if name != "head_dim"}
+    fields = {"architecture": "llama", "preset": "sft", "dtype": torch.float32, "micro_batch": 5}
+    found = []
+    for has_autocast in (False, True):
+        tied = replace(setting, model=model | {"tie_word_embeddings": True}, **fields)
+        side = training.make_side("ours", replace(tied, has_autocast=has_autocast))
+        found.append(side.accumulate(range(len(LENGTHS))))
+        assert {weight.grad.dtype for weight in side.student.parameters()} == {torch.float32}
+    assert found[0] != found[1] == pytest.approx(found[0], rel=0.05)
