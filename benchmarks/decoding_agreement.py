@@ -14,7 +14,7 @@ from decoding import SETTINGS
 
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation.cost import token_agreement
+from t3d.evaluation.text_measures import token_agreement
 from t3d.tasks.mini.suite import TASKS
 
 DTYPES = ("float64", "float32", "bfloat16")
@@ -41,7 +41,9 @@ def main() -> None:
             pairs = list(zip(done[dtype], done["float64"], strict=True))
             same_text = sum(ours.visible_ids == theirs.visible_ids for ours, theirs in pairs)
             same_order = sum(ours == theirs for ours, theirs in pairs)
-            cells += [token_agreement(done[dtype], done["float64"])]
+            cells += [
+                token_agreement(*zip(*((o.response_ids, t.visible_ids) for o, t in pairs), strict=True))
+            ]
             cells += [same_text / len(pairs), same_order / len(pairs)]
         right = [
             sum(task.grade(problem, c.text) for (task, problem), c in zip(problems, done[dtype], strict=True))

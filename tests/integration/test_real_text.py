@@ -17,7 +17,7 @@ from transformers import GenerationConfig, TrainingArguments
 from t3d import DecodeParams, SDARConfig, SDARForCausalLM, load_model, read_trajectories
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.rollout import roll_out_to_file
-from t3d.evaluation.cost import token_agreement
+from t3d.evaluation.text_measures import token_agreement
 from t3d.mini.pretrain import PretrainCollator, PretrainTrainer
 from t3d.problems.problem import Problem
 from t3d.problems.prompts import prompt_ids
@@ -121,7 +121,7 @@ def test_distillation_brings_few_step_text_closer_to_the_teachers_full_step_text
     requests = decode_requests(teacher.tokenizer, problems)
 
     def run(loaded, params):
-        return LLM(loaded).decode(requests, params)
+        return [completion.visible_ids for completion in LLM(loaded).decode(requests, params)]
 
     target = run(teacher, full_steps)
     before = token_agreement(run(teacher, one_step), target)

@@ -58,13 +58,3 @@ def decoding_cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "mean_length": visible / len(rows),
         "stopped": sum(row["finish_reason"] == "stop" for row in rows) / len(rows),
     }
-
-
-def token_agreement(completions: Sequence[Completion], targets: Sequence[Completion]) -> float:
-    """Share of the targets' visible tokens that the completions have at the same response position."""
-    agreeing = total = 0
-    for completion, target in zip(completions, targets, strict=True):
-        pairs = zip(completion.response_ids, target.visible_ids, strict=False)
-        agreeing += sum(ours == theirs for ours, theirs in pairs)
-        total += target.visible_length
-    return agreeing / total

@@ -1,4 +1,4 @@
-"""95 % intervals and tests: of one accuracy, of means over tasks and seeds, of paired differences.
+"""95 % intervals and tests: of one accuracy, of means over tasks and seeds, of ratios, of paired differences.
 
 A gain is second minus first. Several answers to one prompt are not independent, so that paired intervals and
 tests go by prompts; for one answer each they are Tango's interval and McNemar's exact test.
@@ -105,6 +105,34 @@ def t_half_width(values: Sequence[float]) -> float:
         return 0.0
     quantile = T_QUANTILES[min(len(values) - 1, len(T_QUANTILES)) - 1]
     return quantile * stdev(values) / math.sqrt(len(values))
+
+
+def pooled_interval(counts: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Sum of the parts by the sum of the wholes, of independent units (part, whole), and its interval.
+
+    A ratio estimate with its linearised variance (Cochran, 1977, Sampling Techniques, eq. 6.4). Where all
+    units have the same share the interval is empty; 0 where nothing is counted.
+    """
+    value, deviations = _pooled(counts)
+    half = t_half_width(deviations)
+    return value, value - half, value + half
+
+
+def pooled_difference_interval(
+    firsts: Sequence[tuple[float, float]], seconds: Sequence[tuple[float, float]]
+) -> tuple[float, float, float]:
+    """The pooled ratio of the first less that of the second, and its interval; units are paired."""
+    (value, deviations), (other, of_other) = _pooled(firsts), _pooled(seconds)
+    half = t_half_width([one - two for one, two in zip(deviations, of_other, strict=True)])
+    return value - other, value - other - half, value - other + half
+
+
+def _pooled(counts: Sequence[tuple[float, float]]) -> tuple[float, list[float]]:
+    """The ratio of the sums, and how far each unit moves it, times the number of units."""
+    part, whole = (math.fsum(numbers) for numbers in zip(*counts, strict=True))
+    if not whole:
+        return 0.0, [0.0] * len(counts)
+    return part / whole, [len(counts) / whole * (one - part / whole * all_) for one, all_ in counts]
 
 
 def _prompt_distances(per_seed: Sequence[SeedAccuracies], shared: Sequence[float]) -> tuple[float, float]:

@@ -2,7 +2,7 @@ import pytest
 
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation.cost import decoding_cost, keep_rows, response_row, token_agreement
+from t3d.evaluation.cost import decoding_cost, keep_rows, response_row
 from t3d.evaluation.intervals import mean_interval, wilson_interval
 
 
@@ -51,15 +51,6 @@ def test_cost_counts_commit_forwards_in_tokens_per_forward():
     assert cost["tokens_per_step"] == 2.0
     assert cost["tokens_per_forward"] == pytest.approx(1.6)
     assert cost["tokens_per_second"] == 3.0
-
-
-def test_agreement_is_the_share_of_the_targets_visible_tokens():
-    ours, target = (
-        completion((1, 2, 9, 4), (1, 1, 1, 1), 0, 4, 1),
-        completion((1, 2, 3, 7), (1, 1, 1, 1), 0, 3, 1),
-    )
-    assert token_agreement([ours], [target]) == pytest.approx(2 / 3)
-    assert token_agreement([target], [target]) == 1.0
 
 
 def test_seconds_of_responses_add_up_to_the_wall_time(monkeypatch):
