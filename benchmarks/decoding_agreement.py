@@ -41,9 +41,8 @@ def main() -> None:
             pairs = list(zip(done[dtype], done["float64"], strict=True))
             same_text = sum(ours.visible_ids == theirs.visible_ids for ours, theirs in pairs)
             same_order = sum(ours == theirs for ours, theirs in pairs)
-            cells += [
-                token_agreement(*zip(*((o.response_ids, t.visible_ids) for o, t in pairs), strict=True))
-            ]
+            targets = [completion.visible_ids for completion in done["float64"]]
+            cells += [token_agreement([completion.response_ids for completion in done[dtype]], targets)]
             cells += [same_text / len(pairs), same_order / len(pairs)]
         right = [
             sum(task.grade(problem, c.text) for (task, problem), c in zip(problems, done[dtype], strict=True))

@@ -30,7 +30,7 @@ from t3d.evaluation.cost import decoding_cost, response_row
 from t3d.evaluation.equations import equations_right
 from t3d.evaluation.intervals import pooled_interval, wilson_interval
 from t3d.evaluation.judge import check_judge, negative_log_likelihoods
-from t3d.evaluation.text_measures import text_measures
+from t3d.evaluation.text_measures import pooled_share, text_measures
 from t3d.models.loading import LoadedModel, load_model, load_tokenizer
 from t3d.problems.problem import Problem
 from t3d.tasks.prompt_file import PromptFileTask
@@ -102,7 +102,8 @@ def measure(
         [(own * len(text), len(text)) for own, text in zip(nats, texts, strict=True)]
     )
     equations = [equations_right(completion.text) for completion in done]
-    measures["equations_right"] = pooled_interval(equations)
+    if any(count for _, count in equations):
+        measures["equations_right"] = pooled_share(equations)
     responses = [
         {"id": one.id, "ids": one.visible_ids, "text": one.text, "nats_per_token": own, "equations": found}
         for one, own, found in zip(done, nats, equations, strict=True)

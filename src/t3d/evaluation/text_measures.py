@@ -87,6 +87,12 @@ def looped(text: Tokens) -> Count:
     return int(is_covered.sum()), len(ids)
 
 
+def pooled_share(counts: Sequence[Count]) -> Estimate:
+    """The share of all texts together; of few texts the interval would leave 0 to 1."""
+    value, low, high = pooled_interval(counts)
+    return value, max(0.0, low), min(1.0, high)
+
+
 def text_measures(
     texts: Sequence[Tokens], targets: Sequence[Tokens], ended: Sequence[bool]
 ) -> dict[str, Estimate]:
@@ -101,12 +107,12 @@ def text_measures(
     mean, half = sum(distances) / len(distances), t_half_width(distances)
     of_targets = [doubled(target) for target in targets]
     return {
-        "agreement": pooled_interval([agreement(*pair) for pair in pairs]),
+        "agreement": pooled_share([agreement(*pair) for pair in pairs]),
         "exact": (exact / len(pairs), *wilson_interval(exact, len(pairs))),
-        "edit_distance": (mean, mean - half, mean + half),
-        "doubled": pooled_interval([doubled(text) for text in texts]),
+        "edit_distance": (mean, max(0.0, mean - half), min(1.0, mean + half)),
+        "doubled": pooled_share([doubled(text) for text in texts]),
         "doubled_excess": pooled_difference_interval([doubled(text) for text in texts], of_targets),
-        "loops": pooled_interval([looped(text) for text in texts]),
-        **{f"distinct_{n}": pooled_interval([distinct(text, n) for text in texts]) for n in NGRAMS},
+        "loops": pooled_share([looped(text) for text in texts]),
+        **{f"distinct_{n}": pooled_share([distinct(text, n) for text in texts]) for n in NGRAMS},
         "ended": (sum(ended) / len(ended), *wilson_interval(sum(ended), len(ended))),
     }

@@ -112,6 +112,8 @@ def test_a_teacher_s_own_text_is_its_own(texts):
     assert found["agreement"][0] == found["exact"][0] == found["ended"][0] == 1
     assert found["edit_distance"] == found["doubled_excess"] == (0, 0, 0)
     assert all(low - 1e-12 <= value <= high + 1e-12 for value, low, high in found.values())
+    shares = [estimate for name, estimate in found.items() if name != "doubled_excess"]
+    assert all(low >= 0 and high <= 1 for _, low, high in shares)
     assert all(math.isfinite(number) for estimate in found.values() for number in estimate)
 
 
