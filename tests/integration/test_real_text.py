@@ -121,10 +121,10 @@ def test_distillation_brings_few_step_text_closer_to_the_teachers_full_step_text
     requests = decode_requests(teacher.tokenizer, problems)
 
     def run(loaded, params):
-        return [completion.visible_ids for completion in LLM(loaded).decode(requests, params)]
+        return LLM(loaded).decode(requests, params)
 
-    target = run(teacher, full_steps)
-    before = token_agreement(run(teacher, one_step), target)
+    target = [completion.visible_ids for completion in run(teacher, full_steps)]
+    before = token_agreement([completion.response_ids for completion in run(teacher, one_step)], target)
 
     file = tmp_path / "trajectories.parquet"
     roll_out_to_file(teacher, problems, full_steps, file)
@@ -140,6 +140,7 @@ def test_distillation_brings_few_step_text_closer_to_the_teachers_full_step_text
         dataloader_pin_memory=False,
     )
     distil(teacher, read_trajectories(file), config, tmp_path / "student")
-    after = token_agreement(run(load_model(tmp_path / "student", device="cpu"), one_step), target)
+    done = run(load_model(tmp_path / "student", device="cpu"), one_step)
+    after = token_agreement([completion.response_ids for completion in done], target)
     print(f"agreement at 4 tokens per step: {100 * before:.1f} % before, {100 * after:.1f} % after")
     assert after - before >= 0.10
