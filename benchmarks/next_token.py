@@ -264,7 +264,9 @@ def main() -> None:
     args = parser.parse_args()
     files = dict(item.split("=", 1) for item in args.prompts)
     record = json.loads(args.json.read_text()) if args.json.exists() else {}
-    arguments = {name: value for name, value in vars(args).items() if name not in ("json", "parts")}
+    shown = ("limit", "timed", "max_new_tokens", "draft_tokens", "rounds", "model", "drafter")
+    arguments = {name: getattr(args, name) for name in shown} | {"threads": torch.get_num_threads()}
+    told = record.get("arguments", {}) | dict.fromkeys(args.parts, arguments)
     count, draft_tokens = args.max_new_tokens, args.draft_tokens
     for dtype in ("float32", "bfloat16"):
         if dtype == "bfloat16" and "sameness" not in args.parts:
@@ -282,7 +284,7 @@ def main() -> None:
         if "sameness" in args.parts:
             old = [row for row in record.get("sameness", []) if row["dtype"] != dtype]
             record["sameness"] = old + measure_sameness(loaded, dtype, every, count, draft_tokens)
-        record |= {"arguments": arguments, "versions": versions(), "threads": torch.get_num_threads()}
+        record |= {"arguments": told, "versions": versions()}
         args.json.write_text(json.dumps(record, indent=1, default=str) + "\n")
 
 

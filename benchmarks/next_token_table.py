@@ -66,10 +66,14 @@ def sameness_table(rows: list[Row]) -> str:
 def main() -> None:
     """Print all tables."""
     record = json.loads(Path(sys.argv[1]).read_text())
-    speed, arguments = record.get("speed", []), record["arguments"]
-    shown = f"Speed: {arguments['timed']} prompts of a kind, {arguments['max_new_tokens']} tokens at most"
-    print(drafts_table(record.get("drafts", [])), end="\n\n")
-    print(f"{shown}, {record['threads']} threads, float32, the best of {arguments['rounds']} rounds.\n")
+    speed, told = record.get("speed", []), record["arguments"]
+    if "drafts" in record:
+        print(f"{told['drafts']['max_new_tokens']} tokens at most:\n")
+        print(drafts_table(record["drafts"]), end="\n\n")
+    if speed:
+        own = told["speed"]
+        print(f"Speed: {own['timed']} prompts of a kind, {own['max_new_tokens']} tokens at most, ", end="")
+        print(f"{own['threads']} threads, float32, the best of {own['rounds']} rounds.\n")
     for batch in dict.fromkeys(row["batch"] for row in speed):
         print(speed_table(speed, batch), end="\n\n")
     print(f"Same text: as `{GENERATE}`. `{LOOKUP}` is for batch 1 alone.\n")
