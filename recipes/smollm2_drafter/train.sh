@@ -11,7 +11,7 @@ DATA=${T3D_BENCHMARKS:-hub}              # or a folder that has gsm8k/, mbpp/ an
 GSM8K=${T3D_GSM8K:-640}                  # prompts of each kind
 MBPP=${T3D_MBPP:-256}
 STEPS=${T3D_STEPS:-400}                  # optimizer steps
-HELD_OUT=${T3D_HELD_OUT:-24}             # prompts of each kind that the benchmark decodes
+TEST=${T3D_TEST:-48}                     # test prompts of a kind: half for scores in training, half for the benchmark
 SHIPPED=${T3D_SHIPPED:-$RUNS/shipped}    # the repository's own: src/t3d/models/drafters/smollm2
 HERE=$(dirname "$0")
 MODEL=$RUNS/model
@@ -32,10 +32,14 @@ t3d rollout --model "$MODEL" --prompt-style plain --temperature 0 --max-new-toke
     --task mbpp --data "$(of mbpp)" --limit "$MBPP" --output "$RUNS/mbpp.parquet"
 for name in gsm8k humaneval; do
     t3d rollout --model "$MODEL" --prompt-style plain --temperature 0 --max-new-tokens 96 \
-        --task $name --data "$(of $name)" --split test --limit "$HELD_OUT" --output "$RUNS/$name-test.parquet"
+        --task $name --data "$(of $name)" --split test --limit "$TEST" --output "$RUNS/$name-test.parquet"
 done
 python "$HERE/join.py" "$RUNS/all.parquet" "$RUNS/gsm8k.parquet" "$RUNS/general-train.parquet" "$RUNS/mbpp.parquet"
-python "$HERE/join.py" "$RUNS/eval.parquet" "$RUNS/gsm8k-test.parquet" "$RUNS/general-held_out.parquet"
+# Scores choose the checkpoint, so the benchmark has other prompts.
+HALF=$((TEST / 2))
+python "$HERE/join.py" "$RUNS/eval.parquet" "$RUNS/gsm8k-test.parquet[:$HALF]" "$RUNS/general-held_out.parquet[:16]"
+python "$HERE/join.py" "$RUNS/gsm8k-unseen.parquet" "$RUNS/gsm8k-test.parquet[$HALF:]"
+python "$HERE/join.py" "$RUNS/general-unseen.parquet" "$RUNS/general-held_out.parquet[16:]"
 
 t3d train --preset drafter --model "$MODEL" --trajectories "$RUNS/all.parquet" --output "$RUNS/run" \
     --eval-trajectories "$RUNS/eval.parquet" --eval-every 100 --save-every 50 \
@@ -47,6 +51,7 @@ python "$HERE/../../scripts/ship_drafter.py" "$RUNS/run/drafter" "$SHIPPED" --ba
     --data "$GSM8K questions of GSM8K's train split, $MBPP of MBPP's, those of general_prompts.py"
 
 python "$HERE/../../benchmarks/next_token.py" --model "$MODEL" --drafter "$SHIPPED" --json "$RUNS/next_token.json" \
-    --limit "$HELD_OUT" --prompts gsm8k="$RUNS/gsm8k-test.parquet" general="$RUNS/general-held_out.parquet" \
+    --limit "$HALF" --timed 4 --rounds 1 \
+    --prompts gsm8k="$RUNS/gsm8k-unseen.parquet" general="$RUNS/general-unseen.parquet" \
     humaneval="$RUNS/humaneval-test.parquet"
 python "$HERE/decode.py" --model "$MODEL" --drafter "$SHIPPED"

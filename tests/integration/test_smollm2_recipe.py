@@ -149,6 +149,9 @@ def test_rollouts_are_joined_in_their_order(tmp_path, trajectories):
     joined = tmp_path / "all.parquet"
     subprocess.run([sys.executable, str(RECIPE / "join.py"), str(joined), *names], check=True)
     assert read_trajectories(joined) == trajectories[:3]
+    parts = [f"{joined}[1:2]", f"{joined}[2:]", f"{joined}[:1]"]
+    subprocess.run([sys.executable, str(RECIPE / "join.py"), names[0], *parts], check=True)
+    assert read_trajectories(names[0]) == [trajectories[place] for place in (1, 2, 0)]
 
 
 def test_make_help_lists_the_target():
