@@ -85,6 +85,9 @@ class AttentionAndHead:
         config._attn_implementation = BY_ARGUMENT
         base.__init__(config)
         self.set_output_embeddings(base.get_output_embeddings())
+        rotary: Any = base.__getattr__("model").rotary_emb
+        if rotary.rope_type == "dynamic":  # the same up to the model's last position, and a text ends there
+            rotary.rope_type = "default"  # but a draft's masks may lie behind, and would turn all other keys
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
