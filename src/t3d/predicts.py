@@ -6,6 +6,8 @@ from t3d.errors import InputError
 
 Predicts = Literal["self", "next"]
 """``next``: an autoregressive model as it is, which sees nothing behind a token either."""
+OF_NEXT = {"block_size": 1, "predicts": "next", "context": "causal", "remasking": "left_to_right"}
+"""How an autoregressive model is decoded: there is no other way."""
 
 
 def predicts_of(config: Any) -> Predicts:

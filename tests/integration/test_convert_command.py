@@ -175,6 +175,8 @@ def test_an_autoregressive_model_answers_as_it_is(copy, tmp_path, capsys):
     assert main(["generate", "--prompt", "a", *command]) == 0
     said = capsys.readouterr()
     assert "as the checkpoint says: " in said.err and "predicts=next" in said.err
+    assert main(["generate", "--prompt", "a", *command, "--predicts", "next"]) == 0
+    assert capsys.readouterr().out == said.out
     assert main(["generate", "--prompt", "a", *command, "--remasking", "self_speculative"]) == 0
     assert capsys.readouterr().out == said.out
     prompts = tmp_path / "prompts.jsonl"
@@ -185,6 +187,10 @@ def test_an_autoregressive_model_answers_as_it_is(copy, tmp_path, capsys):
     assert "of an autoregressive model" in capsys.readouterr().err
     assert main([*asked, "--left-to-right", "--self-speculative"]) == 0
     assert main(["eval", "--config", str(output / "config.yaml")]) == 0
+    told = [*asked[:-1], str(tmp_path / "told"), "--predicts", "next"]
+    assert main([*told, "--block-size", "8"]) == 2
+    assert "block_size=" in capsys.readouterr().err
+    assert main(told) == 0
     entries = json.loads((output / "results.json").read_text())["results"]
     assert [entry["setting"] for entry in entries] == ["B1-left-to-right", "B1-self-speculative"]
     assert (

@@ -34,7 +34,7 @@ from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
 from t3d.evaluation.finished import OWN_NAMES, check_evaluation
 from t3d.grading.math_worker import GraderName
-from t3d.predicts import Predicts
+from t3d.predicts import OF_NEXT, Predicts
 from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
@@ -146,8 +146,9 @@ class Eval(DraftedModelChoice, PromptChoice):
     @staticmethod
     def _shared(fields: Mapping[str, Any]) -> dict[str, Any]:
         """Settings without a strategy; of an autoregressive model there is no other than left to right."""
-        of_next = {"block_size": 1, "steps_per_block": 1, "remasking": "left_to_right"}
-        return {**fields, **(of_next if fields.get("predicts") == "next" else {})}
+        if fields.get("predicts") != "next":
+            return {**fields}
+        return {**OF_NEXT, "steps_per_block": 1, **fields, "remasking": OF_NEXT["remasking"]}
 
     def _given(self) -> dict[str, Any]:
         """Flags that a checkpoint might have said, if they were given."""

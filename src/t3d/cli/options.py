@@ -11,7 +11,7 @@ import tyro
 
 from t3d.decoding.params import Confidence, Context, DecodeParams, DraftGroups, Remasking
 from t3d.errors import InputError, require_positive
-from t3d.predicts import Predicts
+from t3d.predicts import OF_NEXT, Predicts
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.benchmarks import BENCHMARKS, default_prompt_style, load_benchmark, prompt_kind
@@ -74,6 +74,8 @@ class DecodeFlags:
 
     def __post_init__(self) -> None:
         given = self.given()
+        if self.predicts == "next":
+            given = OF_NEXT | given
         size = given.get("block_size", given.get("steps_per_block", DecodeParams.block_size))
         fields: dict[str, Any] = {"block_size": size, "steps_per_block": size} | given
         DecodeParams(**fields)  # raises for what no checkpoint can make right

@@ -73,7 +73,8 @@ class LLM:
             self.loaded = load_model(model, device=device, dtype=dtype, tp_plan=tp_plan)
         if tokenizer is not None:
             self.loaded = with_tokenizer(self.loaded, tokenizer)
-        if stop_token_ids is not None and self.loaded.mask_token_id in stop_token_ids:
+        has_mask = self.loaded.predicts == "self"
+        if has_mask and stop_token_ids is not None and self.loaded.mask_token_id in stop_token_ids:
             problem = f"holds the mask token, {self.loaded.mask_token_id}, which no response has"
             raise InputError("stop_token_ids", list(stop_token_ids), problem, "leave it out")
         config = EngineConfig(

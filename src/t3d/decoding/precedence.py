@@ -26,6 +26,10 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
     for settings of the checkpoint that cannot be used, and for given ones that cannot, together with them.
     """
     own, given = check_own(own), dict(given or {})
+    predicts = own.get("predicts", DecodeParams.predicts)
+    if given.get("predicts", predicts) != predicts:
+        problem = f"of the model, not a choice: this one has predicts={predicts!r}"
+        raise InputError("predicts", given["predicts"], problem, "leave it out")
     if given.get("block_size", own.get("block_size")) != own.get("block_size"):
         own.pop("steps_per_block", None)
     if given.get("remasking", own.get("remasking")) in get_args(LeftToRight):

@@ -1,7 +1,7 @@
 """Decoding settings by label: block size and how many tokens a denoising step commits."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from t3d.decoding.params import DecodeParams, LeftToRight, StaticRemasking
@@ -32,9 +32,8 @@ def decoding_settings(
     InputError for a size, number, threshold or bound that cannot be.
     """
     if shared.predicts == "next":
-        return _of_next(
-            tuple(block_sizes), (*tokens_per_step, *dynamic, *entropy_bounds), left_to_right, shared
-        )
+        others = {"tokens_per_step": tokens_per_step, "dynamic": dynamic, "entropy_bounds": entropy_bounds}
+        return _of_next(tuple(block_sizes), others, left_to_right, shared)
     found: dict[str, DecodeParams] = {}
     for size in block_sizes:
         full = dataclasses.replace(shared, block_size=size, steps_per_block=size, **_OF_LEFT_TO_RIGHT)
@@ -72,15 +71,21 @@ def _label(size: int, strategy: LeftToRight, shared: DecodeParams) -> str:
 
 
 def _of_next(
-    sizes: tuple[int, ...], others: Sequence[float], strategies: Sequence[LeftToRight], shared: DecodeParams
+    sizes: tuple[int, ...],
+    others: Mapping[str, Sequence[float]],
+    strategies: Sequence[LeftToRight],
+    shared: DecodeParams,
 ) -> dict[str, DecodeParams]:
     """Those of an autoregressive model: left to right, with drafts or without."""
     fix = "use left_to_right or self_speculative alone (t3d eval --left-to-right --self-speculative)"
     problem = "of an autoregressive model, which is decoded token by token"
-    if others or not strategies:
-        raise InputError("tokens_per_step", others[0] if others else None, problem, fix)
     if sizes != (1,):
         raise InputError("block_size", sizes, problem, "leave it out")
+    for name, values in others.items():
+        if values:
+            raise InputError(name, values[0], problem, fix)
+    if not strategies:
+        raise InputError("left_to_right", (), problem, fix)
     return {
         _label(1, strategy, shared): dataclasses.replace(shared, remasking=strategy)
         for strategy in strategies

@@ -71,7 +71,13 @@ def save_drafter(
         "target_modules": list(adapter.target_modules),
         "trainable_token_indices": None if adapter.mask_token_id is None else [adapter.mask_token_id],
     }
-    base = {"base": {"source": loaded.source, "weights": loaded.weights_hash}}
+    base = {
+        "base": {
+            "source": loaded.source,
+            "weights": loaded.weights_hash,
+            "predicts": loaded.predicts,
+        }
+    }
     weights = {name: weight.detach().cpu().contiguous() for name, weight in _weights(adapter).items()}
     with atomic_folder(folder) as partial:
         save_file(weights, partial / WEIGHTS_FILE, {"format": "pt"})
@@ -96,7 +102,7 @@ def with_drafter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
 def _with_student(loaded: LoadedModel, folder: Path) -> LoadedModel:
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     student = load_model(folder, device=str(loaded.model.device), dtype=dtype)
-    for name in ("tokenizer_hash", "mask_token_id"):
+    for name in ("tokenizer_hash", "mask_token_id", "predicts"):
         if getattr(student, name) != getattr(loaded, name):
             problem = f"its {name} is {getattr(student, name)}, that of its base {getattr(loaded, name)}"
             raise _refusal(folder, problem, "give a student of this base")
@@ -186,6 +192,10 @@ def _check_base(source: Path, base: Mapping[str, Any], loaded: LoadedModel) -> N
             named = others.get("source") or "no name"
         case _:
             raise _refusal(source, f"{BASE_FILE} names no base", "copy or train that drafter again")
+    predicts = others.get("predicts", loaded.predicts)
+    if predicts != loaded.predicts:  # a conversion has the weights of its source
+        problem = f"drafts for a model with predicts={predicts!r}, that of {loaded.source} is {loaded.predicts!r}"
+        raise _refusal(source, problem, "train a drafter for this one")
     if expected == loaded.weights_hash:
         return
     found = loaded.weights_hash[:_HASH_SHOWN] or "none known"

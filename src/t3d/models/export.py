@@ -66,6 +66,8 @@ def export_model(
         for file in sorted(base.iterdir()):
             if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):
                 shutil.copyfile(file, partial / file.name)
+        if not (partial / "tokenizer_config.json").is_file():  # of a GGUF file, which has it inside
+            loaded.tokenizer.save_pretrained(partial)
         use_older_tokenizer_names(partial)
         _write_own_settings(loaded.model, partial / "generation_config.json")
         finish(partial)

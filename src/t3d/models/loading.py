@@ -13,7 +13,7 @@ from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, BlockDiffusionModel
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
 from t3d.models.gated import Gated
-from t3d.models.own_settings import KEY, OF_NEXT, drafts_by_itself, own_settings, tell
+from t3d.models.own_settings import KEY, drafts_by_itself, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.reading import (
@@ -26,7 +26,7 @@ from t3d.models.reading import (
 )
 from t3d.models.token_ids import LoadedTokenizer, check_vocabulary, union_of_stops, with_ids
 from t3d.models.unconverted import is_unconverted, open_unconverted
-from t3d.predicts import Predicts, predicts_of
+from t3d.predicts import OF_NEXT, Predicts, predicts_of
 from t3d.work.plan import fingerprint
 
 

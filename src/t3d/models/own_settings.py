@@ -12,11 +12,9 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from t3d.errors import InputError
-from t3d.predicts import predicts_of
+from t3d.predicts import OF_NEXT, predicts_of
 
 KEY = "block_diffusion"
-OF_NEXT = {"block_size": 1, "predicts": "next", "context": "causal", "remasking": "left_to_right"}
-"""How an autoregressive model is decoded: there is no other way."""
 
 
 def own_settings(config: PreTrainedConfig, generation_config: GenerationConfig | None) -> dict[str, Any]:

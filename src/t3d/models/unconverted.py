@@ -40,12 +40,20 @@ def is_unconverted(source: str) -> bool:
 
 
 def gguf_of(source: str) -> str | None:
-    """Name of the one GGUF file of a folder that has no checkpoint besides."""
+    """Name of the one GGUF file of a folder that has no checkpoint besides.
+
+    Raises InputError for a file itself, and for several.
+    """
     folder = Path(source)
+    if folder.is_file() and folder.suffix == ".gguf":
+        raise InputError("model", source, "is a GGUF file", "give the folder that it is in, alone")
     if not folder.is_dir() or (folder / "config.json").is_file():
         return None
-    files = sorted(folder.glob("*.gguf"))
-    return files[0].name if len(files) == 1 else None
+    files = sorted(file.name for file in folder.glob("*.gguf"))
+    if len(files) > 1:
+        problem = f"has no config.json, and more than one GGUF file ({', '.join(files[:4])})"
+        raise InputError("model", source, problem, "give a folder that has one of them")
+    return files[0] if files else None
 
 
 def open_unconverted(source: str) -> Unconverted:
@@ -75,8 +83,11 @@ def _read(opened: AutoregressiveModel, config: PreTrainedConfig) -> Any:
 
 
 def _placeholder(opened: AutoregressiveModel, stops: tuple[int, ...]) -> int:
-    """An id that texts do not have: an unused special token, else a row of the embedding without a name."""
+    """An id that texts do not have: the tokenizer's mask token, an unused special token, else a row of the
+    embedding without a name."""
     tokenizer, rows = opened.tokenizer, opened.config.vocab_size
+    if tokenizer.mask_token_id is not None:  # in another role too: it is never kept from being said
+        return tokenizer.mask_token_id
     used = {*stops, *used_ids(tokenizer, opened.config.to_dict(), opened.generation)}
     vocabulary = tokenizer.get_vocab()
     chosen = choose_mask(tokenizer, None, used).token

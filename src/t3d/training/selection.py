@@ -123,7 +123,8 @@ def select_trajectories(
 ) -> Selection:
     """Leave out, never cut, what cannot be learnt from.
 
-    Raises InputError for a token outside the student's vocabulary, or if nothing is left.
+    Raises InputError for a token outside the student's vocabulary, for rollouts of an autoregressive model
+    where the student is none (and the other way round), or if nothing is left.
     """
     predicts = predicts_of(model_config)
     is_too_long = _is_too_long if predicts == "self" else _groups_are_too_long
@@ -134,6 +135,10 @@ def select_trajectories(
             problem = f"trajectory {trajectory.id!r} has token id {largest}"
             fix = "roll out with the student's own tokenizer"
             raise InputError("vocab_size", model_config.vocab_size, problem, fix)
+        recorded = trajectory.decode_params.get("predicts", predicts)
+        if recorded != predicts:
+            problem = f"trajectory {trajectory.id!r} is of such a model, this one has predicts={predicts!r}"
+            raise InputError("predicts", recorded, problem, "train on rollouts of the model itself")
         if has_masked_prompt(trajectory):
             masked_prompt.append(trajectory.id)
         elif trajectory.visible_length == 1 and (predicts == "next" or trajectory.finish_reason == "stop"):

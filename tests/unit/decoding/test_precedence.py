@@ -7,6 +7,7 @@ import pytest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.precedence import OWN_FIELDS, check_used, resolve_params
 from t3d.errors import InputError
+from t3d.predicts import OF_NEXT
 
 STUDENT = {"block_size": 8, "steps_per_block": 2, "temperature": 0.0}
 
@@ -118,3 +119,11 @@ def test_a_setting_without_effect_names_the_strategy_that_uses_it(name, value, s
     with pytest.raises(InputError, match=rf"{name}=.*ignored: .* or decode by {strategy} \(t3d eval: --"):
         check_used({name: value}, DecodeParams(**{name: value}))
     check_used({name: value}, DecodeParams(**{name: value}, remasking=strategy))
+
+
+@pytest.mark.parametrize(("own", "asked"), [({}, "next"), (OF_NEXT, "self")])
+def test_what_a_model_predicts_can_be_said_but_not_chosen(own, asked):
+    told = own.get("predicts", "self")
+    assert resolve_params(own, {"predicts": told}).predicts == told
+    with pytest.raises(InputError, match=f"predicts='{asked}': of the model, not a choice.*leave it out"):
+        resolve_params(own, {"predicts": asked})

@@ -7,6 +7,7 @@ import pytest
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError
+from t3d.predicts import OF_NEXT
 
 SHARED = DecodeParams(max_new_tokens=4, temperature=1.0)
 BLOCK_OF_4 = {"block_sizes": (4,), "shared": SHARED}
@@ -84,3 +85,18 @@ def test_a_strategy_that_no_setting_would_use_is_refused(remasking):
     shared = dataclasses.replace(SHARED, remasking=remasking)
     with pytest.raises(InputError, match=f"remasking='{remasking}'"):
         decoding_settings(block_sizes=(4,), dynamic=(0.9,), shared=shared)
+
+
+@pytest.mark.parametrize(
+    ("field", "settings"),
+    [
+        ("block_size=\\(8,\\)", {"block_sizes": (8,), "tokens_per_step": (1,)}),
+        ("tokens_per_step=1", {"block_sizes": (1,), "tokens_per_step": (1,)}),
+        ("dynamic=0.9", {"block_sizes": (1,), "dynamic": (0.9,)}),
+        ("entropy_bounds=0.2", {"block_sizes": (1,), "entropy_bounds": (0.2,)}),
+    ],
+)
+def test_what_an_autoregressive_model_has_not_is_named_as_it_was_given(field, settings):
+    shared = DecodeParams(**OF_NEXT)
+    with pytest.raises(InputError, match=f"^{field}: of an autoregressive model"):
+        decoding_settings(**settings, shared=shared)

@@ -11,8 +11,12 @@ from t3d import LLM, DecodeParams
 from t3d.errors import InputError
 from t3d.interchange.validate import has_masked_prompt, own_problems
 from t3d.models.adopted import ARCHITECTURES
+from t3d.models.convert import ConvertConfig, convert
+from t3d.models.drafter import save_drafter, with_drafter
+from t3d.models.export import export_model
+from t3d.models.gated import add_gated_adapter
 from t3d.models.loading import load_model, load_own_settings, load_tokenizer
-from t3d.models.own_settings import OF_NEXT
+from t3d.predicts import OF_NEXT
 
 SPARE = (*CHAT, "<|reserved_special_token_0|>")
 PROMPTS = [[5, 9, 2, 71], [65], [100, 101, 102, 103, 104, 105, 106]]
@@ -48,6 +52,19 @@ def test_the_text_is_that_of_transformers_and_the_logits_bit_for_bit(tmp_path, k
         how = dataclasses.replace(params, remasking=strategy, draft_groups=groups)
         done = llm.generate(PROMPTS, how, progress=False)
         assert [completion.response_ids for completion in done] == expected
+
+
+def test_masks_behind_the_last_position_change_nothing_before_it(tmp_path):
+    """Of frequencies that grow with what is read, a draft at the model's last position would change all."""
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    source = save_source(tmp_path / "model", "llama", plain_tokenizer(SPARE), rope_parameters=rope).eval()
+    llm = LLM(tmp_path / "model", device="cpu")
+    prompts = [[65 + place % 26 for place in range(120)], PROMPTS[0]]
+    params = dataclasses.replace(
+        llm.default_params, remasking="self_speculative", temperature=0.0, max_new_tokens=8
+    )
+    done = llm.generate(prompts, dataclasses.replace(params, max_draft_tokens=40), progress=False)
+    assert [one.response_ids for one in done] == [generated(source, prompt, 8) for prompt in prompts]
 
 
 def test_everything_agrees_on_what_it_is(tmp_path):
@@ -95,6 +112,35 @@ def test_a_row_without_a_name_stands_in_where_no_special_token_is_unused(tmp_pat
         load_model(tmp_path / "full", device="cpu")
 
 
+def test_the_tokenizers_own_mask_stands_in_whatever_else_it_is(tmp_path):
+    """It may be the pad token too, or what a response ends with by wish: such a model may say it."""
+    roles = {"mask_token": SPARE[-1], "pad_token": SPARE[-1]}
+    source = save_source(tmp_path / "model", "llama", plain_tokenizer(SPARE, **roles)).eval()
+    llm = LLM(tmp_path / "model", device="cpu", stop_token_ids=[259])
+    assert llm.loaded.mask_token_id == 259
+    params = dataclasses.replace(llm.default_params, temperature=0.0, max_new_tokens=5)
+    (done,) = llm.generate([PROMPTS[0]], params, progress=False)
+    assert done.response_ids == generated(source, PROMPTS[0], 5)
+
+
+@pytest.mark.parametrize("told", ["next", "self"])
+def test_a_drafter_of_a_model_that_predicts_otherwise_is_refused(tmp_path, told):
+    """A conversion has the weights of its source, so that their hash tells nothing."""
+    save_source(tmp_path / "model", "llama", plain_tokenizer(SPARE))
+    convert(tmp_path / "model", tmp_path / "converted", ConvertConfig())
+    own, other = tmp_path / "model", tmp_path / "converted"
+    if told == "self":
+        own, other = other, own
+    loaded, another = load_model(own, device="cpu"), load_model(other, device="cpu")
+    assert loaded.weights_hash == another.weights_hash
+    adapter = add_gated_adapter(loaded.model.requires_grad_(False), 2)
+    save_drafter(adapter, loaded, tmp_path / "drafter")
+    with pytest.raises(InputError, match=f"drafter=.*drafts for a model with predicts='{told}'"):
+        with_drafter(another, tmp_path / "drafter")
+    with pytest.raises(InputError, match=f"drafter=.*its predicts is {told}"):
+        with_drafter(another, own)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="pip install t3d[gguf]")
 def test_a_folder_of_one_gguf_file_is_a_model(tmp_path):
     tokenizer = plain_tokenizer(SPARE)
@@ -106,8 +152,15 @@ def test_a_folder_of_one_gguf_file_is_a_model(tmp_path):
     (done,) = llm.generate([PROMPTS[0]], params, progress=False)
     assert done.response_ids == generated(source, PROMPTS[0], 12)
     (tmp_path / "gguf" / "second.gguf").write_bytes(b"")
-    with pytest.raises(InputError, match="config"):
+    with pytest.raises(
+        InputError, match=r"model='.*gguf': .*GGUF file \(second.gguf, tiny.gguf\).*one of them"
+    ):
         load_model(tmp_path / "gguf", device="cpu")
+    with pytest.raises(InputError, match=r"model='.*tiny.gguf': is a GGUF file.*the folder"):
+        load_model(tmp_path / "gguf" / "tiny.gguf", device="cpu")
+    export_model(llm.loaded, tmp_path / "exported")
+    again = LLM(tmp_path / "exported", device="cpu")
+    assert again.generate([PROMPTS[0]], params, progress=False)[0].response_ids == done.response_ids
 
 
 def test_what_cannot_be_asked_of_it_is_named(tmp_path):

@@ -172,6 +172,18 @@ def test_rollouts_of_single_tokens_fit_groups_of_any_size(checkpoint, rollouts, 
     assert select_trajectories([short, *rollouts[1:]], args, model.config).empty == ("0",)
 
 
+def test_rollouts_of_a_model_that_predicts_otherwise_are_refused(checkpoint, rollouts, tmp_path):
+    """Both ways; blocks of one token would fit any, and teach nothing."""
+    loaded = load_copy(checkpoint)
+    args = config(tmp_path, **DRAFTER)
+    for own, other in (("self", "next"), ("next", "self")):
+        loaded.model.config.predicts = own
+        ours, theirs = (replace(rollouts[0], decode_params={"predicts": told}) for told in (own, other))
+        assert len(select_trajectories([ours, rollouts[1]], args, loaded.model.config).kept) == 2
+        with pytest.raises(InputError, match=f"predicts='{other}': trajectory '0' is of such a model"):
+            select_trajectories([rollouts[1], theirs], args, loaded.model.config)
+
+
 def test_what_does_not_train_such_a_base_is_refused(checkpoint, rollouts, tmp_path):
     loaded = load_copy(checkpoint)
     model = predict_next(loaded.model)
