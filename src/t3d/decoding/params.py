@@ -104,7 +104,7 @@ class DecodeParams:
     def draft_room(self) -> int:
         """Most tokens that self_speculative drafts at once where nothing ends before."""
         if self.predicts == "next":
-            return self.max_draft_tokens or DRAFT_TOKENS
+            return min(self.max_draft_tokens or DRAFT_TOKENS, self.max_new_tokens)
         return min(self.block_size, self.max_draft_tokens or self.block_size)
 
     @property

@@ -182,6 +182,18 @@ def test_forced_drafts_in_the_engine_side_by_side(exact_model, monkeypatch, draf
     assert (done["wrong"].num_forwards, done["wrong"].num_accepted) == (11, 0)
 
 
+def test_more_drafts_than_a_response_may_have_tokens_read_no_further_masks(exact_model):
+    fields = OF_NEXT | {"remasking": "self_speculative", "max_new_tokens": 5, "draft_groups": "all"}
+    job = job_of(0, [3, 1, 4], fields, max_draft_tokens=10**6)
+    assert most_masks(job.params) == 6 * 5
+    assert engine_of(exact_model).decode([job])["request/0"] == specified(exact_model, job)
+    many = dataclasses.replace(job.params, max_draft_tokens=5)
+    assert (
+        specified(exact_model, Job(job.request, many)).response_ids
+        == specified(exact_model, job).response_ids
+    )
+
+
 def test_a_group_drafts_behind_the_draw_from_its_first_mask_on():
     """Masks at n + j, ..., of which each gives the token behind it; none checks."""
     params = DecodeParams(remasking="self_speculative", max_draft_tokens=3, **OF_NEXT)
