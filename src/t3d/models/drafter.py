@@ -194,7 +194,9 @@ def _check_base(source: Path, base: Mapping[str, Any], loaded: LoadedModel) -> N
             raise _refusal(source, f"{BASE_FILE} names no base", "copy or train that drafter again")
     predicts = others.get("predicts", loaded.predicts)
     if predicts != loaded.predicts:  # a conversion has the weights of its source
-        problem = f"drafts for a model with predicts={predicts!r}, that of {loaded.source} is {loaded.predicts!r}"
+        problem = (
+            f"drafts for a model with predicts={predicts!r}, that of {loaded.source} is {loaded.predicts!r}"
+        )
         raise _refusal(source, problem, "train a drafter for this one")
     if expected == loaded.weights_hash:
         return
