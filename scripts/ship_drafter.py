@@ -76,7 +76,13 @@ def ship_drafter(trained: Path, output: Path, *, base: str, data: str, command: 
     model, plan = MODELS[base], _plan(trained)
     told = {
         CONFIG_FILE: _json(trained, CONFIG_FILE) | {"base_model_name_or_path": model.repository},
-        BASE_FILE: {"base": {"source": _source(base, model), "weights": _weights_hash(trained, model)}},
+        BASE_FILE: {
+            "base": {
+                "source": _source(base, model),
+                "weights": _weights_hash(trained, model),
+                "predicts": "next",  # what t3d fetch brings is autoregressive
+            }
+        },
         STUDENT_PLAN: _json(trained, STUDENT_PLAN),
     }
     weights = _rounded(trained / WEIGHTS_FILE)

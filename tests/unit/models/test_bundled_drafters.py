@@ -194,7 +194,6 @@ def test_more_than_six_megabytes_and_a_folder_of_others_are_refused(ship, tmp_pa
     assert ship(**{"--base": "gpt"}) == 2 and "base='gpt': not known" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not BUNDLED_DRAFTERS["smollm2"].is_dir(), reason="its weights are not committed yet")
 def test_the_bundled_drafter_is_whole_small_and_for_the_pinned_weights():
     folder = drafter_folder("smollm2")
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 6_000_000
