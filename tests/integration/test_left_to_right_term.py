@@ -120,8 +120,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("block_size", [1, 4])
-@pytest.mark.parametrize("kind", ["sdar", "llama"])
+@pytest.mark.parametrize(
+    ("kind", "block_size"),
+    [
+        ("sdar", 4),
+        ("llama", 1),
+        pytest.param("sdar", 1, marks=pytest.mark.slow),
+        pytest.param("llama", 4, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("fields", CASES, ids=lambda fields: "-".join(fields) or "plain")
 def test_the_term_is_that_of_a_forward_per_token(
     make_student, texts, tiny_tokenizer, tmp_path, kind, block_size, fields

@@ -28,7 +28,7 @@ RECIPE = ROOT / "recipes" / "smollm2_drafter"
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|reserved_special_token_0|>")
 
 
-@pytest.fixture(scope="module", params=["checkpoint", "gguf"])
+@pytest.fixture(scope="module", params=["checkpoint", pytest.param("gguf", marks=pytest.mark.slow)])
 def pair(request, tmp_path_factory):
     """(folder of a tiny autoregressive model, folder of a drafter with random weights)."""
     folder = tmp_path_factory.mktemp(request.param)

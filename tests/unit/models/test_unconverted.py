@@ -127,7 +127,7 @@ def test_the_tokenizers_own_mask_stands_in_whatever_else_it_is(tmp_path):
 def test_a_drafter_of_a_model_that_predicts_otherwise_is_refused(tmp_path, told):
     """A conversion has the weights of its source, so that their hash tells nothing."""
     save_source(tmp_path / "model", "llama", plain_tokenizer(SPARE))
-    convert(tmp_path / "model", tmp_path / "converted", ConvertConfig())
+    convert(str(tmp_path / "model"), tmp_path / "converted", ConvertConfig())
     own, other = tmp_path / "model", tmp_path / "converted"
     if told == "self":
         own, other = other, own

@@ -89,7 +89,8 @@ def bases(make_model):
     return found
 
 
-@settings(max_examples=20)
+@pytest.mark.many_inputs
+@settings(max_examples=10)
 @given(
     LENGTHS,
     SIZES,
@@ -118,7 +119,8 @@ def test_a_mask_sees_the_tokens_before_its_group_and_the_group(
         torch.testing.assert_close(scores.log_probs[0], log_probs, atol=1e-9, rtol=1e-9)
 
 
-@settings(max_examples=20)
+@pytest.mark.many_inputs
+@settings(max_examples=10)
 @given(LENGTHS, st.sampled_from([2, 4, 8]), st.integers(0, 9))
 def test_the_block_mask_keeps_groups_apart(lengths, size, seed):
     grid = lay_in_groups(examples_with(lengths), size, PAD, seed)

@@ -84,7 +84,9 @@ def test_the_base_is_asked_at_the_tokens_themselves(checkpoint, rollouts, tmp_pa
         torch.testing.assert_close(hidden @ head.T, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("targets", ["tokens", "distribution", "rollout"])
+@pytest.mark.parametrize(
+    "targets", ["distribution", "rollout", pytest.param("tokens", marks=pytest.mark.slow)]
+)
 def test_it_learns_and_leaves_the_base_alone(checkpoint, rollouts, tmp_path, targets):
     """The loss falls; what the base says at clean tokens is the same to the last bit."""
     run = run_of(
