@@ -179,7 +179,11 @@ def measure_speed(
 
 
 def measure_drafts(
-    loaded: LoadedModel, kinds: dict[str, list[DecodeRequest]], count: int, draft_tokens: int
+    loaded: LoadedModel,
+    kinds: dict[str, list[DecodeRequest]],
+    count: int,
+    draft_tokens: int,
+    advance: Callable[[], None],
 ) -> list[Row]:
     """Forwards and acceptance of every kind of prompts, for the two ways to draft that no clock decides."""
     rows = []
@@ -193,7 +197,7 @@ def measure_drafts(
                 max_draft_tokens=draft_tokens,
                 draft_groups=groups,
             )
-            done = llm.decode(requests, params)
+            done = llm.decode(requests, params, on_finish=lambda _: advance())
             rows.append(
                 {
                     "kind": kind,
@@ -273,9 +277,11 @@ def main() -> None:
             continue
         loaded = with_drafter(load_model(args.model, device="cpu", dtype=dtype), args.drafter)
         kinds = {name: read_requests(name, file, loaded, args.limit) for name, file in files.items()}
-        every = [request for requests in kinds.values() for request in requests[: args.timed]]
+        every = [request for requests in kinds.values() for request in requests]
+        few = [request for requests in kinds.values() for request in requests[: args.timed]]
         if "drafts" in args.parts and dtype == "float32":
-            record["drafts"] = measure_drafts(loaded, kinds, count, draft_tokens)
+            with Progress("drafts", 2 * len(every)) as bar:
+                record["drafts"] = measure_drafts(loaded, kinds, count, draft_tokens, bar.advance)
         if "speed" in args.parts and dtype == "float32":
             sides = sides_of(loaded, count, draft_tokens)
             timed = {name: requests[: args.timed] for name, requests in kinds.items()}
@@ -283,7 +289,7 @@ def main() -> None:
                 record["speed"] = measure_speed(sides, timed, args.rounds, bar.advance)
         if "sameness" in args.parts:
             old = [row for row in record.get("sameness", []) if row["dtype"] != dtype]
-            record["sameness"] = old + measure_sameness(loaded, dtype, every, count, draft_tokens)
+            record["sameness"] = old + measure_sameness(loaded, dtype, few, count, draft_tokens)
         record |= {"arguments": told, "versions": versions()}
         args.json.write_text(json.dumps(record, indent=1, default=str) + "\n")
 
