@@ -76,8 +76,14 @@ def main() -> None:
         print(f"{own['threads']} threads, float32, the best of {own['rounds']} rounds.\n")
     for batch in dict.fromkeys(row["batch"] for row in speed):
         print(speed_table(speed, batch), end="\n\n")
-    print(f"Same text: as `{GENERATE}`. `{LOOKUP}` is for batch 1 alone.\n")
-    print(sameness_table(record.get("sameness", [])))
+    if speed:
+        print(f"Same text: as `{GENERATE}`. `{LOOKUP}` is for batch 1 alone.\n")
+    if "sameness" in record:
+        own = told["sameness"]
+        print(
+            f"Beside no drafts, {own['timed']} prompts of a kind, {own['max_new_tokens']} tokens at most:\n"
+        )
+        print(sameness_table(record["sameness"]))
 
 
 if __name__ == "__main__":
