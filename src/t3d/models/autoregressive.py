@@ -23,6 +23,7 @@ from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, Architecture
 from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
 from t3d.models.reading import checkpoint_of, load_weights, read_config, read_tokenizer
+from t3d.models.token_ids import union_of_stops
 from t3d.work.plan import file_sha256
 
 _ADOPTABLE = f"give a checkpoint of one of these architectures: {', '.join(ARCHITECTURES)}"
@@ -63,6 +64,12 @@ class AutoregressiveModel:
     """A model of the architecture's class here, with this config and the source's weights and dtype."""
     original: Callable[[], Mapping[str, Tensor]]
     """The source's tensors by their names in its files, read when they are asked for."""
+
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Its generation config's, else its config's, and the tokenizer's. Raises InputError without any."""
+        declared = self.generation.get("eos_token_id")
+        declared = self.config.eos_token_id if declared is None else declared
+        return union_of_stops(self.source, declared, self.tokenizer)
 
 
 def open_autoregressive(source: str, gguf_file: str | None = None) -> AutoregressiveModel:

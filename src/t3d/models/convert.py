@@ -28,7 +28,7 @@ from t3d.models.checkpoint import hash_of
 from t3d.models.loading import load_tokenizer
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.models.token_choice import TokenChoice, assign, choose_mask, choose_pad, used_ids
-from t3d.models.token_ids import tokenizer_hash, union_of_stops
+from t3d.models.token_ids import tokenizer_hash
 from t3d.work.files import atomic_folder, read_json
 from t3d.work.lock import locked
 from t3d.work.plan import fingerprint, full_plan, is_whole, sealed, take_finished
@@ -185,11 +185,8 @@ def _choose_tokens(
     source: AutoregressiveModel, wanted: str | None
 ) -> tuple[dict[str, TokenChoice], dict[str, Any]]:
     """(mask and pad with the reasons, fields of a :class:`Conversion`); the tokenizer then has them."""
-    tokenizer, config = source.tokenizer, source.config
-    declared = source.generation.get("eos_token_id")
-    declared = config.eos_token_id if declared is None else declared
-    stops = union_of_stops(source.source, declared, tokenizer)
-    used = {*stops, *used_ids(tokenizer, config.to_dict(), source.generation)}
+    tokenizer, stops = source.tokenizer, source.stop_token_ids()
+    used = {*stops, *used_ids(tokenizer, source.config.to_dict(), source.generation)}
     mask = choose_mask(tokenizer, wanted, used)
     pad = choose_pad(tokenizer, stops, mask.token, used)
     ids = {

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from t3d.errors import InputError
@@ -19,7 +18,7 @@ from t3d.models.adopted import ARCHITECTURES
 from t3d.models.autoregressive import FOREIGN_FIELDS, AutoregressiveModel, open_autoregressive
 from t3d.models.checkpoint import open_checkpoint
 from t3d.models.token_choice import choose_mask, used_ids
-from t3d.models.token_ids import LoadedTokenizer, union_of_stops, with_ids
+from t3d.models.token_ids import LoadedTokenizer, with_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +59,7 @@ def open_unconverted(source: str) -> Unconverted:
     """Raises InputError for what :func:`~t3d.models.autoregressive.open_autoregressive` refuses, and where no
     token can stand where a drafter drafts."""
     opened = open_autoregressive(source, gguf_of(source))
-    declared = opened.generation.get("eos_token_id")
-    declared = opened.config.eos_token_id if declared is None else declared
-    stops = union_of_stops(source, declared, opened.tokenizer)
+    stops = opened.stop_token_ids()
     fields = {name: value for name, value in opened.config.to_dict().items() if name not in FOREIGN_FIELDS}
     fields |= {"block_size": 1, "mask_token_id": _placeholder(opened, stops), "predicts": "next"}
     config = opened.architecture.config(**fields)
@@ -79,7 +76,7 @@ def _read(opened: AutoregressiveModel, config: PreTrainedConfig) -> Any:
     network.generation_config = GenerationConfig(
         eos_token_id=opened.generation.get("eos_token_id", config.eos_token_id)
     )
-    return network.to(network.dtype if network.dtype.is_floating_point else torch.float32)
+    return network
 
 
 def _placeholder(opened: AutoregressiveModel, stops: tuple[int, ...]) -> int:
