@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -155,10 +156,13 @@ def test_rollouts_are_joined_in_their_order(tmp_path, trajectories):
 
 
 def test_make_help_lists_the_target():
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # A make above (`make test`) hands its flags down, and then prints the folders that it enters.
+    alone = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    told = subprocess.run(["make", "help"], cwd=ROOT, env=alone, capture_output=True, text=True, check=True).stdout
     line = next(line for line in told.splitlines() if line.split()[:1] == ["smollm2"])
     assert "drafter" in line
-    planned = subprocess.run(["make", "-n", "smollm2"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "-n", "smollm2"]
+    planned = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=True)
     fetch, decoding = planned.stdout.splitlines()[-2:]
     assert fetch.endswith("t3d fetch smollm2 --source package --output runs/smollm2/model")
     assert decoding.endswith("decode.py --model runs/smollm2/model --drafter smollm2")
