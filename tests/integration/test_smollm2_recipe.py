@@ -157,8 +157,12 @@ def test_rollouts_are_joined_in_their_order(tmp_path, trajectories):
 
 def test_make_help_lists_the_target():
     # A make above (`make test`) hands its flags down, and then prints the folders that it enters.
-    alone = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    told = subprocess.run(["make", "help"], cwd=ROOT, env=alone, capture_output=True, text=True, check=True).stdout
+    alone = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
+    told = subprocess.run(
+        ["make", "help"], cwd=ROOT, env=alone, capture_output=True, text=True, check=True
+    ).stdout
     line = next(line for line in told.splitlines() if line.split()[:1] == ["smollm2"])
     assert "drafter" in line
     command = ["make", "-n", "smollm2"]

@@ -59,6 +59,7 @@ class LLM:
         stop_token_ids: Sequence[int] | None = None,
         max_prefill_tokens: int = EngineConfig.max_prefill_tokens,
         enforce_eager: bool = EngineConfig.enforce_eager,
+        pack_weights: bool | None = EngineConfig.pack_weights,
         forward_cost: int = EngineConfig.forward_cost,
         drafter: str | Path | None = None,
     ) -> None:
@@ -82,6 +83,7 @@ class LLM:
             max_model_len=max_model_len,
             max_prefill_tokens=max_prefill_tokens,
             enforce_eager=enforce_eager,
+            pack_weights=pack_weights,
             forward_cost=forward_cost,
         )
         if drafter is not None:  # last: an error behind it would leave it attached

@@ -7,7 +7,7 @@ positions, V vocabulary.
 """
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from t3d.attention.forward import extend_forward
 from t3d.attention.slots import AttentionGroup, ExtendPlan, SlotCache, Spans, to_device
 from t3d.decoding.forward import Forward
 from t3d.decoding.turns import turns_of
+from t3d.models.packed import Packs
 
 KEY_BUCKET = 128
 """Keys are rounded up to it, twice it, four times it, ..., and a slot's positions to a multiple of it."""
@@ -29,13 +30,16 @@ KEY_BUCKET = 128
 class ModelRunner:
     """Runs every forward in the shape that it has; where it ``is_gated``, the model's adapter drafts."""
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache, *, is_gated: bool = False) -> None:
-        self.model, self.cache, self.is_gated = model, cache, is_gated
+    def __init__(
+        self, model: PreTrainedModel, cache: SlotCache, *, is_gated: bool = False, packs: Packs | None = None
+    ) -> None:
+        self.model, self.cache, self.is_gated, self.packs = model, cache, is_gated, packs
         self.device = next(model.parameters()).device
 
     def run(self, forward: Forward) -> Float[Tensor, "M V"]:
         """Write its tokens into their slots; logits at its masked positions."""
-        logits_MV = self._logits(forward)
+        with nullcontext() if self.packs is None else self.packs.in_use():
+            logits_MV = self._logits(forward)
         if self.device.type == "cuda" and len(forward.row_M) == 0:
             torch.cuda.synchronize(self.device)  # nothing is read: its time would count for the next forward
         return logits_MV
@@ -76,9 +80,15 @@ class FixedShapeRunner(ModelRunner):
     """
 
     def __init__(
-        self, model: PreTrainedModel, cache: SlotCache, *, use_graphs: bool, is_gated: bool = False
+        self,
+        model: PreTrainedModel,
+        cache: SlotCache,
+        *,
+        use_graphs: bool,
+        is_gated: bool = False,
+        packs: Packs | None = None,
     ) -> None:
-        super().__init__(model, cache, is_gated=is_gated)
+        super().__init__(model, cache, is_gated=is_gated, packs=packs)
         self.use_graphs = use_graphs
         self._recorded: dict[_Shape, _Recorded] = {}
         self._outputs: dict[int, Tensor] = {}
@@ -190,8 +200,11 @@ class RunnerPool:
         fixed_shapes: bool,
         use_graphs: bool,
         is_gated: bool = False,
+        packs: Packs | None = None,
+        max_packed_bytes: int | None = None,
     ) -> None:
         self.model, self.max_batch_size, self.is_gated = model, max_batch_size, is_gated
+        self.packs, self.max_packed_bytes = packs, max_packed_bytes
         self.fixed_shapes, self.use_graphs = fixed_shapes, use_graphs
         self._idle: FixedShapeRunner | None = None
         self._idle_weights: tuple[int, ...] = ()
@@ -202,8 +215,12 @@ class RunnerPool:
 
         Its end takes no lock: a stream that nobody reads on with ends wherever Python collects it.
         """
+        if self.packs is not None:
+            with turns_of(self.model):
+                self.packs.refresh(self.model, self.max_packed_bytes)
         if not self.fixed_shapes:
-            yield ModelRunner(self.model, SlotCache(num_rows, num_positions), is_gated=self.is_gated)
+            cache = SlotCache(num_rows, num_positions)
+            yield ModelRunner(self.model, cache, is_gated=self.is_gated, packs=self.packs)
             return
         with turns_of(self.model):
             runner = self._take(num_rows, num_positions)
@@ -228,4 +245,6 @@ class RunnerPool:
         num_rows = min(1 << (num_rows - 1).bit_length(), self.max_batch_size) if num_rows else 0
         num_positions = -(-num_positions // KEY_BUCKET) * KEY_BUCKET
         cache = SlotCache(num_rows + 1, num_positions)  # one more for what padding writes
-        return FixedShapeRunner(self.model, cache, use_graphs=self.use_graphs, is_gated=self.is_gated)
+        return FixedShapeRunner(
+            self.model, cache, use_graphs=self.use_graphs, is_gated=self.is_gated, packs=self.packs
+        )

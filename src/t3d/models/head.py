@@ -12,10 +12,11 @@ from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import ModelOutput
 
+from t3d.models.packed import PackableLinear
 from t3d.models.token_pick import Chooser, TokenPick
 
 _TILE_ELEMENTS = 2**26
@@ -52,7 +53,7 @@ class OtherHead:
         self.hidden_MD, self.weight_VD = hidden_MD.detach(), weight_VD.detach()
 
 
-class ScoringHead(nn.Linear):
+class ScoringHead(PackableLinear):
     """The head of a language model, which scores targets when it is given some.
 
     Scoring is a call of the module, so that hooks that gather a sharded weight (FSDP2, ZeRO-3) run.

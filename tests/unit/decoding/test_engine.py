@@ -17,6 +17,7 @@ from t3d.decoding.params import DecodeParams
 from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_as_specified
 from t3d.errors import InputError
+from t3d.models import packed
 
 MASK, VOCAB = 37, 40
 STRATEGIES = ["low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random"]
@@ -203,6 +204,30 @@ def test_float32_decoding_equals_the_reference(make_model):
     model = make_model(dtype=torch.float32)
     requests, params = requests_of([3, 4, 9]), DecodeParams(max_new_tokens=12)
     assert run(model, requests, params) == run_reference(model, requests, params)
+
+
+@pytest.mark.skipif(not packed.can_pack(), reason="no oneDNN products on this machine")
+def test_packed_weights_decode_the_same_and_follow_a_weight_that_changes(make_model, monkeypatch):
+    monkeypatch.setattr(packed, "MIN_ELEMENTS", 1)
+    model = make_model(dtype=torch.float32)
+    engine = engine_of(model, pack_weights=True)
+    requests, params = requests_of([3, 4, 9]), DecodeParams(max_new_tokens=12)
+    jobs = [Job(request, params) for request in requests]
+    texts = []
+    for _ in range(2):
+        texts.append(completions_of(requests, engine.decode(jobs)))
+        assert texts[-1] == run(model, requests, params, pack_weights=False)
+        model.lm_head.weight.data.mul_(-1)  # the least likely are now the likeliest
+    assert texts[0] != texts[1]
+    assert packed.packs_of(model).num_bytes > 0
+
+
+@pytest.mark.skipif(not packed.can_pack(), reason="no oneDNN products on this machine")
+def test_packed_weights_are_refused_where_no_such_product_is(tiny_model):
+    with pytest.raises(
+        InputError, match=r"pack_weights=True: only float32 on an x86 CPU .* not torch.float64 on cpu"
+    ):
+        engine_of(tiny_model, pack_weights=True)
 
 
 # --- independence of the batch ----------------------------------------------------------------------

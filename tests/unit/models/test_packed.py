@@ -1,0 +1,129 @@
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from t3d.models.head import ScoringHead
+from t3d.models.packed import MIN_ELEMENTS, PackableLinear, Packs, can_pack, packs_of
+
+pytestmark = pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
+
+WIDTH, OUT = 256, MIN_ELEMENTS // 256
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.large, self.small = nn.Linear(WIDTH, OUT), nn.Linear(WIDTH, 8, bias=False)
+        self.head = ScoringHead(WIDTH, OUT, bias=False)
+
+    def forward(self, given):
+        return self.large(given), self.small(given), self.head(given)
+
+
+def packed_two():
+    torch.manual_seed(0)
+    model, packs = Two(), Packs()
+    packs.refresh(model)
+    return model, packs
+
+
+@torch.no_grad()
+def products(model, packs, given):
+    with packs.in_use():
+        return model(given)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 9, 70])
+def test_copies_multiply_as_the_weights_do(num_rows):
+    model, packs = packed_two()
+    given = torch.randn(num_rows, WIDTH)
+    plain = model(given)
+    for ours, theirs in zip(products(model, packs, given), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert type(model.large) is PackableLinear and type(model.small) is nn.Linear
+    assert packs.copy_of(model.large) is not None and packs.copy_of(model.head) is not None
+
+
+def test_a_row_is_the_same_bits_beside_any_others():
+    model, packs = packed_two()
+    given = torch.randn(40, WIDTH)
+    for whole, alone in zip(products(model, packs, given), products(model, packs, given[7:8]), strict=True):
+        if whole.shape[1] == OUT:
+            assert torch.equal(whole[7], alone[0])
+
+
+@pytest.mark.parametrize("change", ["in place", "optimizer", "another tensor", "load", "grown", "unseen"])
+def test_a_changed_weight_is_never_multiplied_as_it_was(change):
+    model, packs = packed_two()
+    given = torch.randn(3, WIDTH)
+    layer = model.large
+    before = products(model, packs, given)[0]
+    if change == "in place":
+        with torch.no_grad():
+            layer.weight.mul_(2)
+    elif change == "optimizer":
+        layer(given).sum().backward()
+        torch.optim.AdamW(model.parameters(), lr=0.1).step()
+    elif change == "another tensor":
+        layer.weight.data = layer.weight.data * 2
+    elif change == "unseen":
+        layer.weight.data += 0.1
+    elif change == "load":
+        model.load_state_dict({name: weight + 1 for name, weight in model.state_dict().items()})
+    else:
+        layer.weight = nn.Parameter(torch.randn(OUT + 1, WIDTH))
+        layer.bias = nn.Parameter(torch.zeros(OUT + 1))
+    with torch.no_grad():
+        expected = model(given)[0]
+    if change != "unseen":  # PyTorch tells nobody of it
+        assert packs.copy_of(layer) is None
+        assert torch.equal(products(model, packs, given)[0], expected)
+    packs.refresh(model)
+    assert packs.copy_of(layer) is not None
+    after = products(model, packs, given)[0]
+    torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-5)
+    assert after.shape != before.shape or not torch.allclose(after, before, atol=1e-3)
+
+
+def test_outside_and_in_a_copy_of_the_model_the_weights_themselves_multiply():
+    model, packs = packed_two()
+    given = torch.randn(3, WIDTH)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.large.weight.mul_(3)
+    plain = torch.nn.functional.linear(given, other.large.weight, other.large.bias)
+    assert torch.equal(products(other, packs, given)[0], plain)
+    assert torch.equal(
+        model(given)[0], torch.nn.functional.linear(given, model.large.weight, model.large.bias)
+    )
+    doubled = given.double()
+    assert products(model.double(), packs, doubled)[0].dtype == torch.float64
+
+
+def test_no_copy_is_made_where_all_would_be_too_large():
+    model, packs = packed_two()
+    packs.refresh(model, max_bytes=model.large.weight.nbytes)
+    assert packs.num_bytes == 0 and packs.copy_of(model.large) is None
+    packs.refresh(model, max_bytes=None)
+    assert packs.num_bytes == 2 * model.large.weight.nbytes
+
+
+def test_engines_share_copies_that_go_with_the_model():
+    model = Two()
+    packs_of(model).refresh(model)
+    assert packs_of(model) is packs_of(model) and packs_of(model).num_bytes
+    gone = weakref.ref(packs_of(model))
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_layers_that_left_take_their_copies_along():
+    model, packs = packed_two()
+    model.large = nn.Linear(WIDTH, 8)
+    packs.refresh(model)
+    assert packs.num_bytes == model.head.weight.nbytes
