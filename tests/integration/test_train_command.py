@@ -76,6 +76,23 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
             ["--reference-choice", "best"],
             "name held-out tasks, for example --eval-tasks chain make; --eval-every",
         ),
+        # soft targets
+        (
+            ["--soft-targets-from", "source"],
+            "soft_targets_from='source': preset 't3d' learns from rollouts, and has no such targets",
+        ),
+        (
+            ["--preset", "redi", "--override", "soft_target_weight=0.5"],
+            "soft_target_weight=0.5: preset 'redi' learns from rollouts",
+        ),
+        (
+            ["--preset", "sft", "--soft-targets-from", "source"],
+            "soft_targets_from='source': ignored: soft_target_weight=0",
+        ),
+        (
+            ["--preset", "sft", "--override", "soft_target_weight=0.5"],
+            "soft_target_weight=0.5: no model gives such targets. Fix: give --soft-targets-from CHECKPOINT",
+        ),
         # overrides
         (["--override", "max_steps=7"], "Fix: use --num-optimizer-steps."),
         (["--override", "output_dir=elsewhere"], "Fix: use --output."),

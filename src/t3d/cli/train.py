@@ -78,6 +78,10 @@ class Train(ModelChoice):
     """Optimizer steps between checkpoints."""
     limit: int | None = None
     """At most this many trajectories."""
+    soft_targets_from: str | None = None
+    """Of sft and sft_dllm_rl: the autoregressive checkpoint that --model was converted from, or another of
+    its tokens. What it says of each token is a target beside the token itself, by
+    --override soft_target_weight=0.5 (docs/convert.md)."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank and merge it at the end (a drafter: never). Default: all weights, or
     the preset's rank."""
@@ -154,6 +158,7 @@ class Train(ModelChoice):
         check_evaluation(self)
         config = self._trainer_config(self._fields())
         check_training_fields(config)
+        self._check_soft_targets(config.soft_target_weight)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         check_source(trajectories, self.preset)
         made_for = {"tokens_per_step": self.tokens_per_step, "threshold": self.dynamic}
@@ -162,6 +167,9 @@ class Train(ModelChoice):
         # AdamW needs float32 weights: a bfloat16 run keeps them and computes under autocast.
         weights_dtype = "float32" if self.dtype == "bfloat16" else self.dtype
         loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
+        told = self.soft_targets_from
+        if told is not None:
+            told = load_model(told, device=self.device, dtype=weights_dtype)
         output, evaluator = Path(self.output), evaluator_of(self, loaded, config)
         folder = distil(
             loaded,
@@ -171,9 +179,23 @@ class Train(ModelChoice):
             export_dtype=export_precision(loaded.checkpoint_dtype, DTYPES[self.dtype]),
             evaluator=evaluator,
             own_settings=own if any(value is not None for value in made_for.values()) else None,
+            soft_target_model=told,
         )
         write_config(self, output / "config.yaml")
         print(f"{made} in {folder}")
+
+    def _check_soft_targets(self, weight: float) -> None:
+        """Raise InputError for a model that gives soft targets without their weight, for a weight without a
+        model, and for a preset that learns from rollouts."""
+        from t3d.training.presets import SOLUTION_PRESETS
+        from t3d.training.soft_targets import check_both
+
+        source = self.soft_targets_from
+        given = ("soft_target_weight", weight) if source is None else ("soft_targets_from", source)
+        if (weight > 0 or source is not None) and self.preset not in SOLUTION_PRESETS:
+            problem = f"preset {self.preset!r} learns from rollouts, and has no such targets"
+            raise InputError(*given, problem, f"use preset {' or '.join(SOLUTION_PRESETS)}, or leave it out")
+        check_both(weight, "soft_targets_from", source, "give --soft-targets-from CHECKPOINT")
 
     def _fields(self) -> dict[str, Any]:
         """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""

@@ -46,7 +46,8 @@ class HeadScores(ModelOutput):
 class OtherHead:
     """Hidden states [M, D] and head [V, D] of another model, frozen: distributions not written out.
 
-    Not a dataclass, for the reason of :class:`~t3d.models.token_pick.TokenPick`.
+    Their width is their own. A head with fewer rows than the one it is compared with never says the tokens
+    beyond them. Not a dataclass, for the reason of :class:`~t3d.models.token_pick.TokenPick`.
     """
 
     def __init__(self, hidden_MD: Tensor, weight_VD: Tensor) -> None:
@@ -202,7 +203,8 @@ class _HeadScoresFunction(torch.autograd.Function):
                 if grad_kl_M is not None:  # q - p, the gradient of sum q log p
                     other_hidden_MD, other_weight_VD, other_lse_M = others
                     other = _Tiles(other_hidden_MD, other_weight_VD, ctx.tile_size)
-                    grad_MN += other.logits(start).sub_(other_lse_M[:, None]).exp_().mul_(grad_kl_M[:, None])
+                    q_MN = other.logits(start).sub_(other_lse_M[:, None]).exp_()
+                    grad_MN[:, : q_MN.shape[1]] += q_MN.mul_(grad_kl_M[:, None])
                 if of_entropy_MN is not None:
                     grad_MN += of_entropy_MN
                 _add_target_grad(grad_MN, grad_KM, target_KM - start)
@@ -250,10 +252,10 @@ def _score(
 def _minus_kl(tiles: _Tiles, other: _Tiles, lse_M: Tensor) -> tuple[Tensor, Tensor]:
     """(sum_v q(v) (log p(v) - log q(v)), the other head's log-sum-exp), tile by tile; q is the other's."""
     lse_IM, ratio_IM = [], []
-    for start in tiles.starts:
+    for start in other.starts:
         other_MN = other.logits(start)
         lse_IM.append(other_MN.logsumexp(-1))
-        ratio_MN = tiles.logits(start).sub_(other_MN)
+        ratio_MN = tiles.logits(start)[:, : other_MN.shape[1]].sub_(other_MN)
         ratio_IM.append((other_MN.sub_(lse_IM[-1][:, None]).exp_() * ratio_MN).sum(-1))
     other_lse_M = torch.stack(lse_IM).logsumexp(0)
     mass_IM = (torch.stack(lse_IM) - other_lse_M).exp()

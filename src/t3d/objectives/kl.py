@@ -1,15 +1,16 @@
 """Soft targets: the divergence of a student from another distribution over the same tokens.
 
 M positions, V entries of a distribution (the vocabulary, or some tokens and the rest as one bucket).
-Every argument is a log-probability; one of minus infinity is an entry that cannot occur.
+Every distribution is of log-probabilities; one of minus infinity is an entry that cannot occur.
 """
 
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.logprobs import ObjectiveOutput
 
 Direction = Literal["forward", "reverse"]
@@ -75,3 +76,28 @@ def kl_loss(
     divergence_M = kl_divergence(target_MV, student_MV, direction)
     loss = (divergence_M if weight_M is None else weight_M * divergence_M).sum() / num_tokens
     return ObjectiveOutput(loss=loss, metrics={"loss/kl": loss.detach()})
+
+
+def soft_cross_entropy_loss(
+    *,
+    student_real_M: Float[Tensor, "M"],
+    divergence_M: Float[Tensor, "M"],
+    is_soft_M: Bool[Tensor, "M"],
+    soft_target_weight: float,
+    num_tokens: float | Tensor,
+    weight_M: Float[Tensor, "M"] | None = None,
+) -> ObjectiveOutput:
+    """The cross-entropy, of which the divergence takes a share where there is a soft target.
+
+    sum_i w_i ((1 - s_i) (- log p(x0_i | x_t)) + s_i KL_i), divided by a global number of tokens, where s_i is
+    ``soft_target_weight`` at soft positions and 0 elsewhere; without weights w = 1. ``loss/cross_entropy`` is
+    that of all positions, as without soft targets; ``loss/soft_targets`` is w KL of the soft ones.
+    """
+    is_soft_M = is_soft_M.to(student_real_M.dtype)
+    weight_M = torch.ones_like(student_real_M) if weight_M is None else weight_M
+    share_M = soft_target_weight * is_soft_M
+    loss_M = (share_M - 1) * student_real_M + share_M * divergence_M
+    soft = (weight_M * is_soft_M * divergence_M).sum() / num_tokens
+    hard = cross_entropy_loss(student_real_M=student_real_M, num_tokens=num_tokens, weight_M=weight_M)
+    metrics = {**hard.metrics, "loss/soft_targets": soft.detach()}
+    return ObjectiveOutput(loss=(weight_M * loss_M).sum() / num_tokens, metrics=metrics)

@@ -30,8 +30,9 @@ _OF_DRAFTERS = (
     "draft_open_prob",
     "lora_mask_embedding",
 )
+_OF_CROSS_ENTROPY = ("left_to_right_weight", "soft_target_weight")
 ADDED_LATER = frozenset(
-    {"context", "predicts", "draft_groups", "max_draft_tokens", "left_to_right_weight", *_OF_DRAFTERS}
+    {"context", "predicts", "draft_groups", "max_draft_tokens", *_OF_CROSS_ENTROPY, *_OF_DRAFTERS}
 )
 """Fields that a record from before they existed may lack: what it made counts as made with their defaults."""
 _FREE = {

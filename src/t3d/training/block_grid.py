@@ -21,7 +21,7 @@ class TrainingExample:
     ``sample_key`` (int64) and ``epoch`` key its noise; ``step_map`` holds the denoising step of
     each response token (all ones where there is no trajectory) and ``token_weight`` its weight in
     weighted losses; the first ``num_loss_tokens`` response tokens may take loss. ``is_cut``: what followed
-    in the last block was not recorded.
+    in the last block was not recorded. Of the response the last ``num_filler_tokens`` are behind its end.
     """
 
     sample_key: int
@@ -32,6 +32,7 @@ class TrainingExample:
     token_weight: Sequence[float]
     num_loss_tokens: int
     is_cut: bool = False
+    num_filler_tokens: int = 0
 
     def __post_init__(self) -> None:
         counts = (len(self.response_ids), len(self.step_map), len(self.token_weight))

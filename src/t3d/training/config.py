@@ -59,6 +59,9 @@ class T3DConfig(TrainingArguments):
     left_to_right_weight: float = 0.0
     """Of the cross-entropy: how much that of every response token, as ``left_to_right`` decoding draws it,
     counts beside it; per response token that takes loss. It costs a forward of its own; 0 leaves it out."""
+    soft_target_weight: float = 0.0
+    """Of the cross-entropy: the share that KL(target || student) takes of it, from what an autoregressive
+    model (T3DTrainer's ``soft_target_model``) says of a token behind all before it. 0 leaves it out."""
     entropy_weight: float = 2.0
     """beta of certainty forcing (dParallel: 2 for LLaDA, 1 for Dream)."""
     entropy_temperature: float = 0.5
@@ -201,6 +204,7 @@ class T3DConfig(TrainingArguments):
         require_at_least_zero(self, "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm")
         require_at_least_zero(self, "ddo_alpha", "ddo_beta", "path_weight", "entropy_weight", "lora_rank")
         require_at_least_zero(self, "first_error_weight", "draft_open_prob", "left_to_right_weight")
+        require_at_least_zero(self, "soft_target_weight")
         require_below_one(self, "adam_beta1", "adam_beta2", "random_token_prob", "lora_dropout")
         require_positive(self, "per_device_train_batch_size", "gradient_accumulation_steps")
         require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
@@ -252,15 +256,19 @@ class T3DConfig(TrainingArguments):
             if getattr(self, name):
                 raise InputError(name, getattr(self, name), "a drafter has no such term", f"use {name}=0")
 
-    def _check_left_to_right(self) -> None:
-        if self.left_to_right_weight > 0 and self.objective != "cross_entropy":
-            problem = f"a term of the cross-entropy, with objective={self.objective!r}"
-            fix = "use a preset that has it, such as sft or redi, or leave it out"
-            raise InputError("left_to_right_weight", self.left_to_right_weight, problem, fix)
+    def _check_cross_entropy_terms(self) -> None:
+        for name, presets in (("left_to_right_weight", "sft or redi"), ("soft_target_weight", "sft")):
+            if getattr(self, name) > 0 and self.objective != "cross_entropy":
+                problem = f"a term of the cross-entropy, with objective={self.objective!r}"
+                fix = f"use a preset that has it, such as {presets}, or leave it out"
+                raise InputError(name, getattr(self, name), problem, fix)
+        if self.soft_target_weight > 1:
+            problem = "more than the whole of the cross-entropy"
+            raise InputError("soft_target_weight", self.soft_target_weight, problem, "use a number up to 1")
 
     def _check_state_source(self) -> None:
         self._check_drafter()
-        self._check_left_to_right()
+        self._check_cross_entropy_terms()
         self.mask_prob_range = tuple(self.mask_prob_range)
         if len(self.mask_prob_range) != 2 or not 0 < self.mask_prob_range[0] <= self.mask_prob_range[1] <= 1:
             problem, fix = "not two increasing numbers in (0, 1]", "use for example 0.001 1"

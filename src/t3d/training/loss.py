@@ -11,6 +11,7 @@ from t3d.models.token_pick import TokenPick
 from t3d.objectives.certainty_forcing import certainty_forcing_loss
 from t3d.objectives.cross_entropy import cross_entropy_loss
 from t3d.objectives.ddo import ddo_loss
+from t3d.objectives.kl import soft_cross_entropy_loss
 from t3d.objectives.logprobs import ObjectiveOutput, reduce_by_sample
 from t3d.objectives.path_consistency import path_loss
 from t3d.objectives.prefix_acceptance import accepted_per_draft, prefix_acceptance_loss, survival
@@ -63,15 +64,24 @@ def student_objective(
 def _cross_entropy(
     student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
 ) -> ObjectiveOutput:
-    """Eq. 3, 5 or 16 on the masked tokens."""
+    """Eq. 3, 5 or 16 on the masked tokens, softened where the student was scored against soft targets."""
     assert student.log_probs is not None
     is_masked = batch["is_masked"]
     weighs = args.loss_weighting == "inverse_mask_prob"
     per_masked = args.loss_normaliser == "masked_tokens"
-    return cross_entropy_loss(
-        student_real_M=student.log_probs[0][is_masked],
-        weight_M=1 / batch["mask_prob"][is_masked] if weighs else None,
-        num_tokens=counts.num_tokens if per_masked else counts.num_response_tokens,
+    common = {
+        "student_real_M": student.log_probs[0][is_masked],
+        "weight_M": 1 / batch["mask_prob"][is_masked] if weighs else None,
+        "num_tokens": counts.num_tokens if per_masked else counts.num_response_tokens,
+    }
+    if args.soft_target_weight == 0:
+        return cross_entropy_loss(**common)
+    assert student.minus_kl is not None
+    return soft_cross_entropy_loss(
+        **common,
+        divergence_M=-student.minus_kl[is_masked],
+        is_soft_M=batch["soft_targets"]["is_soft"][is_masked],
+        soft_target_weight=args.soft_target_weight,
     )
 
 

@@ -22,6 +22,7 @@ from t3d.training.loss import (
 )
 from t3d.training.reference import Reference
 from t3d.training.scoring import prepare_drafts, reference_scores
+from t3d.training.soft_targets import soft_target_head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,8 @@ class MicroBatch:
     accelerator: Accelerator
     mask_token_id: int
     optimizer_step: int
+    soft_target_model: torch.nn.Module | None = None
+    """Frozen; only where the batch asks it."""
 
     def minimise(
         self, model: torch.nn.Module, reference: Reference | None
@@ -58,13 +61,17 @@ class MicroBatch:
     def _student(
         self, model: torch.nn.Module, arrangement: Arrangement
     ) -> tuple[ObjectiveOutput, HeadScores]:
+        options = head_options(self.args, self.mask_token_id)
+        if self.soft_target_model is not None:
+            with self.accelerator.autocast():
+                options["against"] = soft_target_head(self.soft_target_model, self.batch)
         scores = packed_forward(
             model,
             self.batch,
             arrangement,
             loss_positions=self.batch["loss_positions"],
             targets=self.batch["labels"][None],
-            **head_options(self.args, self.mask_token_id),
+            **options,
         )
         output = student_objective(scores, self.batch, self.counts, self.args)
         if self.args.left_to_right_weight == 0:

@@ -43,6 +43,7 @@ def distil(
     export_dtype: torch.dtype | None = None,
     evaluator: Evaluator | None = None,
     own_settings: Mapping[str, Any] | None = None,
+    soft_target_model: LoadedModel | None = None,
 ) -> Path:
     """Train ``loaded.model`` in place and export it to ``student_folder``, in ``export_dtype`` (by default
     as it is, or in bfloat16 if the base's files have 16 bits) and with ``own_settings`` (by default
@@ -50,7 +51,8 @@ def distil(
 
     With LoRA an adapter is trained, and merged into the model at the end; with objective
     ``prefix_acceptance`` it is a drafter's, the model stays as it is, and the folder holds the drafter alone.
-    ``evaluator`` scores the student during training, every ``config.eval_steps``.
+    ``evaluator`` scores the student during training, every ``config.eval_steps``. ``soft_target_model`` is
+    T3DTrainer's: a run with another one is another run.
 
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
@@ -62,12 +64,15 @@ def distil(
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
     identity = loaded.identity()  # of the teacher: the trainer says how a student decodes
+    told = None if soft_target_model is None else soft_target_model.identity()
     student = _start(loaded, config)
     with write_errors(folder):
         how = {"evaluator": evaluator, "own_settings": own_settings}
+        how["soft_target_model"] = soft_target_model
         trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, **how)
     plan = _plan(identity, trajectories, config, export_dtype)
     plan |= {} if own_settings is None else {"own_settings": dict(own_settings)}
+    plan |= {} if told is None else {"soft_target_model": told}
     is_first = trainer.is_world_process_zero()
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)

@@ -53,6 +53,11 @@ def check_trajectories(
     require_unique_ids((trajectory.id for trajectory in trajectories), "trajectories")
 
 
+def is_rollout(trajectory: Trajectory) -> bool:
+    """Whether a record says that a model wrote it."""
+    return "remasking" in trajectory.decode_params
+
+
 def check_source(trajectories: Sequence[Trajectory], preset: str) -> None:
     """Raise InputError for rollouts where a preset fine-tunes on solutions, or solutions where it does not.
 
@@ -61,8 +66,7 @@ def check_source(trajectories: Sequence[Trajectory], preset: str) -> None:
     """
     for trajectory in trajectories:
         is_solution = trajectory.decode_params.get("source") in SOURCES
-        is_rollout = "remasking" in trajectory.decode_params
-        if is_rollout and preset in SOLUTION_PRESETS:
+        if is_rollout(trajectory) and preset in SOLUTION_PRESETS:
             problem = f"fine-tunes on solutions, but trajectory {trajectory.id!r} is a rollout"
             fix = "train on records of t3d data solutions or texts, or use redi: the same loss on rollouts"
             raise InputError("preset", preset, problem, fix)

@@ -26,6 +26,7 @@ from t3d.training.noising import (
     trajectory_noise_mask,
 )
 from t3d.training.packing import pack_copies
+from t3d.training.soft_targets import pack_soft_targets
 from t3d.trajectory import Trajectory
 
 
@@ -58,6 +59,7 @@ class TrajectoryDataset(Dataset):
             token_weight=self._path_weights(trajectory),
             num_loss_tokens=len(trajectory.response_ids) if has_filler_loss else trajectory.visible_length,
             is_cut=not trajectory.terminal_complete,
+            num_filler_tokens=len(trajectory.response_ids) - trajectory.visible_length,
         )
 
     def _path_weights(self, trajectory: Trajectory) -> list[float]:
@@ -149,7 +151,8 @@ class TrajectoryCollator:
     asked with, whose loss positions are in the same order; not with ``draft_targets="rollout"``. Of a model
     that ``predicts`` the next token there are drafts only, and ``labels`` are the tokens behind the loss
     positions. With a ``left_to_right_weight`` ``checks`` is such a batch, too, of all response tokens that
-    take loss, once each.
+    take loss, once each. With a ``soft_target_weight`` ``soft_targets`` is what the model that gives them is
+    asked with (:func:`~t3d.training.soft_targets.pack_soft_targets`).
     """
 
     config: T3DConfig
@@ -188,6 +191,9 @@ class TrajectoryCollator:
         batch["loss_copy"], batch["num_copies"] = batch["loss_example"], len(copies)
         batch["loss_example"] = batch["loss_copy"] % num_examples
         batch["loss_state"], batch["num_states"] = _state_of_position(loss_mask, batch["is_masked"])
+        if config.soft_target_weight > 0:
+            at = batch["loss_example"], batch["loss_position_ids"]
+            batch["soft_targets"] = pack_soft_targets(examples, *at)
         batch["sample_key"], batch["epoch"] = grid.sample_key_R[:num_examples], grid.epoch_R[:num_examples]
         batch["num_response_tokens"] = int(grid.takes_loss_RKS.sum())
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())

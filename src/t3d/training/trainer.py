@@ -17,6 +17,7 @@ from t3d.counter_rng import stable_key
 from t3d.errors import InputError
 from t3d.models.gated import GatedAdapter
 from t3d.models.head import HeadScores
+from t3d.models.loading import LoadedModel
 from t3d.models.own_settings import set_own_settings
 from t3d.objectives.logprobs import ObjectiveOutput
 from t3d.predicts import predicts_of
@@ -30,6 +31,7 @@ from t3d.training.micro_batch import MicroBatch
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.scoring import refuse_sharding
 from t3d.training.selection import check_trajectories, select_trajectories
+from t3d.training.soft_targets import check_soft_targets
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
 from t3d.training.trained import check_trained
@@ -59,6 +61,9 @@ class T3DTrainer(CheckpointingTrainer):
     a drafter; its base, best frozen, is not changed, nor are its configs. Only that trains a base that
     predicts the next token.
 
+    ``soft_target_model``, autoregressive, gives the targets that ``soft_target_weight`` weighs. It is frozen,
+    moves to the student's device, stays whole in every process, and is in no checkpoint.
+
     Raises InputError for an empty set of trajectories or one that does not fit the student, and for settings
     that others leave without effect.
     """
@@ -74,6 +79,7 @@ class T3DTrainer(CheckpointingTrainer):
         processing_class: PreTrainedTokenizerBase,
         evaluator: Evaluator | None = None,
         own_settings: Mapping[str, Any] | None = None,
+        soft_target_model: LoadedModel | None = None,
         **kwargs: Any,
     ) -> None:
         check_training_fields(args)
@@ -92,9 +98,11 @@ class T3DTrainer(CheckpointingTrainer):
             predicts=predicts_of(config),
         )
         self.selection = select_trajectories(train_dataset, args, config)
+        kept, told = self.selection.kept, soft_target_model
+        check_soft_targets(args.soft_target_weight, told, config, processing_class, kept)
         if self.selection.report():
             _logger.warning(self.selection.report())
-        warn_of_small_set(args, len(self.selection.kept))
+        warn_of_small_set(args, len(kept))
         self.evaluator, self._scores = evaluator, (-1, {})
         self.mask_token_id = collator.mask_token_id
         self._sample_ids = {stable_key(trajectory.id): trajectory.id for trajectory in train_dataset}
@@ -105,7 +113,7 @@ class T3DTrainer(CheckpointingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=TrajectoryDataset(self.selection.kept, args, processing_class.pad_token_id),
+            train_dataset=TrajectoryDataset(kept, args, processing_class.pad_token_id),
             data_collator=collator,
             processing_class=processing_class,
             eval_dataset=None if evaluator is None else (),  # the Trainer asks for one; `evaluate` has none
@@ -114,15 +122,22 @@ class T3DTrainer(CheckpointingTrainer):
         for printing, ours in ((PrinterCallback, LogLineAndStage), (ProgressCallback, LogLineAndBar)):
             if self.pop_callback(printing) is not None:  # a notebook has another
                 self.add_callback(ours)
-        self.reference: Reference | None = None
-        if args.objective == "t3d":
-            assert args.reference_placement is not None, "T3DConfig has filled it in"
-            self.reference = build_reference(model, args.reference_placement)
-            score = self._few_step_score if evaluator is not None else None
-            refresh = RefreshReference(self.reference, args.refresh_every, args.reference_choice, score)
-            self.add_callback(refresh)
+        self.reference = self._reference_of(model) if args.objective == "t3d" else None
+        self.soft_target_model: Any = None if told is None else told.model.to(args.device)
+        if told is not None:
+            self.soft_target_model.eval().requires_grad_(False)
         self._restore_teacher_configs()
         self.metric_log = MetricLog(args.mask_ratios)
+
+    def _reference_of(self, model: torch.nn.Module) -> Reference:
+        """The student as it is, and the callback that refreshes it."""
+        args = self.args
+        assert args.reference_placement is not None, "T3DConfig has filled it in"
+        reference = build_reference(model, args.reference_placement)
+        score = self._few_step_score if self.evaluator is not None else None
+        refresh = RefreshReference(reference, args.refresh_every, args.reference_choice, score)
+        self.add_callback(refresh)
+        return reference
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trainer.train; what the Trainer changes in the model's configs is undone at the end."""
@@ -172,6 +187,7 @@ class T3DTrainer(CheckpointingTrainer):
             accelerator=self.accelerator,
             mask_token_id=self.mask_token_id,
             optimizer_step=self.state.global_step,
+            soft_target_model=self.soft_target_model,
         )
         output, scores = micro_batch.minimise(model, self.reference)
         self._record(output, scores, inputs)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from t3d.objectives.kl import keep_top_k, kl_divergence, kl_loss, with_rest
+from t3d.objectives.cross_entropy import cross_entropy_loss
+from t3d.objectives.kl import keep_top_k, kl_divergence, kl_loss, soft_cross_entropy_loss, with_rest
 
 LN2 = math.log(2)
 HALVES = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log()
@@ -102,3 +103,31 @@ def test_positions_weigh_as_told_and_the_target_is_not_taught():
     assert output.loss.item() == pytest.approx(3 * 0.25 * LN2 / 6)
     assert output.metrics["loss/kl"].item() == output.loss.item()
     assert target.grad is None and student.grad is not None
+
+
+def test_soft_targets_take_a_share_where_there_are_some_by_hand():
+    """-log p = (1, 2, 4), KL = (8, 16, 32) none at the last; w = (1, 3, 5), a share of 1/4, 2 tokens.
+
+    (1 (3/4 + 8/4) + 3 (6/4 + 16/4) + 5 * 4) / 2; cross-entropy (1 + 6 + 20) / 2; soft (8 + 48) / 2.
+    """
+    numbers = {"student_real_M": [-1.0, -2.0, -4.0], "divergence_M": [8.0, 16.0, 32.0]}
+    numbers |= {"weight_M": [1.0, 3.0, 5.0], "is_soft_M": [True, True, False]}
+    output = soft_cross_entropy_loss(
+        **{name: torch.tensor(values) for name, values in numbers.items()},
+        soft_target_weight=0.25,
+        num_tokens=2,
+    )
+    assert output.loss.item() == 19.625
+    assert output.metrics["loss/cross_entropy"].item() == 13.5
+    assert output.metrics["loss/soft_targets"].item() == 28
+
+
+@pytest.mark.parametrize("weighs", [False, True])
+def test_without_a_share_or_without_soft_targets_it_is_the_cross_entropy(weighs):
+    log_prob, divergence = -torch.rand(6), torch.rand(6)
+    weight = {"weight_M": torch.rand(6)} if weighs else {}
+    expected = cross_entropy_loss(student_real_M=log_prob, num_tokens=4, **weight).loss
+    for share, is_soft in ((0.0, torch.ones(6, dtype=torch.bool)), (0.9, torch.zeros(6, dtype=torch.bool))):
+        soft = {"divergence_M": divergence, "is_soft_M": is_soft, "soft_target_weight": share}
+        loss = soft_cross_entropy_loss(student_real_M=log_prob, num_tokens=4, **soft, **weight).loss
+        torch.testing.assert_close(loss, expected)
