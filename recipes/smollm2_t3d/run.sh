@@ -7,6 +7,7 @@ DATA="${T3D_DATA:?set it to the folder that has gsm8k/train.jsonl.gz and gsm8k/t
 # What a smaller trial changes; README.md has the table.
 SOURCE="${T3D_SOURCE:-$RUNS/smollm2}"
 SFT_STEPS="${T3D_SFT_STEPS:-467}" SFT_BATCH="${T3D_SFT_BATCH:-16}" SFT_WARMUP="${T3D_SFT_WARMUP:-20}"
+SOFT="${T3D_SOFT:-0}"
 GATE="${T3D_GATE:-0.8}" GATE_PROMPTS="${T3D_GATE_PROMPTS:-64}"
 PROMPTS="${T3D_PROMPTS:-1000}" TOKENS="${T3D_TOKENS:-160}" TEST_PROMPTS="${T3D_TEST_PROMPTS:-128}"
 STEPS="${T3D_STEPS:-200}" BATCH="${T3D_BATCH:-8}" WARMUP="${T3D_WARMUP:-20}" RATE="${T3D_RATE:-1e-4}"
@@ -46,11 +47,13 @@ is_there "$RUNS/solutions.parquet" ||
         --output "$RUNS/solutions.parquet"
 
 say "4 a teacher: one epoch of the solutions ($T3D_DTYPE)"
+soft=()
+if [ "$SOFT" != 0 ]; then soft=(--soft-targets-from "$SOURCE" --override "soft_target_weight=$SOFT"); fi
 is_there "$RUNS/sft/student" ||
     "${T3D[@]}" train --preset sft --model "$RUNS/blocks" --trajectories "$RUNS/solutions.parquet" \
         --block-size 4 --tokens-per-step 1 --num-optimizer-steps "$SFT_STEPS" --batch-size "$SFT_BATCH" \
         --learning-rate 5e-4 --warmup-steps "$SFT_WARMUP" --save-every 25 --dtype "$T3D_DTYPE" \
-        --output "$RUNS/sft"
+        "${soft[@]}" --output "$RUNS/sft"
 teacher="$RUNS/sft/student"
 
 say "5 the gate: its full steps end"

@@ -26,6 +26,7 @@ SMALL = {
     "T3D_SFT_STEPS": "2",
     "T3D_SFT_BATCH": "2",
     "T3D_SFT_WARMUP": "1",
+    "T3D_SOFT": "0.5",
     "T3D_GATE": "0",
     "T3D_GATE_PROMPTS": "2",
     "T3D_PROMPTS": "4",
@@ -62,14 +63,15 @@ def run(tmp_path, data, **variables):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch):
+@pytest.mark.parametrize("soft", [{}, {"T3D_SOFT": "0.5"}], ids=["plain", "soft"])
+def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch, soft):
     stub, calls = tmp_path / "record.py", tmp_path / "calls.jsonl"
     stub.write_text(RECORDER)
     recorder = f"{sys.executable} {stub} {calls}"
-    done = run(tmp_path, data, T3D_COMMAND=recorder, T3D_PYTHON=recorder)
+    done = run(tmp_path, data, T3D_COMMAND=recorder, T3D_PYTHON=recorder, **soft)
     assert done.returncode == 0, done.stderr
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    names = []
+    names, sources = [], []
     for words in (json.loads(line) for line in calls.read_text().splitlines()):
         if words[0].endswith(".py"):
             names.append(Path(words[0]).name)
@@ -77,11 +79,14 @@ def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch):
             continue
         (name,) = (name for name in COMMANDS if tuple(words[: len(name)]) == name)
         names.append(" ".join(name))
-        tyro.cli(COMMANDS[name], args=words[len(name) :])
+        command = tyro.cli(COMMANDS[name], args=words[len(name) :])
+        sources += [command.soft_targets_from] if name == ("train",) else []
     assert names == [
         *("fetch", "convert", "data prompts", "data prompts", "data solutions", "train", "eval", "gate.py"),
         *("rollout", *["train"] * len(STUDENTS), "real_text.py", "real_text_table.py"),
     ]
+    source = str(tmp_path / "runs" / "smollm2") if soft else None
+    assert sources == [source, *[None] * len(STUDENTS)]
 
 
 def test_the_gate_stops_a_teacher_that_does_not_end(tmp_path, monkeypatch, capsys):
