@@ -6,7 +6,7 @@
 - ``reprefill``: the sampler of dllm for block diffusion. A static batch; for each block the whole prefix
   is run again into a fresh cache, then S denoising forwards with logits at all block positions.
 
-Both use the library's own rules for candidates, transfers and stopping, so that outputs can be compared.
+Both use the library's own rules for transfers and stopping, so that outputs can be compared.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,6 @@ from transformers import DynamicCache, PreTrainedModel
 from t3d.attention.masks import block_causal_mask
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sampling import candidate_tokens
 from t3d.decoding.transfer import transfer_mask
 from t3d.trajectory import visible_length
 
@@ -60,12 +59,14 @@ class Counted:
         return output.logits if with_logits else None
 
     def decide(self, logits_RSV: Tensor, ids_RS: Tensor, is_masked_RS: Tensor, denoising_step: int) -> None:
-        """Commit the planned number of tokens of each row, in place."""
-        rows, size = is_masked_RS.shape
-        candidates = candidate_tokens(logits_RSV.flatten(0, 1), None, self.params, self.mask_token_id)
-        planned = torch.full((rows,), self.plan[denoising_step])
-        chosen = transfer_mask(candidates.confidence_M.view(rows, size), is_masked_RS, planned, self.params)
-        ids_RS[chosen] = candidates.token_M.view(rows, size)[chosen]
+        """Commit the planned number of tokens of each row, in place; only masked positions are looked at."""
+        logits_MV = logits_RSV[is_masked_RS]
+        logits_MV[:, self.mask_token_id] = -torch.inf
+        confidence_M, token_M = logits_MV.softmax(-1).max(-1)
+        confidence_RS = confidence_M.new_zeros(is_masked_RS.shape).masked_scatter(is_masked_RS, confidence_M)
+        planned = torch.full((len(ids_RS),), self.plan[denoising_step])
+        chosen = transfer_mask(confidence_RS, is_masked_RS, planned, self.params)
+        ids_RS[chosen] = ids_RS.masked_scatter(is_masked_RS, token_M)[chosen]
         is_masked_RS &= ~chosen
 
     def ends(self, response: Sequence[int]) -> bool:
