@@ -34,7 +34,8 @@ def pack_soft_targets(
     """The batch that a model which predicts the next token is asked with, for loss positions of a batch.
 
     ``input_ids`` [E, L], right-padded, where no token before looks; ``positions`` [M], the token before each
-    loss position in the flattened E x L; ``is_soft`` [M], False for filler, where the first token stands in.
+    loss position in the flattened E x L; ``is_soft`` [M], False for filler and for a text's first token,
+    where the first token of all stands in.
     """
     records = [[*one.prompt_ids, *one.response_ids] for one in examples]
     num_visible = [len(record) - one.num_filler_tokens for record, one in zip(records, examples, strict=True)]
@@ -42,7 +43,7 @@ def pack_soft_targets(
         [torch.tensor(record[:count]) for record, count in zip(records, num_visible, strict=True)],
         batch_first=True,
     )
-    is_soft_M = position_M < torch.tensor(num_visible)[example_M]
+    is_soft_M = (position_M > 0) & (position_M < torch.tensor(num_visible)[example_M])
     before_M = example_M * ids_EL.shape[1] + position_M - 1
     return {"input_ids": ids_EL, "positions": torch.where(is_soft_M, before_M, 0), "is_soft": is_soft_M}
 
