@@ -11,7 +11,7 @@ taken, by a name for their kind. Greedy; the sides in turn, in one process, the 
   kind decoded together, without a clock;
 - *speed*: of the first ``--timed`` of them, visible tokens per second at batch 1 and 8 of transformers'
   ``generate``, with its prompt-lookup decoding (which it has for batch 1 alone), and of this engine without
-  drafts and with them;
+  drafts and with them, and without packed weights (``plain products``);
 - *sameness*: responses that differ from those without drafts, of transformers and of the engine, in float32
   and bfloat16; where, and how far apart the two best tokens are there.
 """
@@ -101,11 +101,13 @@ class Side:
         return cls(decode)
 
     @classmethod
-    def of_engine(cls, loaded: LoadedModel, params: DecodeParams, forward_cost: int) -> "Side":
+    def of_engine(
+        cls, loaded: LoadedModel, params: DecodeParams, forward_cost: int, *, pack_weights: bool | None = None
+    ) -> "Side":
         """The engine, one request after the other at batch 1."""
 
         def decode(requests: Sequence[DecodeRequest], batch: int) -> tuple[Answers, Row]:
-            llm = LLM(loaded, max_batch_size=batch, forward_cost=forward_cost)
+            llm = LLM(loaded, max_batch_size=batch, forward_cost=forward_cost, pack_weights=pack_weights)
             parts = [[request] for request in requests] if batch == 1 else [list(requests)]
             done = [completion for part in parts for completion in llm.decode(part, params)]
             summary = llm.stats.summary()
@@ -116,28 +118,31 @@ class Side:
         return cls(decode)
 
 
-@torch.inference_mode()
-def measured_forward_cost(network: Any, rounds: int = 5) -> int:
-    """What a forward costs besides its positions, in positions: from the times of 1 and of 25 tokens."""
-    seconds = []
-    for count in (1, 25):
-        ids, times = torch.arange(count)[None], []
+def measured_forward_cost(loaded: LoadedModel, params: DecodeParams, rounds: int = 3) -> int:
+    """What a forward costs besides its positions, in positions: from the times of the engine's forwards
+    without drafts and with all, the drafter's work included."""
+    request = DecodeRequest(id="cost", prompt_ids=(PAD,))
+    points = []
+    for how in ({"remasking": "left_to_right"}, {"remasking": "self_speculative", "draft_groups": "all"}):
+        per_forward = []
         for _ in range(rounds):
-            started = time.perf_counter()
-            network(ids, use_cache=False)
-            times.append(time.perf_counter() - started)
-        seconds.append(min(times))
-    per_position = max((seconds[1] - seconds[0]) / 24, 1e-6)
-    return max(1, round(seconds[0] / per_position - 1))
+            llm = LLM(loaded, max_batch_size=1)
+            llm.decode([request], dataclasses.replace(params, max_new_tokens=16, **how))
+            per_forward.append((llm.stats.seconds / llm.stats.forwards, llm.stats))
+        seconds, stats = min(per_forward, key=lambda one: one[0])
+        points.append((stats.query_tokens / stats.forwards, seconds))
+    (few, little), (many, much) = points
+    per_position = max((much - little) / (many - few), 1e-6)
+    return max(1, round(little / per_position - few))
 
 
 def sides_of(loaded: LoadedModel, count: int, draft_tokens: int) -> dict[str, Side]:
     """What is timed, by name; ``loaded`` has its drafter."""
     network = source_network(loaded)
-    cost = measured_forward_cost(network)
     params = dataclasses.replace(
         LLM(loaded).default_params, temperature=0.0, max_new_tokens=count, max_draft_tokens=draft_tokens
     )
+    cost = measured_forward_cost(loaded, params)
     sides = {
         GENERATE: Side.of_transformers(network, count),
         LOOKUP: Side.of_transformers(network, count, prompt_lookup_num_tokens=LOOKUP_TOKENS),
@@ -146,6 +151,10 @@ def sides_of(loaded: LoadedModel, count: int, draft_tokens: int) -> dict[str, Si
     for groups in GROUPS:
         own = dataclasses.replace(params, remasking="self_speculative", draft_groups=groups)
         sides[f"drafter, {groups}"] = Side.of_engine(loaded, own, cost)
+    plain = dataclasses.replace(params, remasking="left_to_right")
+    last = dataclasses.replace(params, remasking="self_speculative", draft_groups="last")
+    for name, own in ((PLAIN, plain), ("drafter, last", last)):
+        sides[f"{name}, plain products"] = Side.of_engine(loaded, own, cost, pack_weights=False)
     return sides
 
 
