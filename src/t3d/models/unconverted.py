@@ -81,7 +81,7 @@ def _read(opened: AutoregressiveModel, config: PreTrainedConfig) -> Any:
 
 def _placeholder(opened: AutoregressiveModel, stops: tuple[int, ...]) -> int:
     """An id that texts do not have: the tokenizer's mask token, an unused special token, else a row of the
-    embedding without a name."""
+    embedding without a name; where all are taken, the unknown token, the first of a text or the pad."""
     tokenizer, rows = opened.tokenizer, opened.config.vocab_size
     if tokenizer.mask_token_id is not None:  # in another role too: it is never kept from being said
         return tokenizer.mask_token_id
@@ -93,5 +93,9 @@ def _placeholder(opened: AutoregressiveModel, stops: tuple[int, ...]) -> int:
     spare = 1 + max(vocabulary.values())
     if spare < rows:
         return spare
+    rare = (tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    found = next((token for token in rare if token is not None and token not in stops), None)
+    if found is not None:
+        return found
     problem = "no special token is unused, and its embedding has no row to spare, for what is to be drafted"
     raise InputError("model", opened.source, problem, "convert it, which adds one: t3d convert")

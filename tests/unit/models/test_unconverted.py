@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 import torch
-from adopt_helpers import CHAT, TURN_END, plain_tokenizer, save_gguf, save_source
+from adopt_helpers import CHAT, START, TURN_END, plain_tokenizer, save_gguf, save_source
 
 from t3d import LLM, DecodeParams
 from t3d.errors import InputError
@@ -110,6 +110,9 @@ def test_a_row_without_a_name_stands_in_where_no_special_token_is_unused(tmp_pat
     save_source(tmp_path / "full", "llama", plain_tokenizer(CHAT), rows=259)
     with pytest.raises(InputError, match=r"model='.*full': no special token is unused.*t3d convert"):
         load_model(tmp_path / "full", device="cpu")
+    save_source(tmp_path / "begun", "llama", plain_tokenizer(CHAT, bos_token=START), rows=259)
+    begun = load_model(tmp_path / "begun", device="cpu")
+    assert begun.mask_token_id == begun.tokenizer.bos_token_id == 257
 
 
 def test_the_tokenizers_own_mask_stands_in_whatever_else_it_is(tmp_path):
