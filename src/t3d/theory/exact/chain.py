@@ -53,9 +53,9 @@ class Chain:
             reached = following
         return reached
 
-    def marginals(self) -> list[Tables]:
-        """p(x_t) (Eq. 12) for t = 0 ... T, by mask set; the last is x_T."""
-        return [self.after(self.all_masked, self.num_steps - t) for t in range(self.num_steps + 1)]
+    def marginal(self, t: int) -> Tables:
+        """p(x_t) (Eq. 12), by mask set; T is all masks, 0 is clean."""
+        return self.after(self.all_masked, self.num_steps - t)
 
     def posteriors(self) -> Tables:
         """p(x_0 | x_t) by mask set, of all that can be reached: V long on all axes, visible tokens given.
@@ -77,8 +77,7 @@ class Chain:
     def joint(self, t: int) -> Tables:
         """J_Tra(x_0, x_t) = p(x_t) p(x_0 | x_t) (Def. 4.1, Eq. 17), by the mask set of x_t."""
         posteriors = self.posteriors()
-        reached = self.after(self.all_masked, self.num_steps - t)
-        return {masked: reach * posteriors[masked] for masked, reach in reached.items()}
+        return {masked: reach * posteriors[masked] for masked, reach in self.marginal(t).items()}
 
     def paths(self) -> dict[tuple[MaskSet, ...], Float[Tensor, "..."]]:
         """p(x_0:T) (Eq. 11): by the mask sets of x_T, ..., x_0, a table over x_0, which fixes all tokens.

@@ -69,7 +69,7 @@ def total_correlation(chain: Chain, *, s: int, t: int) -> float:
     The sum of the positions' entropies given x_t, less the entropy of x_s given x_t.
     """
     values = {}
-    marginal = chain.after(chain.all_masked, chain.num_steps - t)
+    marginal = chain.marginal(t)
     for masked in marginal:
         later = chain.after(masked, t - s)
         value = torch.zeros((), dtype=torch.float64)

@@ -1,0 +1,84 @@
+"""Where gradient descent on the project's DDO loss leads, by the kind of fake tokens (one token, exact
+expectations)."""
+
+import pytest
+import torch
+
+from t3d.theory.discrimination import flattened
+from t3d.theory.fixed_points import FAKES, descend
+from t3d.theory.instances import SURE, UNSURE, distribution
+
+STARTED = distribution(0.4, 0.3, 0.3)
+
+
+def argmax_of(p: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(p).scatter(0, p.argmax()[None], 1.0)
+
+
+def test_argmax_fakes_flatten_a_sure_teacher():
+    """(q - alpha 1[argmax]) / (1 - alpha) at alpha = 1/2: (.9, .07, .03) becomes (.80, .14, .06)."""
+    expected = flattened(SURE, argmax_of(SURE), 0.5)
+    assert torch.allclose(expected, distribution(0.8, 0.14, 0.06))
+    found = descend(SURE, SURE, "argmax", alpha=0.5, beta=0.1, num_steps=100, step_size=3.0)
+    assert torch.allclose(found[-1], expected, atol=2e-3)
+
+
+def test_argmax_fakes_have_no_fixed_point_on_an_unsure_teacher():
+    """The formula's argmax is another token, so descent chatters about a tie: (.35, .35, .30)."""
+    solution = flattened(UNSURE, argmax_of(UNSURE), 0.5)
+    assert torch.allclose(solution, distribution(0.1, 0.6, 0.3))
+    assert solution.argmax() != UNSURE.argmax()
+    late = descend(UNSURE, UNSURE, "argmax", alpha=0.5, beta=0.1, num_steps=150)[-50:]
+    assert torch.allclose(late.mean(0), distribution(0.35, 0.35, 0.3), atol=0.03)
+    assert (late[1:] - late[:-1]).abs().amax(-1).min() > 0.005
+    assert len(late.argmax(-1).unique()) > 1
+
+
+@pytest.mark.parametrize("fakes", ["sample", "expectation"])
+@pytest.mark.parametrize("teacher", [SURE, UNSURE], ids=["sure", "unsure"])
+def test_sampled_and_exact_fakes_stay_at_the_teacher(fakes, teacher):
+    found = descend(teacher, teacher, fakes, alpha=0.5, beta=0.1, num_steps=5, step_size=3.0)
+    assert torch.allclose(found[-1], teacher, atol=1e-12)
+
+
+@pytest.mark.parametrize("fakes", ["sample", "expectation"])
+def test_sampled_and_exact_fakes_lead_to_the_teacher_where_the_reference_follows(fakes):
+    found = descend(STARTED, UNSURE, fakes, alpha=1, beta=1, num_steps=70, refresh_every=10)
+    assert torch.allclose(found[-1], UNSURE, atol=5e-3)
+
+
+@pytest.mark.slow
+def test_exact_fakes_inside_sigma_circle_the_teacher_in_long_rounds():
+    """Preset paper's loss, 40 steps of size 4 between refreshes: 0.05 away in total variation, for good."""
+    found = descend(
+        STARTED, UNSURE, "expectation", alpha=1, beta=1, num_steps=400, step_size=4, refresh_every=40
+    )
+    away = (found[-80:] - UNSURE).abs().sum(-1) / 2
+    assert 0.04 < away.max() < 0.06
+
+
+@pytest.mark.slow
+def test_with_a_reference_that_stays_only_eq_23_leads_to_the_teacher():
+    """alpha = beta = 1, from (.4, .3, .3) to a teacher of (.5, .3, .2). Preset paper's exact fake term
+    inside sigma overshoots, as Eq. 7 does; argmax fakes lead to another mode."""
+    ends = {
+        fakes: descend(
+            STARTED, distribution(0.5, 0.3, 0.2), fakes, alpha=1, beta=1, num_steps=600, refresh_every=1000
+        )[-1]
+        for fakes in FAKES
+    }
+    assert torch.allclose(ends["sample"], distribution(0.5, 0.3, 0.2), atol=1e-6)
+    assert torch.allclose(ends["expectation"], distribution(0.5795, 0.3031, 0.1174), atol=1e-3)
+    assert torch.allclose(ends["argmax"], distribution(0.1746, 0.4654, 0.3599), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_with_alpha_one_half_a_reference_that_stays_is_overshot():
+    """While beta Delta is small the minimum is (q - alpha p_ref) / (1 - alpha), twice as far as the
+    teacher."""
+    teacher = distribution(0.5, 0.3, 0.2)
+    end = descend(
+        STARTED, teacher, "sample", alpha=0.5, beta=0.1, num_steps=300, step_size=2.0, refresh_every=1000
+    )[-1]
+    assert torch.allclose(end, flattened(teacher, STARTED, 0.5), atol=0.03)
+    assert (end - STARTED).abs().sum() > 1.7 * (teacher - STARTED).abs().sum()
