@@ -1,7 +1,7 @@
 """DDO on distributions that are written out: Eq. 7 as printed, its bound Eq. 23, and where they are least.
 
-S states, N outcomes of x_0 at each; ``teacher`` is p_phi(x_0 | x_t), ``reference`` p_theta_ref, ``student``
-p_theta.
+N outcomes of x_0 at a state, and any axes before it that broadcast; ``teacher`` is p_phi(x_0 | x_t),
+``reference`` p_theta_ref, ``student`` p_theta.
 """
 
 import torch
@@ -13,24 +13,24 @@ _HALVINGS = 80
 
 
 def printed_loss(
-    teacher: Float[Tensor, "*S N"], reference: Float[Tensor, "*S N"], student: Float[Tensor, "*S N"]
-) -> Float[Tensor, "*S"]:
+    teacher: Float[Tensor, "... N"], reference: Float[Tensor, "... N"], student: Float[Tensor, "... N"]
+) -> Float[Tensor, "..."]:
     """Eq. 7: -log sigma(E_teacher[Delta]) - log(1 - sigma(E_reference[Delta])), Delta of Eq. 24."""
     ratio = (student / reference).log()
     return -logsigmoid((teacher * ratio).sum(-1)) - logsigmoid(-(reference * ratio).sum(-1))
 
 
 def real_and_fake_terms(
-    teacher: Float[Tensor, "*S N"], reference: Float[Tensor, "*S N"], student: Float[Tensor, "*S N"]
-) -> tuple[Float[Tensor, "*S"], Float[Tensor, "*S"]]:
+    teacher: Float[Tensor, "... N"], reference: Float[Tensor, "... N"], student: Float[Tensor, "... N"]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Eq. 23's terms at each state: -E_teacher[log sigma(Delta)], -E_reference[log(1 - sigma(Delta))]."""
     ratio = (student / reference).log()
     return -(teacher * logsigmoid(ratio)).sum(-1), -(reference * logsigmoid(-ratio)).sum(-1)
 
 
 def bound_loss(
-    teacher: Float[Tensor, "*S N"], reference: Float[Tensor, "*S N"], student: Float[Tensor, "*S N"]
-) -> Float[Tensor, "*S"]:
+    teacher: Float[Tensor, "... N"], reference: Float[Tensor, "... N"], student: Float[Tensor, "... N"]
+) -> Float[Tensor, "..."]:
     """Eq. 23 at each state: both expectations outside sigma. Eq. 4 with a state; least at the teacher."""
     real, fake = real_and_fake_terms(teacher, reference, student)
     return real + fake

@@ -15,6 +15,7 @@ from t3d.objectives.ddo import ddo_loss
 
 Fakes = Literal["argmax", "sample", "expectation"]
 """As ``fake_source`` of training: the reference's likeliest outcome, draws from it, -KL(p_ref || p_theta)."""
+_MOST_ITERATIONS = 300
 FAKES: tuple[Fakes, ...] = get_args(Fakes)
 
 
@@ -66,6 +67,34 @@ def _pair_loss(
         alpha=alpha,
         num_samples=1,
     ).loss
+
+
+def least(
+    reference: Float[Tensor, "N"],
+    teacher: Float[Tensor, "N"],
+    fakes: Fakes,
+    *,
+    alpha: float,
+    beta: float,
+) -> Float[Tensor, "N"]:
+    """The student of least loss beside a reference that stays: where a round ends that is long enough."""
+    logits = reference.log().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [logits],
+        max_iter=_MOST_ITERATIONS,
+        tolerance_grad=beta * 1e-10,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = expected_ddo(logits.log_softmax(-1), reference.log(), teacher, fakes, beta=beta, alpha=alpha)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return logits.detach().softmax(-1)
 
 
 def descend(

@@ -27,8 +27,8 @@ def objective_of(
     objective: Objective,
     teacher: Float[Tensor, "4"],
     reference: Float[Tensor, "4"],
-    students: Float[Tensor, "*S 4"],
-) -> Float[Tensor, "*S"]:
+    students: Float[Tensor, "... 4"],
+) -> Float[Tensor, "..."]:
     """The objective's value for each student; the divergences have no reference."""
     if objective == "forward KL":
         return kl_terms(teacher, students).sum(-1)

@@ -95,8 +95,7 @@ def gradient_at(loss, teacher, reference, student) -> torch.Tensor:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_eq_23_is_stationary_at_the_teacher_and_eq_7_beyond_it(seed):
-    """Beyond: on the line from the reference through the teacher, at teacher + s (teacher - reference), s
-    > 0."""
+    """Beyond: on the line from the reference through the teacher, at teacher + s (teacher - reference)."""
     teacher, reference, _ = random_three(seed)
     best, factor = printed_minimiser(teacher, reference)
     assert gradient_at(bound_loss, teacher, reference, teacher).abs().max() < 1e-12
