@@ -91,3 +91,5 @@ ROUNDS_TEACHER, ROUNDS_REFERENCE = distribution(0.5, 0.3, 0.2), distribution(0.4
 """Eq. 7 is least 0.16 away in total variation from a teacher that its reference is 0.01 away from."""
 SURE, UNSURE = distribution(0.9, 0.07, 0.03), distribution(0.55, 0.3, 0.15)
 """Of one token: with argmax fakes of weight 1/2 DDO has a fixed point on the first alone."""
+SURE_THEN_UNSURE = pair_model(0.1, 0.4, (0.1, 0.1), (0.4, 0.4))
+"""Two independent tokens, 0 with .9 and with .6, which the confidence order makes surer than they are."""
