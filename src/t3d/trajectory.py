@@ -207,19 +207,19 @@ def is_without_plan(path: Path) -> bool:
     return b"t3d_schema_version" in metadata and b"t3d_plan" not in metadata
 
 
-def read_trajectories(path: str | Path) -> list[Trajectory]:
+def read_trajectories(path: str | Path, *, may_be_empty: bool = False) -> list[Trajectory]:
     """Read a Parquet file of trajectories; every record is validated.
 
-    Raises InputError for a missing or corrupt file, another schema, or a broken record.
+    Raises InputError for a missing or corrupt file, another schema, no record, or a broken one.
     """
-    return [trajectory_of_row(row) for row in read_rows(path)]
+    return [trajectory_of_row(row) for row in read_rows(path, may_be_empty=may_be_empty)]
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
+def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str, Any]]:
     """Rows of a Parquet file of trajectories, their own rules not checked yet.
 
-    Raises InputError for a missing file, another schema, or a file that is not as it was written: its pages
-    and its values have checksums (files of t3d before 2026-11-29 have none).
+    Raises InputError for a missing file, another schema, no row unless it ``may_be_empty``, or a file that is
+    not as it was written: its pages and its values have checksums (files of t3d before 2026-11-29 have none).
     """
 
     def refuse(problem: str) -> InputError:
@@ -238,7 +238,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     version = metadata.get(b"t3d_schema_version", b"").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise refuse(f"its schema version is {version!r}, not {SCHEMA_VERSION}")
-    if table.num_rows == 0:
+    if table.num_rows == 0 and not may_be_empty:
         raise refuse("holds no record")
     try:
         table = table.select(_SCHEMA.names).cast(_SCHEMA)

@@ -3,14 +3,19 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
 from t3d.decoding.params import BATCH_SIZE
+from t3d.decoding.rollout_filter import RolloutFilter, is_graded
 from t3d.errors import InputError, require_positive
+from t3d.tasks.task import PosedTask
 from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
+
+if TYPE_CHECKING:
+    from t3d.decoding.sample_choice import SampleChoice
 
 MAX_NAMED = 4
 """Prompts that are left out and named."""
@@ -28,19 +33,26 @@ class Rollout(ModelChoice, ProblemChoice):
     """Prompts decoded between two saves; a killed rollout continues after the last."""
     on_long_prompt: Literal["skip", "error"] = "error"
     """A prompt that leaves no room for max_new_tokens stops the rollout, or is left out and counted."""
+    num_samples: int = 1
+    """Responses drawn for each prompt; several have the ids ID#0, ID#1, ..."""
+    rollout_filter: RolloutFilter = "none"
+    """Of a prompt's samples none keeps all; likelihood the likeliest; fewest_steps the one of fewest
+    denoising steps; correct all that are right; correct_fewest_steps the one of these with fewest steps."""
     decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
         """Run the command."""
         from t3d.decoding.rollout import fitting_problems, roll_out_to_file
-        from t3d.report.rollout import rollout_lines
+        from t3d.report.rollout import rollout_lines, sample_lines
 
-        require_positive(self, "batch_size", "chunk_size")
+        require_positive(self, "batch_size", "chunk_size", "num_samples")
         check_output_file(self.output, self.prompts)
         check_config(self, f"{self.output}.yaml", self.prompts)
         check_record_name(self.output)
         posed = self.resolve()
         decode = self.decode.resolve(self.own_settings())
+        choice = self._choice(posed)
+        choice.check(decode.params())
         loaded, problems, too_long = self.load(), posed.problems, []
         if self.on_long_prompt == "skip":
             problems, too_long = fitting_problems(
@@ -64,9 +76,24 @@ class Rollout(ModelChoice, ProblemChoice):
             kind=posed.kind,
             batch_size=self.batch_size,
             chunk_size=self.chunk_size,
+            choice=choice,
         )
         seconds = None if is_begun else time.perf_counter() - started
         write_config(replace(self, decode=decode.used()), f"{self.output}.yaml")
         print(f"{len(trajectories)} trajectories in {self.output}")
-        for line in rollout_lines(trajectories, replace(posed, problems=problems), loaded.tokenizer, seconds):
+        for line in sample_lines(trajectories, problems, choice):
             print(line)
+        answered = choice.problems_of((trajectory.id for trajectory in trajectories), problems)
+        posed = replace(posed, problems=answered)
+        for line in rollout_lines(trajectories, posed, loaded.tokenizer, seconds, self.rollout_filter):
+            print(line)
+
+    def _choice(self, posed: PosedTask) -> "SampleChoice":
+        """Raises InputError for a filter without use, and a graded one of problems that cannot be graded."""
+        from t3d.decoding.sample_choice import SampleChoice
+
+        return SampleChoice(
+            num_samples=self.num_samples,
+            rollout_filter=self.rollout_filter,
+            grader=posed.sample_grader() if is_graded(self.rollout_filter) else None,
+        )

@@ -17,6 +17,15 @@ class DecodeRequest:
     id: str
     prompt_ids: tuple[int, ...]
 
+    def samples(self, count: int) -> "list[DecodeRequest]":
+        """The same prompt ``count`` times, as ``ID#0``, ``ID#1``, ...; once under its own id.
+
+        Sample j has its own noise, which does not depend on how many others there are.
+        """
+        if count == 1:
+            return [self]
+        return [dataclasses.replace(self, id=f"{self.id}#{number}") for number in range(count)]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:

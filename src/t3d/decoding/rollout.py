@@ -9,6 +9,7 @@ from typing import Any
 from t3d.decoding.completion import check_requests, is_too_long
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
 from t3d.errors import InputError, require_unique_ids
 from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem
@@ -29,10 +30,16 @@ def roll_out(
     kind: PromptKind = "math",
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    choice: SampleChoice = ONE_SAMPLE,
 ) -> list[Trajectory]:
-    """Decode every problem once and return the trajectories in order."""
+    """Decode every problem and return the trajectories in order: one each, or those that ``choice`` keeps.
+
+    Several samples of a problem have the ids ``ID#0``, ``ID#1``, ... Raises InputError if they cannot differ.
+    """
+    choice.check(params)
+    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
     completions = LLM(loaded, max_batch_size=batch_size).decode(
-        decode_requests(loaded.tokenizer, problems, style=style, kind=kind),
+        [sample for request in requests for sample in request.samples(choice.num_samples)],
         params,
         on_finish=None if progress is None else lambda _: progress.advance(),
     )
@@ -41,9 +48,11 @@ def roll_out(
         "teacher_hash": loaded.weights_hash,
         "tokenizer_hash": loaded.tokenizer_hash,
     }
+    kept = choice.kept(problems, completions)
+    answered = choice.problems_of((completion.id for completion in kept), problems)
     return [
         dataclasses.replace(completion.trajectory, task=problem.task, **origin)
-        for problem, completion in zip(problems, completions, strict=True)
+        for problem, completion in zip(answered, kept, strict=True)
     ]
 
 
@@ -72,15 +81,17 @@ def roll_out_to_file(
     kind: PromptKind = "math",
     batch_size: int = BATCH_SIZE,
     chunk_size: int = CHUNK_SIZE,
+    choice: SampleChoice = ONE_SAMPLE,
 ) -> list[Trajectory]:
     """Roll out chunk by chunk into a Parquet file; finished chunks survive a kill.
 
     Chunks lie in ``OUTPUT.chunks`` until all are there. Raises InputError if another run is using
     that folder or left chunks of other prompts, settings or weights in it, if the output was made from such,
-    for an id used twice, a prompt that cannot fit, no prompt at all, or an output that is a folder. A file
-    that the same call finished before is read.
+    for an id used twice, a prompt that cannot fit, no prompt at all, samples that cannot differ or of which
+    ``choice`` keeps none, or an output that is a folder. A file that the same call finished before is read.
     """
     check_output_file(output)
+    choice.check(params)
     if not problems:
         raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
     require_unique_ids((problem.id for problem in problems), "prompts")
@@ -99,6 +110,7 @@ def roll_out_to_file(
         "model": {"source": loaded.source, **loaded.identity()},
         "batch_size": batch_size,
         "chunk_size": chunk_size,
+        **choice.plan(problems),
     }
 
     def take() -> list[Trajectory] | None:
@@ -108,8 +120,9 @@ def roll_out_to_file(
         return read_trajectories(output)
 
     def work(chunks: Path) -> list[Trajectory]:
-        how: dict[str, Any] = {"style": style, "kind": kind, "batch_size": batch_size}
+        how: dict[str, Any] = {"style": style, "kind": kind, "batch_size": batch_size, "choice": choice}
         trajectories = _roll_out_chunks(loaded, problems, params, chunks, chunk_size, how)
+        choice.check_kept(len(trajectories))
         write_trajectories(output, trajectories, plan=full_plan(plan))
         return trajectories
 
@@ -127,13 +140,14 @@ def _roll_out_chunks(
 ) -> list[Trajectory]:
     """Chunks that are in the folder are read, all others are rolled out, ``how`` :func:`roll_out` says."""
     trajectories: list[Trajectory] = []
-    with Progress("rollout", len(problems)) as progress:
+    num_samples = how["choice"].num_samples
+    with Progress("rollout", len(problems) * num_samples) as progress:
         for first in range(0, len(problems), chunk_size):
             file = folder / f"chunk-{first // chunk_size:05d}.parquet"
             part = problems[first : first + chunk_size]
             if file.is_file():
                 trajectories += _read_chunk(file)
-                progress.skip(len(part))
+                progress.skip(len(part) * num_samples)
                 continue
             rolled = roll_out(loaded, part, params, progress=progress, **how)
             write_trajectories(file, rolled)
@@ -143,7 +157,7 @@ def _roll_out_chunks(
 
 def _read_chunk(path: Path) -> list[Trajectory]:
     try:
-        return read_trajectories(path)
+        return read_trajectories(path, may_be_empty=True)  # none of its samples was kept
     except InputError as error:
         fix = "delete it; the same command then rolls it out again"
         raise InputError("output", str(path), f"damaged ({error.problem})", fix) from error

@@ -28,7 +28,7 @@ from t3d.evaluation.finished import (
 from t3d.evaluation.measure import Asked, measure
 from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
-from t3d.tasks.task import ExplainingTask, PosedTask
+from t3d.tasks.task import PosedTask
 from t3d.work.files import read_json, write_errors, write_text
 from t3d.work.kept import CHUNK_SIZE, KeptLines, once
 from t3d.work.plan import fingerprint, full_plan, of_unknown_origin, sealed, take_finished
@@ -116,14 +116,10 @@ def evaluation_requests(loaded: LoadedModel, posed: PosedTask, samples_per_promp
         posed.task.check(problem)
     requests = decode_requests(loaded.tokenizer, posed.problems, style=posed.style, kind=posed.kind)
     return [
-        (problem, request if samples_per_prompt == 1 else _numbered(request, draw))
+        (problem, sample)
         for problem, request in zip(posed.problems, requests, strict=True)
-        for draw in range(samples_per_prompt)
+        for sample in request.samples(samples_per_prompt)
     ]
-
-
-def _numbered(request: DecodeRequest, draw: int) -> DecodeRequest:
-    return DecodeRequest(id=f"{request.id}#{draw}", prompt_ids=request.prompt_ids)
 
 
 def requests_of(
@@ -179,7 +175,7 @@ def _found(
                 num_alone=config.latency_samples,
                 on_response=progress.advance,
             )
-            how = {"prompt": {"style": posed.style, "kind": posed.kind}, **_grader_settings(posed)}
+            how = {"prompt": {"style": posed.style, "kind": posed.kind}, **posed.grader_settings()}
             entry = {"setting": setting, **measured.summary(), **how}
             found.append((entry, [{"setting": setting, **row} for row in measured.samples]))
     return found
@@ -209,12 +205,8 @@ def _task_plan(posed: PosedTask) -> dict[str, Any]:
     return {
         "problems": {"count": len(rows), "sha256": fingerprint(rows)},
         "prompt": {"style": posed.style, "kind": posed.kind},
-        **_grader_settings(posed),
+        **posed.grader_settings(),
     }
-
-
-def _grader_settings(posed: PosedTask) -> dict[str, Any]:
-    return posed.task.settings() if isinstance(posed.task, ExplainingTask) else {}
 
 
 def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:

@@ -7,8 +7,7 @@ measurement that was cut repeats nothing.
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,10 +16,9 @@ from t3d.decoding.params import DecodeParams
 from t3d.evaluation.cost import decoding_cost, keep_rows
 from t3d.evaluation.intervals import wilson_interval
 from t3d.evaluation.samples import sample_row
-from t3d.grading.math_worker import usable_cores
-from t3d.grading.verdict import OTHER_RULES, Verdict
+from t3d.grading.verdict import OTHER_RULES
 from t3d.problems.problem import Problem
-from t3d.tasks.task import ExplainingTask, Task, verdict_of
+from t3d.tasks.task import Task, verdicts_of
 from t3d.work.kept import KeptLines, Row
 
 Asked = tuple[Problem, DecodeRequest]
@@ -167,20 +165,9 @@ def grade_lines(
     """Grade the responses that have no verdict yet, named by the ids of their lines; keep each verdict."""
     ungraded = [(problem, name) for problem, name in responses if "correct" not in lines.rows[name]]
     texts = [(problem, lines.rows[name]["response"]) for problem, name in ungraded]
-    for (_, name), verdict in zip(ungraded, _verdicts(task, texts, num_threads), strict=True):
+    for (_, name), verdict in zip(ungraded, verdicts_of(task, texts, num_threads), strict=True):
         lines.append({"id": name, **verdict.row()})
         on_verdict()
-
-
-def _verdicts(
-    task: Task, responses: Sequence[tuple[Problem, str]], num_threads: int | None
-) -> Iterator[Verdict]:
-    """Verdicts in order; of a task that threads may share, several are made at the same time."""
-    if not isinstance(task, ExplainingTask):
-        yield from (verdict_of(task, problem, response) for problem, response in responses)
-        return
-    with ThreadPoolExecutor(num_threads or min(4, usable_cores())) as pool:
-        yield from pool.map(lambda pair: verdict_of(task, *pair), responses)
 
 
 def _decode_alone(

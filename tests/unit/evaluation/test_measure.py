@@ -7,7 +7,6 @@ from task_helpers import EvenTask, ReasonTask
 
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.evaluation import measure as module
 from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluation_requests
 from t3d.evaluation.measure import grade_lines, measure
 from t3d.models.loading import load_model
@@ -109,7 +108,7 @@ def test_below_float32_a_cut_chunk_is_decoded_again_as_a_whole(checkpoint, tmp_p
 
 def test_a_finished_measurement_is_only_read(loaded, tmp_path, monkeypatch):
     first = run(loaded, tmp_path / "c.jsonl", num_alone=2)
-    monkeypatch.setattr(module, "verdict_of", None)
+    monkeypatch.setattr("t3d.tasks.task.verdict_of", None)
     cut_after(monkeypatch, 0)
     again = run(loaded, tmp_path / "c.jsonl", num_alone=2)
     assert again == first

@@ -1,0 +1,103 @@
+"""Several samples of a prompt: how many a rollout draws, and which it keeps of those that were decoded."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t3d.decoding.completion import Completion
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout_filter import RolloutFilter, SampleGrader, ScoredSample, is_graded, kept_samples
+from t3d.errors import InputError, require_choices, require_positive
+from t3d.problems.problem import Problem
+from t3d.work.plan import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleChoice:
+    """How many samples of each prompt a rollout draws, and which of them it keeps.
+
+    A graded filter needs a ``grader``. Raises InputError where it has none, and for a filter that would
+    choose among one.
+    """
+
+    num_samples: int = 1
+    rollout_filter: RolloutFilter = "none"
+    grader: SampleGrader | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_samples")
+        require_choices(self)
+        if self.num_samples == 1 and self.rollout_filter in ("likelihood", "fewest_steps"):
+            problem, fix = "each prompt has one sample, which it keeps", "use num_samples=2 or more"
+            raise InputError("rollout_filter", self.rollout_filter, problem, f"{fix}, or leave it out")
+        if is_graded(self.rollout_filter) and self.grader is None:
+            problem = f"rollout_filter={self.rollout_filter!r} asks which samples are right"
+            raise InputError("grader", None, problem, "give a SampleGrader")
+
+    def check(self, params: DecodeParams) -> None:
+        """Raise InputError where several samples of a prompt would all be the same."""
+        if self.num_samples == 1 or params.remasking == "random":  # whose order is drawn
+            return
+        for name, greedy in (("temperature", 0), ("top_k", 1)):
+            if getattr(params, name) == greedy:
+                problem = f"all samples of a prompt are the same at {name}={greedy}"
+                fix = f"raise {name}, or draw one sample of each prompt"
+                raise InputError("num_samples", self.num_samples, problem, fix)
+
+    def check_kept(self, count: int) -> None:
+        """Raise InputError where no sample at all was kept."""
+        if count == 0:
+            problem, fix = "no sample is right", "raise num_samples or the temperature, or use another filter"
+            raise InputError("rollout_filter", self.rollout_filter, problem, fix)
+
+    def plan(self, problems: Sequence[Problem]) -> dict[str, Any]:
+        """What the kept records depend on besides what those of one sample a prompt do; empty for these."""
+        if self.num_samples == 1 and self.rollout_filter == "none":
+            return {}
+        plan: dict[str, Any] = {"count": self.num_samples, "filter": self.rollout_filter}
+        if self.grader is not None and is_graded(self.rollout_filter):
+            answers = fingerprint([problem.answer for problem in problems])
+            plan |= {"answers": answers, "grader": dict(self.grader.settings)}
+        return {"samples": plan}
+
+    def problems_of(self, ids: Iterable[str], problems: Sequence[Problem]) -> list[Problem]:
+        """The problems that records with these ids answer."""
+        by_id = {problem.id: problem for problem in problems}
+        return [by_id[name if self.num_samples == 1 else name.rpartition("#")[0]] for name in ids]
+
+    def kept(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Completion]:
+        """What the filter keeps of each problem's ``num_samples`` completions, which lie side by side."""
+        count, verdicts = self.num_samples, self._verdicts(problems, completions)
+        samples = [
+            scored_sample(index % count, completion, verdict)
+            for index, (completion, verdict) in enumerate(zip(completions, verdicts, strict=True))
+        ]
+        return [
+            completions[first + sample.number]
+            for first in range(0, len(samples), count)
+            for sample in kept_samples(samples[first : first + count], self.rollout_filter)
+        ]
+
+    def _verdicts(
+        self, problems: Sequence[Problem], completions: Sequence[Completion]
+    ) -> Sequence[bool | None]:
+        if self.grader is None or not is_graded(self.rollout_filter):
+            return [None] * len(completions)
+        asked = [problem for problem in problems for _ in range(self.num_samples)]
+        texts = [completion.text for completion in completions]
+        return self.grader.grade(list(zip(asked, texts, strict=True)))
+
+
+ONE_SAMPLE = SampleChoice()
+"""The usual rollout."""
+
+
+def scored_sample(number: int, completion: Completion, is_correct: bool | None) -> ScoredSample:
+    """A completion as filters see it."""
+    logprobs = completion.logprobs[: completion.visible_length]
+    return ScoredSample(
+        number=number,
+        mean_logprob=sum(logprobs) / len(logprobs),
+        num_denoising_steps=completion.num_denoising_steps,
+        is_correct=is_correct,
+    )
