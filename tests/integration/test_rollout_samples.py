@@ -139,6 +139,11 @@ def test_samples_of_another_choice_or_other_answers_are_not_taken_for_the_same(l
             rollout.roll_out_to_file(loaded, problems, PARAMS, path, choice=choice)
 
 
+def test_an_unknown_filter_is_refused():
+    with pytest.raises(InputError, match="rollout_filter='best': not known"):
+        SampleChoice(num_samples=2, rollout_filter="best")  # type: ignore[arg-type]
+
+
 def test_no_right_sample_at_all_is_an_error_and_writes_nothing(loaded, tmp_path):
     path = tmp_path / "none.parquet"
     choice = choose("correct", verdicts=lambda pairs: [False] * len(pairs))

@@ -117,7 +117,6 @@ def test_a_random_order_makes_greedy_samples_differ():
     ("settings", "problem"),
     [
         ({"num_samples": 0}, "num_samples=0: not positive"),
-        ({"num_samples": 2, "rollout_filter": "best"}, "rollout_filter='best': not known"),
         ({"rollout_filter": "likelihood"}, "each prompt has one sample, which it keeps"),
         ({"rollout_filter": "fewest_steps"}, "use num_samples=2 or more"),
         ({"num_samples": 2, "rollout_filter": "correct"}, "asks which samples are right"),

@@ -7,9 +7,11 @@ from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout_filter import SampleGrader
+from t3d.decoding.sample_choice import SampleChoice
 from t3d.problems.problem import Problem
 from t3d.report.console import coloured_steps, draft_legend
-from t3d.report.rollout import rollout_lines
+from t3d.report.rollout import rollout_lines, sample_lines
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask
 
@@ -101,3 +103,35 @@ def test_a_rollout_says_how_it_ended_what_is_right_and_how_fast_it_was(tmp_path)
     assert lines[2] == "4 tokens in 2.0 s: 2 tokens/s"
     unknown = [dataclasses.replace(problem, answer=None) for problem in problems]
     assert len(rollout_lines([cut, ended], PosedTask(task=task, problems=unknown), Words(), None)) == 1
+
+
+def test_the_interval_of_several_samples_counts_prompts(tmp_path):
+    """They are not independent: twice the samples say no more than the prompts do."""
+    (tmp_path / "set.jsonl").write_text("{}")
+    task = PromptFileTask(tmp_path / "set.jsonl", grader="exact")
+    once = [Problem(id=name, question="?", answer=answer) for name, answer in (("a", "7"), ("b", "8"))]
+    cut = completion([1, 6], [1, 2]).trajectory
+    told = [
+        rollout_lines([cut] * len(problems), PosedTask(task=task, problems=problems), Words(), None)[1]
+        for problems in (once, [once[0], once[0], once[1], once[1]])
+    ]
+    assert told[0].startswith("1 of 2 answers are right: 50.0 [")
+    assert told[1] == told[0].replace("1 of 2", "2 of 4")
+
+
+def test_what_a_filter_left_out_is_counted_and_named_and_nothing_is_graded_twice(tmp_path):
+    problems = [Problem(id=str(index), question="?", answer="7") for index in range(6)]
+    grader = SampleGrader(grade=lambda pairs: [True] * len(pairs))
+    choice = SampleChoice(num_samples=2, rollout_filter="correct", grader=grader)
+    kept = [dataclasses.replace(completion([1, 6], [1, 2]).trajectory, id="3#1")]
+    lines = sample_lines(kept, problems, choice)
+    assert lines[0] == "1 of 12 samples kept (rollout_filter=correct)"
+    assert lines[1] == "left out of 6 prompts: 5 without a right sample (0, 1, 2, 4, ...)"
+    assert sample_lines(kept, problems, SampleChoice()) == []
+    (tmp_path / "set.jsonl").write_text("{}")
+    task = PromptFileTask(tmp_path / "set.jsonl", grader="exact")
+    told = rollout_lines(kept, PosedTask(task=task, problems=problems[3:4]), Words(), 1.0, "correct")
+    assert told == [
+        "0 ended with a stop token, 1 hit the length limit (max_new_tokens)",
+        "2 kept tokens in 1.0 s: 2 kept tokens/s",
+    ]
