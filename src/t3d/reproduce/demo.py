@@ -23,14 +23,14 @@ from t3d.models.placement import require_training_device, resolve_device
 from t3d.problems.problem import Problem
 from t3d.report.demo_table import plot_summary
 from t3d.reproduce.demo_config import DemoConfig
-from t3d.reproduce.demo_stages import MACHINE, demo_stages, evaluation_stage, rollout_stage, training_stage
+from t3d.reproduce.demo_stages import MACHINE, demo_stages, evaluation_stage
 from t3d.reproduce.pipeline import Pipeline
+from t3d.reproduce.rounds import Round, run_rounds
 from t3d.reproduce.settings import DRAFTED, LEFT_TO_RIGHT, MAX_NEW_TOKENS, SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
-from t3d.trajectory import read_trajectories
 from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.kept import Product, claim
 from t3d.work.own import is_picture, json_with
@@ -59,10 +59,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     with claim(demo.output / "stages", plan, "*.json", may_grow=("drafters",)):
         entries = {"teacher": demo.evaluate("teacher", TEACHER, SETTINGS)}
         left_to_right = demo.evaluate_left_to_right()
-        source: str | Path = TEACHER
-        for number in range(1, config.num_rounds + 1):
-            source = demo.run_round(number, source)
-        entries["student"] = demo.evaluate("student", source, SETTINGS)
+        student = run_rounds(demo.pipeline, TEACHER, demo.rounds(), running=demo.stages.running)
+        entries["student"] = demo.evaluate("student", student, SETTINGS)
         summary = {
             "seed": config.seed,
             "seconds": demo.seconds(),
@@ -121,20 +119,27 @@ class _Demo:
         with self.stages.running(evaluation_stage(name), product):
             return self.pipeline.evaluate(product, source, tasks, settings, drafter=drafter, label=name)
 
-    def run_round(self, number: int, source: str | Path) -> Path:
-        """Roll out the model of the round before, and distil it; returns the student's folder."""
+    def rounds(self) -> list[Round]:
+        """Each on prompts of its own, at full steps."""
         config = self.config
-        rollouts, training = self._round(number)
         params = DecodeParams(
             max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
         )
-        problems = [problem for task in TASKS for problem in _training_problems(task, config)[number - 1]]
-        with self.stages.running(rollout_stage(number), rollouts):
-            self.pipeline.roll_out(rollouts, source, problems, params)
-        args = _training_config(config, training.unfinished[0])
-        with self.stages.running(training_stage(number), training):
-            self.pipeline.train(training, source, lambda: read_trajectories(rollouts.path), args)
-        return training.path
+        shares = [_training_problems(task, config) for task in TASKS]
+        found: list[Round] = []
+        for number in range(1, config.num_rounds + 1):
+            rollouts, training = self._round(number)
+            found.append(
+                Round(
+                    number=number,
+                    rollouts=rollouts,
+                    training=training,
+                    problems=[problem for share in shares for problem in share[number - 1]],
+                    params=params,
+                    config=_training_config(config, training.unfinished[0]),
+                )
+            )
+        return found
 
     def check(self) -> None:
         """Raise InputError, before the work, for files of somebody else where ours belong."""

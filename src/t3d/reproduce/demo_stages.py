@@ -1,6 +1,7 @@
 """The demo's stages in their order, and what each takes where docs/results/demo.md was made."""
 
 from t3d.reproduce.demo_config import DemoConfig
+from t3d.reproduce.rounds import rollout_stage, training_stage
 from t3d.reproduce.settings import LEFT_TO_RIGHT, SETTINGS
 from t3d.tasks.mini.suite import TASKS
 from t3d.work.progress import Stage
@@ -44,18 +45,8 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
 
 
 def evaluation_stage(name: str) -> str:
-    """The name of a stage, as of the next two."""
+    """The name of a stage."""
     return f"evaluate {name}"
-
-
-def rollout_stage(number: int) -> str:
-    """Of a round, counted from 1."""
-    return f"rollout round {number}"
-
-
-def training_stage(number: int) -> str:
-    """Of a round, counted from 1."""
-    return f"distil round {number}"
 
 
 def _stage(name: str, kind: str, count: int) -> Stage:

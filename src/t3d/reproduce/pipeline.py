@@ -10,11 +10,13 @@ from typing import Any
 
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import roll_out_to_file
+from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
 from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES
 from t3d.problems.problem import Problem
+from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.run import distil
@@ -42,13 +44,22 @@ class Pipeline:
         return self._loaded[1]
 
     def roll_out(
-        self, product: Product, source: str | Path, problems: Sequence[Problem], params: DecodeParams
+        self,
+        product: Product,
+        source: str | Path,
+        problems: Sequence[Problem],
+        params: DecodeParams,
+        *,
+        style: PromptStyle = "plain",
+        kind: PromptKind = "math",
+        choice: SampleChoice = ONE_SAMPLE,
     ) -> None:
         """Trajectories of a model, as a Parquet file."""
+        how: dict[str, Any] = {"style": style, "kind": kind, "choice": choice, "batch_size": self.batch_size}
 
         def work() -> int:
             loaded = self.load(source)
-            return len(roll_out_to_file(loaded, problems, params, product.path, batch_size=self.batch_size))
+            return len(roll_out_to_file(loaded, problems, params, product.path, **how))
 
         product.make(work)
 
