@@ -18,6 +18,7 @@ from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
 from t3d.cli.data_prompts import DataPrompts
 from t3d.cli.data_texts import DataTexts
 from t3d.cli.demo import Demo
+from t3d.cli.distil import Distil
 from t3d.cli.env import Env
 from t3d.cli.evaluate import Eval
 from t3d.cli.fetch import Fetch
@@ -36,6 +37,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("demo",): Demo,
     ("rollout",): Rollout,
     ("train",): Train,
+    ("distil",): Distil,
     ("eval",): Eval,
     ("grade",): Grade,
     ("lm-eval",): lm_eval.LmEval,

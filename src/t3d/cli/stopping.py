@@ -46,6 +46,14 @@ KEPT = {
         "the newest checkpoint in {output}/checkpoints, of every {save_every} optimizer steps",
         ("{output}/checkpoints/checkpoint-*", "{output}/student", "{output}/drafter"),
     ),
+    "distil": Kept(
+        "finished rounds in {output}, and the chunks or the newest checkpoint of the one that was cut",
+        (
+            "{output}/round-*/trajectories.parquet",
+            "{output}/round-*/trajectories.parquet.chunks/chunk-*",
+            "{output}/round-*/checkpoints/checkpoint-*",
+        ),
+    ),
     "eval": Kept(
         "finished responses (in bfloat16: chunks of {chunk_size}) in {output}/unfinished",
         ("{output}/unfinished/*.jsonl", "{output}/results.json"),

@@ -1,26 +1,25 @@
 """Rounds: a model rolls out prompts, a student is trained on that, and is the model of the next round.
 
 A round that was cut goes on where it was, and a finished one is read: its rollouts and its student are
-products (:class:`~t3d.work.kept.Product`) of :class:`Pipeline`. The demo runs them.
+products (:class:`~t3d.work.kept.Product`) of :class:`Pipeline`. The demo and ``t3d distil`` run
+them.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.reproduce.pipeline import Pipeline
+from t3d.training.choices import RoundStart
 from t3d.training.config import T3DConfig
 from t3d.trajectory import Trajectory, read_trajectories
 from t3d.work.kept import Product
 
-RoundStart = Literal["student", "teacher"]
-"""Whose weights the training of a round begins with: those of the round before, or the first model's."""
 Running = Callable[[str, Product], AbstractContextManager[object]]
 """Shows a stage by its name while it runs (:meth:`~t3d.work.progress.Stages.running`)."""
 

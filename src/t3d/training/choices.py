@@ -14,5 +14,7 @@ StateSource = Literal["trajectory", "random_mask", "draft"]
 DraftTargets = Literal["tokens", "distribution", "rollout"]
 Placement = Literal["device", "cpu", "adapter"]
 """Where the reference is."""
+RoundStart = Literal["student", "teacher"]
+"""Whose weights the training of a round begins with: those of the round before, or the first model's."""
 ReferenceChoice = Literal["latest", "best", "auto"]
 """Which student the reference is copied from; ``auto``: the best where there is an evaluator."""

@@ -1,0 +1,110 @@
+"""``t3d distil``: rounds of rollout and training on any model, kept per round."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from command_helpers import run_failing
+
+from t3d.cli.main import main
+from t3d.cli.stopping import kept_text
+from t3d.reproduce import pipeline
+from t3d.trajectory import read_trajectories
+
+SIZES = ["--num-prompts", "2", "--max-new-tokens", "8", "--num-optimizer-steps", "2", "--warmup-steps", "0"]
+SIZES += ["--train-batch-size", "2", "--device", "cpu"]
+
+
+def command(checkpoint, prompts, output, *flags):
+    line = ["distil", "--model", str(checkpoint), "--prompts", str(prompts), "--output", str(output)]
+    return [*line, *SIZES, *flags]
+
+
+def records(output, number):
+    return read_trajectories(Path(output) / f"round-{number}" / "trajectories.parquet")
+
+
+def weights(output, number):
+    return (Path(output) / f"round-{number}" / "student" / "model.safetensors").read_bytes()
+
+
+OF_TWO = ["--num-rounds", "2", "--round-steps", "4", "2"]
+SAMPLED = ["--num-samples", "2", "--rollout-filter", "likelihood", "--temperature", "1"]
+SAMPLED += ["--num-old-rounds", "1", "--preset", "naive_td"]
+
+
+def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
+    checkpoint, prompts, tmp_path, capsys, monkeypatch
+):
+    """Two rounds at once; and one, then a second, which is killed in its training."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(command(checkpoint, prompts, whole, *SAMPLED, *OF_TWO)) == 0
+    printed = capsys.readouterr()
+    assert f"student in {whole}/round-2/student" in printed.out
+    assert printed.out.count("  2 of 4 samples kept (rollout_filter=likelihood)") == 2
+    assert printed.err.splitlines().count("distil round 2") == 1
+    first, second = records(whole, 1), records(whole, 2)
+    assert [first[0].teacher, second[0].teacher] == [str(checkpoint), f"{whole}/round-1/student"]
+    assert [one[0].decode_params["steps_per_block"] for one in (first, second)] == [4, 2]
+    assert [one.id[0] for one in first + second] == list("0123"), "prompts of their own"
+
+    real, calls = pipeline.distil, []
+
+    def dies_in_round_2(*args, **kwargs):
+        calls.append(len(args[1]))
+        if len(calls) == 2:
+            raise SystemExit("killed")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "distil", dies_in_round_2)
+    assert main(command(checkpoint, prompts, cut, *SAMPLED, "--num-rounds", "1", "--round-steps", "4")) == 0
+    with pytest.raises(SystemExit):
+        main(command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO))
+    assert main(command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO)) == 0
+    assert "rollout round 2: made before" in capsys.readouterr().err
+    assert calls == [2, 4, 4], "the second training also reads the records of the first round"
+    for number in (1, 2):
+        assert weights(cut, number) == weights(whole, number)
+        for one, other in zip(records(cut, number), records(whole, number), strict=True):
+            assert (one.id, one.response_ids, one.step_map) == (other.id, other.response_ids, other.step_map)
+    assert main(["distil", "--config", str(cut / "config.yaml")]) == 0
+    assert len(calls) == 3, "all is there"
+    changed = run_failing(
+        command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO, "--learning-rate", "1e-3"), capsys
+    )
+    assert "learning_rate was not given, now 0.001" in changed
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--num-rounds 4", "num_rounds=4: 4 rounds need 8 prompts, there are 6"),
+        ("--num-rounds 2 --round-steps 4", "round_steps=(4,): num_rounds=2. Fix: give 2 numbers"),
+        ("--round-steps 4 9", "steps_per_block=9: exceeds block_size=4"),
+        ("--limit 4", "limit=4: num_prompts is given too"),
+        ("--preset sft", "preset='sft': learns solutions, so it has no rounds"),
+        ("--train-batch-size 3 --gradient-accumulation-steps 2", "train_batch_size=3: not a multiple of"),
+        ("--num-samples 2 --temperature 0", "all samples of a prompt are the same at temperature=0"),
+        ("--num-rounds 0", "num_rounds=0: not positive"),
+        ("--num-old-rounds -1", "num_old_rounds=-1: not a number of 0 or more"),
+        ("--override ddo_beta=1 --preset naive_td", "ddo_beta=1.0: ignored"),
+        ("--override ddo_bet=1", "override='ddo_bet=1': not a setting of T3DConfig. Fix: did you mean"),
+        ("--override block_size=16", "override='block_size=16': --student-block-size sets block_size"),
+        ("--override learning_rate=1", "override='learning_rate=1': --learning-rate sets learning_rate"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused_before_the_model_is_loaded(
+    checkpoint, prompts, tmp_path, capsys, monkeypatch, flags, told
+):
+    monkeypatch.setattr(pipeline, "load_model", lambda *args, **how: pytest.fail("loaded"))
+    text = run_failing(command(checkpoint, prompts, tmp_path / "out", *flags.split()), capsys)
+    assert told in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_command_says_that_rounds_are_kept(tmp_path):
+    command = SimpleNamespace(output=str(tmp_path))
+    assert "nothing was finished yet" in kept_text("distil", command)
+    (tmp_path / "round-1").mkdir()
+    (tmp_path / "round-1" / "trajectories.parquet").touch()
+    assert "kept: finished rounds in" in kept_text("distil", command)
