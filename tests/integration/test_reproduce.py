@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from t3d.reproduce.recipes import cell_command
 from t3d.reproduce.resolve import ADDED_LATER, resolve_cell
 from t3d.reproduce.suites import MINI, Budget, MiniData
 from t3d.tasks.mini.suite import TASKS
+from t3d.trajectory import read_trajectories
 from t3d.work.kept import KeptLines
 from t3d.work.lock import locked
 from t3d.work.plan import differences, sealed
@@ -302,6 +304,43 @@ def test_what_was_made_under_another_default_is_made_again(tmp_path, monkeypatch
     assert made == ["distil", "roll_out_to_file", "distil"]
     (again,) = cells_of(tmp_path).values()
     assert again["model"]["weights"] == first["model"]["weights"]
+
+
+def test_a_student_of_two_rounds_goes_on_from_the_one_of_one_round(tmp_path, monkeypatch, capsys):
+    """Cut in its second training; the first round's student is that of a cell of one round."""
+    made, real = [], {name: getattr(pipeline, name) for name in ("roll_out_to_file", "distil")}
+
+    def call(name, *args, **kwargs):
+        made.append(name)
+        if made.count("distil") == 2 and name == "distil" and made.count("roll_out_to_file") == 2:
+            made.append("cut")
+            raise KeyboardInterrupt
+        return real[name](*args, **kwargs)
+
+    for name in real:
+        monkeypatch.setattr(pipeline, name, partial(call, name))
+    assert cell(tmp_path, "--num-rounds", "2") == 130
+    assert made == ["roll_out_to_file", "distil", "roll_out_to_file", "distil", "cut"]
+    assert cell(tmp_path, "--num-rounds", "2") == 0
+    assert made[5:] == ["distil"]
+    assert cell(tmp_path) == 0
+    assert made[6:] == [], "the first round's student"
+    records = {record["method"]: record for record in cells_of(tmp_path).values()}
+    two, one = records["t3d num_rounds=2"], records["t3d"]
+    assert (tmp_path / "students" / two["config"]["before"]).is_dir() and two["config"]["round"] == 2
+    assert two["model"]["weights"] != one["model"]["weights"]
+    assert "--num-rounds 2" in two["command"] and "--num-rounds" not in one["command"]
+    parsed = tyro.cli(ReproduceCell, args=shlex.split(two["command"])[3:])
+    assert resolve_cell(SUITE, TINY, parsed.spec()[1]).hash == two["config_hash"]
+    first, second = sorted(
+        map(read_trajectories, (tmp_path / "records").glob("*.parquet")), key=lambda found: found[0].id
+    )
+    assert [one.id.rpartition("/")[2] for one in first + second] == [str(index) for index in range(12)]
+    assert first[0].teacher == "mini-small" and "/students/" in second[0].teacher
+    for method in ("original", "sft"):
+        flags = ["--method", method, "--num-rounds", "2", "--settings", "B8-T8", "--output", str(tmp_path)]
+        rate = [] if method == "original" else ["--learning-rate", "1e-3"]
+        assert "learns no rollouts" in run_failing(["reproduce", "cell", *flags, *rate], capsys)
 
 
 def change(path, names, value) -> None:

@@ -43,11 +43,20 @@ class StudentSpec:
     """None: original, or not chosen yet."""
     overrides: tuple[tuple[str, Any], ...] = ()
     """T3DConfig fields over the preset's."""
+    num_rounds: int = 1
+    """Of rollout and training. That of one round less is another student, which rolls out in the last."""
 
     @property
     def name(self) -> str:
-        """Method and overrides, as the tables and :mod:`t3d.reproduce.paper` name them."""
-        return " ".join([self.method, *(f"{field}={value}" for field, value in self.overrides)])
+        """Method and overrides, as the tables and :mod:`t3d.reproduce.paper` name them; then the rounds."""
+        settings = [*self.overrides, *([("num_rounds", self.num_rounds)] if self.num_rounds > 1 else [])]
+        return " ".join([self.method, *(f"{field}={value}" for field, value in settings)])
+
+    @property
+    def rounds(self) -> "list[StudentSpec]":
+        """The students of its rounds, itself last."""
+        numbers = range(1, self.num_rounds + 1)
+        return [dataclasses.replace(self, num_rounds=number) for number in numbers]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +198,8 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--learning-rate", f"{student.learning_rate!r}"]
     if student.overrides:
         words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
+    if student.num_rounds != 1:
+        words += ["--num-rounds", str(student.num_rounds)]
     words += ["--settings", *cell.settings]
     if cell.split != "test":
         words += ["--split", cell.split]

@@ -134,7 +134,8 @@ def _student_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     defaults, own = _defaults(T3DConfig), inspect.get_annotations(T3DConfig)
     known = {name: defaults[name] for name in own if name not in _FREE}
     training = known | training_fields(suite, budget, student)
-    return {**config, "training": training, "records": _records_config(suite, budget, student)}
+    records = _records_config(suite, budget, student)
+    return {**config, **_source(suite, budget, student), "training": training, "records": records}
 
 
 def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
@@ -146,7 +147,16 @@ def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     config |= {"source": "rollouts", "teacher": _identity(student.teacher)}
     if suite.is_below_float32:
         config |= {"device": suite.device_kind, "batch_size": suite.batch_size}
+    config |= _source(suite, budget, student)
     return {**config, "decode": dataclasses.asdict(rollout_params(suite, student.seed))}
+
+
+def _source(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
+    """Whose rollouts and weights the last of several rounds begins with; of the first one the teacher's."""
+    if student.num_rounds == 1:
+        return {}
+    before = dataclasses.replace(student, num_rounds=student.num_rounds - 1)
+    return {"round": student.num_rounds, "before": resolve_student(suite, budget, before).hash}
 
 
 def _identity(teacher: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Rounds: a model rolls out prompts, a student is trained on that, and is the model of the next round.
 
 A round that was cut goes on where it was, and a finished one is read: its rollouts and its student are
-products (:class:`~t3d.work.kept.Product`) of :class:`Pipeline`. The demo and ``t3d distil`` run
-them.
+products (:class:`~t3d.work.kept.Product`) of :class:`Pipeline`. The demo, ``t3d distil`` and
+``t3d reproduce`` run them.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,9 @@ configuration, and is made again where that was another.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,12 @@ from t3d.reproduce.resolve import (
     rollout_params,
     training_fields,
 )
+from t3d.reproduce.rounds import Round, run_rounds
 from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import override_text
-from t3d.trajectory import Trajectory, read_trajectories
+from t3d.trajectory import Trajectory
 from t3d.work.kept import Product
 from t3d.work.lock import locked
 from t3d.work.versions import versions
@@ -68,15 +71,16 @@ class Workshop:
             for task in split_problems(self.suite, self.budget, split)[0]:
                 self._problems(task, split, seed)
         self._check_own(cells)
-        students = {cell.student: None for cell in cells if cell.student.method != ORIGINAL}
-        missing = [spec for spec in students if not self.student(spec).is_made]
-        for source in dict.fromkeys((spec.seed, learns_solutions(spec.method)) for spec in missing):
+        missing = [spec for spec in _trained(cells) if not self.student(spec).is_made]
+        for source in dict.fromkeys(
+            (one.seed, learns_solutions(one.method), one.num_rounds) for one in missing
+        ):
             self._training_problems(*source)
 
     def _check_own(self, cells: Sequence[CellSpec]) -> None:
         for cell in cells:
             self.evaluation(cell).check_is_own()
-        for student in {cell.student: None for cell in cells if cell.student.method != ORIGINAL}:
+        for student in (one for spec in _trained(cells) for one in spec.rounds):
             self.student(student).check_is_own()
             if not learns_solutions(student.method):
                 self.records(student).check_is_own()
@@ -116,18 +120,32 @@ class Workshop:
 
     def make_student(self, spec: StudentSpec) -> tuple[str | Path, float]:
         """The student's checkpoint, trained now if need be, and the seconds of its training (0 for the
-        original).
+        original), of several rounds the last.
 
         A training that was cut goes on from its last checkpoint, and its seconds count from there.
         """
         if spec.method == ORIGINAL:
             return spec.teacher, 0.0
         student = self.student(spec)
-        if not student.is_made:
-            self._make_records(spec)
-        config = training_config(self.suite, self.budget, spec, student.unfinished[0])
-        self._pipeline.train(student, spec.teacher, lambda: self._read_records(spec), config)
+        if student.is_made or learns_solutions(spec.method):
+            config = training_config(self.suite, self.budget, spec, student.unfinished[0])
+            self._pipeline.train(student, spec.teacher, lambda: self._solutions(spec), config)
+        else:
+            rounds = [self._round(one) for one in spec.rounds]
+            run_rounds(self._pipeline, spec.teacher, rounds, running=partial(_alone, student))
         return student.path, student.seconds
+
+    def _round(self, spec: StudentSpec) -> Round:
+        """The last of a student's rounds."""
+        student = self.student(spec)
+        return Round(
+            number=spec.num_rounds,
+            rollouts=self.records(spec),
+            training=student,
+            problems=self._training_problems(spec.seed, is_solved=False, number=spec.num_rounds),
+            params=rollout_params(self.suite, spec.seed),
+            config=training_config(self.suite, self.budget, spec, student.unfinished[0]),
+        )
 
     def evaluation(self, cell: CellSpec) -> Product:
         """A cell's responses, to be made or made."""
@@ -170,23 +188,31 @@ class Workshop:
             self._posed[key] = problems
         return self._posed[key]
 
-    def _training_problems(self, seed: int, is_solved: bool) -> list[Problem]:
-        return self.suite.data.training_problems(self.budget.num_prompts, seed, solved=is_solved)
+    def _training_problems(self, seed: int, is_solved: bool, number: int = 1) -> list[Problem]:
+        """Those of a round: what so many rounds take and one less does not."""
+        count = self.budget.num_prompts
+        problems = self.suite.data.training_problems(number * count, seed, solved=is_solved)
+        if number == 1:
+            return problems
+        before = self.suite.data.training_problems((number - 1) * count, seed, solved=is_solved)
+        taken = {problem.id for problem in before}
+        return [problem for problem in problems if problem.id not in taken]
 
-    def _make_records(self, spec: StudentSpec) -> None:
-        records = self.records(spec)
-        if not (learns_solutions(spec.method) or records.is_made):
-            problems = self._training_problems(spec.seed, is_solved=False)
-            with locked(records.path):  # another process may just be making it
-                params = rollout_params(self.suite, spec.seed)
-                self._pipeline.roll_out(records, spec.teacher, problems, params)
-
-    def _read_records(self, spec: StudentSpec) -> list[Trajectory]:
-        if not learns_solutions(spec.method):
-            return read_trajectories(self.records(spec).path)
+    def _solutions(self, spec: StudentSpec) -> list[Trajectory]:
         problems = self._training_problems(spec.seed, is_solved=True)
         tokenizer = load_tokenizer(spec.teacher)
         return [solution_trajectory(problem, tokenizer, T3DConfig.block_size) for problem in problems]
+
+
+def _trained(cells: Sequence[CellSpec]) -> list[StudentSpec]:
+    students = dict.fromkeys(cell.student for cell in cells)
+    return [student for student in students if student.method != ORIGINAL]
+
+
+def _alone(held: Product, name: str, product: Product) -> AbstractContextManager[object]:
+    """Lock what another process may just be making too; ``held`` is locked already."""
+    del name
+    return nullcontext() if product.is_made or product.path == held.path else locked(product.path)
 
 
 def training_config(suite: Suite, budget: Budget, spec: StudentSpec, checkpoints: Path) -> T3DConfig:
