@@ -173,7 +173,7 @@ def test_the_batch_size_is_that_of_all_processes(monkeypatch, tmp_path, capsys):
     """It was multiplied by their number."""
     monkeypatch.setattr(train, "num_processes", lambda: 2)
     flags = {"model": "mini", "trajectories": "x", "output": str(tmp_path), "device": "cpu", "block_size": 8}
-    config = Train(**flags, batch_size=64, gradient_accumulation_steps=4).trainer_config({})
+    config = Train(**flags, batch_size=64, gradient_accumulation_steps=4)._trainer_config({})
     assert config.per_device_train_batch_size * 4 * 2 == 64
     line = ["train", "--model", "mini", "--trajectories", "x", "--output", str(tmp_path / "o")]
     assert "batch_size=3: not a multiple of gradient_accumulation_steps=1 times 2 processes" in run_failing(

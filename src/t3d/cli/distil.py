@@ -120,7 +120,6 @@ class Distil(ModelChoice, ProblemChoice):
         if self.preset in ("drafter", "sft", "sft_dllm_rl"):
             problem = "makes no student of rollouts" if self.preset == "drafter" else "learns solutions"
             raise InputError("preset", self.preset, f"{problem}, so it has no rounds", "use t3d train")
-        self._train(1).check_flags()
 
     def _posed(self) -> PosedTask:
         """The problems of all rounds. Raises InputError if there are too few."""
@@ -137,7 +136,6 @@ class Distil(ModelChoice, ProblemChoice):
 
     def _rounds(self, posed: PosedTask, params: DecodeParams) -> "list[Round]":
         from t3d.reproduce.rounds import Round
-        from t3d.training.ignored import check_training_fields
 
         choice, found = self._choice(posed), []
         size = self.num_prompts or len(posed.problems) // self.num_rounds
@@ -145,10 +143,6 @@ class Distil(ModelChoice, ProblemChoice):
             if self.round_steps:
                 params = dataclasses.replace(params, steps_per_block=self.round_steps[number - 1])
             choice.check(params)
-            train = self._train(number)
-            train = dataclasses.replace(train, block_size=train.student_block_size())
-            config = train.trainer_config(train.fields())
-            check_training_fields(config)
             rollouts, training = self._products(number)
             found.append(
                 Round(
@@ -157,7 +151,7 @@ class Distil(ModelChoice, ProblemChoice):
                     training=training,
                     problems=posed.problems[(number - 1) * size : number * size],
                     params=params,
-                    config=config,
+                    config=self._train(number).resolved_config(),
                     style=posed.style,
                     kind=posed.kind,
                     choice=choice,

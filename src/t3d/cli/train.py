@@ -109,11 +109,11 @@ class Train(ModelChoice):
 
     def run(self) -> None:
         """Run the command."""
-        self.check_flags()
+        self._check_flags()
         check_config(self, Path(self.output) / "config.yaml", self.trajectories)
-        dataclasses.replace(self, block_size=self.student_block_size())._train()
+        dataclasses.replace(self, block_size=self._student_block_size())._train()
 
-    def check_flags(self) -> None:
+    def _check_flags(self) -> None:
         """Raise InputError for flags that no checkpoint can make right."""
         from t3d.models.placement import DTYPES, require_training_device
 
@@ -136,8 +136,7 @@ class Train(ModelChoice):
         assert self.block_size is not None, "run has filled it in"
         return self.block_size
 
-    def student_block_size(self) -> int:
-        """The given one, else that of a checkpoint that is a student itself, else its own or 8."""
+    def _student_block_size(self) -> int:
         if self.block_size is not None:
             return self.block_size
         from t3d.decoding.precedence import check_own
@@ -157,7 +156,7 @@ class Train(ModelChoice):
         from t3d.trajectory import read_trajectories
 
         check_evaluation(self)
-        config = self.trainer_config(self.fields())
+        config = self._trainer_config(self._fields())
         check_training_fields(config)
         self._check_soft_targets(config.soft_target_weight)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
@@ -198,7 +197,7 @@ class Train(ModelChoice):
             raise InputError(*given, problem, f"use preset {' or '.join(SOLUTION_PRESETS)}, or leave it out")
         check_both(weight, "soft_targets_from", source, "give --soft-targets-from CHECKPOINT")
 
-    def fields(self) -> dict[str, Any]:
+    def _fields(self) -> dict[str, Any]:
         """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""
         from t3d.training.presets import parse_overrides, preset_fields
 
@@ -212,7 +211,7 @@ class Train(ModelChoice):
         fields |= {name: getattr(self, name) for name in _PRESET_FLAGS if getattr(self, name) is not None}
         return fields | parse_overrides(self.override)
 
-    def trainer_config(self, fields: dict[str, Any]) -> "T3DConfig":
+    def _trainer_config(self, fields: dict[str, Any]) -> "T3DConfig":
         """The flags as T3DConfig; ``fields``, the preset with its overrides, win.
 
         Raises InputError for a warm-up that lasts for the whole run.
@@ -242,4 +241,14 @@ class Train(ModelChoice):
             problem = "the learning rate, 0 at first, never reaches its value"
             fix = f"use less than num_optimizer_steps={self.num_optimizer_steps}, for example 0"
             raise InputError("warmup_steps", self.warmup_steps, problem, fix)
+        return config
+
+    def resolved_config(self) -> "T3DConfig":
+        """The settings of a training by these flags. Raises InputError for what no records can make right."""
+        from t3d.training.ignored import check_training_fields
+
+        self._check_flags()
+        command = dataclasses.replace(self, block_size=self._student_block_size())
+        config = command._trainer_config(command._fields())
+        check_training_fields(config)
         return config
