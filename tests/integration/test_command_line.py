@@ -162,8 +162,8 @@ def test_an_output_below_proc(tmp_path, capsys):
         assert "output='/proc/x" in text and "Fix: use an output" in text
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {("train",), ("env",)}))
-def test_several_processes_are_refused_but_for_training(monkeypatch, capsys, name):
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {("train",), ("rollout",), ("env",)}))
+def test_several_processes_are_refused_but_for_what_they_share(monkeypatch, capsys, name):
     """They would race for the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "WORLD_SIZE=2: t3d " in run_failing(list(name), capsys)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from t3d.cli.processes import own_device
 from t3d.decoding.params import Confidence, Context, DecodeParams, DraftGroups, Remasking
 from t3d.errors import InputError, require_positive
 from t3d.predicts import OF_NEXT, Predicts
@@ -158,7 +159,7 @@ class ModelChoice:
         """Load it."""
         from t3d.models.loading import load_model
 
-        return load_model(self.model, device=self.device, dtype=self.dtype)
+        return load_model(self.model, device=own_device(self.device), dtype=self.dtype)
 
     def own_settings(self) -> dict[str, Any]:
         """How the checkpoint says that it decodes, read without its weights."""

@@ -1,10 +1,11 @@
-"""Processes that torchrun started."""
+"""Processes that torchrun started, and shards, each of which a process makes."""
 
 import os
 
 from t3d.errors import InputError
+from t3d.work.shards import Shard, parse_shard
 
-_OF_SEVERAL = (("train",), ("env",))
+_OF_SEVERAL = (("train",), ("rollout",), ("env",))
 """Commands that torchrun may start."""
 
 
@@ -20,3 +21,34 @@ def check_one_process(name: tuple[str, ...]) -> None:
         problem = f"t3d {' '.join(name)} is one process, and {count} would do the same work over each other"
         fix = "start it without torchrun; a script may share a model by load_model(..., tp_plan='auto')"
         raise InputError("WORLD_SIZE", count, problem, fix)
+
+
+def own_shard(given: str | None) -> Shard | None:
+    """The shard of this process: by the flag, or by its rank among several; None: it makes everything.
+
+    Raises InputError for a text that is no shard, and for one that is given to several processes.
+    """
+    count = num_processes()
+    if count == 1:
+        return None if given is None else parse_shard(given)
+    if given is not None:
+        problem = f"given to {count} processes of torchrun, which take a shard each"
+        raise InputError("shard", given, problem, "leave it out, or start one process")
+    rank = os.environ.get("RANK")
+    if rank is None:
+        fix = "start the processes by torchrun, or unset WORLD_SIZE and give each its shard"
+        raise InputError("RANK", None, f"not set, but WORLD_SIZE={count} is", fix)
+    return Shard(int(rank) + 1, count)
+
+
+def own_device(device: str) -> str:
+    """Of several processes on a machine with GPUs each takes the one of its ``LOCAL_RANK``."""
+    if num_processes() == 1 or device not in ("auto", "cuda"):
+        return device
+    import torch
+
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if not torch.cuda.is_available() or rank >= torch.cuda.device_count():
+        return device
+    torch.cuda.set_device(rank)
+    return f"cuda:{rank}"

@@ -17,10 +17,10 @@ from t3d.cli.options import LOG_WIDTH
 from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
 from t3d.work.files import check_output_file, check_output_folder, write_text
-from t3d.work.kept import join
 from t3d.work.lock import locked
 from t3d.work.own import json_with, text_from
 from t3d.work.progress import duration
+from t3d.work.shards import join
 
 if TYPE_CHECKING:
     from t3d.reproduce.eta import Plan

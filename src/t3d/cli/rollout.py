@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
+from t3d.cli.processes import own_shard
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
 from t3d.errors import InputError, require_positive
@@ -15,6 +16,7 @@ from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
 
 if TYPE_CHECKING:
+    from t3d.decoding.rollout import FileRollout
     from t3d.decoding.sample_choice import SampleChoice
 
 MAX_NAMED = 4
@@ -38,14 +40,18 @@ class Rollout(ModelChoice, ProblemChoice):
     rollout_filter: RolloutFilter = "none"
     """Of a prompt's samples none keeps all; likelihood the likeliest; fewest_steps the one of fewest
     denoising steps; correct all that are right; correct_fewest_steps the one of these with fewest steps."""
+    shard: str | None = None
+    """I/N: roll out every N-th chunk, from the I-th on. The last of N runs with the same output makes it;
+    other outputs are merged by t3d data merge. Processes of torchrun take a shard each by themselves."""
     decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.decoding.rollout import fitting_problems, roll_out_to_file
+        from t3d.decoding.rollout import FileRollout, fitting_problems
         from t3d.report.rollout import rollout_lines, sample_lines
 
         require_positive(self, "batch_size", "chunk_size", "num_samples")
+        shard = own_shard(self.shard)
         check_output_file(self.output, self.prompts)
         check_config(self, f"{self.output}.yaml", self.prompts)
         check_record_name(self.output)
@@ -67,19 +73,23 @@ class Rollout(ModelChoice, ProblemChoice):
             raise InputError("on_long_prompt", "skip", "every prompt is too long", fix)
         is_begun = any(Path(path).exists() for path in (self.output, f"{self.output}.chunks"))
         started = time.perf_counter()
-        trajectories = roll_out_to_file(
-            loaded,
-            problems,
-            decode.params(),
-            self.output,
+        rollout = FileRollout(
+            loaded=loaded,
+            problems=problems,
+            params=decode.params(),
+            output=Path(self.output),
             style=posed.style,
             kind=posed.kind,
             batch_size=self.batch_size,
             chunk_size=self.chunk_size,
             choice=choice,
         )
-        seconds = None if is_begun else time.perf_counter() - started
-        write_config(replace(self, decode=decode.used()), f"{self.output}.yaml")
+        trajectories = rollout.run() if shard is None else rollout.run_shard(shard)
+        if trajectories is None:
+            print(f"shard {shard}: {_left_to_do(rollout)}")
+            return
+        seconds = None if is_begun or shard else time.perf_counter() - started
+        write_config(replace(self, decode=decode.used(), shard=None), f"{self.output}.yaml")
         print(f"{len(trajectories)} trajectories in {self.output}")
         for line in sample_lines(trajectories, problems, choice):
             print(line)
@@ -97,3 +107,11 @@ class Rollout(ModelChoice, ProblemChoice):
             rollout_filter=self.rollout_filter,
             grader=posed.sample_grader() if is_graded(self.rollout_filter) else None,
         )
+
+
+def _left_to_do(rollout: "FileRollout") -> str:
+    """Who makes the output, after a shard that did not."""
+    num_there, num_all = rollout.num_chunks()
+    if rollout.output.is_file():
+        return f"another one made {rollout.output}"
+    return f"{num_there} of {num_all} chunks are in {rollout.chunks}; the last shard makes {rollout.output}"

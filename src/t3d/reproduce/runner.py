@@ -26,9 +26,9 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suite_choice import ReproduceConfig
-from t3d.work.kept import join
 from t3d.work.lock import InUseError, locked
 from t3d.work.progress import duration, numbered
+from t3d.work.shards import join
 
 WAIT_SECONDS = 10.0
 """Between two looks at what other processes have made."""

@@ -29,7 +29,7 @@ from t3d.work.files import (
     write_errors,
     write_text,
 )
-from t3d.work.lock import locked
+from t3d.work.lock import InUseError, held, locked
 from t3d.work.plan import (
     described,
     differences,
@@ -42,27 +42,36 @@ from t3d.work.plan import (
 CHUNK_SIZE = 512
 """Default of prompts per unit of decoding. A resumed run redoes whole chunks, so a cut leaves no trace."""
 PLAN_FILE = "plan.json"
+SHARDS = "shard-*"
+"""Names of the locks of runs that share a folder (:mod:`t3d.work.shards`)."""
 Row = dict[str, Any]
 T = TypeVar("T")
 
 
 @contextmanager
 def claim(
-    folder: str | Path, plan: Mapping[str, Any], finished: str, *, may_grow: Collection[str] = ()
+    folder: str | Path,
+    plan: Mapping[str, Any],
+    finished: str,
+    *,
+    may_grow: Collection[str] = (),
+    wait: bool = False,
 ) -> Generator[Path]:
     """Hold ``folder``, its units of work made by ``plan``, for this process; ``plan`` is JSON-ready.
 
     ``finished`` is the glob pattern of the units that a later run reuses. ``may_grow`` names objects of the
     plan that may have gained entries since (:func:`~t3d.work.plan.differences`).
 
-    Raises InUseError if another run holds the folder, InputError if units of another plan lie in it, or files
-    that no plan tells of.
+    Raises InUseError if another run holds the folder (``wait``: waits until that lets go) or a shard is at
+    work there, InputError if units of another plan lie in it, or files that no plan tells of.
     """
     folder = Path(folder)
-    with locked(folder, holder=_holder(folder)):
-        _check_is_own(folder)
+    with locked(folder, wait=wait, holder=holder(folder)):
+        check_is_own(folder)
+        if shards := held(folder, SHARDS):
+            raise InUseError("output", str(folder), f"{shards[0]} is at work there", "wait for it to end")
         clear_leftovers(folder)
-        _take_up(folder, plan, finished, may_grow)
+        take_up(folder, plan, finished, may_grow)
         yield folder
 
 
@@ -80,7 +89,7 @@ def once(
     ``take`` reads what the same call has finished before; None: nothing. It is asked again once the folder is
     held, as another run may just have finished. Raises InputError, besides, for a folder that is a link.
     """
-    _check_no_link(folder)
+    check_no_link(folder)
     result = take()
     if result is not None:
         if folder.is_dir() or beside(folder, "removed").is_dir():  # a kill came before they were gone
@@ -96,33 +105,31 @@ def once(
     return result
 
 
-def _check_no_link(*folders: Path) -> None:
+def check_no_link(*folders: Path) -> None:
+    """Raise InputError for a link where a folder is to be removed at the end."""
     for folder in folders:
         if folder.is_symlink():
             problem = "is a symbolic link, but a folder that is removed when the work is finished"
             raise InputError("output", str(folder), problem, "delete the link, or use another output")
 
 
-def join(folder: str | Path, plan: Mapping[str, Any], finished: str) -> None:
-    """Like :func:`claim` for units that several runs make together, each under a lock of its own.
-
-    Nothing is held afterwards. Raises InputError if units of another plan lie in the folder.
-    """
-    with locked(Path(folder), wait=True):
-        _check_is_own(Path(folder))
-        _take_up(Path(folder), plan, finished)
-
-
-def _check_is_own(folder: Path) -> None:
+def check_is_own(folder: Path) -> None:
     """Raise InputError for files that no plan tells of: they may be somebody else's, and would be lost."""
     if visible_names(folder) and _read_plan(folder) is None:
         problem = f"holds files, and no readable {PLAN_FILE} tells of which run"
         raise InputError("output", str(folder), problem, "move or delete the folder, or use another output")
 
 
-def _take_up(folder: Path, plan: Mapping[str, Any], finished: str, may_grow: Collection[str] = ()) -> None:
+def take_up(
+    folder: Path,
+    plan: Mapping[str, Any],
+    finished: str,
+    may_grow: Collection[str] = (),
+    is_in_use: bool = False,
+) -> None:
+    """Say in a folder whose work is done there. Raises InputError for units, or a user, of another plan."""
     plan = full_plan(plan)
-    if list(folder.glob(finished)):  # all of it: a search that is left open holds the folder
+    if is_in_use or list(folder.glob(finished)):  # all: a search that is left open holds the folder
         _check_plan(folder, plan, may_grow)
     process = {"pid": os.getpid(), "host": socket.gethostname()}
     write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
@@ -143,7 +150,8 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _holder(folder: Path) -> str:
+def holder(folder: Path) -> str:
+    """The process that holds a folder, as errors name it; empty if no record tells."""
     match read_json(folder / PLAN_FILE):
         case {"plan": dict(), "process": {"pid": pid, "host": host}}:
             return f" (process {pid} on {host})"
@@ -240,7 +248,7 @@ class Product:
         left; its seconds count from there. Raises InputError as :meth:`check_is_own` does, and for a product
         that is not as it was made.
         """
-        _check_no_link(*self.unfinished)
+        check_no_link(*self.unfinished)
         if self.is_made:
             self._check_files()
         else:

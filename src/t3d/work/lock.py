@@ -16,11 +16,11 @@ class InUseError(InputError):
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False, holder: str = "") -> Generator[None]:
+def locked(path: Path, *, wait: bool = False, at_most: float = -1, holder: str = "") -> Generator[None]:
     """Hold the lock ``.NAME.lock`` beside a folder or file, which may be missing.
 
     Raises InUseError if another run holds it, in whose text ``holder`` says which, or waits until that run
-    lets go.
+    lets go, ``at_most`` that many seconds; -1 is without end.
     """
     file = beside(path, "lock")
     lock = FileLock(file, fallback_to_soft=False)
@@ -29,7 +29,7 @@ def locked(path: Path, *, wait: bool = False, holder: str = "") -> Generator[Non
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()  # filelock takes a file that cannot be made for one that is held
         try:
-            lock.acquire(blocking=wait)
+            lock.acquire(timeout=at_most, blocking=wait)
         except Timeout as error:
             problem = f"another run is using it{holder}"
             fix = "wait for that run to end, or use another output"
@@ -40,3 +40,20 @@ def locked(path: Path, *, wait: bool = False, holder: str = "") -> Generator[Non
         if os.name == "posix":  # while it is held: filelock takes no lock on a file without a name
             file.unlink(missing_ok=True)
         lock.release()
+
+
+def held(folder: Path, pattern: str) -> list[str]:
+    """Names in a folder that fit the pattern and whose locks other runs hold.
+
+    Each lock is taken for a moment, so that one of a killed run is seen to be free; nobody else may be about
+    to take it then.
+    """
+    found = []
+    for file in sorted(folder.glob(f".{pattern}.lock")):
+        path = file.with_name(file.name.removeprefix(".").removesuffix(".lock"))
+        try:
+            with locked(path):
+                pass
+        except InUseError:
+            found.append(path.name)
+    return found

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3d.errors import InputError
-from t3d.work.kept import KeptLines, Product, claim, join, once
+from t3d.work.kept import KeptLines, Product, claim, once
+from t3d.work.shards import join
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
