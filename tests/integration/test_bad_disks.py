@@ -135,9 +135,10 @@ def test_eval_on_a_disk_that_fills_up_keeps_its_responses(commands, small_disk, 
         text = run_failing(command, capsys)
     assert "No space left on device" in text
     assert [path.name for path in (small_disk / "e").iterdir()] == ["unfinished"]
-    names = sorted(path.name for path in (small_disk / "e" / "unfinished").iterdir())
-    assert names == ["plan.json", "prompts.B4-T1.jsonl"]
-    kept = (small_disk / "e" / "unfinished" / "prompts.B4-T1.jsonl").read_bytes()
+    files = sorted((small_disk / "e" / "unfinished").iterdir())
+    names = [f"prompts.B4-T1.chunk-{number:05d}.jsonl" for number in range(len(files) - 1)]
+    assert [path.name for path in files] == ["plan.json", *names]
+    kept = b"".join(path.read_bytes() for path in files[1:])
     assert kept.count(b"\n") == (3 if owner is KeptLines else 12)
     (small_disk / "ballast").unlink()
     assert main(command) == 0

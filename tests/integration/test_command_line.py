@@ -162,7 +162,10 @@ def test_an_output_below_proc(tmp_path, capsys):
         assert "output='/proc/x" in text and "Fix: use an output" in text
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {("train",), ("rollout",), ("env",)}))
+SHARED = {("train",), ("rollout",), ("eval",), ("env",)}
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - SHARED))
 def test_several_processes_are_refused_but_for_what_they_share(monkeypatch, capsys, name):
     """They would race for the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")

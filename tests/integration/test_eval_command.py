@@ -308,7 +308,9 @@ def test_an_evaluation_killed_half_way_ends_like_one_that_was_not(
     command += ["--unsafe-no-sandbox"] if task == "humaneval" else []
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*command, "--output", str(whole)]) == 0
-    kept = kill_when([*command, "--output", str(cut)], cut / "unfinished" / f"{task}.B4-T2.jsonl", limit // 2)
+    kept = kill_when(
+        [*command, "--output", str(cut)], cut / "unfinished" / f"{task}.B4-T2.chunk-00000.jsonl", limit // 2
+    )
     assert limit // 2 <= len(kept) < 2 * limit  # responses, then verdicts
     assert [path.name for path in cut.iterdir() if not path.name.startswith(".")] == ["unfinished"]
     decoded = []

@@ -21,6 +21,7 @@ from t3d.cli.options import (
     named_task,
     parse_list,
 )
+from t3d.cli.processes import own_shard
 from t3d.decoding.params import (
     BATCH_SIZE,
     Confidence,
@@ -32,7 +33,7 @@ from t3d.decoding.params import (
 )
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError, require_positive
-from t3d.evaluation.finished import OWN_NAMES, check_evaluation
+from t3d.evaluation.finished import OWN_NAMES, RESULTS, check_evaluation
 from t3d.grading.math_worker import GraderName
 from t3d.predicts import OF_NEXT, Predicts
 from t3d.tasks.benchmarks import option_users, own_options, style_options
@@ -125,9 +126,14 @@ class Eval(DraftedModelChoice, PromptChoice):
     """A killed evaluation keeps finished responses; in bfloat16, where rounding depends on the batch,
     finished chunks of this many requests."""
 
+    shard: str | None = None
+    """I/N: answer every N-th chunk of chunk_size requests, from the I-th on. The last of N runs with the same
+    output writes the results. Processes of torchrun take a shard each by themselves."""
+
     def run(self) -> None:
         """Run the command."""
         self._check_numbers()
+        own_shard(self.shard)
         self._check_files()
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
@@ -184,16 +190,30 @@ class Eval(DraftedModelChoice, PromptChoice):
 
     def _evaluate(self, tasks: list[PosedTask]) -> None:
         self.check_drafter_is_used(drafts=self.self_speculative)
-        from t3d.evaluation.evaluate import EvalConfig, evaluate
+        from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluate_shard
         from t3d.evaluation.measure import endings
         from t3d.report.console import results_table
 
-        settings = self._settings()
+        settings, shard = self._settings(), own_shard(self.shard)
         config = EvalConfig(
             **{item.name: getattr(self, item.name) for item in dataclasses.fields(EvalConfig)}
         )
-        entries = evaluate(self.load(), tasks, settings, self.output, config, report=resolved_config(self))
-        write_config(self, Path(self.output) / "config.yaml")
+        whole = dataclasses.replace(self, shard=None)
+        work: dict[str, Any] = {
+            "loaded": self.load(),
+            "tasks": tasks,
+            "settings": settings,
+            "output": self.output,
+            "config": config,
+            "report": resolved_config(whole),
+        }
+        entries = evaluate(**work) if shard is None else evaluate_shard(**work, shard=shard)
+        if entries is None:
+            is_made = (Path(self.output) / RESULTS).is_file()
+            end = "another one wrote" if is_made else "the last shard writes"
+            print(f"shard {shard}: its answers are in {self.output}; {end} {RESULTS}")
+            return
+        write_config(whole, Path(self.output) / "config.yaml")
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
         console.print(results_table(entries, title=self.model))
         reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())

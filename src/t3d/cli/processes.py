@@ -5,7 +5,7 @@ import os
 from t3d.errors import InputError
 from t3d.work.shards import Shard, parse_shard
 
-_OF_SEVERAL = (("train",), ("rollout",), ("env",))
+_OF_SEVERAL = (("train",), ("rollout",), ("eval",), ("env",))
 """Commands that torchrun may start."""
 
 

@@ -1,21 +1,17 @@
 """Evaluate a model on tasks under decoding settings: in memory, or in a folder that survives a kill."""
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from t3d.decoding.completion import Completion, DecodeRequest, check_requests
-from t3d.decoding.llm import LLM, decode_requests
-from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.completion import check_requests
+from t3d.decoding.llm import decode_requests
+from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_once, require_unique_ids
-from t3d.evaluation.added import Entry, Found, keep_finished, kept_entries
+from t3d.evaluation.added import Entry, keep_finished
+from t3d.evaluation.cells import Cells, EvalConfig
 from t3d.evaluation.finished import (
     RESULTS,
     SAMPLES,
@@ -25,31 +21,18 @@ from t3d.evaluation.finished import (
     check_results,
     hash_of_lines,
 )
-from t3d.evaluation.measure import Asked, measure
+from t3d.evaluation.measure import Asked
 from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
 from t3d.tasks.task import PosedTask
 from t3d.work.files import read_json, write_errors, write_text
-from t3d.work.kept import CHUNK_SIZE, KeptLines, once
+from t3d.work.kept import once
 from t3d.work.plan import fingerprint, full_plan, of_unknown_origin, sealed, take_finished
-from t3d.work.progress import Progress
+from t3d.work.shards import Shard, once_by_shards
 from t3d.work.versions import versions
 
 _MAY_GROW = ("tasks", "settings")
 """Objects of a plan whose entries do not depend on each other: to those that are there more can be added."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """How models are evaluated."""
-
-    samples_per_prompt: int = 1
-    latency_samples: int = 0
-    """Problems of each task under each setting that are decoded once more, one by one, for their seconds."""
-    batch_size: int = BATCH_SIZE
-    """Requests decoded together."""
-    chunk_size: int = CHUNK_SIZE
-    """Below float32, where rounding depends on the batch: requests per chunk; a cut one is decoded again."""
 
 
 def evaluate(
@@ -76,29 +59,61 @@ def evaluate(
     """
     config = EvalConfig() if config is None else config
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
+    work = Cells(loaded, tasks, settings, requests, config, label)
     if output is None:
-        return [entry for entry, _ in _found(loaded, tasks, settings, requests, config, None, label)]
+        return [entry for entry, _ in work.found(None)]
     check_evaluation(Path(output))
-    plan = {
-        "tasks": {posed.task.name: _task_plan(posed) for posed in tasks},
-        "settings": {name: asdict(params) for name, params in settings.items()},
-        "model": loaded.identity(),
-        **asdict(config),
+    how: dict[str, Any] = {
+        "take": partial(_take, Path(output), work.plan),
+        "work": partial(_write, Path(output), work, report or {}),
+        "may_grow": _MAY_GROW,
     }
+    return once(Path(output) / UNFINISHED, work.plan, "*.jsonl", **how)
 
-    def work(folder: Path) -> list[Entry]:
-        keep_finished(Path(output), folder)
-        found = _found(loaded, tasks, settings, requests, config, folder, label)
-        samples, entries = jsonl(row for _, rows in found for row in rows), [entry for entry, _ in found]
-        with write_errors(output):
-            (Path(output) / RESULTS).unlink(missing_ok=True)  # of fewer entries: a copy is in the folder
-        write_text(Path(output) / SAMPLES, samples)
-        made = {**_results(entries, report or {}, loaded, plan), **hash_of_lines(samples)}
-        write_text(Path(output) / RESULTS, json.dumps(sealed(made), indent=2) + "\n")
-        return entries
 
-    take = partial(_take, Path(output), plan)
-    return once(Path(output) / UNFINISHED, plan, "*.jsonl", take=take, work=work, may_grow=_MAY_GROW)
+def evaluate_shard(
+    loaded: LoadedModel,
+    tasks: Sequence[PosedTask],
+    settings: Mapping[str, DecodeParams],
+    output: str | Path,
+    config: EvalConfig,
+    shard: Shard,
+    *,
+    report: Mapping[str, Any] | None = None,
+) -> list[Entry] | None:
+    """The same by one of several runs in one folder: it answers and grades the chunks of its shard.
+
+    Chunks of ``config.chunk_size`` requests are counted over all tasks and settings. The run after which all
+    are there writes the files. None: there are some missing, or another one wrote them.
+    """
+    requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
+    work = Cells(loaded, tasks, settings, requests, config, f"evaluate, shard {shard}")
+    check_evaluation(Path(output))
+
+    def write(folder: Path) -> list[Entry] | None:
+        is_complete = work.is_complete(folder, Path(output))
+        return _write(Path(output), work, report or {}, folder) if is_complete else None
+
+    how: dict[str, Any] = {
+        "take": partial(_take, Path(output), work.plan),
+        "part": lambda folder: work.answer(folder, Path(output), shard),
+        "work": write,
+        "may_grow": _MAY_GROW,
+    }
+    return once_by_shards(Path(output) / UNFINISHED, work.plan, "*.jsonl", shard, **how)
+
+
+def _write(output: Path, work: Cells, report: Mapping[str, Any], folder: Path) -> list[Entry]:
+    """Make what is missing, and the files of all of it."""
+    keep_finished(output, folder)
+    found = work.found(folder)
+    samples, entries = jsonl(row for _, rows in found for row in rows), [entry for entry, _ in found]
+    with write_errors(output):
+        (output / RESULTS).unlink(missing_ok=True)  # of fewer entries: a copy is in the folder
+    write_text(output / SAMPLES, samples)
+    made = {**_results(entries, report, work.loaded, work.plan), **hash_of_lines(samples)}
+    write_text(output / RESULTS, json.dumps(sealed(made), indent=2) + "\n")
+    return entries
 
 
 def evaluation_requests(loaded: LoadedModel, posed: PosedTask, samples_per_prompt: int = 1) -> list[Asked]:
@@ -138,75 +153,6 @@ def requests_of(
             positions = loaded.model.config.max_position_embeddings
             check_requests((request for _, request in found[name]), params, positions)
     return found
-
-
-def _found(
-    loaded: LoadedModel,
-    tasks: Sequence[PosedTask],
-    settings: Mapping[str, DecodeParams],
-    requests: Mapping[str, Sequence[Asked]],
-    config: EvalConfig,
-    folder: Path | None,
-    label: str,
-) -> list[Found]:
-    """Every task under every setting, measured unless it lies in the folder."""
-    llm = LLM(loaded, max_batch_size=config.batch_size)
-    is_exact = loaded.model.dtype in (torch.float32, torch.float64)
-    num_alone = sum(min(len(posed.problems), config.latency_samples) for posed in tasks)
-    num_responses = len(settings) * (sum(map(len, requests.values())) + num_alone)
-    kept = {} if folder is None else kept_entries(folder)
-    found = []
-    with Progress(label, num_responses) as progress:
-        _warm_up(llm, requests, settings)
-        for posed, (setting, params) in product(tasks, settings.items()):
-            name = posed.task.name
-            if (name, setting) in kept:
-                progress.skip(len(requests[name]) + min(len(posed.problems), config.latency_samples))
-                found.append(kept[name, setting])
-                continue
-            path = None if folder is None else folder / f"{name}.{setting}.jsonl"
-            measured = measure(
-                posed.task,
-                requests[name],
-                params,
-                partial(_decode, llm, params),
-                KeptLines(path, fresh="response"),
-                chunk_size=None if is_exact else config.chunk_size,
-                num_alone=config.latency_samples,
-                on_response=progress.advance,
-            )
-            how = {"prompt": {"style": posed.style, "kind": posed.kind}, **posed.grader_settings()}
-            entry = {"setting": setting, **measured.summary(), **how}
-            found.append((entry, [{"setting": setting, **row} for row in measured.samples]))
-    return found
-
-
-def _decode(
-    llm: LLM,
-    params: DecodeParams,
-    requests: Sequence[DecodeRequest],
-    on_finish: Callable[[Completion], None],
-) -> None:
-    llm.decode(requests, params, on_finish=on_finish)
-
-
-def _warm_up(llm: LLM, requests: Mapping[str, Sequence[Asked]], settings: Mapping[str, DecodeParams]) -> None:
-    """Decode a block, so that what a process does once is not in the seconds of the first measurement."""
-    _, request = next(iter(requests.values()))[0]
-    params = next(iter(settings.values()))
-    llm.decode([request], dataclasses.replace(params, max_new_tokens=1))
-
-
-def _task_plan(posed: PosedTask) -> dict[str, Any]:
-    rows = [
-        (problem.id, problem.question, problem.answer, problem.task, problem.prefix)
-        for problem in posed.problems
-    ]
-    return {
-        "problems": {"count": len(rows), "sha256": fingerprint(rows)},
-        "prompt": {"style": posed.style, "kind": posed.kind},
-        **posed.grader_settings(),
-    }
 
 
 def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:

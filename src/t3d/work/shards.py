@@ -83,8 +83,9 @@ def once_by_shards(
     with _shared(folder, plan, finished, shard, may_grow):
         part(folder)
     with suppress(InUseError), claim(folder, plan, finished, may_grow=may_grow, wait=True):
-        result = work(folder)
-        if result is not None or not list(folder.glob(finished)):  # the others' last made it, and it is empty
+        is_empty = not list(folder.glob(finished))  # another run has made the output of them
+        result = None if is_empty else work(folder)
+        if is_empty or result is not None:
             discard(folder)
     return result
 

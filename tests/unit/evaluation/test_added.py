@@ -73,7 +73,7 @@ class Cut:
             if len(self.cells) in self.kills:
                 self.kills = [number for number in self.kills if number != len(self.cells)]
                 raise KeyboardInterrupt
-            self.cells.append(lines.path.stem)
+            self.cells.append(lines.path.stem.removesuffix(".chunk-00000"))
             real(lines, row)
 
         monkeypatch.setattr(KeptLines, "append", append)
