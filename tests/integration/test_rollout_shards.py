@@ -89,6 +89,15 @@ def test_a_cut_shard_goes_on_and_a_run_without_shards_completes_what_is_missing(
     assert job.output.read_bytes() == whole and names(tmp_path) == ["out.parquet"]
 
 
+def test_shards_with_outputs_of_their_own_are_merged(rolling, whole, tmp_path):
+    outputs = [tmp_path / name for name in "ab"]
+    for number, output in enumerate(outputs, start=1):
+        assert rolling(output).run_shard(Shard(number, 2)) is None
+    assert main(["data", "merge", str(tmp_path / "out"), *map(str, outputs)]) == 0
+    assert (tmp_path / "out").read_bytes() == whole
+    assert rolling(tmp_path / "out").run(), "it is finished"
+
+
 def test_every_chunk_belongs_to_one_shard():
     for count, chunk in itertools.product(range(1, 6), range(12)):
         assert sum(Shard(number, count).takes(chunk) for number in range(1, count + 1)) == 1

@@ -49,7 +49,14 @@ class DataStats:
         if self.json:
             print(json.dumps(dataclasses.asdict(stats), indent=2))
         else:
-            Console().print(stats_table(stats, title=self.trajectories))
+            Console().print(stats_table(stats, title=f"{self.trajectories}{self._part()}"))
+
+    def _part(self) -> str:
+        from t3d.trajectory import read_plan
+        from t3d.work.parts import part_of
+
+        part = part_of(read_plan(self.trajectories))
+        return "" if part is None else f": a part, from record {part.first + 1} of {part.of} on"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from t3d.cli.compare import Compare
 from t3d.cli.config_file import flags_from_file, flat_fields
 from t3d.cli.convert import Convert
 from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
+from t3d.cli.data_parts import DataMerge, DataSplit
 from t3d.cli.data_prompts import DataPrompts
 from t3d.cli.data_texts import DataTexts
 from t3d.cli.demo import Demo
@@ -48,6 +49,8 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("data", "stats"): DataStats,
     ("data", "validate"): DataValidate,
     ("data", "convert"): DataConvert,
+    ("data", "merge"): DataMerge,
+    ("data", "split"): DataSplit,
     ("data", "prompts"): DataPrompts,
     ("data", "solutions"): DataSolutions,
     ("data", "texts"): DataTexts,
