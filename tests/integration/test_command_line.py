@@ -15,6 +15,7 @@ from t3d.cli import train
 from t3d.cli.arguments import is_positional
 from t3d.cli.config_file import flat_fields
 from t3d.cli.main import COMMANDS, main
+from t3d.cli.processes import own_device
 from t3d.cli.stopping import kept_text
 from t3d.cli.train import Train
 from t3d.decoding import rollout
@@ -170,6 +171,23 @@ def test_several_processes_are_refused_but_for_what_they_share(monkeypatch, caps
     """They would race for the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "WORLD_SIZE=2: t3d " in run_failing(list(name), capsys)
+
+
+def test_processes_of_one_machine_take_a_gpu_each(monkeypatch):
+    """A second one on a machine with one GPU shares it."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert own_device("auto") == "auto" and not chosen
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [own_device(name) for name in ("auto", "cuda", "cpu", "cuda:0")] == ["cuda:1"] * 2 + [
+        "cpu",
+        "cuda:0",
+    ]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert own_device("auto") == "auto" and chosen == [1, 1]
 
 
 def test_the_batch_size_is_that_of_all_processes(monkeypatch, tmp_path, capsys):
