@@ -71,6 +71,12 @@ def write_config(command: Any, path: str | Path) -> None:
         write_text(path, text)
 
 
+def flags_of(command: Any) -> list[str]:
+    """A command's settings as the flags that give them again."""
+    settings = resolved_config(command)
+    return [flag for name, value in settings.items() for flag in _flags("", name, value)]
+
+
 def flags_from_file(path: str, command: Any) -> list[str]:
     """Command-line flags for the keys of a YAML file.
 

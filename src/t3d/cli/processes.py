@@ -14,6 +14,27 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first_process() -> bool:
+    """Whether it is the one of several that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check_count(wanted: int | None, device: str) -> None:
+    """Raise InputError unless so many processes can be started here, or are the ones that are running."""
+    if wanted is None or wanted == 1 == num_processes():
+        return
+    if num_processes() > 1 and wanted != num_processes():
+        problem = f"{num_processes()} processes were started already"
+        raise InputError("num_processes", wanted, problem, "leave it out, or start one process")
+    import torch
+
+    from t3d.models.placement import resolve_device
+
+    if resolve_device(device).type == "cuda" and wanted > torch.cuda.device_count():
+        problem = f"this machine has {torch.cuda.device_count()} GPUs"
+        raise InputError("num_processes", wanted, problem, "use at most as many, or device=cpu")
+
+
 def check_one_process(name: tuple[str, ...]) -> None:
     """Raise InputError where several processes would each do all the work, and write the same files."""
     count = num_processes()

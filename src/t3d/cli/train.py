@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t3d.cli.config_file import check_config, write_config
+from t3d.cli.config_file import check_config, flags_of, write_config
+from t3d.cli.launching import accelerate_file, launch
 from t3d.cli.options import ModelChoice
-from t3d.cli.processes import num_processes
+from t3d.cli.processes import check_count, is_first_process, num_processes
 from t3d.cli.train_scores import DRAFTER, EVALUATION_COUNTS, check_evaluation, evaluator_of
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
@@ -106,24 +107,41 @@ class Train(ModelChoice):
     report_to: tuple[str, ...] = ()
     """Trackers of transformers: tensorboard, trackio (both in t3d[trackers]), wandb, ..."""
     seed: int = 0
+    num_processes: int | None = None
+    """Train in so many processes on this machine, a GPU each, which accelerate starts; batch_size is that of
+    all together. Default: one, or those that torchrun or accelerate started."""
+    accelerate_config: str | None = None
+    """Of num_processes: ddp, the default (each has the whole model), or a YAML file of accelerate config."""
 
     def run(self) -> None:
         """Run the command."""
         self._check_flags()
         check_config(self, Path(self.output) / "config.yaml", self.trajectories)
-        dataclasses.replace(self, block_size=self._student_block_size())._train()
+        if self._num_processes > num_processes():
+            config = accelerate_file(self.accelerate_config or "ddp")
+            launch("train", flags_of(self), self._num_processes, config)
+        else:
+            dataclasses.replace(self, block_size=self._student_block_size())._train()
+
+    @property
+    def _num_processes(self) -> int:
+        return self.num_processes or num_processes()
 
     def _check_flags(self) -> None:
         """Raise InputError for flags that no checkpoint can make right."""
         from t3d.models.placement import DTYPES, require_training_device
 
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
-        require_positive(self, *counts, "block_size", "eval_every", *EVALUATION_COUNTS)
+        require_positive(self, *counts, "block_size", "eval_every", "num_processes", *EVALUATION_COUNTS)
         require_training_device(self.device)
-        count = self.gradient_accumulation_steps * num_processes()
+        if self.num_processes is None and self.accelerate_config is not None:
+            problem = "ignored: it says how num_processes are started"
+            raise InputError("accelerate_config", self.accelerate_config, problem, "set num_processes")
+        check_count(self.num_processes, self.device)
+        count = self.gradient_accumulation_steps * self._num_processes
         if self.batch_size % count:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
-            problem += f" times {num_processes()} processes" if num_processes() > 1 else ""
+            problem += f" times {self._num_processes} processes" if self._num_processes > 1 else ""
             raise InputError("batch_size", self.batch_size, problem, f"use a multiple of {count}")
         if self.dtype not in DTYPES:
             raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
@@ -181,8 +199,9 @@ class Train(ModelChoice):
             own_settings=own if any(value is not None for value in made_for.values()) else None,
             soft_target_model=told,
         )
-        write_config(self, output / "config.yaml")
-        print(f"{made} in {folder}")
+        if is_first_process():
+            write_config(self, output / "config.yaml")
+            print(f"{made} in {folder}")
 
     def _check_soft_targets(self, weight: float) -> None:
         """Raise InputError for a model that gives soft targets without their weight, for a weight without a
@@ -225,7 +244,7 @@ class Train(ModelChoice):
             "output_dir": str(Path(self.output) / "checkpoints"),
             "max_steps": self.num_optimizer_steps,
             "per_device_train_batch_size": self.batch_size
-            // (self.gradient_accumulation_steps * num_processes()),
+            // (self.gradient_accumulation_steps * self._num_processes),
             "save_steps": self.save_every,
             "save_total_limit": 2,
             **{name: getattr(self, name) for name in _SAME_NAMES},

@@ -11,7 +11,7 @@ from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_once, require_unique_ids
 from t3d.evaluation.added import Entry, keep_finished
-from t3d.evaluation.cells import Cells, EvalConfig
+from t3d.evaluation.answering import EvalConfig, Evaluation
 from t3d.evaluation.finished import (
     RESULTS,
     SAMPLES,
@@ -59,7 +59,7 @@ def evaluate(
     """
     config = EvalConfig() if config is None else config
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
-    work = Cells(loaded, tasks, settings, requests, config, label)
+    work = Evaluation(loaded, tasks, settings, requests, config, label)
     if output is None:
         return [entry for entry, _ in work.found(None)]
     check_evaluation(Path(output))
@@ -87,7 +87,7 @@ def evaluate_shard(
     are there writes the files. None: there are some missing, or another one wrote them.
     """
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
-    work = Cells(loaded, tasks, settings, requests, config, f"evaluate, shard {shard}")
+    work = Evaluation(loaded, tasks, settings, requests, config, f"evaluate, shard {shard}")
     check_evaluation(Path(output))
 
     def write(folder: Path) -> list[Entry] | None:
@@ -103,7 +103,7 @@ def evaluate_shard(
     return once_by_shards(Path(output) / UNFINISHED, work.plan, "*.jsonl", shard, **how)
 
 
-def _write(output: Path, work: Cells, report: Mapping[str, Any], folder: Path) -> list[Entry]:
+def _write(output: Path, work: Evaluation, report: Mapping[str, Any], folder: Path) -> list[Entry]:
     """Make what is missing, and the files of all of it."""
     keep_finished(output, folder)
     found = work.found(folder)

@@ -9,7 +9,7 @@ from task_helpers import EvenTask
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError
-from t3d.evaluation import cells as module
+from t3d.evaluation import answering as module
 from t3d.evaluation.evaluate import EvalConfig, evaluate
 from t3d.evaluation.samples import read_graded
 from t3d.models.loading import load_model

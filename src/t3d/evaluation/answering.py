@@ -1,7 +1,7 @@
-"""The cells of an evaluation, a task under a setting each: answered, graded, measured, in any number of runs.
+"""Every task under every setting: answered, graded, measured, by any number of runs.
 
-A cell's requests are answered in fixed chunks. The answers to each chunk lie in a file of its own
-(``TASK.SETTING.chunk-00000.jsonl``), so that it does not matter which run made it.
+The questions of a task under a setting are answered in fixed chunks. The answers to each chunk lie in a file
+of its own (``TASK.SETTING.chunk-00000.jsonl``), so that it does not matter which run made it.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A task under a setting, with its requests and the number of its first chunk."""
+class Questions:
+    """What a task asks under a setting; its chunks are counted on from those of the one before."""
 
     posed: PosedTask
     setting: str
@@ -76,7 +76,7 @@ class Cell:
         return all("correct" in rows.get(request.id, {}) for _, request in self.asked)
 
 
-class Cells:
+class Evaluation:
     """Tasks under settings: what their entries depend on, and how they are made."""
 
     def __init__(
@@ -90,11 +90,11 @@ class Cells:
     ) -> None:
         self.loaded, self._tasks, self._settings = loaded, tasks, settings
         self._config, self._label = config, label
-        self._cells: list[Cell] = []
+        self._all: list[Questions] = []
         num_chunks, size = 0, config.chunk_size
         for posed, (setting, params) in product(tasks, settings.items()):
             asked = requests[posed.task.name]
-            self._cells.append(Cell(posed, setting, params, asked, num_chunks, size))
+            self._all.append(Questions(posed, setting, params, asked, num_chunks, size))
             num_chunks += -(-len(asked) // size)
 
     @cached_property
@@ -110,53 +110,53 @@ class Cells:
     def found(self, folder: Path | None) -> list[Found]:
         """Every task under every setting, measured unless it lies in the folder."""
         kept = {} if folder is None else kept_entries(folder)
-        num_alone = sum(map(self._num_alone, self._cells))
+        num_alone = sum(map(self._num_alone, self._all))
         found = []
-        with Progress(self._label, sum(len(cell.asked) for cell in self._cells) + num_alone) as progress:
+        with Progress(self._label, sum(len(one.asked) for one in self._all) + num_alone) as progress:
             llm = self._engine()
-            for cell in self._cells:
-                if cell.key in kept:
-                    progress.skip(len(cell.asked) + self._num_alone(cell))
-                    found.append(kept[cell.key])
+            for one in self._all:
+                if one.key in kept:
+                    progress.skip(len(one.asked) + self._num_alone(one))
+                    found.append(kept[one.key])
                     continue
-                measured = self._measure(llm, cell, cell.asked, folder, progress, self._num_alone(cell))
+                measured = self._measure(llm, one, one.asked, folder, progress, self._num_alone(one))
                 how = {
-                    "prompt": {"style": cell.posed.style, "kind": cell.posed.kind},
-                    **cell.posed.grader_settings(),
+                    "prompt": {"style": one.posed.style, "kind": one.posed.kind},
+                    **one.posed.grader_settings(),
                 }
-                entry = {"setting": cell.setting, **measured.summary(), **how}
-                found.append((entry, [{"setting": cell.setting, **row} for row in measured.samples]))
+                entry = {"setting": one.setting, **measured.summary(), **how}
+                found.append((entry, [{"setting": one.setting, **row} for row in measured.samples]))
         return found
 
     def answer(self, folder: Path, output: Path, shard: Shard) -> None:
-        """Answer and grade what the chunks of a shard ask, of cells that are not among the finished ones."""
+        """Answer and grade what the chunks of a shard ask, unless it is finished."""
         kept = kept_entries(folder) or kept_entries(output)
-        parts = [(cell, cell.of_shard(shard)) for cell in self._cells if cell.key not in kept]
+        parts = [(one, one.of_shard(shard)) for one in self._all if one.key not in kept]
         with Progress(self._label, sum(len(asked) for _, asked in parts)) as progress:
             llm = self._engine()
-            for cell, asked in parts:
+            for one, asked in parts:
                 if asked:
-                    self._measure(llm, cell, asked, folder, progress, 0)
+                    self._measure(llm, one, asked, folder, progress, 0)
 
     def is_complete(self, folder: Path, output: Path) -> bool:
         """Whether all answers are there, with their verdicts."""
         kept = kept_entries(folder) or kept_entries(output)
-        return all(cell.key in kept or cell.is_graded(folder) for cell in self._cells)
+        return all(one.key in kept or one.is_graded(folder) for one in self._all)
 
-    def _num_alone(self, cell: Cell) -> int:
-        return min(len(cell.posed.problems), self._config.latency_samples)
+    def _num_alone(self, one: Questions) -> int:
+        return min(len(one.posed.problems), self._config.latency_samples)
 
     def _engine(self) -> LLM:
         """It has decoded a block: what a process does once is not in the seconds of the first measurement."""
         llm = LLM(self.loaded, max_batch_size=self._config.batch_size)
-        first = self._cells[0]
+        first = self._all[0]
         llm.decode([first.asked[0][1]], dataclasses.replace(first.params, max_new_tokens=1))
         return llm
 
     def _measure(
         self,
         llm: LLM,
-        cell: Cell,
+        one: Questions,
         asked: Sequence[Asked],
         folder: Path | None,
         progress: Progress,
@@ -164,11 +164,11 @@ class Cells:
     ) -> Measurement:
         is_exact = self.loaded.model.dtype in (torch.float32, torch.float64)
         return measure(
-            cell.posed.task,
+            one.posed.task,
             asked,
-            cell.params,
-            partial(_decode, llm, cell.params),
-            cell.lines(folder, asked),
+            one.params,
+            partial(_decode, llm, one.params),
+            one.lines(folder, asked),
             chunk_size=None if is_exact else self._config.chunk_size,
             num_alone=num_alone,
             on_response=progress.advance,

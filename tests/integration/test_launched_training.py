@@ -1,0 +1,169 @@
+"""``t3d train --num-processes``: accelerate starts the processes, which train what one process trains."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from command_helpers import run_failing
+from safetensors.torch import load_file
+
+from t3d.cli import launching
+from t3d.cli.config_file import flags_of
+from t3d.cli.launching import accelerate_file, launch
+from t3d.cli.main import COMMANDS, main
+from t3d.cli.train import Train
+from t3d.trajectory import write_trajectories
+
+STEPS = [
+    "--num-optimizer-steps",
+    "5",
+    "--warmup-steps",
+    "2",
+    "--learning-rate",
+    "1e-3",
+    "--refresh-every",
+    "2",
+]
+
+
+@pytest.fixture
+def command(checkpoint, trajectories, tmp_path):
+    """Five steps on the CPU; the output is to be added."""
+    file = tmp_path / "r.parquet"
+    write_trajectories(file, trajectories)
+    command = ["train", "--model", str(checkpoint), "--trajectories", str(file), "--device", "cpu", *STEPS]
+    return [*command, "--batch-size", "4", "--save-every", "5", "--output"]
+
+
+def test_the_processes_are_told_every_flag_of_the_command(command, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("t3d.cli.train.launch", lambda *arguments: told.append(arguments))
+    line = [*command, str(tmp_path / "run"), "--override", "logging_steps=1", "ddo_beta=0.2"]
+    assert main([*line, "--num-processes", "2"]) == 0
+    ((name, flags, count, config),) = told
+    assert (name, count, config) == ("train", 2, accelerate_file("ddp"))
+    assert COMMANDS["train",] is Train
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as in one of them: it does not start others
+    seen = []
+
+    def keep(self):
+        seen.append(self)
+
+    monkeypatch.setattr(Train, "_train", keep)
+    assert main(["train", *flags]) == 0
+    assert flags_of(seen[0]) != flags, "the block size is resolved"
+    assert [seen[0].override, seen[0].batch_size, seen[0].num_processes] == [
+        ("logging_steps=1", "ddo_beta=0.2"),
+        4,
+        2,
+    ]
+
+
+def test_the_shipped_settings_are_those_of_accelerate():
+    for path in accelerate_file("ddp").parent.iterdir():
+        assert yaml.safe_load(path.read_text())["distributed_type"] == "MULTI_GPU"
+        assert accelerate_file(path.stem) == path
+
+
+def test_what_cannot_be_started_is_refused_by_name(command, tmp_path, monkeypatch, capsys):
+    line = [*command, str(tmp_path / "run")]
+    text = run_failing([*line, "--num-processes", "2", "--accelerate-config", "fsdp9"], capsys)
+    assert "accelerate_config='fsdp9': not known, and no such file. Fix: use ddp, or a YAML file" in text
+    text = run_failing([*line, "--accelerate-config", "ddp"], capsys)
+    assert "accelerate_config='ddp': ignored: it says how num_processes are started" in text
+    assert "num_processes=0: not positive" in run_failing([*line, "--num-processes", "0"], capsys)
+    text = run_failing([*line, "--num-processes", "3"], capsys)
+    assert "batch_size=4: not a multiple of gradient_accumulation_steps=1 times 3 processes" in text
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    text = run_failing([*line, "--num-processes", "2"], capsys)
+    assert "num_processes=2: 4 processes were started already" in text
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("t3d.models.placement.resolve_device", lambda device: torch.device("cuda"))
+    text = run_failing([*line, "--num-processes", "2"], capsys)
+    assert "num_processes=2: this machine has 1 GPUs" in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, None])
+def test_the_launcher_is_waited_for_and_stopped_with_the_command(monkeypatch, stop):
+    calls = []
+
+    class Launcher:
+        def __init__(self, line):
+            calls.append(line[-3:])
+
+        def wait(self):
+            calls.append("wait")
+            if stop is not None and calls.count("wait") == 1:
+                raise stop
+            return 3
+
+        def terminate(self):
+            calls.append("terminate")
+
+    monkeypatch.setattr(launching.subprocess, "Popen", Launcher)
+    with pytest.raises(stop or SystemExit) as caught:
+        launch("train", ["--seed=1"], 2, accelerate_file("ddp"))
+    assert calls[0] == ["t3d", "train", "--seed=1"]
+    assert calls[1:] == (["wait"] if stop is None else ["wait", "terminate", "wait"])
+    assert stop is not None or caught.value.code == 3
+
+
+# --- real processes ------------------------------------------------------------------------------
+
+
+def logged(run):
+    """What every optimizer step logged, and the student's weights."""
+    state = json.loads((run / "checkpoints" / "checkpoint-5" / "trainer_state.json").read_text())
+    names = ("loss", "loss/ddo_real", "loss/ddo_fake", "loss/path", "learning_rate")
+    rows = [[row[name] for name in names] for row in state["log_history"] if "loss" in row]
+    return torch.tensor(rows), load_file(run / "student" / "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_two_processes_train_what_one_trains(command, checkpoint, tmp_path):
+    """Losses of every step, learning rates and weights, the reference refreshed twice; 1e-4 relative."""
+    every_step = ["--override", "logging_steps=1"]
+    runs = [tmp_path / name for name in ("one", "two")]
+    assert main([*command, str(runs[0]), *every_step]) == 0
+    line = [sys.executable, "-m", "t3d", *command, str(runs[1]), *every_step, "--num-processes", "2"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("student in ") == 1
+    (rows, weights), (rows_of_two, weights_of_two) = map(logged, runs)
+    assert len(rows) == 5 and len(set(rows[:, -1].tolist())) > 2, "a curve"
+    torch.testing.assert_close(rows_of_two, rows, rtol=1e-4, atol=0)
+    before = load_file(checkpoint / "model.safetensors")
+
+    def norm(of, other):
+        return sum((of[name] - other[name]).double().square().sum() for name in of).sqrt().item()
+
+    assert norm(weights, before) > 1e-2, "they have learnt"
+    assert norm(weights_of_two, weights) < 1e-4 * norm(weights, dict.fromkeys(weights, 0))
+    text = subprocess.run(line, capture_output=True, text=True, timeout=250, check=True).stdout
+    assert text.count("student in ") == 1, "what is finished is taken"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ps") is None, reason="sends a signal, and lists processes")
+def test_a_command_that_is_stopped_stops_its_processes_and_goes_on(command, tmp_path):
+    run = tmp_path / "run"
+    line = [sys.executable, "-m", "t3d", *command, str(run), "--num-processes", "2"]
+    line = [*line, "--save-every", "1", "--num-optimizer-steps", "400"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        deadline = time.monotonic() + 200
+        while not (run / "checkpoints" / "checkpoint-2").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        text = process.communicate(timeout=100)[0]
+    assert process.returncode == 143 and "terminated; kept: the newest checkpoint in" in text
+    others = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(run) not in others
