@@ -32,6 +32,7 @@ from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
 from t3d.cli.stopping import Terminated, kept_text, terminable
 from t3d.cli.train import Train
+from t3d.cli.view import View
 from t3d.errors import InputError
 
 COMMANDS: dict[tuple[str, ...], Any] = {
@@ -44,6 +45,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("lm-eval",): lm_eval.LmEval,
     ("compare",): Compare,
     ("generate",): Generate,
+    ("view",): View,
     ("convert",): Convert,
     ("fetch",): Fetch,
     ("data", "stats"): DataStats,
