@@ -20,6 +20,7 @@ from t3d.problems.problem import Problem
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask
 from t3d.trajectory import read_plan, read_trajectories
+from t3d.work.shards import Shard
 
 PARAMS = DecodeParams(max_new_tokens=12, temperature=1.0)
 PROBLEMS = [
@@ -109,6 +110,26 @@ def test_a_killed_and_resumed_rollout_keeps_the_same_samples(
     again = rollout.roll_out_to_file(loaded, PROBLEMS, PARAMS, cut, **how)
     assert len(calls) == 4, "three chunks and the one that was cut"
     assert cut.read_bytes() == whole.read_bytes() and again == read_trajectories(whole)
+
+
+@pytest.mark.parametrize("rollout_filter", ["none", "correct"])
+def test_shards_of_several_samples_make_and_merge_to_the_file_of_one_run(loaded, tmp_path, rollout_filter):
+    """Of which a prompt may have none, and a chunk, too."""
+    how = {"loaded": loaded, "problems": PROBLEMS, "params": PARAMS, "chunk_size": 2}
+    how["choice"] = choose(rollout_filter)
+
+    def rolling(name):
+        return rollout.FileRollout(output=tmp_path / name, **how)
+
+    whole = rolling("whole.parquet").run()
+    assert {one.id.partition("#")[0] for one in whole} >= {"0", "1"}
+    for number in (2, 1):
+        rolling("shared.parquet").run_shard(Shard(number, 2))
+        rolling(f"own-{number}.parquet").run_shard(Shard(number, 2))
+    assert (tmp_path / "shared.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    parts = [str(tmp_path / f"own-{number}.parquet") for number in (2, 1)]
+    main(["data", "merge", str(tmp_path / "merged.parquet"), *parts])
+    assert (tmp_path / "merged.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_the_plan_of_one_sample_a_prompt_is_that_of_earlier_versions(loaded, tmp_path):

@@ -109,9 +109,10 @@ def test_a_chunk_says_that_it_is_a_part_and_of_what(rolling, tmp_path):
     job.run_shard(Shard(2, 2))
     (chunk,) = job.chunks.glob("chunk-*")
     plan = read_plan(chunk)
-    assert plan["part"] == {"first": 2, "of": 5, "whole": ""} and plan["decode"]["max_new_tokens"] == 4
+    part = {"first": 2, "of": 5, "whole": "", "count": 2}
+    assert plan["part"] == part and plan["decode"]["max_new_tokens"] == 4
     chunk.rename(job.output)
-    with pytest.raises(InputError, match=r"finished work of another run: part\.first was 2, now not given"):
+    with pytest.raises(InputError, match=r"finished work of another run: part\.count was 2, now not given"):
         job.run()
 
 

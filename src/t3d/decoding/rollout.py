@@ -216,10 +216,8 @@ class FileRollout:
         num_samples = self.choice.num_samples
         with Progress(label, sum(map(len, parts.values())) * num_samples) as progress:
             for first, part in parts.items():
-                file, plan = (
-                    files[first // self.chunk_size],
-                    plan_of_part(whole, Part(first, len(self.problems))),
-                )
+                file = files[first // self.chunk_size]
+                plan = plan_of_part(whole, Part(first, len(self.problems), count=len(part)))
                 if file.is_file():
                     trajectories += _read_chunk(file, plan)
                     progress.skip(len(part) * num_samples)

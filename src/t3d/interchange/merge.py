@@ -6,7 +6,7 @@ writes. They make the whole again. Files that are whole are joined in their orde
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,9 @@ def merge(files: Sequence[Path]) -> Merged:
     sources = [_read(path) for path in files]
     first = sources[0]
     for source in sources:
+        if source.part is None and not source.trajectories:
+            raise InputError("parts", str(source.path), "has no records", "leave it out")
+    for source in sources:
         if (source.part is None) != (first.part is None):
             part, whole = (source, first) if first.part is None else (first, source)
             problem = f"is a part, and {whole.path} is whole"
@@ -100,7 +103,7 @@ def split(path: str | Path, count: int) -> list[Path]:
 
 def _read(path: Path) -> _Source:
     try:
-        trajectories = read_trajectories(path)
+        trajectories = read_trajectories(path, may_be_empty=True)  # of a part whose samples a filter left out
     except InputError as error:
         fix = "give an undamaged copy; t3d rollout makes a chunk again that is deleted"
         raise InputError("parts", str(path), error.problem, fix) from error
@@ -128,30 +131,45 @@ def _assemble(sources: Sequence[_Source]) -> Merged:
     """Parts of a whole, in its order."""
     first = min(sources, key=_first)
     assert first.part is not None and first.plan is not None
-    seen: dict[int, tuple[Trajectory, Path]] = {}
+    seen: dict[tuple[int, int], tuple[Trajectory, Path]] = {}
+    units: set[int] = set()
     num_doubled = 0
     for source in sources:
         if found := differences(_of_whole(first), _of_whole(source)):
             problem = f"is a part of something else than {first.path}: {described(found)}"
             raise InputError("parts", str(source.path), problem, "give the parts of one whole")
-        for index, one in enumerate(source.trajectories, start=_first(source)):
-            num_doubled += _is_doubled(seen.get(index), one, source.path)
-            seen.setdefault(index, (one, source.path))
-    _check_all(seen, first)
-    trajectories = [seen[index][0] for index in range(first.part.of)]
+        units |= set(_units(source))
+        for place, one in zip(_places(source), source.trajectories, strict=True):
+            num_doubled += _is_doubled(seen.get(place), one, source.path)
+            seen.setdefault(place, (one, source.path))
+    _check_all(units, first)
+    trajectories = [seen[place][0] for place in sorted(seen)]
     if first.part.whole not in ("", _sha256(trajectories)):
         problem = "its parts are not those of the file that was split"
         raise InputError("parts", str(first.path), problem, "split that file again")
     return Merged(trajectories=trajectories, plan=plan_of_whole(first.plan), num_doubled=num_doubled)
 
 
-def _check_all(seen: Mapping[int, object], source: _Source) -> None:
-    """Raise InputError, naming the first of them, for records that no part has."""
+def _units(source: _Source) -> range:
+    """Those of the whole that a part answers for."""
+    assert source.part is not None
+    first, count = source.part.first, source.part.count
+    return range(first, first + (len(source.trajectories) if count is None else count))
+
+
+def _places(source: _Source) -> list[tuple[int, int]]:
+    """Where its records stand in the whole: by their own units if each has one, else by the part's first."""
+    units, count = _units(source), len(source.trajectories)
+    return [(unit, 0) for unit in units] if len(units) == count else [(units[0], one) for one in range(count)]
+
+
+def _check_all(units: Collection[int], source: _Source) -> None:
+    """Raise InputError, naming the first of them, for units that no part has."""
     assert source.part is not None and source.plan is not None
-    missing = [index for index in range(source.part.of) if index not in seen]
+    missing = [index for index in range(source.part.of) if index not in units]
     if not missing:
         return
-    after = next((index for index in range(missing[0], source.part.of) if index in seen), source.part.of)
+    after = next((index for index in range(missing[0], source.part.of) if index in units), source.part.of)
     size = source.plan.get("chunk_size")
     named = f" (chunk-{missing[0] // size:05d}.parquet)" if isinstance(size, int) else ""
     gap = f"{missing[0] + 1} to {after}{named}"

@@ -10,12 +10,15 @@ PART = "part"
 
 @dataclass(frozen=True)
 class Part:
-    """Records ``first``, ``first + 1``, ... of a whole of ``of``."""
+    """Units ``first``, ``first + 1``, ... of a whole of ``of``: records, or prompts that may have several or
+    none."""
 
     first: int
     of: int
     whole: str = ""
     """SHA-256 of the whole's records, where that was there before its parts."""
+    count: int | None = None
+    """Units in the part; None: one for each of its records."""
 
 
 def plan_of_part(plan: Mapping[str, Any] | None, part: Part) -> dict[str, Any]:
@@ -26,8 +29,8 @@ def plan_of_part(plan: Mapping[str, Any] | None, part: Part) -> dict[str, Any]:
 def part_of(plan: Mapping[str, Any] | None) -> Part | None:
     """Which part a file of this plan holds; None for a whole."""
     match (plan or {}).get(PART):
-        case {"first": int() as first, "of": int() as of, "whole": str() as whole}:
-            return Part(first, of, whole)
+        case {"first": int() as first, "of": int() as of, "whole": str() as whole, **others}:
+            return Part(first, of, whole, others.get("count"))
     return None
 
 
