@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adopt_helpers import plain_tokenizer, save_source
 from command_helpers import run_failing
 
 from t3d.cli.main import main
@@ -85,6 +86,7 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
         ("--preset sft", "preset='sft': learns solutions, so it has no rounds"),
         ("--train-batch-size 3 --gradient-accumulation-steps 2", "train_batch_size=3: not a multiple of"),
         ("--num-samples 2 --temperature 0", "all samples of a prompt are the same at temperature=0"),
+        ("--student-block-size 6", "student_block_size=6: does not nest with the rollouts' blocks of 4"),
         ("--num-rounds 0", "num_rounds=0: not positive"),
         ("--num-old-rounds -1", "num_old_rounds=-1: not a number of 0 or more"),
         ("--override ddo_beta=1 --preset naive_td", "ddo_beta=1.0: ignored"),
@@ -99,6 +101,13 @@ def test_rounds_that_cannot_be_are_refused_before_the_model_is_loaded(
     monkeypatch.setattr(pipeline, "load_model", lambda *args, **how: pytest.fail("loaded"))
     text = run_failing(command(checkpoint, prompts, tmp_path / "out", *flags.split()), capsys)
     assert told in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_autoregressive_model_is_refused_before_it_rolls_out(prompts, tmp_path, capsys):
+    save_source(tmp_path / "llama", "llama", plain_tokenizer())
+    text = run_failing(command(tmp_path / "llama", prompts, tmp_path / "out"), capsys)
+    assert "autoregressive, so it has no few-step student. Fix: adopt it with t3d convert first" in text
     assert not (tmp_path / "out").exists()
 
 

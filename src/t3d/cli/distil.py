@@ -134,6 +134,17 @@ class Distil(ModelChoice, ProblemChoice):
             raise InputError("num_rounds", self.num_rounds, problem, "use fewer rounds, or less num_prompts")
         return posed
 
+    def _check_model(self, params: DecodeParams, student_block_size: int) -> None:
+        """Raise InputError where only the training, after the rollouts, would refuse what the model wrote."""
+        if params.predicts == "next":
+            fix = "adopt it with t3d convert first, or train a drafter with t3d train"
+            raise InputError("model", self.model, "autoregressive, so it has no few-step student", fix)
+        sizes = params.block_size, student_block_size
+        if max(sizes) % min(sizes):
+            problem = f"does not nest with the rollouts' blocks of {params.block_size}"
+            fix = f"use one that divides {params.block_size}, or is a multiple of it"
+            raise InputError("student_block_size", student_block_size, problem, fix)
+
     def _rounds(self, posed: PosedTask, params: DecodeParams) -> "list[Round]":
         from t3d.reproduce.rounds import Round
 
@@ -143,6 +154,8 @@ class Distil(ModelChoice, ProblemChoice):
             if self.round_steps:
                 params = dataclasses.replace(params, steps_per_block=self.round_steps[number - 1])
             choice.check(params)
+            config = self._train(number).resolved_config()
+            self._check_model(params, config.block_size)
             rollouts, training = self._products(number)
             found.append(
                 Round(
@@ -151,7 +164,7 @@ class Distil(ModelChoice, ProblemChoice):
                     training=training,
                     problems=posed.problems[(number - 1) * size : number * size],
                     params=params,
-                    config=self._train(number).resolved_config(),
+                    config=config,
                     style=posed.style,
                     kind=posed.kind,
                     choice=choice,
