@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from functools import partial
 
 import pytest
 import yaml
@@ -154,6 +155,14 @@ def test_shards_of_another_rollout_are_refused_before_either_has_a_chunk(rolling
 
     how = {"take": lambda: None, "part": part, "work": lambda folder: None}
     assert shards.once_by_shards(job.chunks, job.plan, "chunk-*", Shard(1, 2), **how) is None
+
+
+def test_a_shard_that_comes_when_the_output_has_just_been_made_does_nothing(tmp_path):
+    answers = iter([None, "made"])
+    how = {"part": lambda folder: pytest.fail("worked"), "work": lambda folder: pytest.fail("made again")}
+    take = partial(next, answers)
+    assert shards.once_by_shards(tmp_path / "c", {}, "chunk-*", Shard(1, 2), take=take, **how) is None
+    assert names(tmp_path) == []
 
 
 def test_a_run_without_shards_keeps_shards_out(rolling, tmp_path, monkeypatch):

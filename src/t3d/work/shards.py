@@ -81,7 +81,8 @@ def once_by_shards(
     if result is not None:
         return once(folder, plan, finished, take=lambda: result, work=lambda _: result, may_grow=may_grow)
     with _shared(folder, plan, finished, shard, may_grow):
-        part(folder)
+        if take() is None:  # else another run has just made it
+            part(folder)
     with suppress(InUseError), claim(folder, plan, finished, may_grow=may_grow, wait=True):
         is_empty = not list(folder.glob(finished))  # another run has made the output of them
         result = None if is_empty else work(folder)
