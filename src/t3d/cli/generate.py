@@ -16,6 +16,8 @@ from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
+from t3d.work.files import check_output_file, write_text
+from t3d.work.own import text_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +38,21 @@ class Generate(DraftedModelChoice, PromptChoice):
     show_steps: bool = False
     """Colour each token by the denoising step that committed it, and print the step under it; of
     self_speculative also whether it was an accepted draft, a correction, a bonus, or had no draft."""
+    record: str | None = None
+    """JSONL file to write for t3d view: steps, log-probabilities and drafts of each response."""
     decode: Flat = field(default_factory=DecodeFlags)
 
     def run(self) -> None:
         """Run the command."""
         from t3d.decoding.completion import check_requests
         from t3d.decoding.llm import LLM, decode_requests
+        from t3d.evaluation.samples import jsonl
         from t3d.report.console import coloured_steps, draft_legend
+        from t3d.report.viewer.recorded import BEGINNING, recorded
 
         problems = self._problems()
+        if self.record is not None:
+            check_output_file(self.record, self.prompts, is_own=text_from(BEGINNING))
         params = self.decode.resolve(self.own_settings()).params()
         self.check_drafter_is_used(drafts=params.remasking == "self_speculative")
         loaded = self.load()
@@ -52,6 +60,10 @@ class Generate(DraftedModelChoice, PromptChoice):
         requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
         check_requests(requests, params, loaded.model.config.max_position_embeddings)
         completions = LLM(loaded, max_batch_size=self.batch_size).decode(requests, params)
+        if self.record is not None:
+            origin = {"model": loaded.source, "tokenizer_hash": loaded.tokenizer_hash}
+            pairs = zip(problems, completions, strict=True)
+            write_text(self.record, jsonl(recorded(*pair, **origin) for pair in pairs))
         console = Console(highlight=False)
         for completion in completions:
             if self.show_steps:

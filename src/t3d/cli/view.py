@@ -16,7 +16,7 @@ from t3d.work.own import text_from
 class View:
     """Write one HTML file that plays responses step by step; it needs no network."""
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Parquet file of t3d rollout, evaluation of t3d eval or its samples.jsonl, file of t3d grade or of t3d
     generate --record, or the folder of a run that holds some, such as that of t3d demo."""
     compare: str | None = None

@@ -34,7 +34,7 @@ function tokenDetail(record, place, tokenIds) {
   if (record.block) parts.push(`block ${blockOf(record, place)}`);
   if (record.logprobs) {
     const value = record.logprobs[place];
-    parts.push(`probability ${Math.exp(value).toFixed(3)} (log ${value.toFixed(3)})`);
+    parts.push(`probability ${Math.exp(value).toFixed(3)} (log ${value.toFixed(3).replace("-0.000", "0.000")})`);
   }
   if (record.origins) parts.push(ORIGINS[record.origins[place]]);
   if (place >= record.visible) parts.push("behind the end of the answer");
@@ -127,9 +127,9 @@ function tally(records) {
 
 /** The rows of a long list that are in view, and a few around them. */
 function rowsInView(scrollTop, height, rowHeight, count, around = 6) {
-  const first = Math.max(0, Math.floor(scrollTop / rowHeight) - around);
+  const first = Math.min(count, Math.max(0, Math.floor(scrollTop / rowHeight) - around));
   const last = Math.min(count, Math.ceil((scrollTop + height) / rowHeight) + around);
-  return [first, Math.max(first, last)];
+  return [first, last];
 }
 
 /** Whether a text survives an address: it has no lone surrogate. */

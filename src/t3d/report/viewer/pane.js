@@ -125,7 +125,7 @@ function originCounts(record) {
   const list = element("p", "legend");
   for (const mark of names) {
     const count = [...record.origins].filter((one) => one === mark).length;
-    list.append(element("span", `token origin-${mark}`, ORIGINS[mark]), ` ${count}  `);
+    list.append(element("span", null, null, element("span", `token origin-${mark}`, ORIGINS[mark]), ` ${count}`));
   }
   return list;
 }

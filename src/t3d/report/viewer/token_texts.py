@@ -15,6 +15,8 @@ from t3d.report.viewer.shown import Shown
 
 _BROKEN = "\ufffd"
 """What a tokenizer writes for a part of a character."""
+_MOST_PARTS = 4
+"""A character has at most so many bytes; what is none by then stays as the tokenizer writes it."""
 
 
 @dataclass
@@ -89,12 +91,14 @@ class TokenTable:
         """Parts of a character are read together; its text stands at the last of them."""
         texts = [self._text(tokenizer, token) for token in ids]
         first: int | None = None
-        for place, text in enumerate([*texts, ""]):
-            if _BROKEN in text:
-                first = place if first is None else first
-            elif first is not None:
-                whole = token_text(tokenizer, ids[first:place], skip_special_tokens=False)
-                texts[first:place] = ["" for _ in ids[first : place - 1]] + [whole]
+        for place, text in enumerate(texts):
+            if _BROKEN not in text or (first is not None and place - first >= _MOST_PARTS):
+                first = None
+                continue
+            first = place if first is None else first
+            whole = token_text(tokenizer, ids[first : place + 1], skip_special_tokens=False)
+            if _BROKEN not in whole:
+                texts[first : place + 1] = ["" for _ in ids[first:place]] + [whole]
                 first = None
         return texts
 
