@@ -31,9 +31,10 @@ from decoding_shapes import SHAPES, run_shape
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.forward import Forward
+from t3d.decoding.jobs import Job
 from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Committed, Job
+from t3d.decoding.sequences import Committed
 from t3d.models.loading import load_model
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 from t3d.tasks.mini.suite import TASKS

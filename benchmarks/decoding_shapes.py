@@ -17,8 +17,8 @@ from roofline import ModelShape
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats
 from t3d.models.sdar import SDARConfig, SDARForCausalLM
 

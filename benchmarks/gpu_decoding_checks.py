@@ -19,8 +19,8 @@ from gpu_parts import Case, Machine, Row
 
 from t3d.decoding.completion import Completion, DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_as_specified
 from t3d.models.sdar import SDARForCausalLM
 

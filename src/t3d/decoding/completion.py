@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from t3d.counter_rng import stable_key
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
 from t3d.trajectory import FinishReason, Trajectory, steps_by_block
@@ -16,6 +17,13 @@ class DecodeRequest:
 
     id: str
     prompt_ids: tuple[int, ...]
+    noise_id: str | None = None
+    """Keys the noise in the place of ``id``: for requests under several ids that are to draw the same."""
+
+    @property
+    def noise_key(self) -> int:
+        """What the sampling noise depends on besides seed, position and step."""
+        return stable_key(self.id if self.noise_id is None else self.noise_id)
 
     def samples(self, count: int) -> "list[DecodeRequest]":
         """The same prompt ``count`` times, as ``ID#0``, ``ID#1``, ...; once under its own id.

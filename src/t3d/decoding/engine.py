@@ -8,12 +8,13 @@ own block and step, and a finished one hands its slot to the next request.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
+from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import (
     BlockUpdate,
     Completion,
@@ -23,16 +24,21 @@ from t3d.decoding.completion import (
 )
 from t3d.decoding.decide import decide
 from t3d.decoding.draft_costs import FORWARD_COST
+from t3d.decoding.drafting import num_columns_needed
+from t3d.decoding.jobs import Arrivals, Job, Room
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
 from t3d.decoding.scheduling import schedule
-from t3d.decoding.sequences import Detail, Job, RowTable
+from t3d.decoding.sequences import Detail, RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
 from t3d.models.gated import Gated, attached
 from t3d.models.packed import MAX_BYTES, Packs, can_pack, packs_of
 from t3d.work.weights import first_not_finite
+
+SCRATCH_COLUMNS = 256
+"""Columns behind the positions of a slot that takes any request that fits: for drafts and checks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,47 +110,99 @@ class Engine:
         self.max_model_len = min(limit, self.config.max_model_len or limit)
         self.whose_limit = "the model has" if self.max_model_len == limit else "max_model_len is"
 
-    def stream(self, jobs: Sequence[Job], *, detail: Detail = "blocks") -> Iterator[BlockUpdate]:
+    def stream(self, jobs: Sequence[Job] | Arrivals, *, detail: Detail = "blocks") -> Iterator[BlockUpdate]:
         """Decode jobs and yield each block as soon as it is finished, the last with its completion.
 
         With ``detail`` "steps" also what every other denoising step leaves, with "completions" only the last
         blocks. A request that can never be decoded yields a completion with an error at once, and one whose
         logits are not numbers as soon as they are not; the others do not change. Raises InputError for an id
         used twice and DecodingError if a forward fails; it holds what is finished.
+
+        Of Arrivals, jobs that come while others are decoded join them at the next forward, and those that
+        are cancelled end with an error. Slots have room for any request of up to ``max_model_len`` positions
+        and are kept until the end; a DecodingError holds nothing that was told before.
         """
+        if isinstance(jobs, Arrivals):
+            return self._updates([], jobs, self._open_room, detail)
         require_unique_ids((job.request.id for job in jobs), "requests")
-        return self._updates(jobs, detail)
+        return self._of_jobs(jobs, detail)
+
+    def check(self, job: Job) -> None:
+        """Raise InputError for a request that no call can decode."""
+        check_request(job.request, job.params, self.max_model_len, self.whose_limit)
+        check_token_ids(job.request, self.model.config.vocab_size)
+
+    def check_arrival(self, job: Job) -> None:
+        """Raise InputError for a request that Arrivals cannot bring."""
+        self.check(job)
+        needed, room = num_columns_needed(job.request, job.params), self._open_room.num_columns
+        if needed > room:
+            problem = f"its drafts and their checks take {needed} columns of a slot, which has {room}"
+            raise InputError("block_size", job.params.block_size, problem, "use smaller blocks or drafts")
 
     def decode(self, jobs: Sequence[Job]) -> dict[str, Completion]:
         """:meth:`stream` to the end; completions by request id, refusals included."""
         completions = [update.completion for update in self.stream(jobs, detail="completions")]
         return {completion.id: completion for completion in completions if completion is not None}
 
-    def _updates(self, jobs: Sequence[Job], detail: Detail) -> Iterator[BlockUpdate]:
-        refused = [self._refusal(job) for job in jobs]
-        finished = {refusal.id: refusal for refusal in refused if refusal is not None}
+    @property
+    def _open_room(self) -> Room:
+        size = self.max_model_len
+        return Room(self.config.max_batch_size, size + SCRATCH_COLUMNS, size)
+
+    def _of_jobs(self, jobs: Sequence[Job], detail: Detail) -> Iterator[BlockUpdate]:
+        refused = [self._refusal(job, self.check) for job in jobs]
         accepted = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
+        nothing_else = Arrivals()
+        nothing_else.close()
+        finished = {refusal.id: refusal for refusal in refused if refusal is not None}
         for refusal in list(finished.values()):
             yield BlockUpdate.of_end(refusal)
-        rows = RowTable(accepted, self.config.max_batch_size, self.mask_token_id, self.stop_token_ids)
+        room = Room.of_jobs(accepted, self.config.max_batch_size)
+        try:
+            for update in self._updates(accepted, nothing_else, room, detail):
+                if update.completion is not None:
+                    finished[update.id] = update.completion
+                yield update
+        except DecodingError as error:
+            raise DecodingError.of_results(error.problems, finished) from error.__cause__
+
+    def _updates(
+        self, jobs: Iterable[Job], arrivals: Arrivals, room: Room, detail: Detail
+    ) -> Iterator[BlockUpdate]:
+        """Those of jobs that are checked already, and of all that arrive."""
+        rows = RowTable(jobs, room, self.mask_token_id, self.stop_token_ids)
         with self._runners.lend(rows.num_rows, rows.num_columns) as runner:
             try:
-                while rows.admit():
-                    with self._turns:
-                        updates = self._step(rows, runner, detail)
-                    finished |= {done.id: done for update in updates if (done := update.completion)}
-                    yield from updates
+                while True:
+                    yield from self._let_in(rows, arrivals, runner.cache)
+                    if rows.admit():
+                        with self._turns:
+                            updates = self._step(rows, runner, detail)
+                        yield from updates
+                    elif arrivals.is_over:
+                        return
             except Exception as error:
                 first_line = str(error).partition("\n")[0]
                 reason = f"{type(error).__name__}: {first_line}"
-                lost = {request.id: reason for request in rows.unfinished}
-                raise DecodingError.of_results(lost, finished) from error
+                raise DecodingError({request.id: reason for request in rows.unfinished}, {}) from error
 
-    def _refusal(self, job: Job) -> Completion | None:
+    def _let_in(self, rows: RowTable, arrivals: Arrivals, cache: SlotCache) -> Iterator[BlockUpdate]:
+        """What has come waits for a row, what was cancelled ends; without other work, wait for either."""
+        jobs, cancelled = arrivals.take(wait=not (rows.num_active or rows.waiting))
+        for job in jobs:
+            refusal = self._refusal(job, self.check_arrival)
+            if refusal is None:
+                rows.waiting.append(job)
+            else:
+                yield BlockUpdate.of_end(refusal)
+        if cancelled:
+            yield from map(BlockUpdate.of_end, rows.drop(cancelled, cache))
+
+    def _refusal(self, job: Job, check: Callable[[Job], None]) -> Completion | None:
         """The completion of a request that can never be decoded."""
         try:
-            check_request(job.request, job.params, self.max_model_len, self.whose_limit)
-            check_token_ids(job.request, self.model.config.vocab_size)
+            check(job)
         except InputError as error:
             return Completion.of_failure(job.request, job.params, self.mask_token_id, str(error))
         return None

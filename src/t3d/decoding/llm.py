@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Arrivals, Job
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import resolve_params
-from t3d.decoding.sequences import Job
 from t3d.decoding.stats import EngineStats
 from t3d.errors import InputError
 from t3d.models.drafter import with_drafter
@@ -152,6 +152,21 @@ class LLM:
         jobs = self._jobs(self.requests(prompts, ids), self.default_params if params is None else params)
         return self._told(self._engine.stream(jobs, detail="steps" if provisional else "blocks"))
 
+    @property
+    def max_model_len(self) -> int:
+        """Most positions of a request, prompt and response."""
+        return self._engine.max_model_len
+
+    def job(self, request: DecodeRequest, params: DecodeParams) -> Job:
+        """A job for :meth:`serve`. Raises InputError for a request that can never be decoded."""
+        (job,) = self._jobs([request], params)
+        self._engine.check_arrival(job)
+        return job
+
+    def serve(self, arrivals: Arrivals) -> Iterator[BlockUpdate]:
+        """:meth:`stream` jobs that other threads let in while it decodes, until ``arrivals`` are closed."""
+        return self._told(self._engine.stream(arrivals))
+
     def _told(self, updates: Iterator[BlockUpdate]) -> Iterator[BlockUpdate]:
         """The engine's updates with their texts."""
         visible: dict[str, list[int]] = {}
@@ -169,6 +184,8 @@ class LLM:
             if completion is None:
                 text = text.rstrip("\ufffd")  # a character whose bytes are not all there yet
             told[update.id] = text
+            if completion is not None:  # where jobs keep coming, nothing may stay of those that have ended
+                del visible[update.id], told[update.id]
             yield dataclasses.replace(update, text=text[len(before) :], completion=completion)
 
     def decode(

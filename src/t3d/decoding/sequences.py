@@ -7,31 +7,22 @@ where blocks begin and what is committed is known here, so a forward needs one r
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from t3d.attention.slots import SlotCache
-from t3d.counter_rng import stable_key
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest
 from t3d.decoding.decide import Decisions, sampling_key
-from t3d.decoding.drafting import Checked, Drafting, num_columns_needed
+from t3d.decoding.drafting import Checked, Drafting
 from t3d.decoding.forward import Forward
+from t3d.decoding.jobs import Job, Room
 from t3d.decoding.params import DecodeParams
 from t3d.trajectory import visible_length
 
 Detail = Literal["completions", "blocks", "steps"]
 """Which updates are wanted: those with a completion, of every block, or of every denoising step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request and how to decode it."""
-
-    request: DecodeRequest
-    params: DecodeParams
 
 
 class Committed(NamedTuple):
@@ -51,14 +42,14 @@ class RowTable:
     """State of all slots; rows ``0 .. num_active - 1`` are being decoded."""
 
     def __init__(
-        self, jobs: Sequence[Job], max_rows: int, mask_token_id: int, stop_token_ids: frozenset[int]
+        self, jobs: Iterable[Job], room: Room, mask_token_id: int, stop_token_ids: frozenset[int]
     ) -> None:
         self.mask_token_id, self.stop_token_ids = mask_token_id, stop_token_ids
         self.waiting = deque(jobs)
-        self.num_rows, self.num_active = min(max_rows, len(jobs)), 0
-        self.num_columns = max((num_columns_needed(job.request, job.params) for job in jobs), default=0)
+        self.num_rows, self.num_active, self.num_columns = room.num_rows, 0, room.num_columns
         self._groups: dict[object, int] = {}
         """Numbers of the groups of rows whose tokens are decided in one call, by what that depends on."""
+        self._num_groups = 0
         self.job_R = np.empty(self.num_rows, dtype=object)
         self.drafting_R = np.empty(self.num_rows, dtype=object)
         """None for rows that are not decoded left to right."""
@@ -68,9 +59,8 @@ class RowTable:
         self.steps_RL = np.zeros(cells, dtype=np.int64)
         self.logprobs_RL = np.zeros(cells)
         self.undecided_RL = np.zeros(cells, dtype=bool)
-        max_block_size = max((job.params.block_size for job in jobs), default=0)
         # A planned count of 0 after the last step: no block gets there with a mask left.
-        self.schedule_RS = np.zeros((self.num_rows, max_block_size + 1), dtype=np.int64)
+        self.schedule_RS = np.zeros((self.num_rows, room.max_block_size + 1), dtype=np.int64)
         (
             self.key_R,
             self.seed_R,
@@ -110,9 +100,9 @@ class RowTable:
         self.undecided_RL[row, length:] = True
         self.schedule_RS[row] = 0
         self.schedule_RS[row, : len(params.schedule)] = params.schedule
-        self.key_R[row] = stable_key(request.id)
+        self.key_R[row] = request.noise_key
         self.seed_R[row] = params.seed
-        self.group_R[row] = self._groups.setdefault(sampling_key(params), len(self._groups))
+        self.group_R[row] = self._group(params)
         self.prompt_length_R[row] = length
         self.block_size_R[row] = size
         self.read_size_R[row] = 1 if params.is_left_to_right and params.context == "causal" else size
@@ -122,6 +112,29 @@ class RowTable:
         self.committed_R[row] = 0
         self.block_start_R[row] = length // size * size
         self.step_in_block_R[row] = self.denoising_steps_R[row] = self.commits_R[row] = 0
+
+    def _group(self, params: DecodeParams) -> int:
+        """The number of a row's group. Where jobs keep coming, groups without a row are forgotten."""
+        key = sampling_key(params)
+        if key not in self._groups:
+            if len(self._groups) > 2 * self.num_rows:
+                used = set(self.group_R[: self.num_active].tolist())
+                self._groups = {other: group for other, group in self._groups.items() if group in used}
+            self._groups[key] = self._num_groups
+            self._num_groups += 1
+        return self._groups[key]
+
+    def drop(self, ids: Collection[str], cache: SlotCache) -> list[Completion]:
+        """End these requests, wherever they are: in a row, or still waiting."""
+        dropped = [job for job in self.waiting if job.request.id in ids]
+        self.waiting = deque(job for job in self.waiting if job.request.id not in ids)
+        rows = [row for row, job in enumerate(self.job_R[: self.num_active]) if job.request.id in ids]
+        dropped += self.job_R[rows].tolist()
+        for row in reversed(rows):  # so that the last row is none of those still to be freed
+            self._free(row, cache)
+        return [
+            Completion.of_failure(job.request, job.params, self.mask_token_id, "cancelled") for job in dropped
+        ]
 
     def drafting(self) -> list[tuple[int, Drafting]]:
         """The active rows that are decoded left to right."""

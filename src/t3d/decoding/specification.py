@@ -11,7 +11,7 @@ from torch import Tensor
 
 from t3d.attention.forward import block_forward
 from t3d.attention.masks import block_causal_mask
-from t3d.counter_rng import counter_uniform, stable_key
+from t3d.counter_rng import counter_uniform
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.draft_costs import chosen_drafts, share_right, token_value
 from t3d.decoding.params import DecodeParams
@@ -45,7 +45,7 @@ def decode_by_steps(
 ) -> Completion:
     """The same by the strategies that commit some masked positions of a block at every denoising step."""
     prompt_length, size = len(request.prompt_ids), params.block_size
-    key = stable_key(request.id)
+    key = request.noise_key
     ids, steps, logprobs = list(request.prompt_ids), [0] * prompt_length, [0.0] * prompt_length
     denoising_step = 0
     while True:
@@ -111,7 +111,7 @@ def decode_left_to_right(
     With ``draft_of`` the draft of a position is its token, whatever the model says there; with
     ``has_drafter`` what is attached to the model drafts.
     """
-    prompt_length, key = len(request.prompt_ids), stable_key(request.id)
+    prompt_length, key = len(request.prompt_ids), request.noise_key
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
     end = prompt_length + params.max_new_tokens
     draft, chances, num_drafted, num_right, num_forwards = list[int](), list[float](), 0, 0, 0

@@ -10,9 +10,9 @@ from model_fixtures import exact
 
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_left_to_right
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter, with_drafter

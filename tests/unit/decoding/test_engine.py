@@ -13,8 +13,8 @@ from slot_helpers import extend
 from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_as_specified
 from t3d.errors import InputError
 from t3d.models import packed

@@ -6,8 +6,8 @@ import pytest
 
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_as_specified
 
 

@@ -14,9 +14,9 @@ from t3d.decoding import drafting, scheduling, sequences
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.drafting import Drafting
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.self_speculation import num_to_draft
-from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_as_specified, decode_left_to_right
 
 MASK, VOCAB = 37, 40

@@ -6,9 +6,9 @@ import torch
 from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import DecodeRequest, DecodingError
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.models.loading import load_model
 
 BROKEN = 37

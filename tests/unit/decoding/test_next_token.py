@@ -11,9 +11,9 @@ from t3d.decoding import sequences
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.drafting import Drafting
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.params import DRAFT_TOKENS, DecodeParams
 from t3d.decoding.self_speculation import most_masks, num_to_draft, scratch_of_params
-from t3d.decoding.sequences import Job
 from t3d.decoding.specification import decode_as_specified, decode_left_to_right
 from t3d.errors import InputError
 

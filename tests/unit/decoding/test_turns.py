@@ -9,9 +9,9 @@ import pytest
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Job
 from t3d.decoding.turns import turns_of
 from t3d.models.loading import load_model
 
