@@ -49,6 +49,7 @@ PROMPTS = "--prompts nowhere.jsonl"
         ),
         *((f"compare x y --output out/{name}", f"out/{name}") for name in ("c.json", "c.md")),
         ("mini oracle --output out/o.json", "out/o.json"),
+        ("theory --trajectories x --output out/o.json", "out/o.json"),
         ("mini pretrain --output out", "out/config.yaml"),
         (
             "reproduce cell --method original --settings B4-T1 --device cpu --output out",

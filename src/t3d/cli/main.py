@@ -31,6 +31,7 @@ from t3d.cli.processes import check_one_process
 from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
 from t3d.cli.stopping import Terminated, kept_text, terminable
+from t3d.cli.theory import Theory
 from t3d.cli.train import Train
 from t3d.cli.view import View
 from t3d.errors import InputError
@@ -58,6 +59,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("data", "texts"): DataTexts,
     ("mini", "pretrain"): MiniPretrain,
     ("mini", "oracle"): MiniOracle,
+    ("theory",): Theory,
     ("reproduce", "cell"): ReproduceCell,
     ("reproduce",): Reproduce,
     ("env",): Env,

@@ -24,6 +24,7 @@ from t3d.decoding.specification import decode_as_specified
 from t3d.evaluation.measure import Asked, measure
 from t3d.problems.problem import Problem
 from t3d.problems.prompts import prompt_ids, token_ids, token_text
+from t3d.tasks.mini.listed import listed_solutions
 from t3d.tasks.mini.mini_task import MiniTask
 from t3d.tasks.mini.tokenizer import END_OF_TEXT, TURN_END
 from t3d.work.kept import KeptLines
@@ -38,12 +39,8 @@ class Oracle(torch.nn.Module):
         """``num_positions``: longest response to be decoded, the terminal block's filler included."""
         super().__init__()
         (turn_end,), (filler,) = token_ids(tokenizer, TURN_END), token_ids(tokenizer, END_OF_TEXT)
-        encoded = [[*token_ids(tokenizer, text), turn_end] for text in task.solutions(problem.question)]
         self.prompt_ids = tuple(prompt_ids(tokenizer, problem.question))
-        length = max(num_positions, *map(len, encoded))
-        self.solutions_NL = np.full((len(encoded), length), filler, dtype=np.int64)
-        for row, ids in enumerate(encoded):
-            self.solutions_NL[row, : len(ids)] = ids
+        self.solutions_NL = listed_solutions(task, problem.question, tokenizer, num_positions)
         self.vocab_size, self.mask_token_id = len(tokenizer), tokenizer.mask_token_id
         self.stop_token_ids = (turn_end, filler)
 

@@ -25,7 +25,7 @@ _DASHES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A value with its 95 % interval; percent."""
+    """A value with its 95 % interval; percent, unless the plot says otherwise."""
 
     value: float
     low: float
@@ -94,7 +94,13 @@ def plot_gains(
 
 
 def plot_lines(
-    lines: Sequence[Line], path: str | Path, title: str, *, xlabel: str, has_powers: bool = False
+    lines: Sequence[Line],
+    path: str | Path,
+    title: str,
+    *,
+    xlabel: str,
+    ylabel: str = "accuracy (%)",
+    has_powers: bool = False,
 ) -> None:
     """The lines, each through its points from left to right; labels keep clear of each other and of points.
 
@@ -121,7 +127,7 @@ def plot_lines(
         if line.is_labelled:
             labels += [Label(name, place, bar.value, colour) for name, (place, bar) in points]
     _scale(axes, [place for line in lines for place, _ in line.points.values()], has_powers=has_powers)
-    axes.set(xlabel=xlabel, ylabel="accuracy (%)")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set_title(title, fontsize=10)
     axes.margins(x=0.1, y=0.1)
     axes.grid(alpha=0.3)
