@@ -8,6 +8,7 @@ class ResponseList {
     this.onChoose = onChoose;
     this.pairs = [];
     this.chosen = -1;
+    this.drawn = null;
     this.inner = element("div", "rows");
     this.box.replaceChildren(this.inner);
     this.box.addEventListener("scroll", () => this.draw());
@@ -18,6 +19,7 @@ class ResponseList {
     this.pairs = pairs;
     this.compared = compared;
     this.inner.style.height = `${pairs.length * ROW_HEIGHT}px`;
+    this.drawn = null;
     this.draw();
   }
 
@@ -30,14 +32,21 @@ class ResponseList {
     this.draw();
   }
 
+  /** Makes the rows in view anew only where they are others than before. */
   draw() {
-    const focused = document.activeElement && document.activeElement.dataset.index;
     const [first, last] = rowsInView(this.box.scrollTop, this.box.clientHeight, ROW_HEIGHT, this.pairs.length);
-    const rows = [];
-    for (let index = first; index < last; index += 1) rows.push(this.row(this.pairs[index], index));
-    this.inner.replaceChildren(...rows);
-    if (focused !== undefined && this.inner.querySelector(`[data-index="${focused}"]`)) {
-      this.inner.querySelector(`[data-index="${focused}"]`).focus({ preventScroll: true });
+    if (this.drawn === null || this.drawn[0] !== first || this.drawn[1] !== last) {
+      const focused = document.activeElement && document.activeElement.dataset.index;
+      const rows = [];
+      for (let index = first; index < last; index += 1) rows.push(this.row(this.pairs[index], index));
+      this.inner.replaceChildren(...rows);
+      this.drawn = [first, last];
+      const again = rows.find((row) => row.dataset.index === focused);
+      if (again) again.focus({ preventScroll: true });
+    }
+    for (const row of this.inner.children) {
+      if (Number(row.dataset.index) === this.chosen) row.setAttribute("aria-current", "true");
+      else row.removeAttribute("aria-current");
     }
   }
 
@@ -49,7 +58,6 @@ class ResponseList {
     made.type = "button";
     made.dataset.index = index;
     made.style.top = `${index * ROW_HEIGHT}px`;
-    if (index === this.chosen) made.setAttribute("aria-current", "true");
     made.addEventListener("click", () => this.onChoose(index));
     return made;
   }

@@ -11,6 +11,7 @@ const list = new ResponseList($("list"), (index) => {
 let pairs = [];
 let shown = [];
 let written = "";
+let writing = null;
 
 const current = () => shown[state.index] || null;
 const lastStep = () => (current() ? Math.max(numSteps(current().left), numSteps(current().right)) : 0);
@@ -119,9 +120,13 @@ const stepBy = (by) => {
   goTo(state.step + by);
 };
 
-/** Writes the address of what is shown; not while it plays, since browsers refuse many in a second. */
+/** The address of what is shown, written a little later, since browsers refuse many in a second. */
 function link() {
-  if (state.timer !== null) return;
+  clearTimeout(writing);
+  if (state.timer === null) writing = setTimeout(writeLink, 150);
+}
+
+function writeLink() {
   const pair = current();
   const named = pair && isWellFormed(pair.id) ? { id: pair.id } : { n: pair ? pairs.indexOf(pair) : null };
   const filter = state.filter === "all" ? null : state.filter;
