@@ -216,12 +216,13 @@ def peak_bytes(name: str, setting: Setting) -> int:
     )
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # forget the peak so far
-    before = _memory_of_process("VmRSS")
+    before = memory_of_process("VmRSS")
     side.accumulate(heaviest)
-    return _memory_of_process("VmHWM") - before
+    return memory_of_process("VmHWM") - before
 
 
-def _memory_of_process(field: str) -> int:
+def memory_of_process(field: str) -> int:
+    """Bytes of a line of /proc/self/status."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 

@@ -1,4 +1,7 @@
-"""``--config FILE``: a YAML file whose keys are a command's flags; flags on the line override it."""
+"""``--config FILE``: a YAML file whose keys are a command's flags; flags on the line override it.
+
+A recipe is such a file with a section for each of several commands.
+"""
 
 import dataclasses
 import difflib
@@ -55,8 +58,7 @@ def _is_config_of(command: Any, path: Path) -> bool:
         return False
     unknown = [str(key) for key in found if key not in flat_fields(command)]
     if unknown:
-        words = re.findall("[A-Z][a-z]+", type(command).__name__)
-        problem = f"exists, and is of something else: t3d {' '.join(words).lower()} has no {unknown[0]}"
+        problem = f"exists, and is of something else: t3d {_words(type(command))} has no {unknown[0]}"
         raise InputError("output", str(path), problem, "move it, or use another output")
     return "output" in found and path.read_bytes() == yaml.safe_dump(dict(found), sort_keys=False).encode()
 
@@ -78,20 +80,46 @@ def flags_of(command: Any) -> list[str]:
 
 
 def flags_from_file(path: str, command: Any) -> list[str]:
-    """Command-line flags for the keys of a YAML file.
+    """Command-line flags for the keys of a YAML file, or of the command's section of a recipe.
 
     Raises InputError for a missing or malformed file, an unknown key, or a value that is no scalar
-    and no list.
+    and no list, and for a recipe without a section for the command.
     """
-    fields = flat_fields(command)
+    fields, mapping, where = flat_fields(command), _read_mapping(path), path
+    stages = stages_of(path)
+    if stages:
+        name = _words(command)
+        if name not in stages:
+            problem = f"a recipe of {', '.join(stages)}, without {name}"
+            raise InputError("config", path, problem, f"write '{name}:' with its flags below")
+        mapping, where = stages[name], f"{path}, section {name}"
     flags: list[str] = []
-    for key, value in _read_mapping(path).items():
+    for key, value in mapping.items():
         if key not in fields:
             close = difflib.get_close_matches(str(key), fields, n=1)
             fix = f"did you mean {close[0]!r}" if close else f"use one of {', '.join(fields)}"
-            raise InputError("config", key, f"unknown key in {path}", fix)
-        flags += _flags(path, key, value)
+            raise InputError("config", key, f"unknown key in {where}", fix)
+        flags += _flags(where, key, value)
     return flags
+
+
+def stages_of(path: str) -> dict[str, Mapping[str, Any]]:
+    """The sections of a recipe: a file of several commands, each with its flags; none of one command's.
+
+    Raises InputError for a missing or malformed file, and for one that mixes sections and flags.
+    """
+    found = _read_mapping(path)
+    sections = {str(name): value for name, value in found.items() if isinstance(value, Mapping)}
+    if sections and len(sections) < len(found):
+        flag = next(name for name, value in found.items() if not isinstance(value, Mapping))
+        fix = f"write it below a section, such as {next(iter(sections))}"
+        raise InputError("config", flag, f"beside sections, in {path}", fix)
+    return sections
+
+
+def _words(command: Any) -> str:
+    """``data prompts`` of DataPrompts."""
+    return " ".join(re.findall("[A-Z][a-z]+", command.__name__)).lower()
 
 
 def _read_mapping(path: str) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from t3d.cli.generate import Generate
 from t3d.cli.grade import Grade
 from t3d.cli.mini import MiniOracle, MiniPretrain
 from t3d.cli.names import check_command, check_flags, check_second_word
+from t3d.cli.plan import Plan
 from t3d.cli.processes import check_one_process
 from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
@@ -62,6 +63,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("theory",): Theory,
     ("reproduce", "cell"): ReproduceCell,
     ("reproduce",): Reproduce,
+    ("plan",): Plan,
     ("env",): Env,
 }
 

@@ -174,7 +174,7 @@ class Train(ModelChoice):
         from t3d.trajectory import read_trajectories
 
         check_evaluation(self)
-        config = self._trainer_config(self._fields())
+        config = self.trainer_config()
         check_training_fields(config)
         self._check_soft_targets(config.soft_target_weight)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
@@ -215,6 +215,10 @@ class Train(ModelChoice):
             problem = f"preset {self.preset!r} learns from rollouts, and has no such targets"
             raise InputError(*given, problem, f"use preset {' or '.join(SOLUTION_PRESETS)}, or leave it out")
         check_both(weight, "soft_targets_from", source, "give --soft-targets-from CHECKPOINT")
+
+    def trainer_config(self) -> "T3DConfig":
+        """The settings of the training, where block_size is given. Raises InputError for what cannot be."""
+        return self._trainer_config(self._fields())
 
     def _fields(self) -> dict[str, Any]:
         """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""

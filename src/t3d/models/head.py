@@ -96,14 +96,14 @@ def head_scores(
     if torch.is_autocast_enabled(device_type) and dtype != torch.float64:  # autocast leaves float64 as it is
         dtype = torch.get_autocast_dtype(device_type)
     if tile_size is None:
-        tile_size = _fit_tile(len(hidden_MD), len(weight_VD), device_type)
+        tile_size = fit_tile(len(hidden_MD), len(weight_VD), device_type)
     scores = _HeadScoresFunction.apply(
         hidden_MD, weight_VD, target_KM, entropy_temperature, pick, tile_size, dtype, against
     )
     return HeadScores(*scores, hidden=hidden_MD.detach() if keeps_hidden else None)
 
 
-def _fit_tile(num_positions: int, vocab_size: int, device_type: str) -> int:
+def fit_tile(num_positions: int, vocab_size: int, device_type: str) -> int:
     """Even tiles within the memory for one, of a width that suits the matrix units."""
     elements = _TILE_ELEMENTS_CPU if device_type == "cpu" else _TILE_ELEMENTS
     num_tiles = max(1, -(-num_positions * vocab_size // elements))

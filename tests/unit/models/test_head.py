@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from t3d.attention.masks import block_causal_mask
-from t3d.models.head import HeadScores, OtherHead, ScoringHead, TokenPick, _fit_tile, head_scores
+from t3d.models.head import HeadScores, OtherHead, ScoringHead, TokenPick, fit_tile, head_scores
 
 
 def inputs(positions, width, vocab, targets, dtype=torch.float64, scale=1.0):
@@ -296,7 +296,7 @@ def test_no_tensor_of_positions_by_vocabulary_is_ever_made(uniform, autocast):
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])
 @given(positions=st.integers(0, 10**6), vocab=st.integers(1, 200_000))
 def test_a_tile_fits_the_memory_unless_it_is_the_least(device_type, positions, vocab):
-    tile = _fit_tile(positions, vocab, device_type)
+    tile = fit_tile(positions, vocab, device_type)
     elements = 2**20 if device_type == "cpu" else 2**26
     assert min(vocab, 128) <= tile <= vocab
     assert tile <= 128 or positions * tile <= elements + 128 * positions
