@@ -34,7 +34,7 @@ from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
 from t3d.models.gated import Gated, attached
-from t3d.models.packed import MAX_BYTES, Packs, can_pack, packs_of
+from t3d.models.packed import MAX_BYTES, Packs, can_pack, forget_packs_of, packs_of
 from t3d.work.weights import first_not_finite
 
 SCRATCH_COLUMNS = 256
@@ -252,4 +252,7 @@ def _packs(model: PreTrainedModel, is_wanted: bool | None) -> Packs | None:
     if is_wanted and not is_possible:
         problem = f"only float32 on an x86 CPU has such products, not {model.dtype} on {model.device}"
         raise InputError("pack_weights", is_wanted, problem, "leave it out")
-    return packs_of(model) if is_possible else None
+    if not is_possible:
+        forget_packs_of(model)
+        return None
+    return packs_of(model)

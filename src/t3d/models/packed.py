@@ -6,17 +6,18 @@ That is the shape of every forward that denoises a block or checks a draft. Ther
 same bits whatever rows are beside it (tests/unit/models/test_packed.py).
 
 Copies are used in a forward within :meth:`Packs.in_use` alone, so training and scoring never see them, and a
-weight that has changed since (an optimizer's step, another tensor in its place) is multiplied as it is. What
-is changed through ``.data``, of which PyTorch tells nobody, :meth:`Packs.refresh` finds by a sample.
+weight that has changed since (an optimizer's step, another tensor in its place) is multiplied as it is. Of a
+change through ``.data`` or by a fused optimizer PyTorch tells nobody: :meth:`Packs.refresh`, before every
+run, finds it by one product of each weight, about the time of one forward of one token.
 """
 
 import platform
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,6 @@ MAX_BYTES = 4 * 2**30
 """Of all copies, where nobody asked for them."""
 NUM_ROWS = 64
 """The layout is made for so many; from 1 to 64 rows those for 8 and 64 were equally fast."""
-SAMPLE = 256
-"""Elements of a matrix that are compared before a run."""
 
 
 @cache
@@ -46,24 +45,33 @@ def can_pack() -> bool:
 class _Pack:
     """A copy of a weight, and what tells whether the weight is still the one that was copied."""
 
+    parameter: "weakref.ref[Tensor]"
+    """Another one on the same memory counts its changes by itself."""
     weight: Tensor
     """As it was, so that no other tensor comes to lie where it lay."""
     version: int
-    sample: Tensor
+    products: Tensor
     copy: Tensor
 
     def is_of(self, weight: Tensor) -> bool:
-        return weight._version == self.version and weight.data_ptr() == self.weight.data_ptr()
+        was = self.weight
+        return (
+            weight is self.parameter()
+            and weight.data_ptr() == was.data_ptr()
+            and weight._version == self.version
+            and weight.shape == was.shape
+            and weight.stride() == was.stride()
+        )
 
     def still_holds(self, weight: Tensor) -> bool:
-        return self.is_of(weight) and torch.equal(_sample(weight), self.sample)
+        return self.is_of(weight) and torch.equal(_products(weight), self.products)
 
 
 class Packs:
     """The copies of one model's weights."""
 
     def __init__(self) -> None:
-        self._packs: dict[nn.Linear, _Pack] = {}
+        self._packs: weakref.WeakKeyDictionary[nn.Linear, _Pack] = weakref.WeakKeyDictionary()
 
     def refresh(self, model: nn.Module, max_bytes: int | None = MAX_BYTES) -> None:
         """Copy what changed since the last time; nothing if all copies would take more than ``max_bytes``."""
@@ -71,7 +79,7 @@ class Packs:
         if max_bytes is not None and sum(layer.weight.nbytes for layer in layers) > max_bytes:
             self._packs.clear()
             return
-        for layer in self._packs.keys() - set(layers):
+        for layer in set(self._packs) - set(layers):
             del self._packs[layer]
         for layer in layers:
             pack = self._packs.get(layer)
@@ -103,20 +111,32 @@ class PackableLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``input @ weight.T + bias``."""
-        packs = _in_use.get()
-        copy = packs.copy_of(self) if packs is not None and input.dtype == torch.float32 else None
+        copy = None if torch.compiler.is_compiling() else _copy_for(self, input)
         if copy is None:
             return linear(input, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise.default(input, copy, self.bias, "none", [], "")
 
 
 _in_use: ContextVar[Packs | None] = ContextVar("packs", default=None)
-_ALL: "WeakKeyDictionary[nn.Module, Packs]" = WeakKeyDictionary()
+_ALL: "weakref.WeakKeyDictionary[nn.Module, Packs]" = weakref.WeakKeyDictionary()
 
 
 def packs_of(model: nn.Module) -> Packs:
     """The copies of a model in memory: engines of it share them, and they go when it goes."""
     return _ALL.setdefault(model, Packs())
+
+
+def forget_packs_of(model: nn.Module) -> None:
+    """Let the copies go, of a model that has been moved or cast since: it can use them no more."""
+    _ALL.pop(model, None)
+
+
+def _copy_for(layer: nn.Linear, input: Tensor) -> Tensor | None:
+    """None, too, where autocast multiplies in another dtype."""
+    packs = _in_use.get()
+    if packs is None or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return None
+    return packs.copy_of(layer)
 
 
 def _is_packable(layer: nn.Linear) -> bool:
@@ -132,8 +152,11 @@ def _packed(layer: nn.Linear) -> _Pack:
         layer.__class__ = PackableLinear  # same weights, another forward
     weight = layer.weight.detach()
     copy = torch.ops.mkldnn._reorder_linear_weight(weight, NUM_ROWS)
-    return _Pack(weight, weight._version, _sample(weight), copy)
+    return _Pack(weakref.ref(layer.weight), weight, weight._version, _products(weight), copy)
 
 
-def _sample(weight: Tensor) -> Tensor:
-    return weight.detach().flatten()[:: weight.numel() // SAMPLE].clone()
+@torch.no_grad()
+def _products(weight: Tensor) -> Tensor:
+    """Of every row with the same drawn numbers, none of them small: an element that changes changes one."""
+    drawn = torch.rand(weight.shape[1], generator=torch.Generator().manual_seed(0))
+    return weight @ (drawn - 0.5 + (drawn - 0.5).sign())

@@ -223,6 +223,15 @@ def test_packed_weights_decode_the_same_and_follow_a_weight_that_changes(make_mo
 
 
 @pytest.mark.skipif(not packed.can_pack(), reason="no oneDNN products on this machine")
+def test_an_engine_of_a_model_that_was_cast_lets_its_copies_go(make_model, monkeypatch):
+    monkeypatch.setattr(packed, "MIN_ELEMENTS", 1)
+    model = make_model(dtype=torch.float32)
+    packed.packs_of(model).refresh(model)
+    engine_of(model.double())
+    assert packed.packs_of(model).num_bytes == 0
+
+
+@pytest.mark.skipif(not packed.can_pack(), reason="no oneDNN products on this machine")
 def test_packed_weights_are_refused_where_no_such_product_is(tiny_model):
     with pytest.raises(
         InputError, match=r"pack_weights=True: only float32 on an x86 CPU .* not torch.float64 on cpu"

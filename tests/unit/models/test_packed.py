@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from t3d.models.head import ScoringHead
-from t3d.models.packed import MIN_ELEMENTS, PackableLinear, Packs, can_pack, packs_of
+from t3d.models.packed import (
+    MIN_ELEMENTS,
+    PackableLinear,
+    Packs,
+    can_pack,
+    forget_packs_of,
+    packs_of,
+)
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
 
@@ -89,6 +96,70 @@ def test_a_changed_weight_is_never_multiplied_as_it_was(change):
     assert after.shape != before.shape or not torch.allclose(after, before, atol=1e-3)
 
 
+@pytest.mark.parametrize("change", ["a row", "all but a column", "fused optimizer"])
+def test_the_next_run_sees_what_pytorch_does_not_tell(change):
+    """Whichever elements they are."""
+    model, packs = packed_two()
+    given = torch.randn(3, WIDTH)
+    if change == "a row":
+        model.large.weight.data[7] = 3
+    elif change == "all but a column":
+        model.large.weight.data[:, 1:] *= 2
+    else:
+        model(given)[0].sum().backward()
+        torch.optim.AdamW(model.parameters(), lr=0.1, fused=True).step()
+    packs.refresh(model)
+    with torch.no_grad():
+        expected = model(given)[0]
+    torch.testing.assert_close(products(model, packs, given)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_refresh_copies_nothing_that_did_not_change():
+    model, packs = packed_two()
+    before = packs.copy_of(model.large)
+    packs.refresh(model)
+    assert before is not None and packs.copy_of(model.large) is before
+
+
+@pytest.mark.parametrize("change", ["fewer rows", "other strides", "another parameter", "of inference"])
+def test_another_weight_on_the_same_memory_is_not_the_one_that_was_copied(change):
+    torch.manual_seed(0)
+    layer, packs = nn.Linear(512, 512, bias=False), Packs()
+    packs.refresh(nn.ModuleList([layer]))
+    if change == "fewer rows":
+        layer.weight.data = layer.weight.data[:500]
+    elif change == "other strides":
+        layer.weight.data = layer.weight.data.t()
+    elif change == "another parameter":
+        layer.weight = nn.Parameter(layer.weight.data)
+        with torch.no_grad():
+            layer.weight.mul_(2)  # the first write to the one as to the other
+    else:
+        with torch.inference_mode():
+            layer.load_state_dict({"weight": layer.weight + 1}, assign=True)
+    given = torch.randn(3, 512)
+    with torch.no_grad(), packs.in_use():
+        assert torch.equal(layer(given), torch.nn.functional.linear(given, layer.weight))
+
+
+def test_under_autocast_products_have_its_dtype():
+    model, packs = packed_two()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert products(model, packs, torch.randn(3, WIDTH))[0].dtype == torch.bfloat16
+
+
+def test_a_packed_layer_is_compiled_in_one_graph():
+    model, _ = packed_two()
+    compiled = torch.compile(model.large.forward, backend="eager", fullgraph=True)
+    given = torch.randn(3, WIDTH)
+    assert torch.equal(compiled(given), model.large(given))
+
+
+def test_no_row_multiplies_to_none():
+    model, packs = packed_two()
+    assert products(model, packs, torch.randn(0, WIDTH))[0].shape == (0, OUT)
+
+
 def test_outside_and_in_a_copy_of_the_model_the_weights_themselves_multiply():
     model, packs = packed_two()
     given = torch.randn(3, WIDTH)
@@ -113,13 +184,23 @@ def test_no_copy_is_made_where_all_would_be_too_large():
 
 
 def test_engines_share_copies_that_go_with_the_model():
+    """Also of a model that its layers know."""
     model = Two()
+    vars(model.large)["owner"] = model
     packs_of(model).refresh(model)
     assert packs_of(model) is packs_of(model) and packs_of(model).num_bytes
     gone = weakref.ref(packs_of(model))
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_copies_that_are_forgotten_are_let_go():
+    model = Two()
+    packs_of(model).refresh(model)
+    gone = weakref.ref(packs_of(model))
+    forget_packs_of(model)
+    assert gone() is None and packs_of(model).num_bytes == 0
 
 
 def test_layers_that_left_take_their_copies_along():
