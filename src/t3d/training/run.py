@@ -51,8 +51,7 @@ def distil(
 
     With LoRA an adapter is trained, and merged into the model at the end; with objective
     ``prefix_acceptance`` it is a drafter's, the model stays as it is, and the folder holds the drafter alone.
-    ``evaluator`` scores the student during training, every ``config.eval_steps``. ``soft_target_model`` is
-    T3DTrainer's: a run with another one is another run.
+    ``evaluator`` scores the student every ``config.eval_steps``; ``soft_target_model`` is T3DTrainer's.
 
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
     that the same call finished is not trained again. Raises InputError if another run is using
@@ -64,15 +63,12 @@ def distil(
     torch.manual_seed(config.seed)
     folder = Path(str(config.output_dir))
     identity = loaded.identity()  # of the teacher: the trainer says how a student decodes
-    told = None if soft_target_model is None else soft_target_model.identity()
+    told = soft_target_model and soft_target_model.identity()
     student = _start(loaded, config)
     with write_errors(folder):
-        how = {"evaluator": evaluator, "own_settings": own_settings}
-        how["soft_target_model"] = soft_target_model
-        trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, **how)
-    plan = _plan(identity, trajectories, config, export_dtype)
-    plan |= {} if own_settings is None else {"own_settings": dict(own_settings)}
-    plan |= {} if told is None else {"soft_target_model": told}
+        how: dict[str, Any] = {"own_settings": own_settings, "soft_target_model": soft_target_model}
+        trainer = T3DTrainer(student, config, trajectories, loaded.tokenizer, evaluator=evaluator, **how)
+    plan = _plan(identity, trajectories, config, export_dtype, {**how, "soft_target_model": told})
     is_first = trainer.is_world_process_zero()
     with claim(folder, plan, "checkpoint-*") if is_first else nullcontext():
         newest = newest_checkpoint(folder)
@@ -142,8 +138,10 @@ def _plan(
     trajectories: Sequence[Trajectory],
     config: T3DConfig,
     export_dtype: torch.dtype | None,
+    others: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the student depends on; where and how often to save and log are not part of it."""
+    """What the student depends on; where and how often to save and log are not part of it, nor are ``others``
+    that are None."""
     free = ("output_dir", "logging_", "save_", "report_to", "disable_tqdm", "run_name")
     free += ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor")
     if config.reference_choice == "latest":  # then scores change nothing
@@ -156,6 +154,7 @@ def _plan(
         "export_dtype": str(export_dtype),
         "model": teacher,
         "trajectories": {"count": len(trajectories), "sha256": fingerprint(records)},
+        **{name: dict(value) for name, value in others.items() if value is not None},
     }
 
 
