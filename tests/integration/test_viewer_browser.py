@@ -123,14 +123,9 @@ def drafted(identity: str) -> Shown:
     return of_graded(identity, correct=True, num_forwards=3, num_denoising_steps=3, **told)
 
 
-def masked(tab) -> list[int]:
-    return tab.eval_on_selector_all(
-        "#left .token", "all => all.map((one, i) => one.matches('.masked') ? i : -1)"
-    )
-
-
 def places_masked(tab) -> list[int]:
-    return [place for place in masked(tab) if place >= 0]
+    read = "all => all.map((one) => Number(one.dataset.place))"
+    return tab.eval_on_selector_all("#left .token.masked", read)
 
 
 def names(tab) -> list[str]:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 from viewer_helpers import TITLES, css_pairs, data_of, embedded_text, trajectory
 
 from t3d.errors import InputError
@@ -69,26 +70,32 @@ def test_a_token_stands_in_the_table_once(mini):
 
 
 def test_parts_of_a_character_are_read_together_and_stand_at_the_last():
-    class Bytes:
+    class Bytes(PreTrainedTokenizerBase):
         """A tokenizer whose token is a byte."""
+
+        def __init__(self):
+            pass
 
         def decode(self, ids, skip_special_tokens):
             return bytes(ids).decode(errors="replace")
 
     table = TokenTable()
-    row = table.row(Bytes(), list("aü🧑b".encode()))  # ty: ignore[invalid-argument-type]
+    row = table.row(Bytes(), list("aü🧑b".encode()))
     assert [table.texts[place] for place in row] == ["a", "", "ü", "", "", "", "🧑", "b"]
 
 
 def test_a_blank_that_the_tokenizer_drops_at_the_beginning_is_there():
-    class Pieces:
+    class Pieces(PreTrainedTokenizerBase):
         """As SentencePiece: a word begins with a blank, which its decoder drops in front."""
+
+        def __init__(self):
+            pass
 
         def decode(self, ids, skip_special_tokens):
             return "".join(f" w{token}" for token in ids).removeprefix(" ")
 
     table = TokenTable()
-    row = table.row(Pieces(), [1, 2, 1])  # ty: ignore[invalid-argument-type]
+    row = table.row(Pieces(), [1, 2, 1])
     assert [table.texts[place] for place in row] == [" w1", " w2", " w1"]
 
 
