@@ -31,6 +31,7 @@ from t3d.cli.plan import Plan
 from t3d.cli.processes import check_one_process
 from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
+from t3d.cli.serve import Serve
 from t3d.cli.stopping import Terminated, kept_text, terminable
 from t3d.cli.theory import Theory
 from t3d.cli.train import Train
@@ -48,6 +49,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("compare",): Compare,
     ("generate",): Generate,
     ("view",): View,
+    ("serve",): Serve,
     ("convert",): Convert,
     ("fetch",): Fetch,
     ("data", "stats"): DataStats,

@@ -131,6 +131,9 @@ class BlockUpdate:
     """Whether the block is finished; otherwise this is a provisional view of it."""
     completion: Completion | None = None
     """The whole completion, with a request's last block or its refusal."""
+    step_map: tuple[int, ...] = field(default=(), compare=False)
+    """Of each token as in a completion; any number where still masked. So are ``logprobs``."""
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
     text: str = ""
     """What the block adds to the visible answer; filled in where there is a tokenizer (``t3d.LLM``)."""
 

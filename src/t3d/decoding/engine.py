@@ -196,8 +196,9 @@ class Engine:
                 rows.waiting.append(job)
             else:
                 yield BlockUpdate.of_end(refusal)
-        if cancelled:
-            yield from map(BlockUpdate.of_end, rows.drop(cancelled, cache))
+        with torch.inference_mode():  # in which the slots were made
+            dropped = rows.drop(cancelled, cache) if cancelled else []
+        yield from map(BlockUpdate.of_end, dropped)
 
     def _refusal(self, job: Job, check: Callable[[Job], None]) -> Completion | None:
         """The completion of a request that can never be decoded."""

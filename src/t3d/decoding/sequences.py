@@ -263,6 +263,8 @@ class RowTable:
             ),
             is_committed=not any(undecided),
             completion=completion,
+            step_map=tuple(self.steps_RL[row, block].tolist()),
+            logprobs=tuple(self.logprobs_RL[row, block].tolist()),
         )
 
     def _completion(self, row: int) -> Completion:

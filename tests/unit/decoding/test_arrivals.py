@@ -93,6 +93,21 @@ def test_a_cancelled_request_gives_its_row_to_the_next_and_changes_no_other(tiny
     assert engine.stats.requests == 4
 
 
+def test_a_row_that_is_cancelled_with_none_waiting_closes_its_gap(tiny_model):
+    """The last row moves into its slot and goes on as it was."""
+    jobs, arrivals, done = [job_of(number) for number in (4, 5, 8)], Arrivals(), {}
+    arrivals.add(jobs)
+    arrivals.close()
+    for update in engine_of(tiny_model).stream(arrivals):
+        if update.id == "request/4" and update.completion is None:
+            arrivals.cancel(["request/4"])
+        if update.completion is not None:
+            done[update.id] = update.completion
+    assert done["request/4"].error == "cancelled"
+    for job in jobs[1:]:
+        assert done[job.request.id] == specified(tiny_model, job)
+
+
 def test_what_can_never_be_decoded_is_refused_as_it_comes(tiny_model):
     engine, arrivals = engine_of(tiny_model, max_model_len=32), Arrivals()
     empty = Job(DecodeRequest(id="empty", prompt_ids=()), SETTINGS[0])

@@ -1,0 +1,254 @@
+"""What a client asks for: a body's fields as prompts, decoding settings and what the answer is to hold.
+
+A field that would change the answer and that this server does not have is refused unless its value is the one
+that changes nothing, so that no answer is other than it was asked for. Null is the same as left out.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from t3d.decoding.params import DecodeParams, Remasking
+from t3d.decoding.precedence import ignored_fields, resolve_params
+from t3d.decoding.settings import steps_per_block
+from t3d.errors import InputError
+from t3d.field_types import fit, type_text
+
+Endpoint = Literal["completions", "chat/completions"]
+MAX_LOGPROBS = 20
+MAX_STOPS = 16
+_PROMPT = str | list[str] | list[int] | list[list[int]]
+_COMMON: dict[str, Any] = {
+    "model": str,
+    "max_tokens": int,
+    "max_completion_tokens": int,
+    "n": int,
+    "stop": str | list[str],
+    "seed": int,
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "block_size": int,
+    "tokens_per_step": int,
+    "strategy": Remasking,
+    "confidence_threshold": float,
+    "entropy_bound": float,
+    "return_step_map": bool,
+    "stream": bool,
+    "stream_options": dict,
+}
+KINDS: dict[Endpoint, dict[str, Any]] = {
+    "completions": _COMMON | {"prompt": _PROMPT, "echo": bool, "logprobs": int},
+    "chat/completions": _COMMON | {"messages": list[dict], "logprobs": bool, "top_logprobs": int},
+}
+"""Types of the fields of each endpoint."""
+_OF_PARAMS = {
+    "strategy": "remasking",
+    **{
+        name: name
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "block_size",
+            "confidence_threshold",
+            "entropy_bound",
+        )
+    },
+}
+"""Fields of DecodeParams by the name that requests have for them."""
+_RENAMED = {
+    "remasking": "strategy",
+    "steps_per_block": "tokens_per_step",
+    "max_new_tokens": "max_tokens",
+    "prompt_ids": "prompt",
+    "prompts": "prompt",
+}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+    "logit_bias": ({},),
+    "best_of": (1,),
+    "suffix": ("",),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+"""Fields that would change the answer, by the values that do not."""
+IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+"""Fields that never change an answer."""
+Prompt = str | list[int] | list[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request, understood."""
+
+    model: str | None
+    prompts: Sequence[Prompt]
+    params: DecodeParams
+    """``max_new_tokens`` left aside."""
+    max_tokens: int | None
+    """None: as many as the server gives; 0, with ``echo``: none."""
+    n: int
+    stops: Sequence[str]
+    echo: bool
+    num_logprobs: int | None
+    """How many of a prompt's likeliest tokens are told; None: no log-probability at all."""
+    returns_step_map: bool
+    streams: bool
+    streams_usage: bool
+
+
+def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choices: int) -> Asked:
+    """What a body asks of a model that says this of itself (``own``). Raises InputError."""
+    if not isinstance(body, dict):
+        raise InputError("body", type(body).__name__, "not a JSON object", 'send {"prompt": ...}')
+    fields = _typed({name: value for name, value in body.items() if value is not None}, KINDS[endpoint])
+    prompts = _chat(fields) if endpoint == "chat/completions" else _prompts(fields)
+    n, echo = fields.get("n", 1), fields.get("echo", False)
+    _require("n", n, 1 <= n * len(prompts) <= max_choices, f"with {len(prompts)} prompts", 1, max_choices)
+    options = fields.get("stream_options", {})
+    if options and (not fields.get("stream") or set(options) - {"include_usage", "include_obfuscation"}):
+        fix = "give it with stream=true, and include_usage alone"
+        raise InputError("stream_options", options, "cannot be used", fix)
+    return Asked(
+        model=fields.get("model"),
+        prompts=prompts,
+        params=_params(fields, own),
+        max_tokens=_max_tokens(fields, least=0 if echo else 1),
+        n=n,
+        stops=_stops(fields),
+        echo=echo,
+        num_logprobs=_num_logprobs(fields),
+        returns_step_map=fields.get("return_step_map", False),
+        streams=fields.get("stream", False),
+        streams_usage=bool(options.get("include_usage")),
+    )
+
+
+def renamed(error: InputError) -> InputError:
+    """The same, with the field's name in requests."""
+    return InputError(_RENAMED.get(error.field, error.field), error.value, error.problem, error.fix)
+
+
+def _typed(body: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in body.items():
+        if name in kinds:
+            try:
+                fields[name] = fit(value, kinds[name])
+            except ValueError as error:
+                fix = f"give {type_text(kinds[name])}"
+                raise InputError(name, _short(value), f"not {type_text(kinds[name])}", fix) from error
+        elif name in NEUTRAL:
+            if value not in NEUTRAL[name]:
+                raise InputError(name, _short(value), "t3d serve does not have it", "leave it out")
+        elif name not in IGNORED:
+            fix = f"use {', '.join(sorted(kinds))}"
+            raise InputError(name, _short(value), "not a field of this endpoint", fix)
+    return fields
+
+
+def _short(value: Any) -> Any:
+    """A value as errors show it: of a long one the beginning."""
+    text = repr(value)
+    return value if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _require(name: str, value: int, holds: bool, problem: str, least: int, most: int) -> None:
+    if not holds:
+        raise InputError(name, value, f"{problem} not from {least} to {most}", f"use {least} to {most}")
+
+
+def _prompts(fields: Mapping[str, Any]) -> list[Prompt]:
+    prompt = fields.get("prompt")
+    if not prompt:
+        raise InputError("prompt", prompt, "empty", "give a text, token ids, or a list of either")
+    is_one = isinstance(prompt, str) or isinstance(prompt[0], int)
+    return [prompt] if is_one else prompt
+
+
+def _chat(fields: Mapping[str, Any]) -> list[Prompt]:
+    messages = fields.get("messages")
+    if not messages:
+        fix = 'give messages such as {"role": "user", "content": "..."}'
+        raise InputError("messages", messages, "empty", fix)
+    return [[_message(message) for message in messages]]
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, str]:
+    given = {name: value for name, value in message.items() if value is not None}
+    role, content = given.get("role"), given.get("content")
+    if isinstance(content, list):  # parts, of which texts alone can be read
+        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+        texts = [part for part in parts if isinstance(part, str)]
+        content = "".join(texts) if len(texts) == len(parts) else None
+    if not isinstance(role, str) or not isinstance(content, str) or set(given) - {"role", "content", "name"}:
+        fix = 'give role and content, a text, as in {"role": "user", "content": "..."}'
+        raise InputError("messages", _short(message), "not a message of text", fix)
+    return {"role": role, "content": content}
+
+
+def _params(fields: Mapping[str, Any], own: Mapping[str, Any]) -> DecodeParams:
+    given = {ours: fields[name] for name, ours in _OF_PARAMS.items() if name in fields}
+    given["seed"] = fields.get("seed", secrets.randbits(31))
+    try:
+        if "tokens_per_step" in fields:
+            given.setdefault("remasking", DecodeParams.remasking)  # static, as in t3d eval
+            sizes = {"block_size": given["block_size"]} if "block_size" in given else {}
+            size = resolve_params(own, sizes).block_size
+            given["steps_per_block"] = steps_per_block(size, fields["tokens_per_step"])
+        elif given.get("block_size", own.get("block_size")) != own.get("block_size"):
+            given["steps_per_block"] = given["block_size"]  # of blocks it was not made for: all steps
+        params = resolve_params(own, given)
+    except InputError as error:
+        raise renamed(error) from error
+    reasons = ignored_fields(params)
+    for name in ("confidence_threshold", "entropy_bound"):
+        if name in given and name in reasons:
+            other = "low_confidence_dynamic" if name == "confidence_threshold" else "entropy_bounded"
+            problem = f"strategy={params.remasking!r} does not use it"
+            raise InputError(name, given[name], problem, f"leave it out, or add strategy={other!r}")
+    return params
+
+
+def _max_tokens(fields: Mapping[str, Any], *, least: int) -> int | None:
+    named = {name: fields[name] for name in ("max_tokens", "max_completion_tokens") if name in fields}
+    if len(set(named.values())) > 1:
+        raise InputError("max_tokens", named["max_tokens"], "max_completion_tokens is another", "give one")
+    for name, value in named.items():
+        if value < least:
+            raise InputError(name, value, f"below {least}", f"use {least} or more")
+        return value
+    return None
+
+
+def _stops(fields: Mapping[str, Any]) -> list[str]:
+    stops = fields.get("stop", [])
+    stops = [stops] if isinstance(stops, str) else stops
+    if len(stops) > MAX_STOPS or not all(stops):
+        problem = f"more than {MAX_STOPS} texts, or an empty one"
+        raise InputError("stop", _short(stops), problem, f"give up to {MAX_STOPS} texts")
+    return stops
+
+
+def _num_logprobs(fields: Mapping[str, Any]) -> int | None:
+    wanted = fields.get("logprobs")
+    name, count = "logprobs", wanted
+    if isinstance(wanted, bool) or "top_logprobs" in fields:
+        name, count = "top_logprobs", fields.get("top_logprobs", 0)
+        if not wanted:
+            if count:
+                raise InputError(name, count, "without log-probabilities", "add logprobs=true")
+            return None
+    if count is not None and not 0 <= count <= MAX_LOGPROBS:
+        raise InputError(name, count, f"not from 0 to {MAX_LOGPROBS}", f"use 0 to {MAX_LOGPROBS}")
+    return count

@@ -1,0 +1,77 @@
+"""A server's application in this process, spoken to as by a client."""
+
+import asyncio
+import importlib
+import json
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+
+import pytest
+
+from t3d.decoding.params import DecodeParams
+from t3d.serving.settings import ServeConfig
+
+_MISSING = [
+    name for name in ("starlette", "uvicorn", "prometheus_client", "httpx") if find_spec(name) is None
+]
+needs_server = pytest.mark.skipif(bool(_MISSING), reason=f"pip install t3d[serve] httpx (no {_MISSING})")
+
+PROMPT = "how many apples are left now?"
+
+
+def app_of(llm, **fields):
+    """The application of a model that clients call tiny."""
+    return importlib.import_module("t3d.serving.app").make_app(llm, ServeConfig(model_name="tiny", **fields))
+
+
+def client_of(app):
+    """A client of it, to be entered."""
+    return importlib.import_module("starlette.testclient").TestClient(app)
+
+
+def events_of(response):
+    """The data of a stream's events, the closing one left out."""
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def generated(llm, prompt=PROMPT, n=1, **fields):
+    """What ``LLM.generate`` gives."""
+    return llm.generate([prompt] * n, DecodeParams(**fields), progress=False)
+
+
+@asynccontextmanager
+async def running(app):
+    """The application between start-up and shut-down."""
+    async with app.router.lifespan_context(app):
+        yield
+
+
+async def ask(app, body, path="/v1/completions", leaves_after=None, headers=()):
+    """The messages that the application sends; the client leaves after so many of them, or stays."""
+    sent, gone = [], asyncio.Event()
+    asked = iter([{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}])
+
+    async def receive():
+        for message in asked:
+            return message
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+        if leaves_after is not None and len(sent) >= leaves_after:
+            gone.set()
+
+    if leaves_after == 0:
+        gone.set()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), *headers],
+    }
+    await app(scope, receive, send)
+    return sent
