@@ -1,8 +1,13 @@
 // Buttons, fields and keys, and the start.
 
+/** Of a long path its end, where the setting stands. */
+function endOf(name) {
+  return name.length > 28 ? `…${name.slice(-27)}` : name;
+}
+
 function fillSources() {
   for (const [id, none] of [["left-source", false], ["right-source", true]]) {
-    const options = data.sources.map((source, index) => new Option(source.name, index));
+    const options = data.sources.map((source, index) => new Option(endOf(source.name), index));
     $(id).replaceChildren(...(none ? [new Option("nothing", "")] : []), ...options);
   }
   $("sources").hidden = data.sources.length < 2;
