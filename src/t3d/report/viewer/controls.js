@@ -2,7 +2,7 @@
 
 /** Of a long path its end, where the setting stands. */
 function endOf(name) {
-  return name.length > 28 ? `…${name.slice(-27)}` : name;
+  return name.length > 23 ? `…${name.slice(-22)}` : name;
 }
 
 function fillSources() {
