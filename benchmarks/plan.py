@@ -7,7 +7,7 @@ and AdamW) in a process of its own. Measured: the peak of resident memory above 
 after its imports and a step of a tiny model, which loads what is loaded late. The C library returns freed
 memory at once (``MALLOC_MMAP_THRESHOLD_``), so that the peak is what is in use. Predicted: the arithmetic of
 t3d.planning.memory, and one constant, fitted on the configurations FITTED and verified on VERIFIED. All
-trajectories of a configuration have the same lengths.
+trajectories of a configuration have the same lengths, and all is float32: few CPUs have bfloat16.
 """
 
 import argparse
@@ -47,7 +47,6 @@ class Configuration:
     response_tokens: int
     tie_word_embeddings: bool = False
     accumulation: int = 1
-    autocast: bool = False
     checkpointing: bool = False
     lora_rank: int = 0
     preset: str = "released"
@@ -141,17 +140,6 @@ VERIFIED = {
         tie_word_embeddings=True,
         **_COMMON,
     ),
-    "autocast": Configuration(
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        vocab_size=4096,
-        num_trajectories=4,
-        prompt_tokens=64,
-        response_tokens=96,
-        autocast=True,
-        **_COMMON,
-    ),
     "no reference": Configuration(
         hidden_size=448,
         intermediate_size=1280,
@@ -178,7 +166,6 @@ def predicted(case: Configuration) -> dict[str, float]:
         prompt_tokens=case.prompt_tokens,
         response_tokens=case.response_tokens,
         accumulation=case.accumulation,
-        autocast=case.autocast,
         checkpointing=case.checkpointing,
         adapter_parameters=shape.adapter_parameters(case.lora_rank, TARGET_MODULES),
         adapter_rank=case.lora_rank,
@@ -207,7 +194,6 @@ def _train(case: Configuration) -> None:
         lengths=[(case.prompt_tokens, case.response_tokens)] * size,
         micro_batch=case.num_trajectories,
         preset=case.preset,
-        has_autocast=case.autocast,
         gradient_checkpointing=case.checkpointing,
         lora_rank=case.lora_rank,
     )

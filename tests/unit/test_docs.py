@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tyro
 
-from t3d.cli.config_file import flat_fields
+from t3d.cli.config_file import flags_from_file, flat_fields
 from t3d.cli.main import COMMANDS
 from t3d.decoding.precedence import OWN_FIELDS
 from t3d.models.own_settings import KEY
@@ -170,7 +170,14 @@ def test_every_command_of_a_shell_block_parses(name):
     for words in lines:
         found = command_of(words)
         assert found is not None, words
-        tyro.cli(found[0], args=found[1])
+        tyro.cli(found[0], args=with_config(*found))
+
+
+def with_config(command: Any, words: list[str]) -> list[str]:
+    """The words with the flags of a recipe of the repository in the place of ``--config`` in front."""
+    if words[:1] != ["--config"]:
+        return words
+    return [*flags_from_file(str(ROOT / words[1]), command), *words[2:]]
 
 
 @pytest.mark.parametrize("name", PRESENT)

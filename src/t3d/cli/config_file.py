@@ -85,14 +85,39 @@ def flags_from_file(path: str, command: Any) -> list[str]:
     Raises InputError for a missing or malformed file, an unknown key, or a value that is no scalar
     and no list, and for a recipe without a section for the command.
     """
-    fields, mapping, where = flat_fields(command), _read_mapping(path), path
-    stages = stages_of(path)
-    if stages:
-        name = _words(command)
-        if name not in stages:
-            problem = f"a recipe of {', '.join(stages)}, without {name}"
-            raise InputError("config", path, problem, f"write '{name}:' with its flags below")
-        mapping, where = stages[name], f"{path}, section {name}"
+    mapping = _read_mapping(path)
+    sections = _sections(path, mapping)
+    return flags_of_section(path, sections, command) if sections else _flags_of(path, mapping, command)
+
+
+def flags_of_section(path: str, sections: Mapping[str, Mapping[str, Any]], command: Any) -> list[str]:
+    """The same for a recipe's sections, as :func:`stages_of` gives them."""
+    name = _words(command)
+    if name not in sections:
+        problem = f"a recipe of {', '.join(sections)}, without {name}"
+        raise InputError("config", path, problem, f"write '{name}:' with its flags below")
+    return _flags_of(f"{path}, section {name}", sections[name], command)
+
+
+def stages_of(path: str) -> dict[str, Mapping[str, Any]]:
+    """The sections of a recipe: a file of several commands, each with its flags; none of one command's.
+
+    Raises InputError for a missing or malformed file, and for one that mixes sections and flags.
+    """
+    return _sections(path, _read_mapping(path))
+
+
+def _sections(path: str, found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    sections = {str(name): value for name, value in found.items() if isinstance(value, Mapping)}
+    if sections and len(sections) < len(found):
+        flag = next(name for name, value in found.items() if not isinstance(value, Mapping))
+        fix = f"write it below a section, such as {next(iter(sections))}"
+        raise InputError("config", flag, f"beside sections, in {path}", fix)
+    return sections
+
+
+def _flags_of(where: str, mapping: Mapping[str, Any], command: Any) -> list[str]:
+    fields = flat_fields(command)
     flags: list[str] = []
     for key, value in mapping.items():
         if key not in fields:
@@ -101,20 +126,6 @@ def flags_from_file(path: str, command: Any) -> list[str]:
             raise InputError("config", key, f"unknown key in {where}", fix)
         flags += _flags(where, key, value)
     return flags
-
-
-def stages_of(path: str) -> dict[str, Mapping[str, Any]]:
-    """The sections of a recipe: a file of several commands, each with its flags; none of one command's.
-
-    Raises InputError for a missing or malformed file, and for one that mixes sections and flags.
-    """
-    found = _read_mapping(path)
-    sections = {str(name): value for name, value in found.items() if isinstance(value, Mapping)}
-    if sections and len(sections) < len(found):
-        flag = next(name for name, value in found.items() if not isinstance(value, Mapping))
-        fix = f"write it below a section, such as {next(iter(sections))}"
-        raise InputError("config", flag, f"beside sections, in {path}", fix)
-    return sections
 
 
 def _words(command: Any) -> str:

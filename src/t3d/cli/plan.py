@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from t3d.cli.arguments import parsed
-from t3d.cli.config_file import flags_from_file, flat_fields, stages_of
+from t3d.cli.config_file import flags_of_section, flat_fields, stages_of
 from t3d.cli.recipe import Recipe, read_recipe
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_above_zero, require_positive
@@ -68,10 +68,9 @@ class Plan:
 
     def _with_recipe(self) -> "Plan":
         """This with the recipe's own section, over which what is given here wins."""
-        if "plan" not in stages_of(self.recipe):
-            own = Plan(recipe=self.recipe)
-        else:
-            flags = [*flags_from_file(self.recipe, Plan), self.recipe]
+        own, sections = Plan(recipe=self.recipe), stages_of(self.recipe)
+        if "plan" in sections:
+            flags = [*flags_of_section(self.recipe, sections, Plan), self.recipe]
             own = parsed(Plan, "t3d plan", flags, flat_fields(Plan))
         given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         plan = dataclasses.replace(own, **given)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t3d.cli.arguments import parsed
-from t3d.cli.config_file import flags_from_file, flat_fields, stages_of
+from t3d.cli.config_file import flags_of_section, flat_fields, stages_of
 from t3d.cli.data_prompts import DataPrompts
 from t3d.cli.evaluate import Eval
 from t3d.cli.rollout import Rollout
@@ -44,15 +44,14 @@ def read_recipe(path: str) -> Recipe:
             raise InputError(
                 "recipe", path, f"has no section {name}", f"write '{name}:' with its flags below"
             )
-    commands = {name: _command(path, name) for name in STAGES if name in sections}
+    commands = {
+        name: parsed(kind, f"t3d {name}", flags_of_section(path, sections, kind), flat_fields(kind))
+        for name, kind in STAGES.items()
+        if name in sections
+    }
     return Recipe(
         rollout=commands["rollout"],
         train=commands["train"],
         prompts=commands.get("data prompts"),
         evaluation=commands.get("eval"),
     )
-
-
-def _command(path: str, name: str) -> Any:
-    kind = STAGES[name]
-    return parsed(kind, f"t3d {name}", flags_from_file(path, kind), flat_fields(kind))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from t3d.planning.memory import Decoding, Step, rollout_bytes, training_bytes
+from t3d.planning.memory import Decoding, Step, peak_bytes, rollout_bytes
 
 MOST = 4096
 """No larger batch is looked for."""
@@ -23,7 +23,7 @@ def largest(fits: Callable[[int], bool]) -> int:
 
 def largest_micro_batch(step: Step, room: float) -> int:
     """Trajectories, all of the longest kind, of which a micro-batch fits into these bytes."""
-    return largest(lambda count: training_bytes(replace(step, num_trajectories=count)).total <= room)
+    return largest(lambda count: peak_bytes(replace(step, num_trajectories=count)) <= room)
 
 
 def largest_rollout_batch(decoding: Decoding, room: float) -> int:
@@ -69,7 +69,7 @@ def ways_out(step: Step, room: float, adapter_parameters: int, adapter_rank: int
 
 
 def _fitting(changes: list[tuple[str, Step]], room: float) -> list[tuple[str, float]]:
-    sizes = [(text, training_bytes(changed).total) for text, changed in changes]
+    sizes = [(text, peak_bytes(changed)) for text, changed in changes]
     return [(text, size) for text, size in sizes if size <= room]
 
 

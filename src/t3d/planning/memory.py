@@ -117,6 +117,19 @@ def training_bytes(step: Step) -> TrainingBytes:
     return max(start, end, idle, key=lambda moment: moment.total)
 
 
+def loading_bytes(step: Step) -> int:
+    """Before FSDP2 cuts them up, the weights and their copy are whole on every device; else 0."""
+    if step.shards == 1:
+        return 0
+    copies = 2 if step.reference == "device" else 1
+    return WORD * (copies * step.shape.num_parameters + step.adapter_parameters)
+
+
+def peak_bytes(step: Step) -> float:
+    """The most that a device ever holds."""
+    return max(training_bytes(step).total, loading_bytes(step))
+
+
 def optimizer_bytes(num_parameters: int, num_tensors: int) -> int:
     """Of AdamW: two float32 moments, and a float32 count for each tensor."""
     return 2 * WORD * num_parameters + WORD * num_tensors

@@ -11,6 +11,7 @@ from t3d.planning.memory import (
     RolloutBytes,
     Step,
     TrainingBytes,
+    peak_bytes,
     rollout_bytes,
     training_bytes,
 )
@@ -47,6 +48,8 @@ class Planned:
     training: TrainingBytes
     other_checkpointing: TrainingBytes
     """The same with gradient checkpointing where the recipe has none, and the other way round."""
+    peak: float
+    """Bytes of training at any moment: of a step, or before FSDP2 has cut up the weights."""
     rollout: RolloutBytes
     largest_micro_batch: int
     largest_rollout_batch: int
@@ -62,7 +65,7 @@ def plan(work: Work) -> Planned:
     room = (work.gigabytes - value["reserve_gb"]) * GIB
     step, decoding = work.step, work.decoding
     training = training_bytes(step)
-    fits = training.total <= room
+    peak = peak_bytes(step)
     device = Device(
         flops_per_second=value["peak_tflops"] * 1e12,
         bytes_per_second=value["memory_bandwidth"] * 1e9,
@@ -75,6 +78,7 @@ def plan(work: Work) -> Planned:
         room=room,
         training=training,
         other_checkpointing=training_bytes(replace(step, checkpointing=not step.checkpointing)),
+        peak=peak,
         rollout=rollout_bytes(decoding),
         largest_micro_batch=largest_micro_batch(step, room),
         largest_rollout_batch=largest_rollout_batch(decoding, room),
@@ -87,5 +91,7 @@ def plan(work: Work) -> Planned:
             num_devices=step.num_devices,
             device=device,
         ),
-        ways_out=() if fits else tuple(ways_out(step, room, work.proposed_adapter, work.proposed_rank)),
+        ways_out=()
+        if peak <= room
+        else tuple(ways_out(step, room, work.proposed_adapter, work.proposed_rank)),
     )

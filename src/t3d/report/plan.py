@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from t3d.planning.assumptions import BESIDES, GIB
+from t3d.planning.memory import loading_bytes
 from t3d.planning.planned import Planned
 
 _PARTS = {
@@ -36,6 +37,7 @@ def plan_lines(plan: Planned) -> list[str]:
         f"{step.num_trajectories} {many} per micro-batch",
         *_table(asdict(plan.training)),
         f"  {other} gradient checkpointing it would be {plan.other_checkpointing.total / GIB:.1f}",
+        *_loading(plan),
         f"  room on a GPU of {work.gigabytes:g} GB: {plan.room / GIB:.1f}; largest micro-batch that fits: "
         f"{_count(plan.largest_micro_batch)}",
         "",
@@ -71,6 +73,12 @@ def refusal(plan: Planned) -> tuple[str, str] | None:
             return problem, f"use a batch_size of at most {plan.largest_rollout_batch} in section rollout"
         return problem, "use dtype bfloat16 in section rollout, GPUs with more memory, or a smaller model"
     return None
+
+
+def _loading(plan: Planned) -> list[str]:
+    whole = loading_bytes(plan.work.step)
+    text = f"  before FSDP2 cuts them up, weights and reference are whole on every GPU: {whole / GIB:.1f}"
+    return [text] if whole else []
 
 
 def _table(parts: dict[str, Any]) -> list[str]:
