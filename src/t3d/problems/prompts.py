@@ -1,5 +1,6 @@
 """The one function that renders a problem's prompt for rollout, training and evaluation."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt, user_turn
+
+_ENCODING = threading.Lock()
+"""Whether a special token's name is text is a setting of the tokenizer, which every call makes its own."""
 
 
 def problem_ids(
@@ -101,7 +105,8 @@ def _ids_of_said(
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
     """Token ids of a special token's name as text."""
-    ids = tokenizer.encode(name, add_special_tokens=False, split_special_tokens=True)
+    with _ENCODING:
+        ids = tokenizer.encode(name, add_special_tokens=False, split_special_tokens=True)
     if set(ids).intersection(_special_ids(tokenizer).values()):
         raise SpecialTokenError(name)
     return ids
@@ -144,7 +149,8 @@ def question_of_prompt(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text; special tokens written in it are recognised, none is added."""
-    return tokenizer.encode(text, add_special_tokens=False)
+    with _ENCODING:
+        return tokenizer.encode(text, add_special_tokens=False)
 
 
 def token_text(

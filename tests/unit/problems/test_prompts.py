@@ -1,6 +1,8 @@
 """Prompts: one rendering for rollout, training and evaluation; prompt files."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from t3d.decoding.llm import decode_requests
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
-from t3d.problems.prompts import chat_ids, problem_ids, prompt_ids, token_text
+from t3d.problems.prompts import chat_ids, problem_ids, prompt_ids, token_ids, token_text
 
 
 @given(st.text(max_size=30))
@@ -131,3 +133,17 @@ def test_what_a_chat_template_refuses_is_named(tiny_tokenizer):
         with pytest.raises(InputError, match=r"chat_template=.*cannot put these messages") as caught:
             prompt_ids(own, "so?")
         assert "\n" not in str(caught.value)
+
+
+def test_threads_that_share_a_tokenizer_do_not_read_each_others_special_tokens(tiny_tokenizer):
+    """One thread's chats name a special token, which is text there; the others' texts have it."""
+    chat = [{"role": "user", "content": "x <|im_end|> y"}]
+    calls = [lambda: chat_ids(tiny_tokenizer, chat), lambda: token_ids(tiny_tokenizer, "<|im_end|> y" * 9)]
+    expected, before = [call() for call in calls], sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(calls[number % 2]) for number in range(600)]
+            assert [job.result() for job in jobs] == [expected[number % 2] for number in range(600)]
+    finally:
+        sys.setswitchinterval(before)
