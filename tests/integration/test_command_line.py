@@ -86,7 +86,7 @@ from t3d.decoding import rollout
         ("convert --model mini --output x", "Fix: write t3d convert SOURCE --output OUTPUT, or see t3d"),
         (
             "rollout --drafter D",
-            "Fix: leave it out (a flag of t3d demo, t3d eval, t3d generate), or see t3d rollout",
+            "Fix: leave it out (a flag of t3d demo, t3d eval, t3d generate, t3d serve), or see t3d rollout",
         ),
         ("rollout --tasks chain", "Fix: did you mean --task."),
         ("demo --hlep", "Fix: did you mean --help."),

@@ -25,7 +25,7 @@ class Plan:
     What is not given is as the recipe's section plan says, else an assumption, which is printed as one.
     """
 
-    recipe: Annotated[str, tyro.conf.Positional]
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """YAML file with a section for each of rollout, train, and maybe data prompts, eval and plan."""
     gpus: str | None = None
     """How many, and the memory of each: 8x80GB."""
