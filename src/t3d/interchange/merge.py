@@ -62,7 +62,7 @@ def merge(files: Sequence[Path]) -> Merged:
 
     Raises InputError, naming the file, for one that is damaged, that another model, tokenizer or setting
     made, or that has another record under an index (of parts) or id than one before; for records that no
-    part has; and for parts together with whole files.
+    part has; for parts that have no record at all; and for parts together with whole files.
     """
     sources = [_read(path) for path in files]
     first = sources[0]
@@ -81,8 +81,8 @@ def merge(files: Sequence[Path]) -> Merged:
 def split(path: str | Path, count: int) -> list[Path]:
     """Write the records of a file into so many files beside it, in their order; :func:`merge` undoes it.
 
-    Raises InputError for a file that is damaged, one with fewer records, and for a file of another kind under
-    the name of a part.
+    Raises InputError for a file that is damaged, one with fewer records, a part whose prompts do not have one
+    record each, and for a file of another kind under the name of a part.
     """
     path = Path(path)
     trajectories, plan = read_trajectories(path), read_plan(path)
@@ -90,6 +90,9 @@ def split(path: str | Path, count: int) -> list[Path]:
         problem = f"{path} has {len(trajectories)} records"
         raise InputError("parts", count, problem, f"use 1 to {len(trajectories)}")
     of = part_of(plan) or Part(0, len(trajectories), _sha256(trajectories))
+    if of.count not in (None, len(trajectories)):
+        problem = f"is a part of {of.count} prompts, which have {len(trajectories)} records"
+        raise InputError("file", str(path), problem, "merge the parts first, then split the whole")
     whole = None if plan is None else plan_of_whole(plan)
     outputs = [path.with_name(f"{path.stem}-{i:05d}-of-{count:05d}.parquet") for i in range(count)]
     for output in outputs:
@@ -143,6 +146,9 @@ def _assemble(sources: Sequence[_Source]) -> Merged:
             num_doubled += _is_doubled(seen.get(place), one, source.path)
             seen.setdefault(place, (one, source.path))
     _check_all(units, first)
+    if not seen:
+        fix = "raise num_samples or the temperature, or use another rollout_filter"
+        raise InputError("parts", str(first.path.parent), "none of all parts has a record", fix)
     trajectories = [seen[place][0] for place in sorted(seen)]
     if first.part.whole not in ("", _sha256(trajectories)):
         problem = "its parts are not those of the file that was split"

@@ -68,6 +68,24 @@ def test_parts_of_a_part_are_parts_of_the_whole(whole, tmp_path):
     assert (merged.trajectories, merged.plan) == (RECORDS, PLAN)
 
 
+def test_a_part_of_several_records_for_a_prompt_is_not_split(tmp_path):
+    """Its halves would count as the units of the part behind it, which could then be missing."""
+    path = tmp_path / "part.parquet"
+    write_trajectories(path, RECORDS[:4], plan=plan_of_part(PLAN, Part(0, 4, count=2)))
+    with pytest.raises(InputError, match=r"part of 2 prompts, which have 4 records.*merge the parts first"):
+        split(path, 2)
+
+
+def test_parts_without_any_record_make_no_file(tmp_path, capsys):
+    for number in range(2):
+        part = plan_of_part(PLAN, Part(2 * number, 4, count=2))
+        write_trajectories(tmp_path / f"{number}.parquet", [], plan=part)
+    output = tmp_path / "out.parquet"
+    parts = [tmp_path / f"{number}.parquet" for number in range(2)]
+    error = run_failing(merge_command(output, *parts), capsys)
+    assert "none of all parts has a record" in error and not output.exists()
+
+
 def test_stats_say_that_a_file_is_a_part(whole, capsys):
     _, second = split(whole, 2)
     assert part_of(read_plan(second)) and part_of(read_plan(whole)) is None
