@@ -16,6 +16,7 @@ import yaml
 from t3d.errors import InputError
 from t3d.field_types import read_file_value
 from t3d.work.files import check_output_file, write_text
+from t3d.work.lock import locked
 
 
 def flat_fields(command: Any) -> dict[str, dataclasses.Field]:
@@ -66,11 +67,18 @@ def _is_config_of(command: Any, path: Path) -> bool:
 def write_config(command: Any, path: str | Path) -> None:
     """Write the resolved settings so that ``--config`` runs the command again.
 
-    A file that says so already stays, also where nothing can be written.
+    A file that says so already stays, also where nothing can be written. Several processes may write it at
+    once, such as shards of what is finished.
     """
-    text = yaml.safe_dump(resolved_config(command), sort_keys=False)
-    if not (Path(path).is_file() and Path(path).read_bytes() == text.encode()):
-        write_text(path, text)
+    path, text = Path(path), yaml.safe_dump(resolved_config(command), sort_keys=False)
+    if not _says(path, text):
+        with locked(path, wait=True):
+            if not _says(path, text):
+                write_text(path, text)
+
+
+def _says(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def flags_of(command: Any) -> list[str]:
