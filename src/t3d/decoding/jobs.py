@@ -38,7 +38,7 @@ class Room(NamedTuple):
 class Arrivals:
     """Where jobs wait for an engine to take them in between two forwards.
 
-    An id may come again when its request has ended.
+    An id may come again when its request has ended; a cancel that came too late for that one is forgotten.
     """
 
     def __init__(self) -> None:
@@ -49,9 +49,11 @@ class Arrivals:
 
     def add(self, jobs: Iterable[Job]) -> bool:
         """Let the jobs in; False, and none of them is, when closed."""
+        jobs = list(jobs)
         with self._changed:
             if not self._is_closed:
                 self._jobs += jobs
+                self._cancelled.difference_update(job.request.id for job in jobs)
                 self._changed.notify()
             return not self._is_closed
 

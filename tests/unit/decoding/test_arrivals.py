@@ -159,3 +159,12 @@ def test_more_settings_than_rows_ever_hold_at_once_stay_apart(tiny_model):
     arrivals.close()
     done = {update.id: update.completion for update in engine.stream(arrivals, detail="completions")}
     assert done == {job.request.id: specified(tiny_model, job) for job in jobs}
+
+
+def test_a_late_cancel_of_an_id_that_has_ended_does_not_end_the_next_of_that_id(tiny_model):
+    arrivals = Arrivals()
+    arrivals.cancel(["request/0"])
+    arrivals.add([job_of(0)])
+    arrivals.close()
+    (last,) = engine_of(tiny_model).stream(arrivals, detail="completions")
+    assert last.completion == specified(tiny_model, job_of(0))
