@@ -196,9 +196,10 @@ class Engine:
                 rows.waiting.append(job)
             else:
                 yield BlockUpdate.of_end(refusal)
-        with torch.inference_mode():  # in which the slots were made
-            dropped = rows.drop(cancelled, cache) if cancelled else []
-        yield from map(BlockUpdate.of_end, dropped)
+        if cancelled:
+            with torch.inference_mode():  # the slots' tensors were made in it
+                dropped = rows.drop(cancelled, cache)
+            yield from map(BlockUpdate.of_end, dropped)
 
     def _refusal(self, job: Job, check: Callable[[Job], None]) -> Completion | None:
         """The completion of a request that can never be decoded."""

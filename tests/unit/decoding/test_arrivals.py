@@ -168,3 +168,24 @@ def test_a_late_cancel_of_an_id_that_has_ended_does_not_end_the_next_of_that_id(
     arrivals.close()
     (last,) = engine_of(tiny_model).stream(arrivals, detail="completions")
     assert last.completion == specified(tiny_model, job_of(0))
+
+
+def test_two_that_are_cancelled_together_leave_the_rows_of_the_others(tiny_model):
+    """The last row, which moves to the place of one that is freed, is cancelled too."""
+    jobs, arrivals, done = [job_of(number) for number in range(3)], Arrivals(), {}
+    arrivals.add(jobs)
+    arrivals.close()
+    for update in engine_of(tiny_model, max_batch_size=3).stream(arrivals, detail="steps"):
+        if update.completion is not None:
+            done[update.id] = update.completion
+        arrivals.cancel(["request/0", "request/2"])
+    assert [done[f"request/{number}"].error for number in (0, 2)] == ["cancelled"] * 2
+    assert done["request/1"] == specified(tiny_model, jobs[1])
+
+
+def test_what_is_in_when_it_is_closed_is_still_taken():
+    arrivals = Arrivals()
+    arrivals.add([job_of(0)])
+    arrivals.close()
+    assert not arrivals.is_over
+    assert arrivals.take(wait=True) == ([job_of(0)], set()) and arrivals.is_over
