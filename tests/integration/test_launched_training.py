@@ -75,8 +75,9 @@ def test_what_cannot_be_started_is_refused_by_name(command, tmp_path, monkeypatc
     line = [*command, str(tmp_path / "run")]
     text = run_failing([*line, "--num-processes", "2", "--accelerate-config", "fsdp9"], capsys)
     assert "accelerate_config='fsdp9': not known, and no such file. Fix: use ddp, or a YAML file" in text
-    text = run_failing([*line, "--accelerate-config", "ddp"], capsys)
-    assert "accelerate_config='ddp': ignored: it says how num_processes are started" in text
+    for count in ([], ["--num-processes", "1"]):
+        text = run_failing([*line, *count, "--accelerate-config", "ddp"], capsys)
+        assert "accelerate_config='ddp': ignored: it says how num_processes are started" in text
     assert "num_processes=0: not positive" in run_failing([*line, "--num-processes", "0"], capsys)
     text = run_failing([*line, "--num-processes", "3"], capsys)
     assert "batch_size=4: not a multiple of gradient_accumulation_steps=1 times 3 processes" in text

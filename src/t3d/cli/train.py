@@ -134,9 +134,9 @@ class Train(ModelChoice):
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
         require_positive(self, *counts, "block_size", "eval_every", "num_processes", *EVALUATION_COUNTS)
         require_training_device(self.device)
-        if self.num_processes is None and self.accelerate_config is not None:
-            problem = "ignored: it says how num_processes are started"
-            raise InputError("accelerate_config", self.accelerate_config, problem, "set num_processes")
+        if self.num_processes in (None, 1) and self.accelerate_config is not None:
+            problem, fix = "ignored: it says how num_processes are started", "set num_processes to 2 or more"
+            raise InputError("accelerate_config", self.accelerate_config, problem, fix)
         check_count(self.num_processes, self.device)
         count = self.gradient_accumulation_steps * self._num_processes
         if self.batch_size % count:
