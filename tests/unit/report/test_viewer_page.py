@@ -244,6 +244,7 @@ def test_colours_have_the_contrast_of_aa(theme):
     assert told == [(7.26, 3.3), (7.09, 4.27)][theme]
 
 
+@pytest.mark.many_inputs
 def test_five_thousand_short_trajectories_are_a_small_page():
     """48 tokens each, of a vocabulary of 1,000."""
     draw = random.Random(0)
