@@ -141,7 +141,7 @@ class Decoder:
             value = self._read(0)
         except CodecError:
             raise
-        except (struct.error, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        except (struct.error, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
             raise CodecError(f"no value: {error}") from None
         if self._position != len(self._data):
             raise CodecError("more than a value")

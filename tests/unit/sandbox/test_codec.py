@@ -206,6 +206,7 @@ def test_a_damaged_message_is_a_value_or_an_error(value, draw):
         b"s\1\0\0\0\xff",
         b"{\1\0\0\0[\0\0\0\0",  # a list in a set
         b"d\1\0\0\0N",
+        b"Q\0\0\0\0",  # a deque without its length
         b"D\1\0\0\0T",
         b"r\3\0\0\0TTN",
         b"/\2\0\0\0" + b"i\1\0\0\0\1" + b"i\1\0\0\0\0",  # by zero
