@@ -1,7 +1,7 @@
 """Weights once more, in the layout in which a CPU multiplies few rows with them fastest.
 
-In float32 a product of 2 to 10 rows with a matrix as PyTorch keeps it takes two to three times that of one
-row, though both read the same weights; in oneDNN's own layout, a second copy, it takes little more.
+In float32 a product of 2 to 9 rows with a matrix as PyTorch keeps it takes 1.7 to 2.3 times that of one row,
+though both read the same weights; in oneDNN's own layout, a second copy, 1.1 to 1.8 (docs/LOG.md).
 That is the shape of every forward that denoises a block or checks a draft. There a row's result is also the
 same bits whatever rows are beside it (tests/unit/models/test_packed.py).
 
