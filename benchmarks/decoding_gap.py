@@ -1,13 +1,13 @@
-"""Where the engine's time goes beyond its bound, and what the stand-in for SDAR's loop costs a real vocabulary.
+"""Where the engine's time goes beyond its bound, and what SDAR's stand-in costs with a real vocabulary.
 
 python benchmarks/decoding_gap.py [--parts engine vocabulary] [--batch 1 64] [--rounds 3]
 
 - ``engine``: the bundled teacher under the settings of decoding.py. The *floor* is what plain forwards of as
-  many tokens take, as in the bound there; beyond it, *layers* is what the same layers take longer in the engine
+  many tokens take, as in the bound there; beyond it, *layers* is what they take longer in the engine
   (attention to earlier tokens, writing keys), *around* what surrounds them in a forward (its plan, gathering
   logits), *deciding* all outside the forward (schedule, choice of tokens, bookkeeping).
-- ``vocabulary``: ``sdar_loop`` with its own ``decide`` and with the operations of SDAR's generate.py, in turn, on
-  random weights with 151,936 tokens.
+- ``vocabulary``: ``sdar_loop`` with its own ``decide`` and with the operations of SDAR's generate.py, in
+  turn, on random weights with 151,936 tokens.
 
 The least of the rounds counts. Prints Markdown.
 """
@@ -109,15 +109,19 @@ def engine_row(
         "deciding": seconds["all"] - seconds["forwards"],
     }
     cells = [f"{100 * share / seconds['all']:.0f}" for share in shares.values()]
-    return f"| {batch} | {setting[0]} | {setting[1]} | {1000 * seconds['all']:.0f} | " + " | ".join(cells) + " |"
+    return (
+        f"| {batch} | {setting[0]} | {setting[1]} | {1000 * seconds['all']:.0f} | " + " | ".join(cells) + " |"
+    )
 
 
 class SdarOperations(Counted):
-    """Decides with what SDAR's loop does: the softmax of all places of a block, then a top-k of confidences."""
+    """Decides with what SDAR's loop does: the softmax of all places of a block, then a top-k."""
 
     def decide(self, logits_RSV: Tensor, ids_RS: Tensor, is_masked_RS: Tensor, denoising_step: int) -> None:
         """Commit the planned number of tokens of each row, in place."""
-        logits_RSV[..., self.mask_token_id] = -torch.inf  # theirs leaves the mask id in; both texts are compared
+        logits_RSV[
+            ..., self.mask_token_id
+        ] = -torch.inf  # theirs leaves the mask id in; both texts are compared
         probability_RSV = logits_RSV.softmax(-1)
         token_RS = probability_RSV.argmax(-1)
         chosen_RS = probability_RSV.gather(-1, token_RS[..., None])[..., 0]
@@ -154,14 +158,18 @@ def vocabulary_rows(rounds: int) -> list[str]:
                 least[kind.__name__] = min(each, least.get(kind.__name__, each))
         ours, theirs = (1000 * least[kind.__name__] for kind in (Counted, SdarOperations))
         same = texts["Counted"] == texts["SdarOperations"]
-        rows.append(f"| {steps} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {'yes' if same else 'no'} |")
+        rows.append(
+            f"| {steps} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {'yes' if same else 'no'} |"
+        )
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["engine", "vocabulary"], choices=["engine", "vocabulary"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["engine", "vocabulary"], choices=["engine", "vocabulary"]
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(argv)

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -111,6 +112,20 @@ def test_an_address_that_cannot_be_had_is_named(checkpoint, capsys):
     assert main(["serve", "--model", str(checkpoint), "--device", "cpu", "--host", "192.0.2.1"]) == 2
     text = capsys.readouterr().err
     assert "host='192.0.2.1'" in text and "Fix: give another --host or --port" in text
+
+
+def test_who_connects_as_soon_as_the_address_is_told_is_not_refused(checkpoint, monkeypatch, capsys):
+    """Though uvicorn listens later, when the application has started."""
+    connected = []
+
+    def run(self, sockets):
+        port = int(capsys.readouterr().err.rpartition(":")[2].partition("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            connected.append(port)
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    assert main(["serve", "--model", str(checkpoint), "--device", "cpu", "--port", "0"]) == 0
+    assert len(connected) == 1
 
 
 def test_without_its_packages_the_extra_is_named(checkpoint, monkeypatch, capsys):

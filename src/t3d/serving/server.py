@@ -19,6 +19,7 @@ def run_server(llm: LLM, config: ServeConfig) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((config.host, config.port))
+        listening.listen(2048)  # who connects as soon as the address is told waits for uvicorn
         port = listening.getsockname()[1]
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"serving {config.model_name} at http://{host}:{port}/v1", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """lm-evaluation-harness: the model ``t3d``, and the harness's command line that knows it (``t3d lm-eval``).
 
-The harness has no discovery of models in other packages: importing this module registers the model, and
-:func:`main` runs the harness's own command line after that.
+The harness has no discovery of models in other packages: importing this module registers the model, beside
+the harness's own, and :func:`main` runs the harness's own command line after that.
 """
 
 import logging
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import lm_eval.models  # noqa: F401 - its own, which it registers only where no other is registered yet
 from lm_eval._cli import HarnessCLI
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
