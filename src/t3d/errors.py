@@ -22,6 +22,10 @@ class InputError(ValueError):
         self.field, self.value, self.problem, self.fix = field, value, problem, fix
         super().__init__(f"{field}={value!r}: {problem}. Fix: {fix}.")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It is the same error in another process, where an exception is otherwise made by its text alone."""
+        return self.__class__.__new__, (self.__class__, *self.args), vars(self)
+
 
 def _require(
     settings: object, names: Iterable[str], holds: Callable[[Any], bool], problem: str, fix: str

@@ -4,9 +4,10 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from t3d.cli.options import (
     parse_list,
 )
 from t3d.cli.processes import own_shard
+from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.decoding.params import (
     BATCH_SIZE,
     Confidence,
@@ -43,6 +45,9 @@ from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
 from t3d.work.files import check_output_folder
 from t3d.work.kept import CHUNK_SIZE
+
+if TYPE_CHECKING:
+    from t3d.evaluation.evaluate import SharedEvaluation
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
 """Flags under which options of benchmarks have other names."""
@@ -129,11 +134,12 @@ class Eval(DraftedModelChoice, PromptChoice):
     shard: str | None = None
     """I/N: answer every N-th chunk of chunk_size requests, from the I-th on. The last of N runs with the same
     output writes the results. Processes of torchrun take a shard each by themselves."""
+    workers: OnRay = field(default_factory=RayFlags)
 
     def run(self) -> None:
         """Run the command."""
         self._check_numbers()
-        own_shard(self.shard)
+        self.workers.check(own_shard(self.shard))
         self._check_files()
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
@@ -190,24 +196,18 @@ class Eval(DraftedModelChoice, PromptChoice):
 
     def _evaluate(self, tasks: list[PosedTask]) -> None:
         self.check_drafter_is_used(drafts=self.self_speculative)
-        from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluate_shard
+        from t3d.evaluation.evaluate import evaluate
         from t3d.evaluation.measure import endings
         from t3d.report.console import results_table
 
-        settings, shard = self._settings(), own_shard(self.shard)
-        config = EvalConfig(
-            **{item.name: getattr(self, item.name) for item in dataclasses.fields(EvalConfig)}
-        )
-        whole = dataclasses.replace(self, shard=None)
-        work: dict[str, Any] = {
-            "loaded": self.load(),
-            "tasks": tasks,
-            "settings": settings,
-            "output": self.output,
-            "config": config,
-            "report": resolved_config(whole),
-        }
-        entries = evaluate(**work) if shard is None else evaluate_shard(**work, shard=shard)
+        self._settings()  # what they refuse, before anything is loaded
+        shard, whole = own_shard(self.shard), self._whole()
+        if self.workers.ray:
+            entries = self.workers.made(partial(_prepared, self), self.device, "evaluate", "responses")
+        elif shard is not None:
+            entries = _prepared(self, tasks, f"evaluate, shard {shard}").make(shard)
+        else:
+            entries = evaluate(**self._work(tasks))
         if entries is None:
             is_made = (Path(self.output) / RESULTS).is_file()
             end = "another one wrote" if is_made else "the last shard writes"
@@ -219,6 +219,24 @@ class Eval(DraftedModelChoice, PromptChoice):
         reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())
         if reasons["length"]:
             print(endings(reasons))
+
+    def _whole(self) -> "Eval":
+        """The command, whoever does its work."""
+        return dataclasses.replace(self, shard=None, workers=RayFlags())
+
+    def _work(self, tasks: list[PosedTask]) -> dict[str, Any]:
+        """What is evaluated and how, with the model loaded."""
+        from t3d.evaluation.evaluate import EvalConfig
+
+        names = [item.name for item in dataclasses.fields(EvalConfig)]
+        return {
+            "loaded": self.load(),
+            "tasks": tasks,
+            "settings": self._settings(),
+            "output": self.output,
+            "config": EvalConfig(**{name: getattr(self, name) for name in names}),
+            "report": resolved_config(self._whole()),
+        }
 
     def _settings(self) -> dict[str, DecodeParams]:
         shared = (*_INHERITED, "max_new_tokens", "seed")
@@ -252,6 +270,16 @@ class Eval(DraftedModelChoice, PromptChoice):
             self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
             for name, task in tasks.items()
         ]
+
+
+def _prepared(
+    command: Eval, tasks: list[PosedTask] | None = None, label: str = "evaluate"
+) -> "SharedEvaluation":
+    """With the model loaded, for a run that does a part of it, or a worker on Ray."""
+    from t3d.evaluation.evaluate import shared_evaluation
+
+    work = command._work(command._tasks() if tasks is None else tasks)
+    return shared_evaluation(**work, label=label)
 
 
 def _settings_of(params: DecodeParams) -> dict[str, Any]:

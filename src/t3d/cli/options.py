@@ -85,8 +85,8 @@ class DecodeFlags:
         """The fields that were given, by flag or config file."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
-    def resolve(self, own: Mapping[str, Any]) -> "DecodeFlags":
-        """All fields: given, else the checkpoint's, which are printed, else the default."""
+    def resolve(self, own: Mapping[str, Any], *, is_told: bool = True) -> "DecodeFlags":
+        """All fields: given, else the checkpoint's, which are printed if wanted, else the default."""
         from t3d.decoding.precedence import check_used, resolve_params
 
         given, resolved = self.given(), resolve_params(own, self.given())
@@ -97,7 +97,7 @@ class DecodeFlags:
             for name, value in params.items()
             if name not in given and value != getattr(DecodeParams, name)
         ]
-        if told:
+        if told and is_told:
             print(f"as the checkpoint says: {', '.join(told)}", file=sys.stderr)
         return DecodeFlags(**params)
 

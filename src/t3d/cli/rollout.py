@@ -1,23 +1,30 @@
 """The command ``t3d rollout``: a teacher decodes prompts, and its trajectories are kept."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
 from t3d.cli.processes import own_shard
+from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
 from t3d.errors import InputError, require_positive
+from t3d.problems.problem import Problem
 from t3d.tasks.task import PosedTask
 from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
+from t3d.work.plan import full_plan
+from t3d.work.shards import Shard
 
 if TYPE_CHECKING:
     from t3d.decoding.rollout import FileRollout
     from t3d.decoding.sample_choice import SampleChoice
+    from t3d.trajectory import Trajectory
 
 MAX_NAMED = 4
 """Prompts that are left out and named."""
@@ -45,58 +52,34 @@ class Rollout(ModelChoice, ProblemChoice):
     other outputs are merged by t3d data merge. Processes of torchrun take a shard each by themselves."""
     decode: Flat = field(default_factory=DecodeFlags)
 
+    workers: OnRay = field(default_factory=RayFlags)
+
     def run(self) -> None:
         """Run the command."""
-        from t3d.decoding.rollout import FileRollout, fitting_problems
-        from t3d.report.rollout import rollout_lines, sample_lines
-
         require_positive(self, "batch_size", "chunk_size", "num_samples")
         shard = own_shard(self.shard)
+        self.workers.check(shard)
         check_output_file(self.output, self.prompts)
         check_config(self, f"{self.output}.yaml", self.prompts)
         check_record_name(self.output)
+        if self.workers.ray:
+            self._asked(is_told=True)  # what can be refused before there are workers
+            lines = self.workers.made(partial(_prepared, self), self.device, "rollout", "prompts")
+        else:
+            prepared = _prepared(self, is_told=True)
+            for note in prepared.notes:
+                print(note)
+            lines = prepared.run(shard)
+        for line in lines:
+            print(line)
+
+    def _asked(self, *, is_told: bool) -> "_Asked":
+        """The prompts, how to decode them and what to keep; the checkpoint's part is printed if wanted."""
         posed = self.resolve()
-        decode = self.decode.resolve(self.own_settings())
+        decode = self.decode.resolve(self.own_settings(), is_told=is_told)
         choice = self._choice(posed)
         choice.check(decode.params())
-        loaded, problems, too_long = self.load(), posed.problems, []
-        if self.on_long_prompt == "skip":
-            problems, too_long = fitting_problems(
-                loaded, problems, decode.params(), style=posed.style, kind=posed.kind
-            )
-        if too_long:
-            named = ", ".join(problem.id for problem in too_long[:MAX_NAMED])
-            more = ", ..." if len(too_long) > MAX_NAMED else ""
-            print(f"left out of {len(posed.problems)} prompts: {len(too_long)} too long ({named}{more})")
-        if not problems and too_long:
-            fix = "lower max_new_tokens, or shorten the prompts"
-            raise InputError("on_long_prompt", "skip", "every prompt is too long", fix)
-        is_begun = any(Path(path).exists() for path in (self.output, f"{self.output}.chunks"))
-        started = time.perf_counter()
-        rollout = FileRollout(
-            loaded=loaded,
-            problems=problems,
-            params=decode.params(),
-            output=Path(self.output),
-            style=posed.style,
-            kind=posed.kind,
-            batch_size=self.batch_size,
-            chunk_size=self.chunk_size,
-            choice=choice,
-        )
-        trajectories = rollout.run() if shard is None else rollout.run_shard(shard)
-        if trajectories is None:
-            print(f"shard {shard}: {_left_to_do(rollout)}")
-            return
-        seconds = None if is_begun or shard else time.perf_counter() - started
-        write_config(replace(self, decode=decode.used(), shard=None), f"{self.output}.yaml")
-        print(f"{len(trajectories)} trajectories in {self.output}")
-        for line in sample_lines(trajectories, problems, choice):
-            print(line)
-        answered = choice.problems_of((trajectory.id for trajectory in trajectories), problems)
-        posed = replace(posed, problems=answered)
-        for line in rollout_lines(trajectories, posed, loaded.tokenizer, seconds, self.rollout_filter):
-            print(line)
+        return _Asked(posed, decode, choice)
 
     def _choice(self, posed: PosedTask) -> "SampleChoice":
         """Raises InputError for a filter without use, and a graded one of problems that cannot be graded."""
@@ -107,6 +90,104 @@ class Rollout(ModelChoice, ProblemChoice):
             rollout_filter=self.rollout_filter,
             grader=posed.sample_grader() if is_graded(self.rollout_filter) else None,
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a rollout depends on, the model aside."""
+
+    posed: PosedTask
+    decode: DecodeFlags
+    choice: "SampleChoice"
+
+
+def _prepared(command: Rollout, *, is_told: bool = False) -> "_Prepared":
+    """Load the model, and leave out what is too long for it if that is to be skipped."""
+    from t3d.decoding.rollout import FileRollout, fitting_problems
+
+    asked = command._asked(is_told=is_told)
+    posed, params = asked.posed, asked.decode.params()
+    loaded, problems, too_long = command.load(), posed.problems, []
+    if command.on_long_prompt == "skip":
+        problems, too_long = fitting_problems(loaded, problems, params, style=posed.style, kind=posed.kind)
+    if not problems and too_long:
+        fix = "lower max_new_tokens, or shorten the prompts"
+        raise InputError("on_long_prompt", "skip", "every prompt is too long", fix)
+    rollout = FileRollout(
+        loaded=loaded,
+        problems=problems,
+        params=params,
+        output=Path(command.output),
+        style=posed.style,
+        kind=posed.kind,
+        batch_size=command.batch_size,
+        chunk_size=command.chunk_size,
+        choice=asked.choice,
+    )
+    return _Prepared(command, asked, rollout, too_long)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A rollout with its model, as one process does it or a worker on Ray (t3d.scale)."""
+
+    command: Rollout
+    asked: _Asked
+    rollout: "FileRollout"
+    too_long: Sequence[Problem]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that the trajectories depend on."""
+        return full_plan(self.rollout.plan)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Prompts of each chunk."""
+        return self.rollout.sizes
+
+    @property
+    def notes(self) -> list[str]:
+        """The prompts that are left out."""
+        if not self.too_long:
+            return []
+        named = ", ".join(problem.id for problem in self.too_long[:MAX_NAMED])
+        more = ", ..." if len(self.too_long) > MAX_NAMED else ""
+        count = len(self.asked.posed.problems)
+        return [f"left out of {count} prompts: {len(self.too_long)} too long ({named}{more})"]
+
+    def is_made(self, shard: Shard) -> bool:
+        """Whether the shard's chunks are there."""
+        return self.rollout.is_made(shard)
+
+    def make(self, shard: Shard) -> list[str] | None:
+        """Make a shard's chunks; what is to be said of all trajectories, if they are there now."""
+        trajectories = self.rollout.run_shard(shard)
+        return None if trajectories is None else self._finished(trajectories, None)
+
+    def run(self, shard: Shard | None) -> list[str]:
+        """Make a shard's chunks or all; what is to be said."""
+        if shard is not None:
+            return self.make(shard) or [f"shard {shard}: {_left_to_do(self.rollout)}"]
+        is_begun = self.rollout.output.exists() or self.rollout.chunks.exists()
+        started = time.perf_counter()
+        trajectories = self.rollout.run()
+        return self._finished(trajectories, None if is_begun else time.perf_counter() - started)
+
+    def _finished(self, trajectories: "Sequence[Trajectory]", seconds: float | None) -> list[str]:
+        from t3d.report.rollout import rollout_lines, sample_lines
+
+        command, choice, problems = self.command, self.asked.choice, self.rollout.problems
+        used = replace(command, decode=self.asked.decode.used(), shard=None, workers=RayFlags())
+        write_config(used, f"{command.output}.yaml")
+        answered = choice.problems_of((trajectory.id for trajectory in trajectories), problems)
+        posed = replace(self.asked.posed, problems=answered)
+        tokenizer = self.rollout.loaded.tokenizer
+        return [
+            f"{len(trajectories)} trajectories in {command.output}",
+            *sample_lines(trajectories, problems, choice),
+            *rollout_lines(trajectories, posed, tokenizer, seconds, command.rollout_filter),
+        ]
 
 
 def _left_to_do(rollout: "FileRollout") -> str:

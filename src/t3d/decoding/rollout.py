@@ -182,6 +182,16 @@ class FileRollout:
         how: dict[str, Any] = {"take": self._take, "part": part, "work": work}
         return once_by_shards(self.chunks, self.plan, CHUNKS, shard, **how)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Prompts of each chunk."""
+        return [len(self.problems[first : first + self.chunk_size]) for first in self._firsts()]
+
+    def is_made(self, shard: Shard) -> bool:
+        """Whether all chunks of a shard are in the folder."""
+        files = enumerate(self._files(self.chunks))
+        return all(file.is_file() for number, file in files if shard.takes(number))
+
     def num_chunks(self) -> tuple[int, int]:
         """Chunks that are in the folder, and all."""
         files = self._files(self.chunks)

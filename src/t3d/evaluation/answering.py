@@ -61,6 +61,12 @@ class Questions:
         chunks = (self.first_chunk + index // self.chunk_size for index in range(len(self.asked)))
         return [pair for pair, chunk in zip(self.asked, chunks, strict=True) if shard.takes(chunk)]
 
+    @property
+    def sizes(self) -> list[int]:
+        """Requests of each chunk."""
+        firsts = range(0, len(self.asked), self.chunk_size)
+        return [len(self.asked[first : first + self.chunk_size]) for first in firsts]
+
     def lines(self, folder: Path | None, asked: Sequence[Asked]) -> KeptLines:
         """What is kept of the answers to these requests: a file for each chunk."""
         if folder is None:
@@ -70,10 +76,10 @@ class Questions:
         files = {request.id: folder / f"{stem}.chunk-{numbers[request.id]:05d}.jsonl" for _, request in asked}
         return LinesOfChunks(files, fresh="response")
 
-    def is_graded(self, folder: Path) -> bool:
-        """Whether every request has its answer and the verdict on it."""
-        rows = self.lines(folder, self.asked).rows
-        return all("correct" in rows.get(request.id, {}) for _, request in self.asked)
+    def is_graded(self, folder: Path, asked: Sequence[Asked]) -> bool:
+        """Whether every one of these requests has its answer and the verdict on it."""
+        rows = self.lines(folder, asked).rows
+        return all("correct" in rows.get(request.id, {}) for _, request in asked)
 
 
 class Evaluation:
@@ -138,10 +144,18 @@ class Evaluation:
                 if asked:
                     self._measure(llm, one, asked, folder, progress, 0)
 
-    def is_complete(self, folder: Path, output: Path) -> bool:
-        """Whether all answers are there, with their verdicts."""
+    @property
+    def sizes(self) -> list[int]:
+        """Requests of each chunk."""
+        return [size for one in self._all for size in one.sizes]
+
+    def is_complete(self, folder: Path, output: Path, shard: Shard | None = None) -> bool:
+        """Whether all answers are there, with their verdicts, or those of a shard."""
         kept = kept_entries(folder) or kept_entries(output)
-        return all(one.key in kept or one.is_graded(folder) for one in self._all)
+        return all(
+            one.key in kept or one.is_graded(folder, one.asked if shard is None else one.of_shard(shard))
+            for one in self._all
+        )
 
     def _num_alone(self, one: Questions) -> int:
         return min(len(one.posed.problems), self._config.latency_samples)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,36 +72,68 @@ def evaluate(
     return once(Path(output) / UNFINISHED, work.plan, "*.jsonl", **how)
 
 
-def evaluate_shard(
+@dataclass(frozen=True)
+class SharedEvaluation:
+    """The same by one of several runs in one folder: it answers and grades the chunks of a shard.
+
+    Chunks of ``config.chunk_size`` requests are counted over all tasks and settings.
+    """
+
+    work: Evaluation
+    output: Path
+    report: Mapping[str, Any]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that the entries depend on."""
+        return full_plan(self.work.plan)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Requests of each chunk."""
+        return self.work.sizes
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing is left out."""
+        return []
+
+    def is_made(self, shard: Shard) -> bool:
+        """Whether the shard's answers are there."""
+        return self.work.is_complete(self.output / UNFINISHED, self.output, shard)
+
+    def make(self, shard: Shard) -> list[Entry] | None:
+        """Answer and grade a shard's chunks. The run after which all are there writes the files and has the
+        entries; None: there are some missing, or another one wrote them."""
+
+        def write(folder: Path) -> list[Entry] | None:
+            is_complete = self.work.is_complete(folder, self.output)
+            return _write(self.output, self.work, self.report, folder) if is_complete else None
+
+        how: dict[str, Any] = {
+            "take": partial(_take, self.output, self.work.plan),
+            "part": lambda folder: self.work.answer(folder, self.output, shard),
+            "work": write,
+            "may_grow": _MAY_GROW,
+        }
+        return once_by_shards(self.output / UNFINISHED, self.work.plan, "*.jsonl", shard, **how)
+
+
+def shared_evaluation(
     loaded: LoadedModel,
     tasks: Sequence[PosedTask],
     settings: Mapping[str, DecodeParams],
     output: str | Path,
     config: EvalConfig,
-    shard: Shard,
     *,
     report: Mapping[str, Any] | None = None,
-) -> list[Entry] | None:
-    """The same by one of several runs in one folder: it answers and grades the chunks of its shard.
-
-    Chunks of ``config.chunk_size`` requests are counted over all tasks and settings. The run after which all
-    are there writes the files. None: there are some missing, or another one wrote them.
-    """
+    label: str = "evaluate, a shard",
+) -> SharedEvaluation:
+    """An evaluation for several runs. Raises InputError as :func:`evaluate` does."""
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
-    work = Evaluation(loaded, tasks, settings, requests, config, f"evaluate, shard {shard}")
     check_evaluation(Path(output))
-
-    def write(folder: Path) -> list[Entry] | None:
-        is_complete = work.is_complete(folder, Path(output))
-        return _write(Path(output), work, report or {}, folder) if is_complete else None
-
-    how: dict[str, Any] = {
-        "take": partial(_take, Path(output), work.plan),
-        "part": lambda folder: work.answer(folder, Path(output), shard),
-        "work": write,
-        "may_grow": _MAY_GROW,
-    }
-    return once_by_shards(Path(output) / UNFINISHED, work.plan, "*.jsonl", shard, **how)
+    work = Evaluation(loaded, tasks, settings, requests, config, label)
+    return SharedEvaluation(work, Path(output), report or {})
 
 
 def _write(output: Path, work: Evaluation, report: Mapping[str, Any], folder: Path) -> list[Entry]:

@@ -10,7 +10,7 @@ from task_helpers import EvenTask
 from t3d.cli.main import main
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.settings import decoding_settings
-from t3d.evaluation.evaluate import EvalConfig, evaluate, evaluate_shard
+from t3d.evaluation.evaluate import EvalConfig, evaluate, shared_evaluation
 from t3d.tasks.task import PosedTask
 from t3d.work.kept import KeptLines
 from t3d.work.shards import Shard
@@ -61,10 +61,10 @@ def test_shards_in_one_folder_write_the_files_of_one_run(checkpoint, whole, tmp_
     *others, last = [Shard(number, len(order)) for number in order]
     how = work(checkpoint, tmp_path, whole[0])
     for shard in others:
-        assert evaluate_shard(**how, shard=shard) is None and names(tmp_path)[-1:] in ([], ["unfinished"])
-    entries = evaluate_shard(**how, shard=last)
+        assert shared_evaluation(**how).make(shard) is None and names(tmp_path)[-1:] in ([], ["unfinished"])
+    entries = shared_evaluation(**how).make(last)
     assert contents(tmp_path) == contents(whole[1]) and names(tmp_path) == names(whole[1])
-    again = evaluate_shard(**how, shard=others[0])
+    again = shared_evaluation(**how).make(others[0])
     assert again == json.loads(json.dumps(entries)), "what is finished is read"
 
 
@@ -85,9 +85,9 @@ def test_a_cut_shard_goes_on_and_a_run_without_shards_completes_what_is_missing(
     monkeypatch.setattr(KeptLines, "append", append)
     how = work(checkpoint, tmp_path, whole[0])
     with pytest.raises(KeyboardInterrupt):
-        evaluate_shard(**how, shard=Shard(2, 3))
+        shared_evaluation(**how).make(Shard(2, 3))
     for shard in (Shard(2, 3), Shard(1, 2), Shard(2, 3)):
-        assert evaluate_shard(**how, shard=shard) is None
+        assert shared_evaluation(**how).make(shard) is None
     evaluate(**how)
     num_again = 0 if whole[0] == "float64" else len(rows) - 2 * NUM_ROWS
     assert len(rows) - num_again == 2 * NUM_ROWS and num_again <= 1, "in bfloat16 a cut chunk as a whole"
@@ -100,8 +100,8 @@ def test_shards_add_settings_to_a_finished_evaluation(checkpoint, whole, tmp_pat
     evaluate(**work(checkpoint, tmp_path, settings=dict(list(SETTINGS.items())[:1])))
     before = json.loads((tmp_path / "results.json").read_text())["results"]
     how = work(checkpoint, tmp_path)
-    assert evaluate_shard(**how, shard=Shard(1, 2)) is None
-    entries = evaluate_shard(**how, shard=Shard(2, 2))
+    assert shared_evaluation(**how).make(Shard(1, 2)) is None
+    entries = shared_evaluation(**how).make(Shard(2, 2))
     assert contents(tmp_path) == contents(whole[1]) and names(tmp_path) == names(whole[1])
     assert entries is not None and entries[0] == before[0], "its seconds, too"
 

@@ -1,0 +1,73 @@
+"""Flags of commands whose chunks workers on Ray can make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from t3d.cli.processes import num_processes
+from t3d.errors import InputError, require_positive
+from t3d.scale.chunked import LOCAL, ChunkedWork, Workers
+from t3d.work.progress import duration
+from t3d.work.shards import Shard
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayFlags:
+    """Whether and where workers on Ray make the chunks."""
+
+    ray: bool = False
+    """Workers on Ray make the chunks, each with a model of its own, into the folder of the output, which all
+    machines share (extra ray; docs/scaling.md). The records are those of one process."""
+    address: str = LOCAL
+    """Of the Ray cluster: HOST:PORT, auto for the one that this machine belongs to, or local to start one
+    here for this command."""
+    num_workers: int = 1
+    """Of Ray, each with a model."""
+    cpus_per_worker: int = 1
+    """Cores that Ray reserves for a worker, and threads of its model."""
+    gpus_per_worker: float | None = None
+    """GPU that Ray reserves for a worker: 1, a part such as 0.5, or 0. Default: 1 where the cluster has GPUs
+    and --device does not say cpu."""
+
+    def check(self, shard: Shard | None) -> None:
+        """Raise InputError for values that cannot be, and flags without use or beside a shard."""
+        require_positive(self, "num_workers", "cpus_per_worker")
+        if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
+            fix = "use 0 to 1; a worker's model is on one GPU"
+            raise InputError("gpus_per_worker", self.gpus_per_worker, "not a part of one GPU", fix)
+        if self.ray:
+            if num_processes() > 1 or shard is not None:
+                problem = "given beside a shard, but the workers of Ray make all chunks"
+                raise InputError("ray", True, problem, "leave one of the two out")
+            return
+        for item in fields(self):
+            if (value := getattr(self, item.name)) != item.default:
+                raise InputError(item.name, value, "ignored without ray", "leave it out, or give --ray")
+
+    def made(self, prepare: Callable[[], ChunkedWork[T]], device: str, label: str, items: str) -> T:
+        """The result of work that each worker prepares for itself; says how fast it was made.
+
+        Raises InputError without Ray, and as :func:`~t3d.scale.ray_workers.make_on_ray` does.
+        """
+        try:
+            from t3d.scale.ray_workers import make_on_ray
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise InputError("ray", True, "not installed", "run pip install t3d[ray]") from error
+        given: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(Workers)}
+        if self.gpus_per_worker is None and device == "cpu":
+            given["gpus_per_worker"] = 0.0
+        made = make_on_ray(prepare, Workers(**given), label)
+        rate = f", {made.num_new / made.seconds:.2f} a second" if made.num_new else ""
+        took = f"{made.num_new} {items} in {duration(made.seconds)}{rate}"
+        print(f"{self.num_workers} workers on Ray: {took}; {duration(made.seconds_to_start)} to start")
+        return made.result
+
+
+OnRay = Annotated[RayFlags, tyro.conf.arg(name="")]
+"""Where the work is done as top-level flags."""

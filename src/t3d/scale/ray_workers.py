@@ -1,0 +1,266 @@
+"""Workers on Ray that make the chunks of one output: actors, each with a model of its own.
+
+A chunk is made as by a run of its own with ``--shard I/N``, where N is the number of chunks: under a lock,
+into the folder that all share, under the name it always has. So it does not matter which worker makes it, how
+often, or whether chunks of an earlier run lie there, and what Ray sends is a number. The worker that finds
+all of them makes the output.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from t3d.errors import InputError
+from t3d.scale.chunked import LOCAL, ChunkedWork, Made, Workers
+from t3d.work.lock import InUseError
+from t3d.work.plan import described, differences
+from t3d.work.progress import Progress
+from t3d.work.shards import MAX_WAIT, Shard
+
+T = TypeVar("T")
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Of such a cluster, which sends numbers; Ray takes no less than 75 MiB."""
+NUM_RETRIES = 3
+"""How often a worker that dies is started again, and a chunk that kills its worker is tried again."""
+MAX_FAILED = 8
+"""Chunks that may fail; then no other is begun."""
+SECONDS_WITHOUT_WORKERS = 60.0
+"""After so many without a worker the cluster's resources are told."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Hello:
+    """What a worker says when it is ready."""
+
+    host: str
+    plan: Mapping[str, Any]
+    sizes: Sequence[int]
+    notes: Sequence[str]
+
+
+class _Worker(Generic[T]):
+    """The actor. The work is prepared in its first call, since what a constructor raises comes as a text."""
+
+    def __init__(self, prepare: Callable[[], ChunkedWork[T]], folder: Path) -> None:
+        self._prepare, self._folder = prepare, folder
+
+    @cached_property
+    def _work(self) -> ChunkedWork[T]:
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            problem, fix = f"not on {socket.gethostname()}", "start in a folder that all machines share"
+            raise InputError("address", str(self._folder), problem, fix) from error
+        return self._prepare()
+
+    def hello(self) -> _Hello:
+        work = self._work
+        return _Hello(socket.gethostname(), work.plan, work.sizes, work.notes)
+
+    def make(self, shard: Shard) -> tuple[bool, T | None]:
+        """Whether the shard was there before, and the result if all are."""
+        is_made, until = self._work.is_made(shard), time.monotonic() + MAX_WAIT
+        while True:
+            try:
+                return is_made, self._work.make(shard)
+            except InUseError:  # by a worker of a run that was killed, which is about to end
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
+
+
+def make_on_ray(prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str) -> Made[T]:
+    """The result of work that every worker prepares for itself in the folder where this process runs.
+
+    Prints the work's notes. A chunk that fails does not stop the others, which are kept; a worker that dies
+    is replaced. Raises InputError where there is no such cluster, for input that the workers refuse, and if
+    they differ in what the result depends on (packages, weights); RuntimeError if chunks failed otherwise.
+    """
+    started = time.perf_counter()
+    with _connected(workers), _Run(prepare, workers, label, started) as run:
+        return run.made()
+
+
+@contextmanager
+def _connected(workers: Workers) -> Generator[None]:
+    """Inside, this process is a driver; of the cluster that it is one of already, or of the given one."""
+    if ray.is_initialized():
+        yield
+        return
+    how: dict[str, Any] = {"address": workers.address}
+    if workers.address == LOCAL:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unasked
+        how |= {"num_cpus": workers.num_workers * workers.cpus_per_worker, "include_dashboard": False}
+        how["object_store_memory"] = OBJECT_STORE_BYTES
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first_line = str(error).partition("\n")[0]
+        fix = "start one (ray start --head), give its HOST:PORT, or leave the flag out"
+        raise InputError("address", workers.address, f"no Ray cluster ({first_line})", fix) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process, whatever is open
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Run(Generic[T]):
+    """One call: which worker does what, which chunks are left, which failed."""
+
+    def __init__(
+        self, prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str, started: float
+    ) -> None:
+        self._started = started
+        self._workers, self._label, self._open = workers, label, ExitStack()
+        self._arguments = prepare, Path.cwd()
+        self._num_gpus = self._gpus()
+        self._calls: dict[Any, tuple[Any, Shard | None]] = {}
+        self._todo: deque[Shard] = deque()
+        self._first: _Hello | None = None
+        self._progress: Progress | None = None
+        self._seconds_to_start, self._num_new = 0.0, 0
+        self._failures: list[tuple[Shard | None, Exception]] = []
+        self._result: T | None = None
+
+    def __enter__(self) -> "_Run[T]":
+        for _ in range(self._workers.num_workers):
+            self._start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for actor, _ in self._calls.values():
+            ray.kill(actor)
+        self._open.__exit__(*error)
+
+    def made(self) -> Made[T]:
+        """Run to the end."""
+        while self._calls:
+            done, _ = ray.wait(list(self._calls), timeout=SECONDS_WITHOUT_WORKERS)
+            for call in done:
+                self._answered(call, *self._calls.pop(call))
+            if not done and self._first is None:
+                asked = {"CPU": self._workers.cpus_per_worker, "GPU": self._num_gpus}
+                _logger.warning("no worker yet: each asks for %s of %s", asked, ray.cluster_resources())
+        if self._failures:
+            self._fail()
+        assert self._result is not None, "the last of all chunks gives it"
+        seconds = time.perf_counter() - self._started - self._seconds_to_start
+        return Made(self._result, self._num_new, self._seconds_to_start, seconds)
+
+    def _gpus(self) -> float:
+        """Of each worker. Raises InputError for more than a cluster has that cannot grow."""
+        found, wanted = ray.cluster_resources().get("GPU", 0), self._workers.gpus_per_worker
+        if wanted is None:
+            return 1 if found else 0
+        if self._workers.address == LOCAL and wanted * self._workers.num_workers > found:
+            fix = "use fewer workers or a smaller part of a GPU for each, or a cluster's --address"
+            raise InputError("gpus_per_worker", wanted, f"this machine has {found:g} GPUs", fix)
+        return wanted
+
+    def _start(self) -> None:
+        actor: Any = (
+            ray.remote(_Worker)
+            .options(
+                num_cpus=self._workers.cpus_per_worker,
+                num_gpus=self._num_gpus,
+                max_restarts=NUM_RETRIES,
+                max_task_retries=NUM_RETRIES,
+            )
+            .remote(*self._arguments)
+        )
+        self._calls[actor.hello.remote()] = actor, None
+
+    def _answered(self, call: Any, actor: Any, shard: Shard | None) -> None:
+        try:
+            answer = ray.get(call)
+        except (RayTaskError, RayActorError) as error:
+            self._failed(error, shard)
+            is_dead = isinstance(error, RayActorError)
+            if is_dead and shard is not None and self._todo:
+                self._start()  # a worker that died before it was ready is not: it would die again
+            elif shard is not None and not is_dead:
+                self._give(actor)
+            return
+        if shard is None:
+            self._greet(answer)
+        else:
+            self._take(shard, *answer)
+        self._give(actor)
+
+    def _greet(self, hello: _Hello) -> None:
+        """Raises InputError for a worker that would make something else than the first."""
+        if self._first is not None:
+            if found := differences(self._first.plan, hello.plan):
+                problem = f"differ between {self._first.host} and {hello.host}: {described(found)}"
+                fix = "give all machines the same packages and the same files"
+                raise InputError("num_workers", self._workers.num_workers, problem, fix)
+            return
+        self._first = hello
+        self._seconds_to_start = time.perf_counter() - self._started
+        self._todo.extend(Shard(number, len(hello.sizes)) for number in range(1, len(hello.sizes) + 1))
+        for note in hello.notes:
+            print(note)
+        label = f"{self._label}, {self._workers.num_workers} workers"
+        self._progress = self._open.enter_context(Progress(label, sum(hello.sizes)))
+
+    def _take(self, shard: Shard, was_made: bool, result: T | None) -> None:
+        assert self._first is not None and self._progress is not None, "it has greeted"
+        size = self._first.sizes[shard.number - 1]
+        if was_made:
+            self._progress.skip(size)
+        else:
+            self._progress.advance(size)
+            self._num_new += size
+        if result is not None:
+            self._result = result
+            self._todo.clear()  # the output is there, and with it all chunks
+
+    def _give(self, actor: Any) -> None:
+        """The next chunk for a worker, if one is left; else it ends."""
+        if self._todo:
+            shard = self._todo.popleft()
+            self._calls[actor.make.remote(shard)] = actor, shard
+        else:
+            ray.kill(actor)
+
+    def _failed(self, error: Exception, shard: Shard | None) -> None:
+        """Raises InputError for input that a worker refuses before it has begun: all would."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if shard is None and isinstance(cause, InputError):
+            raise cause
+        self._failures.append((shard, error))
+        what = "a worker was lost" if shard is None else f"chunk {shard} failed"
+        _logger.warning("%s: %s", what, error)
+        if len(self._failures) >= MAX_FAILED:
+            self._todo.clear()
+
+    def _fail(self) -> None:
+        """Say which chunks failed, and why the first did. Workers that were lost do no harm by themselves."""
+        failed = [shard for shard, _ in self._failures if shard is not None]
+        if self._result is not None:
+            return
+        _, first = next((pair for pair in self._failures if pair[0] is not None), self._failures[0])
+        named = f"chunks {', '.join(map(str, failed))} failed" if failed else "no worker is left"
+        rest = "the others are kept, and the same command makes what is missing"
+        if isinstance(first, RayTaskError) and isinstance(first.cause, InputError):
+            cause = first.cause
+            raise InputError(cause.field, cause.value, f"{cause.problem} ({named}; {rest})", cause.fix)
+        raise RuntimeError(f"{named}; {rest}") from first
