@@ -64,9 +64,9 @@ class Rollout(ModelChoice, ProblemChoice):
         check_record_name(self.output)
         if self.workers.ray:
             self._asked(is_told=True)  # what can be refused before there are workers
-            lines = self.workers.made(partial(_prepared, self), self.device, "rollout", "prompts")
+            lines = self.workers.made(partial(prepared_rollout, self), self.device, "rollout", "prompts")
         else:
-            prepared = _prepared(self, is_told=True)
+            prepared = prepared_rollout(self, is_told=True)
             for note in prepared.notes:
                 print(note)
             lines = prepared.run(shard)
@@ -101,7 +101,7 @@ class _Asked:
     choice: "SampleChoice"
 
 
-def _prepared(command: Rollout, *, is_told: bool = False) -> "_Prepared":
+def prepared_rollout(command: Rollout, *, is_told: bool = False) -> "PreparedRollout":
     """Load the model, and leave out what is too long for it if that is to be skipped."""
     from t3d.decoding.rollout import FileRollout, fitting_problems
 
@@ -124,11 +124,11 @@ def _prepared(command: Rollout, *, is_told: bool = False) -> "_Prepared":
         chunk_size=command.chunk_size,
         choice=asked.choice,
     )
-    return _Prepared(command, asked, rollout, too_long)
+    return PreparedRollout(command, asked, rollout, too_long)
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class PreparedRollout:
     """A rollout with its model, as one process does it or a worker on Ray (t3d.scale)."""
 
     command: Rollout

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -151,17 +151,16 @@ class _Run(Generic[T]):
         self._open.__exit__(*error)
 
     def made(self) -> Made[T]:
-        """Run to the end."""
-        while self._calls:
+        """Run to the end, without waiting for workers that have nothing left to do."""
+        while self._calls and self._result is None:
             done, _ = ray.wait(list(self._calls), timeout=SECONDS_WITHOUT_WORKERS)
             for call in done:
                 self._answered(call, *self._calls.pop(call))
             if not done and self._first is None:
                 asked = {"CPU": self._workers.cpus_per_worker, "GPU": self._num_gpus}
                 _logger.warning("no worker yet: each asks for %s of %s", asked, ray.cluster_resources())
-        if self._failures:
+        if self._result is None:
             self._fail()
-        assert self._result is not None, "the last of all chunks gives it"
         seconds = time.perf_counter() - self._started - self._seconds_to_start
         return Made(self._result, self._num_new, self._seconds_to_start, seconds)
 
@@ -252,11 +251,10 @@ class _Run(Generic[T]):
         if len(self._failures) >= MAX_FAILED:
             self._todo.clear()
 
-    def _fail(self) -> None:
+    def _fail(self) -> NoReturn:
         """Say which chunks failed, and why the first did. Workers that were lost do no harm by themselves."""
+        assert self._failures, "the last of all chunks gives the result"
         failed = [shard for shard, _ in self._failures if shard is not None]
-        if self._result is not None:
-            return
         _, first = next((pair for pair in self._failures if pair[0] is not None), self._failures[0])
         named = f"chunks {', '.join(map(str, failed))} failed" if failed else "no worker is left"
         rest = "the others are kept, and the same command makes what is missing"

@@ -1,0 +1,54 @@
+"""Workers on a real Ray cluster of two cores: the records of one process, whatever happens to a chunk."""
+
+import re
+
+import pytest
+from command_helpers import write_prompts
+from ray_helpers import Numbers, started
+
+from t3d.cli.main import main
+from t3d.errors import InputError
+from t3d.scale.chunked import Workers
+from t3d.scale.ray_workers import make_on_ray
+
+pytestmark = [
+    pytest.mark.other_process,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the cluster's processes outlive a test
+]
+TWO = Workers(num_workers=2, address="auto", cpus_per_worker=1, gpus_per_worker=None)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Started once: it takes seconds."""
+    with started():
+        yield
+
+
+def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path, capsys):
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path)), "--device"]
+    command += ["cpu", "--max-new-tokens", "4", "--temperature", "1", "--chunk-size", "1"]
+    one, several = tmp_path / "one.parquet", tmp_path / "several.parquet"
+    assert main([*command, "--output", str(one)]) == 0
+    capsys.readouterr()
+    assert main([*command, "--output", str(several), "--ray", "--num-workers", "2"]) == 0
+    told = capsys.readouterr().out
+    assert re.match(r"2 workers on Ray: 6 prompts in .*, [0-9.]+ a second; .* to start\n6 trajectories", told)
+    assert several.read_bytes() == one.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("several*")) == [
+        "several.parquet",
+        "several.parquet.yaml",
+    ]
+    assert "ray: false" in (tmp_path / "several.parquet.yaml").read_text(), "who did it is not part of it"
+
+
+def test_a_worker_that_dies_is_replaced_and_chunks_that_fail_are_named(cluster, tmp_path, capsys):
+    """What can be made is made, and kept."""
+    faults = {1: "dies once", 2: "input", 4: "bug"}
+    problem = r"limit=2: refused \(chunks .*2/4.* failed; the others are kept, .*\)\. Fix: use another"
+    with pytest.raises((InputError, RuntimeError), match=rf"{problem}|chunks .*4/4.* failed") as raised:
+        make_on_ray(Numbers(tmp_path, faults), TWO, "numbers")
+    assert {"2/4", "4/4"} == set(re.findall(r"\d/4", str(raised.value)))
+    assert sorted(path.name for path in (tmp_path / "chunks").glob("chunk-*")) == ["chunk-1", "chunk-3"]
+    assert (tmp_path / "died-1").exists()
+    assert capsys.readouterr().out.count("noted\n") == 1, "by one worker of two"

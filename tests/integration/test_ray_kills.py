@@ -1,0 +1,176 @@
+"""What a kill leaves on Ray, and whoever makes the chunks: the same records, none lost and none twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from command_helpers import run_failing, write_prompts
+from ray_helpers import Numbers, started
+
+from t3d.cli.main import main
+from t3d.errors import InputError
+from t3d.scale.chunked import Workers
+from t3d.scale.ray_workers import make_on_ray
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+NUM_PROMPTS = 40
+ONE = Workers(num_workers=1, address="auto", cpus_per_worker=1, gpus_per_worker=None)
+TWO = replace(ONE, num_workers=2)
+
+
+@pytest.fixture(scope="module")
+def address():
+    with started() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def command(checkpoint, tmp_path_factory):
+    """A rollout of forty chunks, without its output."""
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    rows = [{"id": f"p{number}", "question": f"how many apples {number}"} for number in range(NUM_PROMPTS)]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    line = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--device", "cpu"]
+    return [*line, "--max-new-tokens", "100", "--temperature", "1", "--chunk-size", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """The bytes of one process's file."""
+    output = tmp_path_factory.mktemp("whole") / "whole.parquet"
+    assert main([*command, "--output", str(output)]) == 0
+    return output.read_bytes()
+
+
+def contents(folder):
+    """Samples to the byte, results without what a clock says and what depends on it, and without the path."""
+    report = json.loads((folder / "results.json").read_text())
+    del report["checksum"], report["config_hash"], report["config"]["output"]
+    for entry in report["results"]:
+        for name in ("seconds", "latency", "tokens_per_second"):
+            entry.pop(name)
+    return (folder / "samples.jsonl").read_bytes(), report
+
+
+def wait_for_chunks(output, count):
+    chunks = output.with_name(f"{output.name}.chunks")
+    until = time.monotonic() + 200
+    while len(list(chunks.glob("chunk-*"))) < count:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    return chunks
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(address, command, whole, tmp_path):
+    output, killed = tmp_path / "out.parquet", []
+
+    def kill():
+        """The worker that took up a chunk last."""
+        chunks = wait_for_chunks(output, 3)
+        pid = json.loads((chunks / "plan.json").read_text())["process"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        killed.append((pid, len(list(chunks.glob("chunk-*")))))
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    assert main([*command, "--output", str(output), "--ray", "--num-workers", "2"]) == 0
+    thread.join()
+    ((pid, num_made),) = killed
+    assert pid != os.getpid() and num_made < NUM_PROMPTS
+    assert output.read_bytes() == whole
+
+
+def test_a_run_goes_on_after_its_driver_was_killed(address, command, whole, tmp_path):
+    output = tmp_path / "out.parquet"
+    on_ray = [*command, "--output", str(output), "--ray", "--num-workers", "2"]
+    driver = subprocess.Popen([sys.executable, "-m", "t3d", *on_ray, "--address", address])
+    try:
+        chunks = wait_for_chunks(output, 3)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert len(list(chunks.glob("chunk-*"))) < NUM_PROMPTS and not output.exists()
+    assert main(on_ray) == 0
+    assert output.read_bytes() == whole and not chunks.exists()
+
+
+def test_shards_of_before_and_workers_of_now_make_one_file(address, command, whole, tmp_path):
+    line = [*command, "--output", str(tmp_path / "out.parquet")]
+    assert main([*line, "--shard", "2/3"]) == 0
+    assert main([*line, "--ray", "--num-workers", "2"]) == 0
+    parts = [tmp_path / name for name in "ab"]
+    for number, part in enumerate(parts, start=1):
+        assert main([*command, "--output", str(part), "--shard", f"{number}/2"]) == 0
+    assert main(["data", "merge", str(tmp_path / "merged"), *map(str, parts)]) == 0
+    assert (tmp_path / "out.parquet").read_bytes() == whole == (tmp_path / "merged").read_bytes()
+
+
+def test_an_evaluation_by_two_workers_is_that_of_one_process(address, checkpoint, tmp_path, capsys):
+    line = ["eval", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path)), "--device", "cpu"]
+    line += ["--max-new-tokens", "4", "--chunk-size", "2", "--grader", "exact", "--tokens-per-step", "1,2"]
+    outputs = [tmp_path / name for name in ("one", "several")]
+    assert main([*line, "--output", str(outputs[0])]) == 0
+    assert main([*line, "--output", str(outputs[1]), "--ray", "--num-workers", "2"]) == 0
+    assert "2 workers on Ray: 12 responses in" in capsys.readouterr().out
+    assert contents(outputs[0]) == contents(outputs[1])
+    assert sorted(path.name for path in outputs[1].iterdir()) == [
+        "config.yaml",
+        "results.json",
+        "samples.jsonl",
+    ]
+
+
+def test_workers_with_other_packages_or_weights_are_refused_before_they_work(address, tmp_path):
+    job = Numbers(tmp_path, {1: "waits"}, is_odd_worker=True)
+    with pytest.raises(InputError, match=r"num_workers=2: differ between .*: versions\.t3d was 1, now 2"):
+        make_on_ray(job, TWO, "numbers")
+    assert not list((tmp_path / "chunks").glob("chunk-*"))
+
+
+def test_what_the_workers_refuse_is_an_error_in_one_line(address, checkpoint, tmp_path, capsys):
+    command = ["rollout", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path)), "--device"]
+    command += ["cpu", "--output", str(tmp_path / "o"), "--max-new-tokens", "4000", "--ray"]
+    assert "max_new_tokens" in run_failing(command, capsys)
+
+
+def test_a_run_makes_what_another_left(address, tmp_path):
+    job = Numbers(tmp_path, {2: "input", 3: "input"})
+    with pytest.raises(InputError, match="2/4, 3/4 failed"):
+        make_on_ray(job, ONE, "numbers")
+    made = make_on_ray(replace(job, faults={}), ONE, "numbers")
+    assert made.result == [1, 2, 3, 4] and made.num_new == 20, "those of before are not counted"
+
+
+def test_a_chunk_that_kills_every_worker_stops_nothing_else(address, tmp_path):
+    with pytest.raises(RuntimeError, match=r"chunks 2/4 failed; the others are kept"):
+        make_on_ray(Numbers(tmp_path, {2: "dies"}), ONE, "numbers")
+    assert sorted(path.name for path in (tmp_path / "chunks").glob("chunk-*")) == [
+        f"chunk-{number}" for number in (1, 3, 4)
+    ]
+
+
+def test_a_cluster_of_its_own_is_started_and_ended(checkpoint, tmp_path):
+    """In a process that has none yet, as users call it; without one at the address that is said."""
+    line = [
+        sys.executable,
+        "-m",
+        "t3d",
+        "rollout",
+        "--model",
+        str(checkpoint),
+        "--output",
+        "out.parquet",
+        "--ray",
+    ]
+    line += ["--prompts", write_prompts(tmp_path).name, "--device", "cpu", "--max-new-tokens", "4"]
+    how = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 250}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(line, check=False, env=environment, **how)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.parquet").is_file() and "1 workers on Ray: 6 prompts in" in done.stdout

@@ -1,0 +1,132 @@
+"""Work in chunks that needs no model, for workers on Ray, which import this file."""
+
+import gc
+import os
+import signal
+import time
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from t3d.errors import InputError
+from t3d.scale.ray_workers import OBJECT_STORE_BYTES
+from t3d.work.files import write_text
+from t3d.work.shards import Shard, once_by_shards
+
+
+@contextmanager
+def started() -> Generator[str]:
+    """Inside, a cluster of two cores runs, whose workers find this file, and this process is its driver."""
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for is_last in (False, True):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=2,
+                    num_gpus=0,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                )
+                break
+            except Exception as error:  # Ray's own class; it gives its processes 15 s on whatever machine
+                if is_last or "timed out during startup" not in str(error):
+                    raise
+                ray.shutdown()
+        try:
+            yield ray.get_runtime_context().gcs_address
+        finally:
+            ray.shutdown()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()  # processes that Ray has not waited for: another test would be told
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A folder with a file for each chunk, which holds its number; the result is their list.
+
+    ``faults`` says what happens at the chunk of a number: ``input`` or ``bug`` raise, ``dies`` kills the
+    worker, ``dies once`` only where it has not yet, ``waits`` has no end.
+    """
+
+    folder: Path
+    faults: Mapping[int, str] = field(default_factory=dict)
+    is_odd_worker: bool = False
+    """The second worker that is ready has other packages."""
+    count: int = 4
+
+    def __call__(self) -> "Numbers":
+        """Prepare."""
+        return self
+
+    @property
+    def sizes(self) -> list[int]:
+        return [10] * self.count
+
+    @property
+    def notes(self) -> list[str]:
+        return ["noted"]
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        return {"versions": {"t3d": self._version()}}
+
+    def _version(self) -> int:
+        if not self.is_odd_worker:
+            return 1
+        try:
+            (self.folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            return 2
+        return 1
+
+    def _file(self, number: int) -> Path:
+        return self.folder / "chunks" / f"chunk-{number}"
+
+    def is_made(self, shard: Shard) -> bool:
+        return self._file(shard.number).is_file()
+
+    def make(self, shard: Shard) -> list[int] | None:
+        output = self.folder / "output"
+
+        def part(_: Path) -> None:
+            if not self.is_made(shard):
+                self._befall(shard.number)
+                write_text(self._file(shard.number), str(shard.number))
+
+        def work(_: Path) -> list[int] | None:
+            files = [self._file(number + 1) for number in range(self.count)]
+            if not all(file.is_file() for file in files):
+                return None
+            made = [int(file.read_text()) for file in files]
+            write_text(output, repr(made))
+            return made
+
+        def take() -> list[int] | None:
+            return [int(part) for part in output.read_text()[1:-1].split(",")] if output.is_file() else None
+
+        how: dict[str, Any] = {"take": take, "part": part, "work": work}
+        return once_by_shards(self.folder / "chunks", {}, "chunk-*", shard, **how)
+
+    def _befall(self, number: int) -> None:
+        fault, mark = self.faults.get(number), self.folder / f"died-{number}"
+        if fault == "input":
+            raise InputError("limit", number, "refused", "use another")
+        if fault == "bug":
+            raise KeyError("a bug")
+        while fault == "waits":
+            time.sleep(0.1)
+        if fault == "dies" or (fault == "dies once" and not mark.exists()):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,51 @@
+"""What is refused of the flags of Ray, without a cluster."""
+
+import pickle
+import sys
+
+import pytest
+
+from t3d.cli.ray_flags import RayFlags
+from t3d.errors import InputError
+from t3d.problems.prompts import SpecialTokenError
+from t3d.work.lock import InUseError
+from t3d.work.shards import Shard
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"num_workers": 2}, "num_workers=2: ignored without ray"),
+        ({"address": "auto"}, "address='auto': ignored without ray"),
+        ({"gpus_per_worker": 0.0}, "gpus_per_worker=0.0: ignored without ray"),
+        ({"ray": True, "num_workers": 0}, "num_workers=0: not positive"),
+        ({"ray": True, "gpus_per_worker": 2.0}, "gpus_per_worker=2.0: not a part of one GPU"),
+    ],
+)
+def test_flags_that_cannot_be_or_have_no_use_are_refused(flags, said):
+    with pytest.raises(InputError, match=said):
+        RayFlags(**flags).check(None)
+
+
+def test_a_shard_and_processes_of_torchrun_are_refused_beside_ray(monkeypatch):
+    with pytest.raises(InputError, match="given beside a shard"):
+        RayFlags(ray=True).check(Shard(1, 2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="given beside a shard"):
+        RayFlags(ray=True).check(None)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "t3d.scale.ray_workers", raising=False)
+    with pytest.raises(InputError, match=r"ray=True: not installed\. Fix: run pip install t3d\[ray\]"):
+        RayFlags(ray=True).made(lambda: pytest.fail("prepared"), "cpu", "rollout", "prompts")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [InputError("limit", 0, "too low", "use 1"), InUseError("a", None, "b", "c"), SpecialTokenError("<m>")],
+)
+def test_an_error_is_the_same_in_another_process(error):
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error) and str(found) == str(error) and vars(found) == vars(error)
