@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from t3d.errors import InputError
-from t3d.scale.ray_workers import OBJECT_STORE_BYTES
+from t3d.scale.ray_workers import LOCAL_ENVIRONMENT, OBJECT_STORE_BYTES
 from t3d.work.files import write_text
 from t3d.work.shards import Shard, once_by_shards
 
@@ -27,7 +27,8 @@ def started() -> Generator[str]:
     with pytest.MonkeyPatch.context() as patch:
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in LOCAL_ENVIRONMENT.items():
+            patch.setenv(name, value)
         for is_last in (False, True):
             try:
                 ray.init(

@@ -33,6 +33,8 @@ from t3d.work.shards import MAX_WAIT, Shard
 T = TypeVar("T")
 OBJECT_STORE_BYTES = 80 * 2**20
 """Of such a cluster, which sends numbers; Ray takes no less than 75 MiB."""
+LOCAL_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Of such a cluster: nothing is reported to anyone, and its workers have the priority of the command."""
 NUM_RETRIES = 3
 """How often a worker that dies is started again, and a chunk that kills its worker is tried again."""
 MAX_FAILED = 8
@@ -104,7 +106,8 @@ def _connected(workers: Workers) -> Generator[None]:
         return
     how: dict[str, Any] = {"address": workers.address}
     if workers.address == LOCAL:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unasked
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         how |= {"num_cpus": workers.num_workers * workers.cpus_per_worker, "include_dashboard": False}
         how["object_store_memory"] = OBJECT_STORE_BYTES
     on_sigterm = signal.getsignal(signal.SIGTERM)
