@@ -1,6 +1,10 @@
 """Fixtures of the tests of whole commands."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from browser_helpers import Open, page_opener, started_browser
 from command_helpers import write_prompts
 
 from t3d.decoding.params import DecodeParams
@@ -22,3 +26,15 @@ def trajectories(checkpoint):
     questions = ["how many", "how many apples", "so the answer", "now?", "is left", "a b c", "apples", "the"]
     problems = [Problem(id=str(index), question=question) for index, question in enumerate(questions)]
     return roll_out(loaded, problems, DecodeParams(max_new_tokens=12, temperature=1.0))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    yield from started_browser()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Open]:
+    """Opens files in it; whatever a page logs, throws or asks for fails the test."""
+    yield from page_opener(browser)

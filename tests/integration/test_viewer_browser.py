@@ -1,102 +1,29 @@
-"""The page of t3d view in headless Chromium: playback, keys, addresses, filters, hostile text, themes, phone.
+"""The page of t3d view in headless Chromium: playback, keys, addresses, filters, hostile text, themes."""
 
-The tests are skipped without Playwright or Chromium; with T3D_BROWSER=1 that is a failure.
-"""
-
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_helpers import DESKTOP, PHONE, Open, assert_readable, expect, keep
 from viewer_helpers import TITLES, graded, trajectory
 
 from t3d.report.viewer.page import page, page_data
 from t3d.report.viewer.shown import Shown, of_row, of_trajectory, source_of
 from t3d.report.viewer.token_texts import Tokenizers
 
-try:
-    from playwright.sync_api import expect, sync_playwright
-except ImportError:
-    sync_playwright = None
-
 pytestmark = pytest.mark.slow
-MUST = os.environ.get("T3D_BROWSER") == "1"
-DESKTOP, PHONE = (1280, 800), (390, 844)
-Open = Callable[..., Any]
-
-CONTRASTS = """() => {
-  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => {
-    const linear = [r, g, b].map((value) => value / 255)
-      .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const has = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  const seen = [...document.body.querySelectorAll("*")].filter((element) => has(element)
-    && !element.matches("script, .masked, option, :disabled") && element.getClientRects().length);
-  return seen.map((element) => {
-    const pair = [parse(getComputedStyle(element).color), behind(element)].map(light).sort((a, b) => b - a);
-    return [(pair[0] + 0.05) / (pair[1] + 0.05), element.tagName + "." + element.className];
-  });
-}"""
-"""The contrast of every text that is seen, with its element; WCAG 2.2."""
-
-
-def missing(reason: str) -> None:
-    if MUST:
-        pytest.fail(f"T3D_BROWSER=1, but {reason}")
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if sync_playwright is None:
-        missing("Playwright is not installed (pip install playwright)")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        missing("there is no Chromium (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
-def show(browser, tmp_path) -> Iterator[Open]:
-    """Writes the page of some data and opens it; whatever it logs, throws or asks for fails the test."""
-    faults: list[str] = []
-    contexts = []
+def show(open_page, tmp_path) -> Open:
+    """Writes the page of some data and opens it."""
 
-    def opened(data: dict[str, Any], address: str = "", size=DESKTOP, scheme="light") -> Any:
+    def opened(data: dict[str, Any], address: str = "", **how: Any) -> Any:
         file = tmp_path / "view.html"
         file.write_text(page(data), encoding="utf-8")
-        width, height = size
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme))
-        tab = contexts[-1].new_page()
-        tab.on("console", lambda message: faults.append(message.text))
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
-        tab.on(
-            "request",
-            lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url),
-        )
-        tab.goto(file.as_uri() + address)
-        return tab
+        return open_page(file.as_uri() + address, **how)
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert faults == []
+    return opened
 
 
 def data_of(*sources: tuple[str, list[Shown]], right: int | None = None) -> dict[str, Any]:
@@ -203,6 +130,19 @@ def test_hostile_text_is_shown_as_it_is(show, text):
     assert tab.locator("#panes *").evaluate_all(
         "all => all.every((one) => /^[A-Z]+[0-9]?$/.test(one.tagName))"
     )
+
+
+def test_hostile_tokens_are_shown_as_they_are_and_play(show):
+    data = data_of(("rollout", played("a")))
+    texts = [*TITLES[:5], "\x00\x1b[31m", "a\nb", "&amp;"]
+    data["tokens"]["texts"] = texts
+    tab = show(data)
+    seen = tab.locator("#left .token").all_text_contents()
+    assert seen == [text.replace("\n", "↵\n") for text in texts]
+    assert tab.locator("#left .tokens *").evaluate_all("all => all.every((one) => one.tagName === 'SPAN')")
+    tab.keyboard.press("Home")
+    tab.keyboard.press("End")
+    assert places_masked(tab) == []
 
 
 def test_teacher_and_student_stand_side_by_side(show):
@@ -324,22 +264,20 @@ def test_every_text_has_the_contrast_of_aa_and_nothing_runs_over(show, size, sch
             tab.evaluate(f"choose({'ab'.index(name)})")
             if size == PHONE:
                 tab.click("#menu")
-            poor = [found for found in tab.evaluate(CONTRASTS) if found[0] < 4.5]
-            assert poor == []
+            assert_readable(tab)
             if size == PHONE:
                 tab.click("#menu")
+        if size == DESKTOP:
+            tab.evaluate("choose(1)")
+            tab.check("#numbers")
+            tab.select_option("#colour", "sureness")
+            assert_readable(tab)
+            tab.hover("#right .token:nth-child(2)")
+            assert_readable(tab)
         keep(tab, f"{size[0]}-{scheme}")
         tab.click("#theme")  # and the other one, by its button
         scheme = "dark" if scheme == "light" else "light"
         assert tab.evaluate("document.documentElement.dataset.theme") == scheme
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
-def keep(tab, name: str) -> None:
-    """A picture to look at, where T3D_SCREENSHOTS names a folder."""
-    folder = os.environ.get("T3D_SCREENSHOTS")
-    if folder:
-        tab.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_on_a_phone_the_list_opens_over_the_response_and_buttons_are_wide_enough(show):
