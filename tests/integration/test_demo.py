@@ -12,6 +12,7 @@ import pytest
 from command_helpers import run_failing
 from rich.console import Console
 
+from t3d.cli.demo import Demo
 from t3d.cli.stopping import kept_text
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter
@@ -229,6 +230,11 @@ def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
     for name in ("roll_out_to_file", "evaluate", "distil"):
         monkeypatch.setattr(pipeline, name, lambda *args, **kwargs: pytest.fail("worked"))
     assert run_demo(config(whole)) == before
+    assert read_summary(whole) == before
+    Demo(**dataclasses.asdict(config(whole))).run()
+    report = (whole / "report.html").read_text()
+    for told in ("At four tokens per step", "student-1", "Negative log-likelihood", "teacher, blocks of 8"):
+        assert told in report, told
     assert read_summary(whole) == before
 
 

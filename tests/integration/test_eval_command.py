@@ -93,6 +93,8 @@ def test_a_grid_over_a_benchmark_and_a_mini_task_and_again_from_its_config(
     row = samples(output)[0]
     assert {"extracted", "reason", "strict-match", "num_tokens", "finish_reason"} <= set(row)
     assert results(output)["model"]["dtype"] == "torch.float32"
+    report = (output / "report.html").read_text()
+    assert all(label in report for label in labels) and "gsm8k, chain" in report
     again = tmp_path / "again"
     assert main(["eval", "--config", str(output / "config.yaml"), "--output", str(again)]) == 0
     assert (again / "samples.jsonl").read_bytes() == (output / "samples.jsonl").read_bytes()

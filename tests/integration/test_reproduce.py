@@ -121,6 +121,8 @@ def test_a_finished_table_has_cells_markdown_and_json(whole):
     assert "beyond which a better one may lie: T3D (DDO + path + random tokens)." in text
     assert not list((whole / "checkpoints").iterdir())
     assert [path.name for path in whole.glob("*.png")] == ["table4-mini-small.png"]
+    page = (whole / "report.html").read_text()
+    assert "Table 4, mini-small" in page and "lambda" in page and "optimizer step" in page
     assert not list(whole.rglob("*.lock"))
 
 

@@ -122,7 +122,7 @@ def test_a_cut_run_continues_to_the_same_student_and_log(
     assert log(tmp_path) == log(whole)
     for file in ("config.json", "generation_config.json"):
         assert (tmp_path / "student" / file).read_bytes() == (whole / "student" / file).read_bytes()
-    assert names(tmp_path) == names(whole) == ["checkpoints", "student"]
+    assert names(tmp_path) == names(whole) == ["checkpoints", "student", "student.log.jsonl"]
     assert names(tmp_path / "checkpoints") == names(whole / "checkpoints")
     assert names(tmp_path / "checkpoints") == ["checkpoint-6", "checkpoint-7", "plan.json"]
 

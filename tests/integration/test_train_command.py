@@ -152,3 +152,5 @@ def test_one_step_without_warm_up_moves_the_student(checkpoint, trajectories, tm
     assert main([*command, *short, "--output", str(tmp_path / "run")]) == 0
     teacher, student = (load_model(path, device="cpu") for path in (checkpoint, tmp_path / "run" / "student"))
     assert teacher.weights_hash != student.weights_hash
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Gradient norm" in report and "optimizer steps" in report and str(checkpoint) in report

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from t3d.cli.config_file import check_config, write_config
+from t3d.report.html.name import NAME, check_report
 from t3d.reproduce.demo_config import DemoConfig
 
 
@@ -14,16 +15,19 @@ class Demo(DemoConfig):
     """Distil the bundled teacher into a few-step student and compare them, in minutes on a CPU."""
 
     output: str = "runs/demo"
-    """Folder for summary.json, plot.png, student and trajectories."""
+    """Folder for summary.json, plot.png, report.html, student and trajectories."""
 
     def run(self) -> None:
         """Run the command."""
         from t3d.report.demo_table import left_to_right_table, summary_table
+        from t3d.report.html.page import add_report
         from t3d.reproduce.demo import run_demo
 
         check_config(self, Path(self.output) / "config.yaml")
+        check_report(Path(self.output) / NAME)
         summary = run_demo(self)
         write_config(self, Path(self.output) / "config.yaml")
+        add_report(Path(self.output))
         Console().print(summary_table(summary))
         Console().print(left_to_right_table(summary))
         print(f"{summary['seconds']['total']:.0f} s; summary, plot, student, trajectories in {self.output}")

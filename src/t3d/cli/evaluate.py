@@ -38,6 +38,7 @@ from t3d.errors import InputError, require_positive
 from t3d.evaluation.finished import OWN_NAMES, RESULTS, check_evaluation
 from t3d.grading.math_worker import GraderName
 from t3d.predicts import OF_NEXT, Predicts
+from t3d.report.html.name import NAME, check_report
 from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
@@ -65,7 +66,7 @@ class Eval(DraftedModelChoice, PromptChoice):
     """
 
     output: str
-    """Folder for results.json, samples.jsonl and config.yaml. A killed evaluation continues there."""
+    """Folder for results.json, samples.jsonl, config.yaml and report.html; a killed evaluation continues."""
     tasks: str | None = None
     """With commas: gsm8k, math500, mbpp, humaneval, or chain, make, code of the mini suite."""
     prompts: str | None = None
@@ -147,6 +148,7 @@ class Eval(DraftedModelChoice, PromptChoice):
     def _check_files(self) -> None:
         check_output_folder(self.output, OWN_NAMES)
         check_evaluation(Path(self.output), self.prompts)
+        check_report(Path(self.output) / NAME)
         check_config(self, Path(self.output) / "config.yaml", self.prompts)
 
     def _check_numbers(self) -> None:
@@ -199,6 +201,7 @@ class Eval(DraftedModelChoice, PromptChoice):
         from t3d.evaluation.evaluate import evaluate
         from t3d.evaluation.measure import endings
         from t3d.report.console import results_table
+        from t3d.report.html.page import add_report
 
         self._settings()  # what they refuse, before anything is loaded
         shard, whole = own_shard(self.shard), self._whole()
@@ -214,6 +217,7 @@ class Eval(DraftedModelChoice, PromptChoice):
             print(f"shard {shard}: its answers are in {self.output}; {end} {RESULTS}")
             return
         write_config(whole, Path(self.output) / "config.yaml")
+        add_report(Path(self.output))
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
         console.print(results_table(entries, title=self.model))
         reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())

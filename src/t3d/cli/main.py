@@ -29,6 +29,7 @@ from t3d.cli.mini import MiniOracle, MiniPretrain
 from t3d.cli.names import check_command, check_flags, check_second_word
 from t3d.cli.plan import Plan
 from t3d.cli.processes import check_one_process
+from t3d.cli.report import Report
 from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
 from t3d.cli.serve import Serve
@@ -49,6 +50,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("compare",): Compare,
     ("generate",): Generate,
     ("view",): View,
+    ("report",): Report,
     ("serve",): Serve,
     ("convert",): Convert,
     ("fetch",): Fetch,

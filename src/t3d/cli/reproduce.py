@@ -45,6 +45,7 @@ class Reproduce(ReproduceConfig):
 
     def run(self) -> None:
         """Run the command."""
+        from t3d.report.html.page import add_report
         from t3d.reproduce.dry_run import budget_lines, configurations
         from t3d.reproduce.eta import speed
         from t3d.reproduce.report import check_report, write_report
@@ -75,6 +76,7 @@ class Reproduce(ReproduceConfig):
         with locked(reproduction.output / "report", wait=True):
             for path in write_report(reproduction):
                 print(path)
+            add_report(reproduction.output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from t3d.cli.train_scores import DRAFTER, EVALUATION_COUNTS, check_evaluation, e
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
+from t3d.report.html.name import NAME, check_report
 from t3d.training.choices import ReferenceChoice
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Train(ModelChoice):
         """Run the command."""
         self._check_flags()
         check_config(self, Path(self.output) / "config.yaml", self.trajectories)
+        check_report(Path(self.output) / NAME)
         if self._num_processes > num_processes():
             config = accelerate_file(self.accelerate_config or "ddp")
             launch("train", flags_of(self), self._num_processes, config)
@@ -167,6 +169,7 @@ class Train(ModelChoice):
     def _train(self) -> None:
         from t3d.models.loading import load_model
         from t3d.models.placement import DTYPES, export_precision
+        from t3d.report.html.page import add_report
         from t3d.training.ignored import check_training_fields
         from t3d.training.run import distil
         from t3d.training.selection import check_source
@@ -201,6 +204,7 @@ class Train(ModelChoice):
         )
         if is_first_process():
             write_config(self, output / "config.yaml")
+            add_report(output)
             print(f"{made} in {folder}")
 
     def _check_soft_targets(self, weight: float) -> None:

@@ -21,7 +21,7 @@ RESULTS, SAMPLES, SUMMARY_ENDING = "results.json", "samples.jsonl", ".summary.js
 """Names of what ``t3d eval`` writes, and the ending beside a file of ``t3d grade``."""
 UNFINISHED = "unfinished"
 """Folder of responses in the output, until all are there."""
-OWN_NAMES = (RESULTS, SAMPLES, UNFINISHED, "config.yaml")
+OWN_NAMES = (RESULTS, SAMPLES, UNFINISHED, "config.yaml", "report.html")
 """What ``t3d eval`` writes in its output."""
 _LINES = "lines_sha256"
 """Field of results and summaries: the SHA-256 of the file of lines that they sum up."""

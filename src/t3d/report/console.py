@@ -18,7 +18,7 @@ _STEP_COLOURS = ("red", "dark_orange", "yellow", "green", "cyan", "blue", "magen
 _MARKS: dict[Origin, str] = {"accepted": "=", "correction": "x", "bonus": "+", "undrafted": "o", "drawn": "x"}
 
 
-_COLUMNS_TEXT = (
+COLUMNS_TEXT = (
     "TokPS, TPF: tokens per denoising step, per forward; tok/s: visible tokens by wall time; s: wall time by "
     "responses; steps, length: mean of a response; end %: ended by a stop token"
 )
@@ -30,27 +30,42 @@ def accuracy_text(accuracy: float, interval: Sequence[float]) -> str:
     return f"{accuracy:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
-def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per task and setting, from the entries of ``results.json``; about 80 columns wide."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for name in ("task", "setting"):
-        table.add_column(name)
-    for name in ("accuracy % [95 %]", "TokPS", "TPF", "tok/s", "s", "steps", "length", "end %"):
-        table.add_column(name, justify="right", no_wrap=True)
+RESULT_NAMES = ("task", "setting")
+RESULT_NUMBERS = ("accuracy % [95 %]", "TokPS", "TPF", "tok/s", "s", "steps", "length", "end %")
+"""Columns of an evaluation."""
+
+
+def results_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header, and a row per task and setting, from the entries of ``results.json``."""
+    rows = [[*RESULT_NAMES, *RESULT_NUMBERS]]
     for entry in entries:
-        table.add_row(
-            entry["task"],
-            entry["setting"],
-            accuracy_text(entry["accuracy"], entry["ci95"]),
-            f"{entry['tokens_per_step']:.2f}",
-            f"{entry['tokens_per_forward']:.2f}",
-            f"{entry['tokens_per_second']:.0f}",
-            f"{entry['latency']:.3g}",
-            f"{entry['mean_denoising_steps']:.1f}",
-            f"{entry['mean_length']:.1f}",
-            f"{100 * entry['stopped']:.0f}",
+        rows.append(
+            [
+                entry["task"],
+                entry["setting"],
+                accuracy_text(entry["accuracy"], entry["ci95"]),
+                f"{entry['tokens_per_step']:.2f}",
+                f"{entry['tokens_per_forward']:.2f}",
+                f"{entry['tokens_per_second']:.0f}",
+                f"{entry['latency']:.3g}",
+                f"{entry['mean_denoising_steps']:.1f}",
+                f"{entry['mean_length']:.1f}",
+                f"{100 * entry['stopped']:.0f}",
+            ]
         )
-    table.caption, table.caption_justify = _COLUMNS_TEXT, "left"
+    return rows
+
+
+def results_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The same on a terminal; about 80 columns wide."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for name in RESULT_NAMES:
+        table.add_column(name)
+    for name in RESULT_NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in results_rows(entries)[1:]:
+        table.add_row(*row)
+    table.caption, table.caption_justify = COLUMNS_TEXT, "left"
     return table
 
 

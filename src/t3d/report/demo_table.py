@@ -13,8 +13,10 @@ from rich import box
 from rich.table import Table
 
 from t3d.report.console import accuracy_text
+from t3d.report.finding import finding
 from t3d.report.markdown import markdown_table
-from t3d.report.plots import FORWARDS, Bar, Line, plot_lines
+from t3d.report.plots import plot_lines
+from t3d.report.points import FORWARDS, setting_lines
 
 COLUMNS = ("TPF", "tok/s", "teacher", "student", "gain")
 """Beside a setting's name; TPF and tokens/s are of teacher and student."""
@@ -151,54 +153,4 @@ def _gain_rows(summaries: Sequence[Mapping[str, Any]], task: str) -> Iterator[li
 
 def plot_summary(summary: Mapping[str, Any], path: Path) -> None:
     """Mean accuracy against tokens per forward: a line per model and block size, ``dynamic`` on its own."""
-    lines = [
-        _line(model, kind, settings)
-        for model, settings in summary["models"].items()
-        for kind in dict.fromkeys(map(_kind, settings))
-    ]
-    plot_lines(lines, path, finding(summary), xlabel=FORWARDS, has_powers=True)
-
-
-def finding(summary: Mapping[str, Any]) -> str:
-    """What the demo found, in one sentence: accuracies at about four tokens per step, and at one."""
-    teacher, student = summary["models"]["teacher"], summary["models"]["student"]
-
-    def accuracies(tokens: float) -> tuple[float, float]:
-        """Of teacher and student, where the teacher's tokens per step are nearest to that."""
-        distances = {name: abs(found["tokens_per_step"] - tokens) for name, found in teacher.items()}
-        names = [name for name, distance in distances.items() if distance < min(distances.values()) + 0.5]
-        before, after = (
-            mean(model[name]["accuracy"]["mean"] for name in names) for model in (teacher, student)
-        )
-        return before, after
-
-    (few_before, few_after), (before, after) = accuracies(4), accuracies(1)
-    return (
-        f"At four tokens per step {few_before:.0f} % right before {summary['method']}, "
-        f"{few_after:.0f} % after\n(at one {before:.0f} % and {after:.0f} %)"
-    )
-
-
-def _kind(setting: str) -> str:
-    """``B4`` of ``B4-T2``; of another strategy all of its name."""
-    block, _, rest = setting.partition("-")
-    return block if rest.startswith("T") else setting
-
-
-def _line(model: str, kind: str, settings: Mapping[str, Any]) -> Line:
-    points = {
-        setting: (
-            found["tokens_per_forward"],
-            Bar(value=found["accuracy"]["mean"], low=found["ci95"]["mean"][0], high=found["ci95"]["mean"][1]),
-        )
-        for setting, found in settings.items()
-        if _kind(setting) == kind
-    }
-    is_static = any(setting != kind for setting in points)
-    return Line(
-        name=f"{model}, blocks of {kind[1:]}" if is_static else f"{model}, {kind}",
-        points=points,
-        is_subject=model == "student",
-        is_joined=is_static,
-        is_labelled=True,
-    )
+    plot_lines(setting_lines(summary["models"]), path, finding(summary), xlabel=FORWARDS, has_powers=True)

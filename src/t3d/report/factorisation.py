@@ -8,7 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from t3d.report.plots import Bar, Line, plot_lines
+from t3d.report.plots import plot_lines
+from t3d.report.points import Bar, Line
 
 Reports = Mapping[str, Mapping[str, Any]]
 """By model: ``t3d.theory.measured.summary``."""

@@ -4,7 +4,6 @@ What the plot is about is drawn in one strong colour, all else in greys.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -12,47 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from t3d.report.labels import Label, place_labels
+from t3d.report.points import Bar, Line
 from t3d.work.files import atomic_file
 from t3d.work.own import SOFTWARE
 
-FORWARDS = "tokens per forward (commits counted)"
-"""Label of the axis of few-step decoding."""
 STRONG = "#c8102e"
 _GREYS = ("#333333", "#777777", "#555555", "#999999", "#444444", "#888888", "#666666")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A value with its 95 % interval; percent, unless the plot says otherwise."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def errors(self) -> tuple[float, float]:
-        """Below and above; rounding may put an end a hair inside the value."""
-        return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
-
-
-Points = Mapping[str, tuple[float, Bar]]
-"""By name, such as that of a decoding setting: place on the horizontal axis, and accuracy there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Points that belong together, and how they are drawn."""
-
-    name: str
-    points: Points
-    is_subject: bool = False
-    """What the plot is about: drawn in the strong colour."""
-    is_joined: bool = True
-    """Whether a line joins the points; else each stands for itself."""
-    is_labelled: bool = False
-    """Whether the points' names stand beside them."""
 
 
 def plot_gains(

@@ -8,7 +8,7 @@ only reports again.
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.evaluation.intervals import mean_interval, wilson_interval
+from t3d.evaluation.over_tasks import over_tasks
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import load_model
 from t3d.models.placement import require_training_device, resolve_device
@@ -39,13 +39,13 @@ from t3d.work.versions import versions
 
 TEACHER = "mini"
 DRAFTED_TEACHER = "teacher + drafter"
-_OWN_NAMES = ("summary.json", "plot.png", "config.yaml", "stages", "evaluations", "student*")
+_OWN_NAMES = ("summary.json", "plot.png", "report.html", "config.yaml", "stages", "evaluations", "student*")
 _OWN_NAMES += ("trajectories*", "checkpoints*")
 """Of what a demo writes, as patterns."""
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
-    """Run the demo and write its files; returns the summary (percent, see ``summarise``).
+    """Run the demo and write its files; returns the summary (percent, see :func:`over_tasks`).
 
     The same call continues a demo that was cut, and may add a drafter to one that is finished. Raises
     InputError if another run is using the output or left stages of other settings there, and for a drafter
@@ -64,8 +64,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         summary = {
             "seed": config.seed,
             "seconds": demo.seconds(),
-            "models": {name: summarise(found) for name, found in entries.items()},
-            "self_speculative": {name: summarise(found) for name, found in left_to_right.items()},
+            "models": {name: over_tasks(found) for name, found in entries.items()},
+            "self_speculative": {name: over_tasks(found) for name, found in left_to_right.items()},
             "method": config.method,
             "versions": versions(),
         }
@@ -230,7 +230,7 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
         per_device_train_batch_size=config.train_batch_size,
         learning_rate=config.learning_rate,
         save_steps=50,
-        logging_steps=50,
+        logging_steps=10,
         save_total_limit=2,
         seed=config.seed,
         use_cpu=resolve_device(config.device).type == "cpu",
@@ -238,31 +238,3 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
         dataloader_pin_memory=False,
         **fields,
     )
-
-
-def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Per setting: accuracy and 95 % interval by task and their mean (percent), TokPS, TPF, tokens/s, n."""
-    by_setting: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        by_setting.setdefault(entry["setting"], []).append(entry)
-    return {setting: _over_tasks(found) for setting, found in by_setting.items()}
-
-
-def _over_tasks(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    counts = {entry["task"]: entry["n"] for entry in entries}
-    accuracies = {entry["task"]: entry["num_correct"] / entry["n"] for entry in entries}
-    intervals = {"mean": mean_interval(list(accuracies.values()), list(counts.values()))}
-    intervals |= {entry["task"]: wilson_interval(entry["num_correct"], entry["n"]) for entry in entries}
-    num_tasks = len(entries)
-    visible = sum(entry["n"] * entry["mean_length"] for entry in entries)
-    return {
-        "accuracy": {"mean": 100 * sum(accuracies.values()) / num_tasks}
-        | {task: 100 * accuracy for task, accuracy in accuracies.items()},
-        "ci95": {task: [100 * bound for bound in ends] for task, ends in intervals.items()},
-        "tokens_per_step": sum(entry["tokens_per_step"] for entry in entries) / num_tasks,
-        "tokens_per_forward": sum(entry["tokens_per_forward"] for entry in entries) / num_tasks,
-        "tokens_per_forward_by_task": {entry["task"]: entry["tokens_per_forward"] for entry in entries},
-        "tokens_per_second": visible / sum(entry["seconds"] for entry in entries),
-        "tokens_per_second_by_task": {entry["task"]: entry["tokens_per_second"] for entry in entries},
-        "n": sum(counts.values()),
-    }

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from t3d.report.plots import FORWARDS, Bar, Line, plot_gains, plot_lines
+from t3d.report.plots import plot_gains, plot_lines
+from t3d.report.points import FORWARDS, Bar, Line
 from t3d.reproduce.recipes import LAMBDAS, ORIGINAL, Demand
 from t3d.reproduce.settings import DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS
 from t3d.reproduce.suites import Suite

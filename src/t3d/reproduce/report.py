@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from t3d.report.html.name import NAME
+from t3d.report.html.name import check_report as check_page
 from t3d.reproduce.paper import INCONSISTENCIES
 from t3d.reproduce.plots import plot_paths, write_plots
 from t3d.reproduce.runner import Reproduction
@@ -21,7 +23,7 @@ from t3d.work.versions import versions
 TITLE = "# Tables of the paper on suite"
 """How the Markdown begins."""
 OWN_NAMES = ("cells", "students", "records", "evaluations", "checkpoints", "cell.json")
-OWN_NAMES += ("tables.md", "tables.json", "table[1-7]-*.png", "accuracy-tpf-*.png", "*.yaml")
+OWN_NAMES += ("tables.md", "tables.json", "table[1-7]-*.png", "accuracy-tpf-*.png", "report.html", "*.yaml")
 """Of what ``t3d reproduce`` and ``t3d reproduce cell`` write, as patterns."""
 
 
@@ -33,6 +35,7 @@ def check_report(reproduction: Reproduction) -> None:
     is_report = json_with("suite", "budget", "entries", "versions")
     check_output_file(tables, is_own=is_report)
     check_output_file(output / "tables.md", is_own=text_from(TITLE))
+    check_page(output / NAME)
     # A plot of an earlier version says nothing of itself.
     for path in plot_paths([(demand.table, demand.teacher) for demand in reproduction.demands], output):
         check_output_file(

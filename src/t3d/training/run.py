@@ -32,6 +32,8 @@ from t3d.work.weights import first_not_finite
 
 STUDENT_PLAN = "training.json"
 """File of an exported student that holds the plan of its training."""
+LOG_ENDING = ".log.jsonl"
+"""Behind the name of a student's folder: the file beside it that holds the log of its training."""
 _logger = logging.getLogger(__name__)
 
 
@@ -54,7 +56,8 @@ def distil(
     ``evaluator`` scores the student every ``config.eval_steps``; ``soft_target_model`` is T3DTrainer's.
 
     Checkpoints go to ``config.output_dir``; a run that was cut continues from the newest, and a student
-    that the same call finished is not trained again. Raises InputError if another run is using
+    that the same call finished is not trained again. The log stands beside the student, by
+    ``LOG_ENDING``. Raises InputError if another run is using
     ``config.output_dir``, if that or the student belongs to other settings, trajectories or weights, or
     if the newest checkpoint or a file of the student is damaged, and DivergedError for a loss or weights that
     are not finite, which are neither saved nor exported. Of several processes only the first claims
@@ -93,8 +96,15 @@ def distil(
         if not isinstance(student, GatedAdapter):
             loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
         if is_first:
+            _write_log(trainer, student_folder)
             _export(loaded, student, student_folder, plan)
     return student_folder
+
+
+def _write_log(trainer: T3DTrainer, student_folder: Path) -> None:
+    """What the checkpoints' states have too, which end with the work: a line for each entry."""
+    lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.log_history)
+    write_text(student_folder.with_name(student_folder.name + LOG_ENDING), lines)
 
 
 def _export(loaded: LoadedModel, student: Any, folder: Path, plan: Mapping[str, Any]) -> None:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from t3d.report.labels import Label, place_labels
-from t3d.report.plots import STRONG, Bar, Line, plot_gains, plot_lines
+from t3d.report.plots import STRONG, plot_gains, plot_lines
+from t3d.report.points import Bar, Line
 
 PLACES = {"B8-T1": 1.0, "B8-T2": 1.96, "B8-T8": 7.3}
 HALF = Bar(value=50.0, low=45.0, high=56.0)

@@ -22,7 +22,7 @@ from t3d.report.viewer.shown import Shown, of_trajectory, source_of
 from t3d.report.viewer.token_texts import Tokenizers, TokenTable
 
 FOLDER = Path(page_module.__file__).parent
-STYLE = (FOLDER / "viewer.css").read_text(encoding="utf-8")
+STYLE = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("../colours.css", "viewer.css"))
 
 
 def data_for(*shown: Shown, model: str | None = None) -> dict:

@@ -22,7 +22,7 @@ _MARKS = {"accepted": "a", "correction": "c", "bonus": "b", "undrafted": "u", "d
 
 def page(data: dict[str, Any]) -> str:
     """The whole page. It asks for nothing: its policy allows its own script and style, and no address."""
-    style = _read("viewer.css")
+    style = _read("../colours.css") + _read("viewer.css")
     script = '"use strict";\n' + "".join(_read(name) for name in SCRIPTS)
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",

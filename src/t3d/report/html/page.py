@@ -1,0 +1,175 @@
+"""The report of a run as one HTML file: no script, no network, and every text of the run escaped."""
+
+import base64
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from t3d.errors import InputError
+from t3d.report.html.chart import legend, svg
+from t3d.report.html.content import Chart, Content, Sample, Table
+from t3d.report.html.escaped import escaped, isolated
+from t3d.report.html.name import BEGINNING, NAME, check_report
+from t3d.report.html.run import content_of
+from t3d.report.html.shorten import MOST_BYTES, clipped, shortened
+from t3d.work.files import write_text
+
+_FOLDER = Path(__file__).parent
+_logger = logging.getLogger(__name__)
+
+
+def write_report(folder: Path, path: Path | None = None) -> Path:
+    """Write the report of a run, by default into its folder; one that says the same stays as it is.
+
+    Raises InputError for a folder without results, for damaged ones, and where nothing can be written.
+    """
+    path = folder / NAME if path is None else path
+    check_report(path)
+    text = report_page(content_of(folder))
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        write_text(path, text)
+    return path
+
+
+def add_report(folder: Path) -> None:
+    """The same at the end of a command, whose results are there: what hinders the report is only said."""
+    try:
+        write_report(folder)
+    except InputError as error:
+        _logger.warning("no %s is written: %s", NAME, error)
+
+
+def report_page(content: Content) -> str:
+    """The whole page, of at most ``MOST_BYTES``: a note says where something is left out for that."""
+    text = _page(content)
+    for shorter in shortened(content):
+        if len(text.encode()) <= MOST_BYTES:
+            break
+        text = _page(shorter)
+    return text
+
+
+def _page(content: Content) -> str:
+    style = (_FOLDER.parent / "colours.css").read_text("utf-8") + (_FOLDER / "report.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    title = escaped(content.title)
+    return f"""{BEGINNING}<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{title} · t3d report</title>
+<style>{style}</style>
+</head>
+<body>
+<header><h1 dir="auto">{title}</h1>{_themes()}</header>
+{"".join(_body(content))}
+</body>
+</html>
+"""
+
+
+def _theme(name: str) -> str:
+    chosen = " checked" if name == "system" else ""
+    return f'<label><input type="radio" name="theme" id="{name}"{chosen}>{name}</label>'
+
+
+def _themes() -> str:
+    """Chosen by the style alone."""
+    choices = "".join(map(_theme, ("system", "light", "dark")))
+    return f'<fieldset aria-label="colours">{choices}</fieldset>'
+
+
+def _body(content: Content) -> Iterator[str]:
+    if content.finding:
+        yield f'<p class="finding">{escaped(content.finding)}</p>'
+    if content.facts:
+        facts = "".join(
+            f"<div><dt>{escaped(name)}</dt><dd>{isolated(value)}</dd></div>" for name, value in content.facts
+        )
+        yield f'<dl class="facts">{facts}</dl>'
+    for note in content.notes:
+        yield f'<p class="note">{escaped(note)}</p>'
+    if content.charts:
+        yield '<h2 id="accuracy">Accuracy and cost</h2>'
+        yield from map(_figure, content.charts)
+        yield '<p class="note">Whiskers are 95 % intervals of the accuracy; costs are of one run.</p>'
+    if content.tables:
+        yield '<h2 id="tables">Tables</h2>'
+        yield from map(_table, content.tables)
+    if content.training:
+        yield '<h2 id="training">Training</h2>'
+        for name, charts in content.training:
+            yield f"<h3>{isolated(name)}</h3>"
+            kind = "pair" if charts[0].is_small else "single"
+            yield f'<div class="{kind}">{"".join(map(_figure, charts))}</div>'
+    if content.samples:
+        yield '<h2 id="samples">Answers</h2>'
+        shown = "The first right and the first wrong one of each setting; t3d view shows all."
+        yield f'<p class="note">{shown}</p>'
+        yield from map(_sample, content.samples)
+    if content.config:
+        yield '<h2 id="configuration">Configuration</h2>'
+        yield _settings(content.config)
+    if content.environment:
+        yield '<h2 id="environment">Environment</h2>'
+        yield _settings(content.environment)
+
+
+def _figure(chart: Chart) -> str:
+    caption = f"<figcaption>{escaped(chart.title)}</figcaption>"
+    reached = f'tabindex="0" role="group" aria-label="{escaped(chart.title)}"'  # to scroll it by keys
+    drawing = f'<div class="drawing" {reached}>{svg(chart)}</div>'
+    return f"<figure>{caption}{drawing}{legend(chart.lines)}</figure>"
+
+
+def _table(table: Table) -> str:
+    def row(texts: Sequence[str], tag: str) -> str:
+        kinds = [' class="name"' if place < table.num_names else "" for place in range(len(texts))]
+        cells = (f"<{tag}{kind}>{isolated(text)}</{tag}>" for kind, text in zip(kinds, texts, strict=True))
+        return f"<tr>{''.join(cells)}</tr>"
+
+    title = isolated(table.title)
+    head, body = row(table.header, "th"), "".join(row(texts, "td") for texts in table.rows)
+    note = f'<p class="note">{escaped(table.note)}</p>' if table.note else ""
+    drawn = f'<div class="wide" tabindex="0" role="group" aria-label="{escaped(table.title)}">'
+    drawn += f"<table><thead>{head}</thead><tbody>{body}</tbody></table></div>{note}"
+    return (
+        f"<details><summary>{title}</summary>{drawn}</details>"
+        if table.is_folded
+        else f"<h3>{title}</h3>{drawn}"
+    )
+
+
+def _sample(sample: Sample) -> str:
+    kind, said = ("right", "✓ right") if sample.is_right else ("wrong", "✗ wrong")
+    head = f'<span class="badge {kind}">{said}</span> {isolated(sample.source)} · {isolated(sample.id)}'
+    parts = [("Question", sample.question), ("Answer", sample.response), ("Reference", sample.reference)]
+    parts = [
+        f'<h4>{name}</h4><div class="text" dir="auto">{escaped(clipped(text))}</div>' for name, text in parts
+    ]
+    reason = f'<p class="reason">verdict: {isolated(sample.reason)}</p>'
+    return f'<details><summary>{head}</summary><div class="sample">{"".join(parts)}{reason}</div></details>'
+
+
+def _settings(found: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><td class="name">{isolated(str(name))}</td><td>{isolated(clipped(_said(value)))}</td></tr>'
+        for name, value in found.items()
+    )
+    return f'<div class="wide"><table class="settings"><tbody>{rows}</tbody></table></div>'
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_said(one)}" for name, one in value.items())
+    return ", ".join(map(_said, value)) if isinstance(value, list) else str(value)

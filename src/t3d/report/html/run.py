@@ -1,0 +1,106 @@
+"""What a report shows of a run, by the files that lie in its folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t3d.errors import InputError
+from t3d.report.finding import finding
+from t3d.report.html.content import Content
+from t3d.report.html.evaluations import evaluation_charts, evaluation_tables, evaluations_in, samples_of
+from t3d.report.html.reproduced import accuracy_charts, accuracy_tables, answers
+from t3d.report.html.training import logs_in, loss_chart, training_charts, training_facts
+from t3d.work.files import read_json
+
+_OF_SUITE = ("suite", "quick", "budget")
+_OF_MODEL = ("weights", "dtype", "device")
+
+
+def content_of(folder: Path) -> Content:
+    """Raises InputError for a folder without results, and for damaged ones."""
+    content = Content(title=folder.resolve().name)
+    tables = read_json(folder / "tables.json")
+    if isinstance(tables, dict) and {"entries", "suite", "versions"} <= tables.keys():
+        _add_tables(content, folder, tables)
+    else:
+        _add_evaluations(content, folder)
+        _add_training(content, folder)
+    _add_demo(content, folder)
+    if content.is_empty:
+        fix = "give the finished output of t3d eval, demo, train or reproduce"
+        raise InputError("run", str(folder), "holds no results and no log of a training", fix)
+    content.config = _config(folder) or content.config
+    return content
+
+
+def _add_demo(content: Content, folder: Path) -> None:
+    match read_json(folder / "summary.json"):
+        case {"models": {"teacher": dict(), "student": dict()}, "seconds": dict() as seconds} as summary:
+            content.finding = " ".join(finding(summary).split()) + "."
+            content.facts += [("method", str(summary["method"])), ("seed", str(summary["seed"]))]
+            content.facts += [("seconds", f"{seconds['total']:.0f}")]
+            content.environment = summary["versions"] | _of_model(content.environment)
+
+
+def _add_evaluations(content: Content, folder: Path) -> None:
+    found = evaluations_in(folder)
+    if not found:
+        return
+    content.charts += evaluation_charts(found)
+    content.tables += evaluation_tables(found)
+    content.samples += [sample for one in found for sample in samples_of(one)]
+    record = found[-1].record
+    content.environment = {**record.get("versions", {}), **_of_model(record.get("model", {}))}
+    content.config = record["config"]
+    content.facts += [
+        ("evaluations", ", ".join(one.name for one in found)),
+        ("answers", f"{sum(entry['n'] for one in found for entry in one.entries):,}"),
+    ]
+
+
+def _of_model(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in _OF_MODEL if name in found}
+
+
+def _add_training(content: Content, folder: Path) -> None:
+    logs = logs_in(folder)
+    content.training += [(name, charts) for name, log in logs.items() if (charts := training_charts(log))]
+    if len(logs) == 1:
+        (log,) = logs.values()
+        content.facts += training_facts(log)
+    if logs and not content.environment:
+        match read_json(folder / list(logs)[-1] / "training.json"):
+            case {"plan": {"versions": dict() as versions}}:
+                content.environment = versions
+
+
+def _add_tables(content: Content, folder: Path, tables: Mapping[str, Any]) -> None:
+    entries = tables["entries"]
+    content.charts += accuracy_charts(entries, folder)
+    content.tables += accuracy_tables(entries)
+    charts = loss_chart(logs_in(folder), folder)
+    content.training += [("students", charts)] if charts else []
+    content.samples += answers(entries, folder)
+    methods, teachers = (dict.fromkeys(one[name] for one in entries) for name in ("method", "teacher"))
+    content.facts += [
+        ("suite", str(tables["suite"])),
+        ("teachers", ", ".join(Path(name).name for name in teachers)),
+        ("methods", ", ".join(methods)),
+    ]
+    content.config = {name: tables[name] for name in _OF_SUITE if name in tables}
+    made_with = tables.get("versions_of_cells", {})
+    content.environment = {name: ", ".join(found) for name, found in made_with.items()} or tables["versions"]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The settings that a command wrote beside its output."""
+    path = folder / "config.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(
+            "run", str(path), "not YAML", "delete it: the report then has no settings"
+        ) from error
+    return found if isinstance(found, dict) else {}

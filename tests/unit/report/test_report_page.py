@@ -1,0 +1,208 @@
+"""report.html: what it shows of a run, that no text breaks it, that it stays small and in its place."""
+
+import json
+import math
+import re
+from itertools import pairwise
+
+import pytest
+from report_helpers import ELEMENTS, Read, entry, log_entries, write_demo_like, write_evaluation
+from viewer_helpers import TITLES, graded, write_lines
+
+from t3d.errors import InputError
+from t3d.report.html.chart import svg
+from t3d.report.html.content import Chart
+from t3d.report.html.name import BEGINNING
+from t3d.report.html.page import add_report, report_page, write_report
+from t3d.report.html.run import content_of
+from t3d.report.html.shorten import MOST_BYTES
+from t3d.report.html.training import training_charts
+from t3d.report.points import Bar, Line
+
+
+def test_a_report_of_an_evaluation_has_its_numbers_settings_answers_and_versions(tmp_path):
+    run = write_evaluation(tmp_path / "run", entry("B4-T1", num_correct=3), entry("B4-T4", num_correct=1))
+    content = content_of(run)
+    assert [chart.title for chart in content.charts] == [
+        "Accuracy against tokens per forward",
+        "Accuracy against tokens per second",
+    ]
+    (line,) = content.charts[0].lines
+    assert {name: (place, bar.value) for name, (place, bar) in line.points.items()} == {
+        "B4-T1": (1.0, 75.0),
+        "B4-T4": (1.0, 25.0),
+    }
+    (table,) = content.tables
+    assert [row[:3] for row in table.rows] == [
+        ["chain", "B4-T1", "75.0 [55.0, 95.0]"],
+        ["chain", "B4-T4", "25.0 [5.0, 45.0]"],
+    ]
+    text = Read(write_report(run).read_text()).text
+    for told in ("mini", "how many?", "so 7", "3.11.7", "75.0 [55.0, 95.0]", "torch.float32", "✗ wrong"):
+        assert told in text, told
+
+
+def test_a_report_of_a_demo_has_both_models_means_over_tasks_and_curves(tmp_path):
+    content = content_of(write_demo_like(tmp_path))
+    assert [(line.name, line.is_subject) for line in content.charts[0].lines] == [
+        ("teacher, blocks of 4", False),
+        ("student, blocks of 4", True),
+    ]
+    means = content.tables[0]
+    assert [row[:2] for row in means.rows] == [
+        ["B4-T1", "teacher"],
+        ["B4-T1", "student"],
+        ["B4-T4", "teacher"],
+        ["B4-T4", "student"],
+    ]
+    assert means.rows[3][2].startswith("75.0 [") and means.rows[3][3] == "3.85"
+    assert [table.is_folded for table in content.tables] == [False, True, True]
+    assert [name for name, _ in content.training] == ["student-1", "student"]
+    assert content.config == {"seed": 0, "method": "t3d"}
+
+
+def test_curves_leave_out_what_is_not_finite_and_keep_few_points(tmp_path):
+    log = [*log_entries(), {"step": 60, "loss/total": math.nan}, {"step": 70, "loss/total": math.inf}]
+    charts = training_charts(log)
+    assert [chart.title for chart in charts] == [
+        "Loss",
+        "Negative log-likelihood by share of masks",
+        "Scores on held-out problems",
+        "Gradient norm",
+        "Learning rate",
+    ]
+    assert [line.name for line in charts[0].lines] == ["total", "path"]
+    assert [place for place, _ in charts[0].lines[0].points.values()] == [10, 20, 30, 40, 50]
+    long = training_charts([{"step": number, "loss": 1.0} for number in range(1, 10_001)])
+    assert len(long[0].lines[0].points) <= 150
+    assert "nan" not in svg(charts[0]) and len(svg(long[0])) < 10_000
+
+
+@pytest.mark.parametrize("text", [*TITLES, "x\0y", "</style><svg onload=alert(1)>", '" autofocus onfocus="'])
+def test_no_text_of_a_run_is_taken_for_a_part_of_the_page(tmp_path, text):
+    rows = [graded(text, correct=False, question=text, answer=text, response=text, reason=text, task=text)]
+    run = write_evaluation(tmp_path, entry(text, text), rows=rows, config={"model": text, text: text})
+    write_lines(tmp_path / "student.log.jsonl", {"step": 1, f"loss/{text}": 1.0})
+    page = write_report(run).read_text(encoding="utf-8")
+    read = Read(page)
+    assert read.elements <= ELEMENTS
+    assert not {name for name in read.attributes if name.startswith("on") or name in ("autofocus", "src")}
+    shown = text.replace("\0", "\ufffd").replace("\ud800", "\ufffd")
+    assert shown in read.text
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_a_report_stays_small_whatever_a_run_holds(tmp_path):
+    """Answers of a megabyte, and many settings: a note says that parts are left out."""
+    rows = [
+        graded(
+            f"{index}", correct=right, setting=f"B4-T{index}", response="é" * 1_000_000, question="<" * 4000
+        )
+        for index in range(3)
+        for right in (True, False)
+    ]
+    entries = [
+        entry(f"B{size}-T{count}", f"task{task}")
+        for task in range(4)
+        for size in range(1, 9)
+        for count in range(1, 9)
+    ]
+    run = write_evaluation(tmp_path, *entries, rows=rows)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert len(page.encode()) <= MOST_BYTES
+    few = write_evaluation(tmp_path / "few", entry(), rows=rows)
+    short = write_report(few).read_text(encoding="utf-8")
+    assert "998,500 more characters" in short and "left out" not in short
+    content = content_of(run)
+    content.config = {f"flag{number}": "x" * 1400 for number in range(400)}
+    page = report_page(content)
+    assert len(page.encode()) <= MOST_BYTES and "Parts are left out" in page
+
+
+def test_a_report_that_says_the_same_is_not_written_again(tmp_path):
+    path = write_report(write_demo_like(tmp_path))
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    write_report(tmp_path)
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+    assert path.read_text().startswith(BEGINNING)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_of_somebody_else_is_not_written_over(tmp_path):
+    run = write_evaluation(tmp_path, entry())
+    (run / "report.html").write_text("<p>mine</p>")
+    with pytest.raises(InputError, match=r"report\.html"):
+        write_report(run)
+    assert (run / "report.html").read_text() == "<p>mine</p>"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("results.json", "{", "not the results"),
+        ("student.log.jsonl", "[1]\n", "damaged"),
+        ("config.yaml", "a: [", "not YAML"),
+    ],
+)
+def test_a_damaged_file_is_named_and_does_not_end_a_command_whose_results_are_there(
+    tmp_path, caplog, file, text, problem
+):
+    run = write_evaluation(tmp_path, entry())
+    (run / file).write_text(text)
+    with pytest.raises(InputError, match=problem) as caught:
+        write_report(run)
+    assert file in str(caught.value)
+    add_report(run)
+    assert problem in caplog.text and not (run / "report.html").exists()
+
+
+def test_results_of_an_earlier_version_and_a_folder_without_any_are_refused(tmp_path):
+    old = entry()
+    del old["mean_length"]
+    with pytest.raises(InputError, match="earlier version"):
+        content_of(write_evaluation(tmp_path / "old", old))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no results"):
+        content_of(tmp_path / "none")
+
+
+def test_tables_of_a_reproduction_stand_beside_the_papers_and_cost_what_their_cells_took(tmp_path):
+    def told(method, setting, value, paper, table=1):
+        where = {"table": table, "teacher": "mini", "method": method, "setting": setting, "task": "average"}
+        number = {"metric": "accuracy", "mean": value, "ci95": [value - 1, value + 1], "paper": paper}
+        return {**where, **number, "config_hashes": [f"{method}{setting}"]}
+
+    entries = [told("original", "B4-T1", 99.0, 80.0), told("original", "B4-T4", 40.0, None)]
+    entries += [told("t3d", "B4-T1", 98.0, None), told("t3d", "B4-T4", 85.0, None)]
+    tables = {"entries": entries, "suite": "mini", "quick": False, "versions": {"t3d": "0.1.0"}}
+    (tmp_path / "tables.json").write_text(json.dumps(tables))
+    (tmp_path / "cells").mkdir()
+    for one in entries[:3]:
+        row = {"tokens_per_forward": 1.0 if one["setting"] == "B4-T1" else 3.5, "tokens_per_second": 100.0}
+        name = f"mini.{one['method']}.seed0.{one['config_hashes'][0]}.json"
+        (tmp_path / "cells" / name).write_text(json.dumps({"results": [row, row]}))
+    content = content_of(tmp_path)
+    assert content.tables[0].rows == [
+        ["original", "99.0 [98.0, 100.0]", "40.0 [39.0, 41.0]"],
+        ["in the paper", "80.0", ""],
+        ["t3d", "98.0 [97.0, 99.0]", "85.0 [84.0, 86.0]"],
+    ]
+    forwards = {line.name: [place for place, _ in line.points.values()] for line in content.charts[0].lines}
+    assert forwards == {"original": [1.0, 3.5], "t3d": [1.0]}  # the last cell lies elsewhere
+
+
+def test_a_chart_draws_values_in_order_with_whiskers_and_ticks_of_powers(tmp_path):
+    points = {
+        f"p{number}": (2.0**number, Bar(value=10.0 * number, low=10.0 * number - 4, high=10.0 * number + 4))
+        for number in range(4)
+    }
+    line = Line(name="a", points=points, is_subject=True, is_labelled=True)
+    drawn = svg(Chart(title="t", lines=[line], xlabel="x", has_powers=True))
+    ticks = re.findall(r'class="tick" x="[\d.]+" y="[\d.]+" text-anchor="middle">([\d.]+)<', drawn)
+    assert ticks == ["1", "2", "4", "8"]
+    at = [tuple(map(float, pair)) for pair in re.findall(r"translate\(([\d.]+) ([\d.]+)\)\" d", drawn)]
+    assert at == sorted(at) and [y for _, y in at] == sorted((y for _, y in at), reverse=True)
+    assert len({round(b[0] - a[0], 0) for a, b in pairwise(at)}) == 1
+    assert drawn.count("whisker") == 4 and drawn.count('class="label subject"') == 4
+    same = Line(name="b", points={"p": (3.0, Bar(value=5.0, low=5.0, high=5.0))})
+    assert "nan" not in svg(Chart(title="t", lines=[same], xlabel="x"))
