@@ -38,3 +38,9 @@ def browser() -> Iterator[Any]:
 def open_page(browser) -> Iterator[Open]:
     """Opens files in it; whatever a page logs, throws or asks for fails the test."""
     yield from page_opener(browser)
+
+
+@pytest.fixture
+def open_served(browser) -> Iterator[Open]:
+    """The same for pages of a server on this machine."""
+    yield from page_opener(browser, ("http://127.0.0.1:", "data:"))

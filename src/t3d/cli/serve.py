@@ -53,6 +53,7 @@ class Serve(DraftedModelChoice):
                 raise
             raise InputError("serve", None, "not installed", "run pip install t3d[serve]") from error
         from t3d.decoding.llm import LLM
+        from t3d.report.playground.page import playground_page
 
         require_positive(self, "max_batch_size", "max_model_len")
         config = ServeConfig(
@@ -69,7 +70,7 @@ class Serve(DraftedModelChoice):
         )
         llm = LLM(self.load(), max_batch_size=self.max_batch_size, max_model_len=self.max_model_len)
         try:
-            run_server(llm, config)
+            run_server(llm, config, playground_page(config.model_name))
         except OSError as error:
             problem = f"cannot listen there with port={self.port} ({error.strerror})"
             raise InputError("host", self.host, problem, "give another --host or --port") from error

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from t3d.decoding.llm import LLM
@@ -20,8 +20,11 @@ from t3d.serving.settings import Refusal, ServeConfig
 from t3d.serving.worker import Worker
 
 
-def make_app(llm: LLM, config: ServeConfig) -> Starlette:
-    """The application of a model; its engine runs from start-up to shut-down."""
+def make_app(llm: LLM, config: ServeConfig, front_page: str | None = None) -> Starlette:
+    """The application of a model; its engine runs from start-up to shut-down.
+
+    ``front_page`` is shown at ``/``, to everybody: it has to hold no secret.
+    """
     worker = Worker(llm)
     service = Service(llm=llm, config=config, worker=worker, metrics=Metrics(llm, worker))
     created = int(time.time())
@@ -51,8 +54,13 @@ def make_app(llm: LLM, config: ServeConfig) -> Starlette:
         del request
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    async def front(request: Request) -> Response:
+        del request
+        return HTMLResponse(front_page, headers={"x-frame-options": "DENY", "cache-control": "no-cache"})
+
     return Starlette(
         routes=[
+            *([] if front_page is None else [Route("/", front)]),
             Route("/v1/completions", Exchange(service, "completions"), methods=["POST"]),
             Route("/v1/chat/completions", Exchange(service, "chat/completions"), methods=["POST"]),
             Route("/v1/models", models),

@@ -10,7 +10,7 @@ from t3d.serving.app import make_app
 from t3d.serving.settings import ServeConfig
 
 
-def run_server(llm: LLM, config: ServeConfig) -> None:
+def run_server(llm: LLM, config: ServeConfig, front_page: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM, which this process then gets again; open answers have a grace period.
 
     Raises OSError where the address cannot be had.
@@ -24,7 +24,7 @@ def run_server(llm: LLM, config: ServeConfig) -> None:
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"serving {config.model_name} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
         settings = uvicorn.Config(
-            make_app(llm, config),
+            make_app(llm, config, front_page),
             log_level="warning",
             access_log=False,
             server_header=False,
