@@ -18,7 +18,11 @@ from t3d.errors import InputError
 from t3d.scale.chunked import Workers
 from t3d.scale.ray_workers import make_on_ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # of it a busy machine takes minutes to start a cluster and two workers
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 NUM_PROMPTS = 40
 ONE = Workers(num_workers=1, address="auto", cpus_per_worker=1, gpus_per_worker=None)
 TWO = replace(ONE, num_workers=2)
