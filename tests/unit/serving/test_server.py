@@ -350,3 +350,10 @@ def test_a_stopping_server_ends_what_is_open(llm):
 
     sent = asyncio.run(scenario())
     assert sent[0]["status"] == 500
+
+
+def test_a_front_page_is_shown_without_the_key_and_only_where_there_is_one(llm):
+    for page, status in (("<!doctype html>", 200), (None, 404)):
+        with client_of(app_of(llm, page, api_key="secret")) as client:
+            assert client.get("/").status_code == status
+            assert client.get("/v1/models").status_code == 401
