@@ -122,7 +122,7 @@ def test_a_finished_table_has_cells_markdown_and_json(whole):
     assert not list((whole / "checkpoints").iterdir())
     assert [path.name for path in whole.glob("*.png")] == ["table4-mini-small.png"]
     page = (whole / "report.html").read_text()
-    assert "Table 4, mini-small" in page and "lambda" in page and "optimizer step" in page
+    assert "Table 4, mini-small" in page and "path_weight" in page and "optimizer step" in page
     assert not list(whole.rglob("*.lock"))
 
 
