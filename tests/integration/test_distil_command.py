@@ -1,5 +1,6 @@
 """``t3d distil``: rounds of rollout and training on any model, kept per round."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,20 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
         command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO, "--learning-rate", "1e-3"), capsys
     )
     assert "learning_rate was not given, now 0.001" in changed
+
+
+def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, tmp_path):
+    """On the states of rollouts in fewer and fewer steps."""
+    fields = ["state_source=on_policy", "mask_ratio_power=0", "soft_target_weight=1"]
+    flags = ["--preset", "naive_td", "--override", *fields, *OF_TWO]
+    assert main(command(checkpoint, prompts, tmp_path / "run", *flags)) == 0
+    plans = [
+        json.loads((tmp_path / "run" / f"round-{number}" / "student" / "training.json").read_text())["plan"]
+        for number in (1, 2)
+    ]
+    assert plans[0]["soft_target_model"] == plans[1]["soft_target_model"] == plans[0]["model"]
+    assert plans[1]["model"] != plans[0]["model"]
+    assert weights(tmp_path / "run", 1) != weights(tmp_path / "run", 2)
 
 
 @pytest.mark.parametrize(

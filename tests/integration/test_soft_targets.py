@@ -8,10 +8,9 @@ import torch
 from model_fixtures import exact, load_copy
 from next_token_helpers import next_logits, predict_next
 from safetensors import safe_open
+from soft_target_helpers import gradient, losses, masked_logits
 from training_helpers import config, logged, weights
 
-from t3d.attention.forward import block_forward
-from t3d.attention.masks import block_causal_mask
 from t3d.errors import InputError
 from t3d.models.loading import LoadedModel
 from t3d.training.presets import PRESETS, preset_fields
@@ -96,44 +95,6 @@ def learner(student, source, texts, tiny_tokenizer, tmp_path):
     return make
 
 
-def losses(run, indices, size=None):
-    """Loss, gradient and metrics of an accumulated batch, in micro-batches of ``size`` texts."""
-    size = size or len(indices)
-    chunks = [indices[first : first + size] for first in range(0, len(indices), size)]
-    batches = [run.data_collator([run.train_dataset[index] for index in chunk]) for chunk in chunks]
-    counts = run._get_num_items_in_batch(batches, torch.device("cpu"))
-    run.model.zero_grad()
-    if run.args.gradient_checkpointing:  # as Trainer.train does
-        run.model.activation_checkpointing_enable({"use_reentrant": False})
-    loss = sum(run.training_step(run.model, batch, counts).item() for batch in batches)
-    return loss, gradient(run.model), batches
-
-
-def gradient(model):
-    return torch.cat([weight.grad.flatten() for weight in model.parameters()]).clone()
-
-
-def student_logits(model, record, masked, origin):
-    """Of every masked position: one forward for each block, behind the clean blocks before it."""
-    tokens, num_prompt = [*record.prompt_ids, *record.response_ids], len(record.prompt_ids)
-    mask, found = record.mask_token_id, {}
-    shift = -num_prompt % SIZE if origin == "response" else 0
-    end = (len(tokens) + shift + SIZE - 1) // SIZE * SIZE - shift
-    if not record.terminal_complete:  # what followed in the last block nobody knows
-        tokens += [mask] * (end - len(tokens))
-    for first in range(-shift, end, SIZE):
-        places = torch.arange(min(first + SIZE, len(tokens)))
-        seen = [mask if place in masked and place >= first else tokens[place] for place in places.tolist()]
-        if not masked & set(range(first, first + SIZE)):
-            continue
-        real = torch.ones(1, len(places), dtype=torch.bool)
-        shifted = places[None] + shift
-        sees = block_causal_mask(shifted, shifted, real, SIZE)
-        logits = block_forward(model, torch.tensor([seen]), places[None], sees)[0]
-        found |= {place: logits[place] for place in masked & set(range(max(first, 0), first + SIZE))}
-    return found
-
-
 def written_out(model, told, run, batch):
     """(the loss with soft targets, the cross-entropy, the divergence), summed over positions and divided."""
     args, masked = run.args, defaultdict(set)
@@ -146,7 +107,7 @@ def written_out(model, told, run, batch):
         record = run.train_dataset.trajectories[copy % len(LENGTHS)]
         tokens = [*record.prompt_ids, *record.response_ids]
         visible = len(record.prompt_ids) + record.visible_length
-        said = student_logits(model, record, masked[copy], args.grid_origin)
+        said = masked_logits(model, record, masked[copy], SIZE, args.grid_origin)
         for place in sorted(masked[copy]):
             weight = next(inverse_prob)
             log_q = said[place].log_softmax(-1)
@@ -251,7 +212,11 @@ def test_a_run_with_another_model_is_not_continued(checkpoint, source, texts, tm
 REFUSED = {
     "no model": (None, {}, r"soft_target_weight=0\.7: no model gives such targets"),
     "no weight": ({}, {"soft_target_weight": 0}, "soft_target_model='source': ignored: soft_target_weight=0"),
-    "blocks": ({"model": lambda model: model}, {}, "soft_target_model='source': a block-diffusion model"),
+    "a state": (
+        {},
+        {"soft_target_context": "state"},
+        "soft_target_context='state': source predicts the next",
+    ),
     "rows": ({"rows": 1000}, {}, "soft_target_model='source': has rows for 1000 tokens, the student for "),
 }
 

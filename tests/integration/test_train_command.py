@@ -79,11 +79,11 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
         # soft targets
         (
             ["--soft-targets-from", "source"],
-            "soft_targets_from='source': preset 't3d' learns from rollouts, and has no such targets",
+            "soft_targets_from='source': ignored: soft_target_weight=0",
         ),
         (
             ["--preset", "redi", "--override", "soft_target_weight=0.5"],
-            "soft_target_weight=0.5: preset 'redi' learns from rollouts",
+            "soft_target_weight=0.5: no model gives such targets. Fix: give --soft-targets-from CHECKPOINT",
         ),
         (
             ["--preset", "sft", "--soft-targets-from", "source"],

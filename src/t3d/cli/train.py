@@ -81,9 +81,9 @@ class Train(ModelChoice):
     limit: int | None = None
     """At most this many trajectories."""
     soft_targets_from: str | None = None
-    """Of sft and sft_dllm_rl: the autoregressive checkpoint that --model was converted from, or another of
-    its tokens. What it says of each token is a target beside the token itself, by
-    --override soft_target_weight=0.5 (docs/convert.md)."""
+    """A checkpoint of --model's tokens. What it says of each token is a target beside the token itself, by
+    --override soft_target_weight=0.5: of solutions and texts the autoregressive one that --model was
+    converted from (docs/convert.md), of rollouts a block-diffusion teacher (docs/checkpoint.md)."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank and merge it at the end (a drafter: never). Default: all weights, or
     the preset's rank."""
@@ -208,16 +208,11 @@ class Train(ModelChoice):
             print(f"{made} in {folder}")
 
     def _check_soft_targets(self, weight: float) -> None:
-        """Raise InputError for a model that gives soft targets without their weight, for a weight without a
-        model, and for a preset that learns from rollouts."""
-        from t3d.training.presets import SOLUTION_PRESETS
+        """Raise InputError for a model that gives soft targets without their weight, and for a weight without
+        a model."""
         from t3d.training.soft_targets import check_both
 
         source = self.soft_targets_from
-        given = ("soft_target_weight", weight) if source is None else ("soft_targets_from", source)
-        if (weight > 0 or source is not None) and self.preset not in SOLUTION_PRESETS:
-            problem = f"preset {self.preset!r} learns from rollouts, and has no such targets"
-            raise InputError(*given, problem, f"use preset {' or '.join(SOLUTION_PRESETS)}, or leave it out")
         check_both(weight, "soft_targets_from", source, "give --soft-targets-from CHECKPOINT")
 
     def trainer_config(self) -> "T3DConfig":

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import ModelOutput
 
+from t3d.models.divergence import OtherHead, Tiles, add_reverse_grad, minus_kl, minus_reverse_kl
 from t3d.models.packed import PackableLinear
 from t3d.models.token_pick import Chooser, TokenPick
 
@@ -38,20 +39,10 @@ class HeadScores(ModelOutput):
     picked_log_probs: Float[Tensor, "M"] | None = None
     """log p(picked) under the whole distribution, the excluded token included; without gradient."""
     minus_kl: Float[Tensor, "M"] | None = None
-    """sum_v q(v) log(p(v) / q(v)), q another head's distribution; None without one."""
+    """sum_v q(v) log(p(v) / q(v)), q another head's distribution, or sum_v p(v) log(q(v) / p(v)) if that
+    says so; None without one."""
     hidden: Float[Tensor, "M D"] | None = None
     """The hidden states themselves, without gradient, where they were asked for."""
-
-
-class OtherHead:
-    """Hidden states [M, D] and head [V, D] of another model, frozen: distributions not written out.
-
-    Their width is their own. A head with fewer rows than the one it is compared with never says the tokens
-    beyond them. Not a dataclass, for the reason of :class:`~t3d.models.token_pick.TokenPick`.
-    """
-
-    def __init__(self, hidden_MD: Tensor, weight_VD: Tensor) -> None:
-        self.hidden_MD, self.weight_VD = hidden_MD.detach(), weight_VD.detach()
 
 
 class ScoringHead(PackableLinear):
@@ -86,7 +77,7 @@ def head_scores(
     """Scores of the logits ``hidden @ weight.T``, differentiable through log_probs, entropy and minus_kl.
 
     The entropy is that of softmax(logits / ``entropy_temperature``); all else is at temperature 1. None: no
-    entropy. ``against``: the head whose distributions the divergence is from.
+    entropy. ``against``: the head with which the divergence is, from it or to it.
 
     Products are in the autocast dtype where autocast is on, and in that of ``hidden`` elsewhere; sums
     over the vocabulary are in float32 (float64 if ``hidden`` is). A target outside the vocabulary
@@ -111,33 +102,6 @@ def fit_tile(num_positions: int, vocab_size: int, device_type: str) -> int:
     return min(vocab_size, num_multiples * _TILE_MULTIPLE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tiles:
-    """The logits of hidden states, one tile of the vocabulary at a time."""
-
-    hidden_MD: Tensor
-    """In the dtype of the products."""
-    weight_VD: Tensor
-    size: int
-
-    @property
-    def starts(self) -> range:
-        return range(0, len(self.weight_VD), self.size)
-
-    @property
-    def sum_dtype(self) -> torch.dtype:
-        return torch.float64 if self.hidden_MD.dtype == torch.float64 else torch.float32
-
-    def weight(self, start: int) -> Tensor:
-        """[N, D] in the dtype of the products: the whole matrix is never cast at once."""
-        return self.weight_VD[start : start + self.size].to(self.hidden_MD.dtype)
-
-    def logits(self, start: int, row_R: Tensor | None = None) -> Tensor:
-        """[M, N], or [R, N] at some of the positions; a new tensor."""
-        hidden_RD = self.hidden_MD if row_R is None else self.hidden_MD[row_R]
-        return (hidden_RD @ self.weight(start).T).to(self.sum_dtype)
-
-
 class _HeadScoresFunction(torch.autograd.Function):
     """:func:`head_scores`; its backward pass runs over the tiles once more."""
 
@@ -156,7 +120,7 @@ class _HeadScoresFunction(torch.autograd.Function):
         others: tuple[Tensor, ...] = ()
         minus_kl_M = None
         with torch.autocast(hidden_MD.device.type, enabled=False):
-            tiles = _Tiles(hidden_MD.to(dtype), weight_VD, tile_size)
+            tiles = Tiles(hidden_MD.to(dtype), weight_VD, tile_size)
             chooser = None if pick is None else Chooser(pick)
             log_prob_KM, lse_M, entropy_M, log_norm_M = _score(tiles, target_KM, temperature, chooser)
             picked: list[Tensor | None] = [None, None]
@@ -164,11 +128,13 @@ class _HeadScoresFunction(torch.autograd.Function):
                 picked_M, logit_M = chooser.choose(tiles.starts, tiles.logits)
                 picked = [picked_M, logit_M - lse_M]
             if against is not None:
-                other = _Tiles(against.hidden_MD.to(dtype), against.weight_VD, tile_size)
-                minus_kl_M, other_lse_M = _minus_kl(tiles, other, lse_M)
-                others = (other.hidden_MD, other.weight_VD, other_lse_M)
+                other = Tiles(against.hidden_MD.to(dtype), against.weight_VD, tile_size)
+                diverge = minus_reverse_kl if against.is_reverse else minus_kl
+                minus_kl_M, other_lse_M = diverge(tiles, other, lse_M)
+                others = (other.hidden_MD, other.weight_VD, other_lse_M, minus_kl_M)
         ctx.save_for_backward(tiles.hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M, *others)
         ctx.temperature, ctx.tile_size, ctx.hidden_dtype = temperature, tile_size, hidden_MD.dtype
+        ctx.is_reverse = against is not None and against.is_reverse
         ctx.set_materialize_grads(False)
         if pick is not None:
             ctx.mark_non_differentiable(*picked)
@@ -186,7 +152,7 @@ class _HeadScoresFunction(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         hidden_MD, weight_VD, target_KM, lse_M, entropy_M, log_norm_M, *others = ctx.saved_tensors
         grad_KM = lse_M.new_zeros(target_KM.shape) if grad_KM is None else grad_KM
-        tiles = _Tiles(hidden_MD, weight_VD, ctx.tile_size)
+        tiles = Tiles(hidden_MD, weight_VD, ctx.tile_size)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden_MD = torch.zeros_like(hidden_MD, dtype=tiles.sum_dtype) if needs_hidden else None
         grad_weight_VD = torch.empty_like(weight_VD) if needs_weight else None
@@ -197,14 +163,18 @@ class _HeadScoresFunction(torch.autograd.Function):
                 if grad_entropy_M is not None:
                     log_q_MN = (log_p_MN / ctx.temperature).sub_(log_norm_M[:, None])
                     of_entropy_MN = _entropy_grad(log_q_MN, entropy_M, grad_entropy_M / ctx.temperature)
-                slope_M = grad_KM.sum(0)
-                slope_M = slope_M if grad_kl_M is None else slope_M + grad_kl_M
+                slope_M, forward_M = grad_KM.sum(0), None if ctx.is_reverse else grad_kl_M
+                slope_M = slope_M if forward_M is None else slope_M + forward_M
+                reverse_MN = log_p_MN.clone() if ctx.is_reverse and grad_kl_M is not None else None
                 grad_MN = log_p_MN.exp_().mul_(-slope_M[:, None])
-                if grad_kl_M is not None:  # q - p, the gradient of sum q log p
-                    other_hidden_MD, other_weight_VD, other_lse_M = others
-                    other = _Tiles(other_hidden_MD, other_weight_VD, ctx.tile_size)
-                    q_MN = other.logits(start).sub_(other_lse_M[:, None]).exp_()
-                    grad_MN[:, : q_MN.shape[1]] += q_MN.mul_(grad_kl_M[:, None])
+                if grad_kl_M is not None:
+                    other_hidden_MD, other_weight_VD, other_lse_M, minus_kl_M = others
+                    other = Tiles(other_hidden_MD, other_weight_VD, ctx.tile_size)
+                    log_q_MN = other.logits(start).sub_(other_lse_M[:, None])
+                    if reverse_MN is not None:
+                        add_reverse_grad(grad_MN, reverse_MN, log_q_MN, minus_kl_M, grad_kl_M)
+                    else:  # q - p, the gradient of sum q log p
+                        grad_MN[:, : log_q_MN.shape[1]] += log_q_MN.exp_().mul_(grad_kl_M[:, None])
                 if of_entropy_MN is not None:
                     grad_MN += of_entropy_MN
                 _add_target_grad(grad_MN, grad_KM, target_KM - start)
@@ -218,7 +188,7 @@ class _HeadScoresFunction(torch.autograd.Function):
 
 
 def _score(
-    tiles: _Tiles, target_KM: Tensor, temperature: float | None, chooser: Chooser | None
+    tiles: Tiles, target_KM: Tensor, temperature: float | None, chooser: Chooser | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """(log p(target) or NaN where no tile has it, log-sum-exp, entropy, log sum p^(1 / temperature)).
 
@@ -247,19 +217,6 @@ def _score(
     log_mass_IM = torch.stack(tempered_lse_IM) - tempered_lse_M
     entropy_M = (log_mass_IM.exp() * (torch.stack(entropy_IM) - log_mass_IM)).sum(0)
     return target_logit_KM - lse_M, lse_M, entropy_M, tempered_lse_M - lse_M / temperature
-
-
-def _minus_kl(tiles: _Tiles, other: _Tiles, lse_M: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum_v q(v) (log p(v) - log q(v)), the other head's log-sum-exp), tile by tile; q is the other's."""
-    lse_IM, ratio_IM = [], []
-    for start in other.starts:
-        other_MN = other.logits(start)
-        lse_IM.append(other_MN.logsumexp(-1))
-        ratio_MN = tiles.logits(start)[:, : other_MN.shape[1]].sub_(other_MN)
-        ratio_IM.append((other_MN.sub_(lse_IM[-1][:, None]).exp_() * ratio_MN).sum(-1))
-    other_lse_M = torch.stack(lse_IM).logsumexp(0)
-    mass_IM = (torch.stack(lse_IM) - other_lse_M).exp()
-    return (mass_IM * torch.stack(ratio_IM)).sum(0) - lse_M + other_lse_M, other_lse_M
 
 
 def _columns(offset_KM: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
-from t3d.models.head import OtherHead, ScoringHead
+from t3d.models.divergence import OtherHead
+from t3d.models.head import ScoringHead
 from t3d.models.token_pick import TokenPick
 
 BY_ARGUMENT = "t3d_by_argument"

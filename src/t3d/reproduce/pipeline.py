@@ -69,13 +69,22 @@ class Pipeline:
         source: str | Path,
         trajectories: Callable[[], Sequence[Trajectory]],
         config: T3DConfig,
+        *,
+        soft_targets_from: str | Path | None = None,
     ) -> None:
-        """A student of a model, as a checkpoint folder in the precision of decoding."""
+        """A student of a model, as a checkpoint folder in the precision of decoding.
+
+        ``soft_targets_from``: the model that gives the soft targets, if the settings weigh them.
+        """
 
         def work() -> None:
             self._loaded = None  # memory
+            how: dict[str, Any] = {"export_dtype": DTYPES.get(self.dtype)}
+            if config.soft_target_weight > 0 and soft_targets_from is not None:
+                told = load_model(soft_targets_from, device=self.device, dtype="float32")
+                how["soft_target_model"] = told
             teacher = load_model(source, device=self.device, dtype="float32")
-            distil(teacher, trajectories(), config, product.path, export_dtype=DTYPES.get(self.dtype))
+            distil(teacher, trajectories(), config, product.path, **how)
 
         product.make(work)
 

@@ -8,6 +8,7 @@ products (:class:`~t3d.work.kept.Product`) of :class:`Pipeline`. The demo, ``t3d
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from t3d.decoding.params import DecodeParams
@@ -53,7 +54,8 @@ def run_rounds(
     """The folder of the last round's student.
 
     The teacher rolls out in the first round, the student of the round before in the others. A round's
-    training reads its own trajectories and those of at most ``num_old_rounds`` rounds before it.
+    training reads its own trajectories and those of at most ``num_old_rounds`` rounds before it. Soft
+    targets, where a round's settings weigh them, are the teacher's in all rounds.
     """
     source: str | Path = teacher
     for index, one in enumerate(rounds):
@@ -62,8 +64,8 @@ def run_rounds(
             pipeline.roll_out(one.rollouts, source, one.problems, one.params, **how)
         with running(training_stage(one.number), one.training):
             learnt = rounds[max(0, index - num_old_rounds) : index + 1]
-            begin = teacher if start == "teacher" else source
-            pipeline.train(one.training, begin, lambda learnt=learnt: _trajectories(learnt), one.config)
+            begin, read = teacher if start == "teacher" else source, partial(_trajectories, learnt)
+            pipeline.train(one.training, begin, read, one.config, soft_targets_from=teacher)
         source = one.training.path
     return Path(source)
 

@@ -129,7 +129,8 @@ class Workshop:
         student = self.student(spec)
         if student.is_made or learns_solutions(spec.method):
             config = training_config(self.suite, self.budget, spec, student.unfinished[0])
-            self._pipeline.train(student, spec.teacher, lambda: self._solutions(spec), config)
+            read, told = partial(self._solutions, spec), {"soft_targets_from": spec.teacher}
+            self._pipeline.train(student, spec.teacher, read, config, **told)
         else:
             rounds = [self._round(one) for one in spec.rounds]
             run_rounds(self._pipeline, spec.teacher, rounds, running=partial(_alone, student))

@@ -18,6 +18,7 @@ from t3d.errors import (
 )
 from t3d.models.gated import ALPHA
 from t3d.models.linear_layers import HEADS, TARGET_MODULES
+from t3d.objectives.kl import Direction
 from t3d.objectives.logprobs import Reduction
 from t3d.objectives.path_consistency import PathWeighting
 from t3d.training.choices import (
@@ -32,9 +33,10 @@ from t3d.training.choices import (
     PathScope,
     Placement,
     ReferenceChoice,
+    SoftTargetContext,
     StateSource,
 )
-from t3d.training.config_checks import check_schedule, refusal
+from t3d.training.config_checks import check_cross_entropy_terms, check_schedule, refusal
 from t3d.training.noising import RandomTokenRule, StateOrder, StateScope
 from t3d.trajectory import GridOrigin
 
@@ -60,8 +62,16 @@ class T3DConfig(TrainingArguments):
     """Of the cross-entropy: how much that of every response token, as ``left_to_right`` decoding draws it,
     counts beside it; per response token that takes loss. It costs a forward of its own; 0 leaves it out."""
     soft_target_weight: float = 0.0
-    """Of the cross-entropy: the share that KL(target || student) takes of it, from what an autoregressive
-    model (T3DTrainer's ``soft_target_model``) says of a token behind all before it. 0 leaves it out."""
+    """Of the cross-entropy: the share that the divergence from soft targets takes of it, which are what
+    another model (T3DTrainer's ``soft_target_model``) says of a masked token. 0 leaves it out."""
+    soft_target_context: SoftTargetContext = "before"
+    """What that model reads: all clean tokens ``before`` a masked one, or the student's own ``state``."""
+    soft_target_direction: Direction = "forward"
+    """``forward``: KL(target || student); ``reverse``: KL(student || target)."""
+    soft_target_top_k: int | None = None
+    """Of the targets so many likeliest tokens, and all others as one; None: the whole distribution."""
+    soft_target_below: float = 1.0
+    """Soft targets only where their model gives the record's token less probability; 1: everywhere."""
     entropy_weight: float = 2.0
     """beta of certainty forcing (dParallel: 2 for LLaDA, 1 for Dream)."""
     entropy_temperature: float = 0.5
@@ -105,8 +115,9 @@ class T3DConfig(TrainingArguments):
     grid_origin: GridOrigin = "prompt"
     """Absolute grid, as in decoding; ``response``: blocks start at the response (released)."""
     state_source: StateSource = "trajectory"
-    """States by the recorded order of commits; ``random_mask``: each token masked independently; ``draft``:
-    masks from some place to the block's end, what comes before read causally (``prefix_acceptance``)."""
+    """States by the recorded order of commits; ``on_policy``: only those at which a denoising step of the
+    rollout began, for the student's own in few steps; ``random_mask``: each token masked independently;
+    ``draft``: masks from some place to the block's end, what is before read causally (a drafter's)."""
     state_order: StateOrder = "trajectory"
     """Early commits visible (paper), or ``released``: late commits visible."""
     state_scope: StateScope = "block"
@@ -115,7 +126,7 @@ class T3DConfig(TrainingArguments):
     mask_ratios: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
     """Fractions of a block that may be masked."""
     mask_ratio_power: float = 8.0
-    """P(ratio) is proportional to ratio ** power."""
+    """P(ratio) is proportional to ratio ** power; of ``on_policy``, of the ratios that were visited."""
     mask_prob_range: tuple[float, float] = (1e-3, 1.0)
     """Of ``random_mask``: where its probability is drawn from. (0.001, 1) is SDAR's, (1, 1) masks all."""
     complementary_states: bool = False
@@ -205,9 +216,11 @@ class T3DConfig(TrainingArguments):
         require_at_least_zero(self, "ddo_alpha", "ddo_beta", "path_weight", "entropy_weight", "lora_rank")
         require_at_least_zero(self, "first_error_weight", "draft_open_prob", "left_to_right_weight")
         require_at_least_zero(self, "soft_target_weight")
+        require_above_zero(self, "soft_target_below")
         require_below_one(self, "adam_beta1", "adam_beta2", "random_token_prob", "lora_dropout")
         require_positive(self, "per_device_train_batch_size", "gradient_accumulation_steps")
         require_positive(self, "block_size", "refresh_every", "path_tokens_per_level", "max_length")
+        require_positive(self, "soft_target_top_k")
 
     def _check(self) -> None:
         require_choices(self)
@@ -256,19 +269,9 @@ class T3DConfig(TrainingArguments):
             if getattr(self, name):
                 raise InputError(name, getattr(self, name), "a drafter has no such term", f"use {name}=0")
 
-    def _check_cross_entropy_terms(self) -> None:
-        for name, presets in (("left_to_right_weight", "sft or redi"), ("soft_target_weight", "sft")):
-            if getattr(self, name) > 0 and self.objective != "cross_entropy":
-                problem = f"a term of the cross-entropy, with objective={self.objective!r}"
-                fix = f"use a preset that has it, such as {presets}, or leave it out"
-                raise InputError(name, getattr(self, name), problem, fix)
-        if self.soft_target_weight > 1:
-            problem = "more than the whole of the cross-entropy"
-            raise InputError("soft_target_weight", self.soft_target_weight, problem, "use a number up to 1")
-
     def _check_state_source(self) -> None:
         self._check_drafter()
-        self._check_cross_entropy_terms()
+        check_cross_entropy_terms(self)
         self.mask_prob_range = tuple(self.mask_prob_range)
         if len(self.mask_prob_range) != 2 or not 0 < self.mask_prob_range[0] <= self.mask_prob_range[1] <= 1:
             problem, fix = "not two increasing numbers in (0, 1]", "use for example 0.001 1"

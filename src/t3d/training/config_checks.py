@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+from typing import Any
 
 import torch
 from transformers import SchedulerType, TrainingArguments, get_scheduler
@@ -32,6 +33,21 @@ def check_schedule(args: TrainingArguments) -> None:
     except (TypeError, ValueError) as error:
         problem = f"do not fit {SchedulerType(args.lr_scheduler_type).value} ({_first_line(error)})"
         raise InputError("lr_scheduler_kwargs", options, problem, "give what this schedule takes") from error
+
+
+def check_cross_entropy_terms(args: Any) -> None:
+    """Raise InputError for terms that the objective of a T3DConfig has not, and shares of more than all."""
+    for name, presets in (("left_to_right_weight", "sft or redi"), ("soft_target_weight", "sft or naive_td")):
+        if getattr(args, name) > 0 and args.objective != "cross_entropy":
+            problem = f"a term of the cross-entropy, with objective={args.objective!r}"
+            fix = f"use a preset that has it, such as {presets}, or leave it out"
+            raise InputError(name, getattr(args, name), problem, fix)
+    if args.soft_target_weight > 1:
+        problem = "more than the whole of the cross-entropy"
+        raise InputError("soft_target_weight", args.soft_target_weight, problem, "use a number up to 1")
+    if args.soft_target_below > 1:
+        problem, fix = "no probability", "use a number up to 1"
+        raise InputError("soft_target_below", args.soft_target_below, problem, fix)
 
 
 def refusal(args: TrainingArguments, error: Exception) -> InputError:

@@ -18,6 +18,7 @@ _OF_PATH = ("path_weighting", "path_scope", "path_positions", "path_reduction", 
 _OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules", "lora_mask_embedding")
 _OF_DRAFTER = ("draft_targets", "draft_rides", "first_error_weight", "draft_open_prob")
 _OF_DRAFTER += ("lora_mask_embedding",)
+_OF_SOFT_TARGETS = tuple(f"soft_target_{name}" for name in ("context", "direction", "top_k", "below"))
 _NOT_OF_DRAFTER = ("state_scope", "mask_ratios", "mask_prob_range", "path_positions")
 
 
@@ -60,6 +61,8 @@ def ignored_training_fields(config: T3DConfig) -> dict[str, str]:
     if config.objective != "cross_entropy":
         weighed = f"{objective} is weighed in its own way"
         reasons |= dict.fromkeys(("loss_weighting", "loss_normaliser"), weighed)
+    if config.soft_target_weight == 0:
+        reasons |= dict.fromkeys(_OF_SOFT_TARGETS, "soft_target_weight=0 leaves soft targets out")
     if config.objective != "certainty_forcing":
         entropy = f"{objective} has no entropy term"
         reasons |= dict.fromkeys(("entropy_weight", "entropy_temperature"), entropy)
@@ -71,14 +74,21 @@ def ignored_training_fields(config: T3DConfig) -> dict[str, str]:
         reasons["random_token_rule"] = "random_token_prob=0 replaces no mask"
     if config.objective != "prefix_acceptance":
         reasons |= dict.fromkeys(_OF_DRAFTER, f"{objective} trains no drafter")
+    reasons |= _ignored_of_states(config)
+    if not config.lora_rank:
+        reasons |= dict.fromkeys(_OF_LORA, "lora_rank=0 trains all weights")
+    return reasons
+
+
+def _ignored_of_states(config: T3DConfig) -> dict[str, str]:
+    reasons: dict[str, str] = {}
     if config.state_source != "trajectory":
-        reasons["state_order"] = f"state_source={config.state_source!r} follows no order"
-        reasons["mask_ratio_power"] = f"state_source={config.state_source!r} draws no ratios"
+        reasons["state_order"] = f"state_source={config.state_source!r} has none to choose"
+        if config.state_source != "on_policy":
+            reasons["mask_ratio_power"] = f"state_source={config.state_source!r} draws no ratios"
     if config.state_source == "draft":
         masks = "state_source='draft' masks the end of a block"
         reasons |= dict.fromkeys(_NOT_OF_DRAFTER, masks)
-    elif config.state_source == "trajectory":
+    elif config.state_source in ("trajectory", "on_policy"):
         reasons["mask_prob_range"] = f"state_source={config.state_source!r} has no masking probabilities"
-    if not config.lora_rank:
-        reasons |= dict.fromkeys(_OF_LORA, "lora_rank=0 trains all weights")
     return reasons

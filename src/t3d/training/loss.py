@@ -17,6 +17,7 @@ from t3d.objectives.path_consistency import path_loss
 from t3d.objectives.prefix_acceptance import accepted_per_draft, prefix_acceptance_loss, survival
 from t3d.objectives.t3d import t3d_loss
 from t3d.training.config import T3DConfig
+from t3d.training.soft_targets import SoftTargets
 
 
 class BatchCounts(NamedTuple):
@@ -46,25 +47,33 @@ def head_options(args: T3DConfig, mask_token_id: int) -> dict[str, Any]:
 
 
 def student_objective(
-    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
+    student: HeadScores,
+    batch: Mapping[str, Any],
+    counts: BatchCounts,
+    args: T3DConfig,
+    soft: SoftTargets | None = None,
 ) -> ObjectiveOutput:
     """An objective without a reference, and the path term if it has a weight.
 
-    ``student`` has scored the labels, with :func:`head_options`.
+    ``student`` has scored the labels, with :func:`head_options`, and against ``soft`` targets if there are.
     """
     if args.objective == "certainty_forcing":
         output = _certainty_forcing(student, batch, counts, args)
     else:
-        output = _cross_entropy(student, batch, counts, args)
+        output = _cross_entropy(student, batch, counts, args, soft)
     if args.path_weight == 0:
         return output
     return t3d_loss(output, _path(student, batch, counts, args), path_weight=args.path_weight)
 
 
 def _cross_entropy(
-    student: HeadScores, batch: Mapping[str, Any], counts: BatchCounts, args: T3DConfig
+    student: HeadScores,
+    batch: Mapping[str, Any],
+    counts: BatchCounts,
+    args: T3DConfig,
+    soft: SoftTargets | None,
 ) -> ObjectiveOutput:
-    """Eq. 3, 5 or 16 on the masked tokens, softened where the student was scored against soft targets."""
+    """Eq. 3, 5 or 16 on the masked tokens, softened where there are soft targets."""
     assert student.log_probs is not None
     is_masked = batch["is_masked"]
     weighs = args.loss_weighting == "inverse_mask_prob"
@@ -74,13 +83,12 @@ def _cross_entropy(
         "weight_M": 1 / batch["mask_prob"][is_masked] if weighs else None,
         "num_tokens": counts.num_tokens if per_masked else counts.num_response_tokens,
     }
-    if args.soft_target_weight == 0:
+    if soft is None:
         return cross_entropy_loss(**common)
-    assert student.minus_kl is not None
     return soft_cross_entropy_loss(
         **common,
-        divergence_M=-student.minus_kl[is_masked],
-        is_soft_M=batch["soft_targets"]["is_soft"][is_masked],
+        divergence_M=soft.divergence(student, args)[is_masked],
+        is_soft_M=soft.is_soft_M[is_masked],
         soft_target_weight=args.soft_target_weight,
     )
 

@@ -22,7 +22,7 @@ from t3d.training.loss import (
 )
 from t3d.training.reference import Reference
 from t3d.training.scoring import prepare_drafts, reference_scores
-from t3d.training.soft_targets import soft_target_head
+from t3d.training.soft_targets import ask_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,19 +61,15 @@ class MicroBatch:
     def _student(
         self, model: torch.nn.Module, arrangement: Arrangement
     ) -> tuple[ObjectiveOutput, HeadScores]:
-        options = head_options(self.args, self.mask_token_id)
+        options = {"targets": self.batch["labels"][None], **head_options(self.args, self.mask_token_id)}
+        soft = None
         if self.soft_target_model is not None:
             with self.accelerator.autocast():
-                options["against"] = soft_target_head(self.soft_target_model, self.batch)
-        scores = packed_forward(
-            model,
-            self.batch,
-            arrangement,
-            loss_positions=self.batch["loss_positions"],
-            targets=self.batch["labels"][None],
-            **options,
-        )
-        output = student_objective(scores, self.batch, self.counts, self.args)
+                soft = ask_soft_targets(self.soft_target_model, self.batch, arrangement, self.args)
+            options |= soft.asked_of_student(self.batch["labels"])
+        positions = self.batch["loss_positions"]
+        scores = packed_forward(model, self.batch, arrangement, loss_positions=positions, **options)
+        output = student_objective(scores, self.batch, self.counts, self.args, soft)
         if self.args.left_to_right_weight == 0:
             return output, scores
         checks = self.batch["checks"]

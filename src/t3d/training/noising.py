@@ -95,6 +95,30 @@ def trajectory_noise_mask(
     return valid_RKS & (step_RKS >= first_masked_step)
 
 
+def visited_noise_mask(
+    step_RKS: Int[Tensor, "R K S"],
+    valid_RKS: Bool[Tensor, "R K S"],
+    uniform_RK: Float[Tensor, "R K"],
+    power: float = 0.0,
+) -> Bool[Tensor, "R K S"]:
+    """Mask what was masked when some denoising step of each block began, drawn by a uniform.
+
+    Only states that the rollout visited, of a rollout in few steps few: P(state) is proportional to
+    (share of the block that is masked) ** ``power``, so that with 0 each step is drawn equally often. In a
+    block without a valid token nothing is masked.
+    """
+    steps = step_RKS[..., None, :]  # [R, K, 1, S], against those of [R, K, S, 1]
+    is_later_RKSS = (steps >= step_RKS[..., None]) & valid_RKS[..., None, :]
+    is_before_SS = torch.ones(step_RKS.shape[-1], step_RKS.shape[-1], dtype=torch.bool).tril(-1)
+    repeats = (steps == step_RKS[..., None]) & valid_RKS[..., None, :] & is_before_SS.to(step_RKS.device)
+    is_state_RKS = valid_RKS & ~repeats.any(-1)  # the first token of each step stands for the step
+    share_RKS = is_later_RKSS.sum(-1).double() / valid_RKS.sum(-1, keepdim=True).clamp(min=1)
+    cumulative_RKS = (share_RKS**power * is_state_RKS).cumsum(-1)
+    drawn_RK1 = uniform_RK.double()[..., None] * cumulative_RKS[..., -1:]
+    slot_RK1 = (cumulative_RKS <= drawn_RK1).sum(-1, keepdim=True).clamp(max=step_RKS.shape[-1] - 1)
+    return valid_RKS & (step_RKS >= step_RKS.gather(-1, slot_RK1))
+
+
 def random_noise_mask(
     position_RKS: Int[Tensor, "R K S"],
     valid_RKS: Bool[Tensor, "R K S"],

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from t3d.errors import InputError
-from t3d.models.head import OtherHead
+from t3d.models.divergence import OtherHead
 from t3d.training.choices import Placement, ReferenceChoice
 from t3d.training.lora import base_of, is_adapted, student_adapter
 from t3d.work.weights import is_sharded, local_part

@@ -12,8 +12,9 @@ from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.attention.two_passes import noisy_alone
 from t3d.counter_rng import counter_uniform
 from t3d.errors import InputError
+from t3d.models.divergence import OtherHead
 from t3d.models.gated import GATE
-from t3d.models.head import HeadScores, OtherHead
+from t3d.models.head import HeadScores
 from t3d.models.token_pick import TokenPick
 from t3d.training.config import T3DConfig
 from t3d.training.noising import Stream

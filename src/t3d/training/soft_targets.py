@@ -1,31 +1,65 @@
-"""Soft targets of continued pretraining: what an autoregressive model says of each token behind all before.
+"""Soft targets: what a frozen model says of each masked token, which the student learns beside the token.
 
-The student that fills masks learns from its autoregressive source, which is frozen: at a masked token its
-target is the source's distribution there, given the clean text before. One forward over a record gives all
-of them, whichever of its tokens are masked. Tokens behind the end of a response, which fill its last block,
-have no such distribution: they keep plain cross-entropy.
+``soft_target_context`` says what it reads of the record. ``before``: all clean tokens before the masked
+one. An autoregressive model is asked in one forward over the record, whichever of its tokens are masked;
+tokens behind the end of a response, which fill its last block, have no such distribution and keep plain
+cross-entropy. A block-diffusion model is asked at check masks (:mod:`t3d.training.drafts`), as
+``left_to_right`` decoding asks it. ``state``: the student's own state, random tokens included.
 
-Shape letters: E examples, L tokens of the longest record, M loss positions.
+Of states that the student itself visited the targets ``before`` correct it: each is conditional on the
+tokens that the student committed together with it, which it could not see.
+
+Shape letters: E examples, L tokens of the longest record, M loss positions, k tokens of a distribution.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.errors import InputError
-from t3d.models.head import OtherHead
+from t3d.models.divergence import OtherHead, likeliest
+from t3d.models.head import HeadScores, head_scores
 from t3d.models.loading import LoadedModel
 from t3d.models.token_ids import tokenizer_hash
+from t3d.objectives.kl import kl_divergence, with_rest
 from t3d.training.block_grid import TrainingExample
+from t3d.training.config import T3DConfig
 from t3d.training.selection import is_rollout
 from t3d.trajectory import Trajectory
 
-_GIVE_SOURCE = "give the autoregressive checkpoint that the student was converted from"
+_GIVE_SOURCE = "give the checkpoint that the student was converted from, or its teacher"
+
+
+class SoftTargets(NamedTuple):
+    """What the frozen model says at a batch's loss positions."""
+
+    head: OtherHead
+    is_soft_M: Bool[Tensor, "M"]
+    """Where it counts."""
+    top_ids_kM: Int[Tensor, "k M"] | None = None
+    """Its likeliest tokens, where these and the rest as one bucket are the targets."""
+    top_log_probs_kM: Float[Tensor, "k M"] | None = None
+
+    def asked_of_student(self, label_M: Int[Tensor, "M"]) -> dict[str, Any]:
+        """What the student's head has to say for :meth:`divergence`; the labels are its first targets."""
+        if self.top_ids_kM is None:
+            return {"targets": label_M[None], "against": self.head}
+        return {"targets": torch.cat([label_M[None], self.top_ids_kM])}
+
+    def divergence(self, student: HeadScores, args: T3DConfig) -> Float[Tensor, "M"]:
+        """Of each position, in the direction that the settings name."""
+        if self.top_log_probs_kM is None:
+            assert student.minus_kl is not None
+            return -student.minus_kl
+        assert student.log_probs is not None
+        target_Mk, student_Mk = self.top_log_probs_kM.T, student.log_probs[1:].T
+        return kl_divergence(with_rest(target_Mk), with_rest(student_Mk), args.soft_target_direction)
 
 
 def pack_soft_targets(
@@ -49,12 +83,37 @@ def pack_soft_targets(
 
 
 @torch.no_grad()
-def soft_target_head(model: Any, batch: Mapping[str, Any]) -> OtherHead:
-    """The distributions that a frozen autoregressive model has at a batch's loss positions."""
+def ask_soft_targets(
+    model: Any, batch: Mapping[str, Any], arrangement: Arrangement, args: T3DConfig
+) -> SoftTargets:
+    """What a frozen model says at a batch's loss positions, under the settings' switches."""
     asked = batch["soft_targets"]
-    # Without a mask and without positions the layers of transformers read causally, from the first token on.
-    hidden_ELD = model.base_model(input_ids=asked["input_ids"], use_cache=False).last_hidden_state
-    return OtherHead(hidden_ELD.flatten(0, 1)[asked["positions"]], model.get_output_embeddings().weight)
+    is_reverse = args.soft_target_direction == "reverse"
+    hidden_MD = _hidden(model, batch, arrangement, args)
+    head = OtherHead(hidden_MD, model.get_output_embeddings().weight, is_reverse=is_reverse)
+    is_soft_M = asked["is_soft"]
+    if args.soft_target_below < 1:
+        said = head_scores(head.hidden_MD, head.weight_VD, batch["labels"][None])
+        assert said.log_probs is not None
+        is_soft_M = is_soft_M & (said.log_probs[0].exp() < args.soft_target_below)
+    if args.soft_target_top_k is None:
+        return SoftTargets(head, is_soft_M)
+    return SoftTargets(head, is_soft_M, *likeliest(head, args.soft_target_top_k))
+
+
+def _hidden(
+    model: Any, batch: Mapping[str, Any], arrangement: Arrangement, args: T3DConfig
+) -> Float[Tensor, "M D"]:
+    asked = batch["soft_targets"]
+    if "positions" in asked:  # an autoregressive model
+        # Without a mask and without positions the layers of transformers read causally, from the first on.
+        hidden_ELD = model.base_model(input_ids=asked["input_ids"], use_cache=False).last_hidden_state
+        return hidden_ELD.flatten(0, 1)[asked["positions"]]
+    if "documents" in asked:  # at check masks
+        batch, arrangement = asked, arrange(asked, args.attention)
+    no_targets = batch["labels"].new_zeros(0, len(batch["labels"]))
+    how = {"loss_positions": batch["loss_positions"], "targets": no_targets, "keeps_hidden": True}
+    return packed_forward(model, batch, arrangement, **how).hidden
 
 
 def check_both(weight: float, name: str, source: str | None, fix: str) -> None:
@@ -70,33 +129,46 @@ def check_both(weight: float, name: str, source: str | None, fix: str) -> None:
 
 
 def check_soft_targets(
-    weight: float,
+    args: T3DConfig,
     told: LoadedModel | None,
     student: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     trajectories: Sequence[Trajectory],
 ) -> None:
-    """Raise InputError unless there is a model where there is a weight, and only there, which predicts the
-    next token, in the student's tokens, of these records.
+    """Raise InputError unless there is a model where there is a weight, and only there, that says what the
+    settings ask, in the student's tokens, of these records.
 
     The student may have further tokens (a mask that its conversion added), which such targets never are.
     """
-    check_both(weight, "soft_target_model", None if told is None else told.source, "give soft_target_model")
+    source = None if told is None else told.source
+    check_both(args.soft_target_weight, "soft_target_model", source, "give soft_target_model")
     if told is None:
         return
-    if told.predicts != "next":
-        problem = "a block-diffusion model, whose logits are not about the next token"
-        raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
-    rows = told.model.config.vocab_size
-    if rows > student.vocab_size:
-        problem = f"has rows for {rows} tokens, the student for {student.vocab_size}"
-        raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
+    if told.predicts == "next" and args.soft_target_context == "state":
+        problem = f"{told.source} predicts the next token, and reads no masks"
+        raise InputError("soft_target_context", "state", problem, "use soft_target_context='before'")
+    _check_rows(args, told, student)
     other = _token_of_another_id(told.tokenizer, tokenizer)
     if other is not None:
         problem = f"its tokenizer is another one: the student's has no token {other!r} of that id"
         raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
     for trajectory in trajectories:
-        _check_record(trajectory, told, rows)
+        _check_record(trajectory, told, args)
+
+
+def _check_rows(args: T3DConfig, told: LoadedModel, student: PreTrainedConfig) -> None:
+    rows = told.model.config.vocab_size
+    if rows > student.vocab_size:
+        problem = f"has rows for {rows} tokens, the student for {student.vocab_size}"
+        raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
+    top_k = args.soft_target_top_k
+    if top_k is not None and top_k >= rows:
+        fix = "use a smaller number, or None: the whole distribution"
+        raise InputError("soft_target_top_k", top_k, f"{told.source} has {rows} tokens", fix)
+    if args.soft_target_direction == "reverse" and top_k is None and rows < student.vocab_size:
+        problem = f"{told.source} has {rows} tokens of the student's {student.vocab_size}, so it is infinite"
+        fix = "use 'forward', or a soft_target_top_k"
+        raise InputError("soft_target_direction", "reverse", problem, fix)
 
 
 def _token_of_another_id(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerBase) -> str | None:
@@ -108,13 +180,16 @@ def _token_of_another_id(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokeni
     return next(unlike, None)
 
 
-def _check_record(trajectory: Trajectory, told: LoadedModel, rows: int) -> None:
-    if is_rollout(trajectory):
-        problem = f"learns from texts, but trajectory {trajectory.id!r} is a rollout"
-        fix = "train on records of t3d data solutions or texts, or leave it out"
-        raise InputError("soft_target_model", told.source, problem, fix)
-    read = [*trajectory.prompt_ids, *trajectory.response_ids[: trajectory.visible_length]]
-    if max(read) >= rows:
+def _check_record(trajectory: Trajectory, told: LoadedModel, args: T3DConfig) -> None:
+    response = trajectory.response_ids
+    if told.predicts == "next":
+        if is_rollout(trajectory) and args.state_source != "on_policy":
+            problem = f"learns from texts, but trajectory {trajectory.id!r} is a rollout"
+            fix = "train on records of t3d data solutions or texts, or on state_source='on_policy'"
+            raise InputError("soft_target_model", told.source, problem, fix)
+        response = response[: trajectory.visible_length]
+    read = [*trajectory.prompt_ids, *response]
+    if max(read) >= told.model.config.vocab_size:
         problem = f"has no token {max(read)}, which is in trajectory {trajectory.id!r}"
         raise InputError("soft_target_model", told.source, problem, "leave that record out")
     positions = told.model.config.max_position_embeddings

@@ -24,6 +24,7 @@ from t3d.training.noising import (
     pair_with_complement,
     random_noise_mask,
     trajectory_noise_mask,
+    visited_noise_mask,
 )
 from t3d.training.packing import pack_copies
 from t3d.training.soft_targets import pack_soft_targets
@@ -120,7 +121,11 @@ def draw_states(
         ratio_RK = draw_mask_ratios(level_RK, config.mask_ratios, config.mask_ratio_power)
         noise_mask = trajectory_noise_mask(grid.step_RKS, grid.valid_RKS, ratio_RK, config.state_order)
         return States(noise_mask, torch.ones(noise_mask.shape), ratio_RK)
-    if config.state_source == "draft":
+    if config.state_source == "on_policy":
+        level_RK = noise.level_uniform(grid.valid_RKS, config.state_scope)
+        noise_mask = visited_noise_mask(grid.step_RKS, grid.valid_RKS, level_RK, config.mask_ratio_power)
+        masks = noise_mask, torch.ones(noise_mask.shape)
+    elif config.state_source == "draft":
         noise_mask = draft_noise_mask(grid, noise, config.draft_open_prob if predicts == "self" else 0.0)
         masks = noise_mask, torch.ones(noise_mask.shape)
     else:
@@ -151,8 +156,9 @@ class TrajectoryCollator:
     asked with, whose loss positions are in the same order; not with ``draft_targets="rollout"``. Of a model
     that ``predicts`` the next token there are drafts only, and ``labels`` are the tokens behind the loss
     positions. With a ``left_to_right_weight`` ``checks`` is such a batch, too, of all response tokens that
-    take loss, once each. With a ``soft_target_weight`` ``soft_targets`` is what the model that gives them is
-    asked with (:func:`~t3d.training.soft_targets.pack_soft_targets`).
+    take loss, once each. With a ``soft_target_weight`` ``soft_targets`` has ``is_soft`` [M], and what the
+    model that gives them (``told_predicts``) is asked with, unless that is the batch itself:
+    :func:`~t3d.training.soft_targets.pack_soft_targets`, or checks.
     """
 
     config: T3DConfig
@@ -160,6 +166,7 @@ class TrajectoryCollator:
     mask_token_id: int
     vocab_size: int
     predicts: Predicts = "self"
+    told_predicts: Predicts = "next"
 
     def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         """Draw the states and build the batch."""
@@ -192,8 +199,7 @@ class TrajectoryCollator:
         batch["loss_example"] = batch["loss_copy"] % num_examples
         batch["loss_state"], batch["num_states"] = _state_of_position(loss_mask, batch["is_masked"])
         if config.soft_target_weight > 0:
-            at = batch["loss_example"], batch["loss_position_ids"]
-            batch["soft_targets"] = pack_soft_targets(examples, *at)
+            batch["soft_targets"] = self._pack_soft_targets(examples, grid, loss_mask, batch)
         batch["sample_key"], batch["epoch"] = grid.sample_key_R[:num_examples], grid.epoch_R[:num_examples]
         batch["num_response_tokens"] = int(grid.takes_loss_RKS.sum())
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())
@@ -226,9 +232,25 @@ class TrajectoryCollator:
             return batch
         if self.predicts == "next":
             return batch | {"checks": pack_reading(grid, loss_mask, **rows)}
+        return batch | {"checks": self._pack_asked(grid, loss_mask)}
+
+    def _pack_asked(self, grid: BlockGrid, loss_mask: Tensor) -> dict[str, Any]:
+        """The loss positions at check masks, in the same order, for a model that is asked there."""
+        rows = self._rows()
         if self.config.max_length is not None:  # there is no backward pass, which could do with less
             rows["max_length"] = 2 * self.config.max_length
-        return batch | {"checks": pack_checks(grid, loss_mask, self.mask_token_id, **rows)}
+        return pack_checks(grid, loss_mask, self.mask_token_id, **rows)
+
+    def _pack_soft_targets(
+        self, examples: Sequence[TrainingExample], grid: BlockGrid, loss_mask: Tensor, batch: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What the model that gives soft targets is asked with, and where it gives some."""
+        if self.told_predicts == "next":
+            return pack_soft_targets(examples, batch["loss_example"], batch["loss_position_ids"])
+        is_soft = {"is_soft": torch.ones_like(batch["labels"], dtype=torch.bool)}
+        if self.config.soft_target_context == "state":
+            return is_soft
+        return self._pack_asked(grid, loss_mask) | is_soft
 
     def _pack_checks(self, grid: BlockGrid) -> dict[str, Any]:
         """All response tokens that take loss at check masks, in rows that are longer by a block of these."""

@@ -61,7 +61,7 @@ class T3DTrainer(CheckpointingTrainer):
     a drafter; its base, best frozen, is not changed, nor are its configs. Only that trains a base that
     predicts the next token.
 
-    ``soft_target_model``, autoregressive, gives the targets that ``soft_target_weight`` weighs. It is frozen,
+    ``soft_target_model`` gives the targets that ``soft_target_weight`` weighs. It is frozen,
     moves to the student's device, stays whole in every process, and is in no checkpoint.
 
     Raises InputError for an empty set of trajectories or one that does not fit the student, and for settings
@@ -96,10 +96,11 @@ class T3DTrainer(CheckpointingTrainer):
             mask_token_id=train_dataset[0].mask_token_id,
             vocab_size=min(config.vocab_size, len(processing_class)),
             predicts=predicts_of(config),
+            told_predicts="next" if soft_target_model is None else soft_target_model.predicts,
         )
         self.selection = select_trajectories(train_dataset, args, config)
         kept, told = self.selection.kept, soft_target_model
-        check_soft_targets(args.soft_target_weight, told, config, processing_class, kept)
+        check_soft_targets(args, told, config, processing_class, kept)
         if self.selection.report():
             _logger.warning(self.selection.report())
         warn_of_small_set(args, len(kept))

@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from t3d.attention.masks import block_causal_mask
-from t3d.models.head import HeadScores, OtherHead, ScoringHead, TokenPick, fit_tile, head_scores
+from t3d.models import divergence
+from t3d.models.divergence import OtherHead, likeliest
+from t3d.models.head import HeadScores, ScoringHead, TokenPick, fit_tile, head_scores
 
 
 def inputs(positions, width, vocab, targets, dtype=torch.float64, scale=1.0):
@@ -452,3 +454,38 @@ def test_hidden_states_are_kept_on_request_only():
     assert head_scores(hidden, weight, target).hidden is None
     kept = head_scores(hidden, weight, target, keeps_hidden=True).hidden
     assert torch.equal(kept, hidden) and not kept.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@given(**{name: sizes[name] for name in ("positions", "width", "vocab", "targets", "tile", "seed")})
+def test_the_reverse_divergence_and_its_gradients_equal_the_plain_ones(
+    dtype, tolerance, positions, width, vocab, targets, tile, seed
+):
+    """sum_v p(v) (log q(v) - log p(v)); together with a gradient through the targets; none into q."""
+    torch.manual_seed(seed)
+    hidden, weight, target = inputs(positions, width, vocab, targets, dtype)
+    other_hidden, other_weight, _ = inputs(positions, width + 1, vocab, 0, dtype)
+    other = OtherHead(other_hidden, other_weight, is_reverse=True)
+    scores = head_scores(hidden, weight, target, against=other, tile_size=tile)
+    log_prob, _, log_p = plain(hidden, weight, target)
+    log_q = F.linear(other_hidden, other_weight).log_softmax(-1).detach()
+    expected = (log_p.exp() * (log_q - log_p)).sum(-1)
+    close = {"rtol": tolerance, "atol": 10 * tolerance}
+    torch.testing.assert_close(scores.minus_kl, expected, **close)
+    slope, slope_of_kl = torch.randn_like(log_prob), torch.randn_like(expected)
+    actual = (scores.log_probs * slope).sum() + (scores.minus_kl * slope_of_kl).sum()
+    wanted = (log_prob * slope).sum() + (expected * slope_of_kl).sum()
+    for mine, theirs in zip(
+        gradients(actual, hidden, weight), gradients(wanted, hidden, weight), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, **close)
+
+
+def test_the_likeliest_tokens_of_another_head_are_those_of_its_whole_rows(monkeypatch):
+    """A few positions at a time."""
+    hidden, weight, _ = inputs(7, 4, 11, 0)
+    monkeypatch.setattr(divergence, "_ELEMENTS", 22)
+    ids, log_probs = likeliest(OtherHead(hidden, weight), 3)
+    expected = F.linear(hidden, weight).log_softmax(-1).topk(3)
+    assert torch.equal(ids, expected.indices.T)
+    torch.testing.assert_close(log_probs, expected.values.T)

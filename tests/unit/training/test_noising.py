@@ -17,6 +17,7 @@ from t3d.training.noising import (
     pair_with_complement,
     random_noise_mask,
     trajectory_noise_mask,
+    visited_noise_mask,
 )
 from t3d.trajectory import Trajectory
 
@@ -68,6 +69,46 @@ def test_tokens_committed_together_are_masked_together(ratio, masked):
     steps = torch.tensor([[[5, 5, 6, 6]]])
     mask = trajectory_noise_mask(steps, torch.ones(1, 1, 4, dtype=torch.bool), torch.tensor([[ratio]]))
     assert mask.int().tolist() == [[masked]]
+
+
+@pytest.mark.parametrize(
+    ("power", "uniform", "masked"),
+    [
+        # behind a prompt token steps 5 5 6 8: 4, 2 or 1 of 4 masked; power 0 has cuts at 1/3 and 2/3,
+        # power 1 at 4/7 and 6/7
+        (0.0, 0.32, [0, 1, 1, 1, 1]),
+        (0.0, 0.34, [0, 0, 0, 1, 1]),
+        (0.0, 0.68, [0, 0, 0, 0, 1]),
+        (1.0, 0.56, [0, 1, 1, 1, 1]),
+        (1.0, 0.58, [0, 0, 0, 1, 1]),
+        (1.0, 0.86, [0, 0, 0, 0, 1]),
+    ],
+)
+def test_only_visited_states_are_drawn_each_by_its_masked_share(power, uniform, masked):
+    steps, valid = torch.tensor([[[6, 5, 5, 6, 8]]]), torch.tensor([[[False, True, True, True, True]]])
+    mask = visited_noise_mask(steps, valid, torch.tensor([[uniform]]), power)
+    assert mask.int().tolist() == [[masked]]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=8),
+    st.floats(1e-6, 1 - 1e-6),
+    st.sampled_from([0.0, 1.0, 8.0]),
+)
+def test_a_visited_state_is_that_of_a_loop_over_the_steps(tokens, uniform, power):
+    """The first token of a step in the order of places stands for it; of no valid token nothing is masked."""
+    places = [place for place, (_, is_valid) in enumerate(tokens) if is_valid]
+    drawn = list(dict.fromkeys(tokens[place][0] for place in places))
+    states = [[place for place in places if tokens[place][0] >= step] for step in drawn]
+    weights = [(len(state) / len(places)) ** power for state in states]
+    left, expected = uniform * sum(weights), []
+    for state, weight in zip(states, weights, strict=True):
+        if left >= 0:
+            expected = state
+        left -= weight
+    steps, valid = (torch.tensor([[values]]) for values in zip(*tokens, strict=True))
+    mask = visited_noise_mask(steps, valid, torch.tensor([[uniform]], dtype=torch.float64), power)
+    assert mask[0, 0].nonzero()[:, 0].tolist() == expected
 
 
 def test_only_valid_tokens_count_and_are_masked():

@@ -128,6 +128,34 @@ def test_random_masks_ignore_the_order_of_commits(preset, shapes, epoch):
     assert shown <= sum(len(example.response_ids) for example in examples)
 
 
+@given(trajectories, st.integers(0, 20))
+def test_on_policy_states_are_those_at_which_a_step_began(shapes, epoch):
+    """Of rollouts that commit a block in two steps: all of it is masked, or what the second committed."""
+    fields = preset_fields("naive_td") | {
+        "state_source": "on_policy",
+        "mask_ratio_power": 0.0,
+        "block_size": 4,
+    }
+    config = T3DConfig(output_dir="unused", use_cpu=True, dataloader_pin_memory=False, **fields)
+    records = [trajectory(*shape) for shape in shapes]
+    records = [replace(one, step_map=tuple(-(-step // 2) for step in one.step_map)) for one in records]
+    dataset = TrajectoryDataset(records, config)
+    dataset.set_epoch(epoch)
+    examples = [dataset[row] for row in range(len(records))]
+    collator = TrajectoryCollator(config=config, pad_token_id=0, mask_token_id=MASK, vocab_size=VOCAB)
+    batch = collator(examples)
+    assert batch["is_masked"].all() and (batch["mask_prob"] == 1).all()
+    for row, record in enumerate(records):
+        first = len(record.prompt_ids)
+        places = batch["loss_position_ids"][batch["loss_example"] == row].tolist()
+        masked = {place - first for place in places}
+        for number in range(max(record.step_map) // 2):
+            block = [at for at, step in enumerate(record.step_map) if (step - 1) // 2 == number]
+            takes_loss = {at for at in block if at < record.visible_length}
+            second = {at for at in takes_loss if record.step_map[at] == 2 * number + 2}
+            assert masked & set(block) in (takes_loss, second)
+
+
 @given(trajectories)
 def test_dparallel_masks_every_response_token_in_exactly_one_of_its_two_states(shapes):
     batch, examples = batch_of(preset_fields("dparallel"), shapes)
