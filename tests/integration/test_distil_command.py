@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from adopt_helpers import plain_tokenizer, save_source
 from command_helpers import run_failing
 
@@ -77,6 +78,21 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
     assert "learning_rate was not given, now 0.001" in changed
 
 
+def test_a_preset_made_for_rounds_says_how_many_and_which_rollouts_are_kept(
+    checkpoint, prompts, tmp_path, capsys
+):
+    """The tiny model is never right."""
+    output, flags = tmp_path / "run", ["--preset", "t3d-plus"]
+    assert main(command(checkpoint, prompts, output, *flags)) == 0
+    assert sorted(path.name for path in output.glob("round-*")) == ["round-1", "round-2", "round-3"]
+    said = yaml.safe_load((output / "config.yaml").read_text())
+    assert (said["num_rounds"], said["rollout_filter"]) == (3, "none")
+    flags = ["--preset", "t3d-plus-verified", "--rollout-filter", "none", "--num-rounds", "1"]
+    assert main(command(checkpoint, prompts, tmp_path / "told", *flags)) == 0
+    text = run_failing(command(checkpoint, prompts, tmp_path / "right", *flags[:2]), capsys)
+    assert "rollout_filter='correct': no sample is right" in text
+
+
 def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, tmp_path):
     """On the states of rollouts in fewer and fewer steps."""
     fields = ["state_source=on_policy", "mask_ratio_power=0", "soft_target_weight=1"]
@@ -95,6 +111,7 @@ def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, 
     ("flags", "told"),
     [
         ("--num-rounds 4", "num_rounds=4: 4 rounds need 8 prompts, there are 6"),
+        ("--preset t3d-plus --round-steps 4 4", "round_steps=(4, 4): num_rounds=3. Fix: give 3 numbers"),
         ("--num-rounds 2 --round-steps 4", "round_steps=(4,): num_rounds=2. Fix: give 2 numbers"),
         ("--round-steps 4 9", "steps_per_block=9: exceeds block_size=4"),
         ("--limit 4", "limit=4: num_prompts is given too"),

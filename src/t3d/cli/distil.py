@@ -41,8 +41,8 @@ class Distil(ModelChoice, ProblemChoice):
     output: str
     """Folder; OUTPUT/round-N has the trajectories and the student of a round. The same command continues a
     killed run, and one of more rounds and the same num_prompts goes on behind it."""
-    num_rounds: int = 2
-    """Of rollout and training, on prompts of their own."""
+    num_rounds: int | None = None
+    """Of rollout and training, on prompts of their own. Default: 2, or the preset's."""
     num_prompts: int | None = None
     """In a round. Default: all problems, shared evenly."""
     round_start: RoundStart = "student"
@@ -53,8 +53,8 @@ class Distil(ModelChoice, ProblemChoice):
     """Denoising steps per block of the rollouts, a number for each round. Default: steps_per_block in all."""
     num_samples: int = 1
     """Responses drawn for each prompt, as of t3d rollout."""
-    rollout_filter: RolloutFilter = "none"
-    """What is kept of them, as of t3d rollout."""
+    rollout_filter: RolloutFilter | None = None
+    """What is kept of them, as of t3d rollout. Default: none, or the preset's."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     preset: str = Train.preset
@@ -102,9 +102,24 @@ class Distil(ModelChoice, ProblemChoice):
                 start=self.round_start,
                 num_old_rounds=self.num_old_rounds,
             )
-        write_config(dataclasses.replace(self, decode=decode.used()), output / "config.yaml")
+        settings = {"num_rounds": self._num_rounds, "rollout_filter": self._filter}
+        write_config(dataclasses.replace(self, decode=decode.used(), **settings), output / "config.yaml")
         _print_counts(rounds)
         print(f"student in {student}")
+
+    @property
+    def _num_rounds(self) -> int:
+        return self._of_preset("num_rounds", 2)
+
+    @property
+    def _filter(self) -> RolloutFilter:
+        return self._of_preset("rollout_filter", "none")
+
+    def _of_preset(self, name: str, otherwise: Any) -> Any:
+        from t3d.training.presets import ROUNDS
+
+        given = getattr(self, name)
+        return ROUNDS.get(self.preset, {}).get(name, otherwise) if given is None else given
 
     def _check_flags(self) -> None:
         """Raise InputError for flags that no checkpoint can make right."""
@@ -114,24 +129,26 @@ class Distil(ModelChoice, ProblemChoice):
         if self.train_batch_size % self.gradient_accumulation_steps:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             raise InputError("train_batch_size", self.train_batch_size, problem, "use a multiple of it")
-        if self.round_steps and len(self.round_steps) != self.num_rounds:
-            fix = f"give {self.num_rounds} numbers, or leave it out"
-            raise InputError("round_steps", self.round_steps, f"num_rounds={self.num_rounds}", fix)
+        if self.round_steps and len(self.round_steps) != self._num_rounds:
+            fix = f"give {self._num_rounds} numbers, or leave it out"
+            raise InputError("round_steps", self.round_steps, f"num_rounds={self._num_rounds}", fix)
         if self.preset in ("drafter", "sft", "sft_dllm_rl"):
             problem = "makes no student of rollouts" if self.preset == "drafter" else "learns solutions"
             raise InputError("preset", self.preset, f"{problem}, so it has no rounds", "use t3d train")
 
     def _posed(self) -> PosedTask:
         """The problems of all rounds. Raises InputError if there are too few."""
-        wanted = None if self.num_prompts is None else self.num_prompts * self.num_rounds
+        wanted = None if self.num_prompts is None else self.num_prompts * self._num_rounds
         if wanted is not None and self.limit is not None:
             fix = "leave it out: num_prompts in each round are taken"
             raise InputError("limit", self.limit, "num_prompts is given too", fix)
         posed = dataclasses.replace(self, limit=wanted or self.limit).resolve()
         count = len(posed.problems)
-        if count < (wanted or self.num_rounds):
-            problem = f"{self.num_rounds} rounds need {wanted or self.num_rounds} prompts, there are {count}"
-            raise InputError("num_rounds", self.num_rounds, problem, "use fewer rounds, or less num_prompts")
+        if count < (wanted or self._num_rounds):
+            problem = (
+                f"{self._num_rounds} rounds need {wanted or self._num_rounds} prompts, there are {count}"
+            )
+            raise InputError("num_rounds", self._num_rounds, problem, "use fewer rounds, or less num_prompts")
         return posed
 
     def _check_model(self, params: DecodeParams, student_block_size: int) -> None:
@@ -149,8 +166,8 @@ class Distil(ModelChoice, ProblemChoice):
         from t3d.reproduce.rounds import Round
 
         choice, found = self._choice(posed), []
-        size = self.num_prompts or len(posed.problems) // self.num_rounds
-        for number in range(1, self.num_rounds + 1):
+        size = self.num_prompts or len(posed.problems) // self._num_rounds
+        for number in range(1, self._num_rounds + 1):
             if self.round_steps:
                 params = dataclasses.replace(params, steps_per_block=self.round_steps[number - 1])
             choice.check(params)
@@ -177,8 +194,8 @@ class Distil(ModelChoice, ProblemChoice):
 
         return SampleChoice(
             num_samples=self.num_samples,
-            rollout_filter=self.rollout_filter,
-            grader=posed.sample_grader() if is_graded(self.rollout_filter) else None,
+            rollout_filter=self._filter,
+            grader=posed.sample_grader() if is_graded(self._filter) else None,
         )
 
     def _train(self, number: int) -> Train:

@@ -95,9 +95,10 @@ class ReproduceCell(SuiteChoice):
     """Of the training; original has none."""
     override: tuple[str, ...] = ()
     """T3DConfig fields over the preset's, as name=value."""
-    num_rounds: int = 1
+    num_rounds: int | None = None
     """Of rollout and training, each with all prompts and optimizer steps of the budget, as of t3d distil: the
-    student of a round writes the trajectories of the next, on other prompts, and goes on from its weights."""
+    student of a round writes the trajectories of the next, on other prompts, and goes on from its weights.
+    Default: 1, or the method's."""
     split: Literal["validation", "test"] = "test"
     samples_per_prompt: int = 1
     """Answers drawn for each prompt."""
@@ -108,7 +109,7 @@ class ReproduceCell(SuiteChoice):
 
     def spec(self) -> "tuple[Suite, CellSpec]":
         """The suite and the cell. Raises InputError for what suite or training do not have."""
-        from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
+        from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, default_rounds, learns_solutions
         from t3d.reproduce.resolve import resolve_cell
         from t3d.reproduce.students import training_config
         from t3d.training.ignored import check_training_fields
@@ -127,9 +128,10 @@ class ReproduceCell(SuiteChoice):
         if self.override and self.method == ORIGINAL:
             problem = f"method={self.method!r} is not trained"
             raise InputError("override", list(self.override), problem, "leave it out")
-        if self.num_rounds > 1 and (self.method == ORIGINAL or learns_solutions(self.method)):
+        num_rounds = default_rounds(self.method) if self.num_rounds is None else self.num_rounds
+        if num_rounds > 1 and (self.method == ORIGINAL or learns_solutions(self.method)):
             problem = f"method={self.method!r} learns no rollouts"
-            raise InputError("num_rounds", self.num_rounds, problem, "leave it out")
+            raise InputError("num_rounds", num_rounds, problem, "leave it out")
         overrides = parse_overrides(self.override)
         if "num_train_epochs" in overrides:
             problem = "ignored: a cell trains for max_steps optimizer steps"
@@ -141,7 +143,7 @@ class ReproduceCell(SuiteChoice):
             seed=self.seed,
             learning_rate=self.learning_rate,
             overrides=tuple(overrides.items()),
-            num_rounds=self.num_rounds,
+            num_rounds=num_rounds,
         )
         how = {"split": self.split, "samples_per_prompt": self.samples_per_prompt}
         cell = CellSpec(student=student, settings=self.settings, **how)

@@ -50,9 +50,10 @@ class Train(ModelChoice):
     """Folder for checkpoints and the student (OUTPUT/student) or drafter (OUTPUT/drafter); the same command
     continues a killed run."""
     preset: str = "t3d"
-    """t3d, paper, paper-sampled, released, ddo, ddo_path, ddo_random, naive_td, naive_td_path,
-    naive_td_random, naive_td_path_random, redi, redi_random_start, dparallel; sft and sft_dllm_rl want the
-    records of t3d data solutions; drafter makes no student, but an adapter that drafts for --model."""
+    """t3d, t3d-plus, t3d-plus-verified, paper, paper-sampled, released, ddo, ddo_path, ddo_random, naive_td,
+    naive_td_path, naive_td_random, naive_td_path_random, redi, redi_random_start, dparallel; sft and
+    sft_dllm_rl want the records of t3d data solutions; drafter makes no student, but an adapter that drafts
+    for --model."""
     block_size: int | None = None
     """Of the student. Default: 8, or the checkpoint's where that is larger or itself a student's."""
     tokens_per_step: int | None = None

@@ -21,7 +21,7 @@ class DemoConfig:
     """Folder for summary, plot, student and trajectories."""
     seed: int = 0
     """Of prompts, rollouts, training and sampling."""
-    method: Literal["t3d", "naive_td"] = "t3d"
+    method: Literal["t3d", "t3d-plus", "naive_td"] = "t3d"
     """Preset of the training, as of t3d train."""
     num_rounds: int = 2
     """Rounds of rollout and training: the teacher rolls out in the first, the student of the round

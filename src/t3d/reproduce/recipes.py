@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t3d.decoding.rollout_filter import RolloutFilter
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC_SETTINGS
 from t3d.reproduce.suites import Budget, Suite
-from t3d.training.presets import SOLUTION_PRESETS, override_text
+from t3d.training.presets import ROUNDS, SOLUTION_PRESETS, override_text
 
 ORIGINAL = "original"
 MAIN_METHODS = (ORIGINAL, "sft", "redi", "dparallel", "naive_td", "t3d")
@@ -28,6 +29,11 @@ TABLES = tuple(range(1, 8))
 def learns_solutions(method: str) -> bool:
     """Whether a method learns real solutions; any other learns its teacher's rollouts."""
     return method in SOLUTION_PRESETS
+
+
+def default_rounds(method: str) -> int:
+    """Rounds of rollout and training that a method takes unless it is told otherwise."""
+    return ROUNDS.get(method, {}).get("num_rounds", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,11 @@ class StudentSpec:
         """Method and overrides, as the tables and :mod:`t3d.reproduce.paper` name them; then the rounds."""
         settings = [*self.overrides, *([("num_rounds", self.num_rounds)] if self.num_rounds > 1 else [])]
         return " ".join([self.method, *(f"{field}={value}" for field, value in settings)])
+
+    @property
+    def rollout_filter(self) -> RolloutFilter:
+        """Which rollouts it learns from."""
+        return ROUNDS.get(self.method, {}).get("rollout_filter", "none")
 
     @property
     def rounds(self) -> "list[StudentSpec]":
@@ -198,7 +209,7 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--learning-rate", f"{student.learning_rate!r}"]
     if student.overrides:
         words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
-    if student.num_rounds != 1:
+    if student.num_rounds != default_rounds(student.method):
         words += ["--num-rounds", str(student.num_rounds)]
     words += ["--settings", *cell.settings]
     if cell.split != "test":

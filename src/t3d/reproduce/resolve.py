@@ -149,6 +149,8 @@ def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     if suite.is_below_float32:
         config |= {"device": suite.device_kind, "batch_size": suite.batch_size}
     config |= _source(suite, budget, student)
+    if student.rollout_filter != "none":
+        config["filter"] = student.rollout_filter
     return {**config, "decode": dataclasses.asdict(rollout_params(suite, student.seed))}
 
 

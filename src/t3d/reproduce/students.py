@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
 from t3d.errors import InputError
 from t3d.interchange.solutions import solution_trajectory
 from t3d.models.loading import load_tokenizer
@@ -72,6 +73,8 @@ class Workshop:
                 self._problems(task, split, seed)
         self._check_own(cells)
         missing = [spec for spec in _trained(cells) if not self.student(spec).is_made]
+        for spec in missing:
+            self._choice(spec)
         for source in dict.fromkeys(
             (one.seed, learns_solutions(one.method), one.num_rounds) for one in missing
         ):
@@ -146,7 +149,13 @@ class Workshop:
             problems=self._training_problems(spec.seed, is_solved=False, number=spec.num_rounds),
             params=rollout_params(self.suite, spec.seed),
             config=training_config(self.suite, self.budget, spec, student.unfinished[0]),
+            choice=self._choice(spec),
         )
+
+    def _choice(self, spec: StudentSpec) -> SampleChoice:
+        if spec.rollout_filter == "none":
+            return ONE_SAMPLE
+        return SampleChoice(rollout_filter=spec.rollout_filter, grader=self.suite.data.sample_grader())
 
     def evaluation(self, cell: CellSpec) -> Product:
         """A cell's responses, to be made or made."""

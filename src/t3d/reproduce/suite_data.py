@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from t3d.decoding.rollout_filter import SampleGrader
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
@@ -60,6 +61,14 @@ class MiniData:
         """Of a task's problems and verdicts: nothing, both are this package's."""
         del task, split
         return {}
+
+    def sample_grader(self) -> SampleGrader:
+        """For a filter of the rollouts of training prompts."""
+
+        def grade(responses: Sequence[tuple[Problem, str]]) -> list[bool]:
+            return [TASKS[problem.task].grade(problem, text) for problem, text in responses]
+
+        return SampleGrader(grade=grade)
 
     def paths(self, tasks: Sequence[str]) -> list[Path]:
         """Files and folders that are read for training and these tasks: none."""
@@ -130,6 +139,11 @@ class SdarData:
             hashes = {name: file["sha256"] for name, file in files.items()}
             self._identities[task, split] = settings | {"data": hashes}
         return self._identities[task, split]
+
+    def sample_grader(self) -> SampleGrader:
+        """Raises InputError: the training prompts are without answers."""
+        problem = "the suite's training prompts have no answers that rollouts could be compared with"
+        raise InputError("method", "rollout_filter='correct'", problem, "use t3d-plus, or t3d distil")
 
     def paths(self, tasks: Sequence[str]) -> list[Path]:
         """What has to be in the folder."""

@@ -38,8 +38,13 @@ _PAPER = {
     "mask_ratio_power": 0.0,  # equally often
 }
 
+_T3D_PLUS = {"random_token_prob": 0.05}  # kept most at full steps in two rounds: docs/LOG.md, 2026-11-25
+
 PRESETS: dict[str, dict[str, Any]] = {
     "t3d": {},
+    # For rounds of the student's own rollouts (ROUNDS): without answers, or on rollouts that are right.
+    "t3d-plus": _T3D_PLUS,
+    "t3d-plus-verified": _T3D_PLUS,
     "paper": {
         **_PAPER,
         "log_ratio": "state_sum",  # one sigma per x_t, Eq. 6-7
@@ -102,6 +107,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_PLAIN,
     },
 }
+ROUNDS: dict[str, dict[str, Any]] = {
+    "t3d-plus": {"num_rounds": 3},
+    "t3d-plus-verified": {"num_rounds": 3, "rollout_filter": "correct"},
+}
+"""Of presets that are made for rounds of rollout and training: what ``t3d distil`` and ``t3d reproduce cell``
+do unless they are told otherwise."""
 SOLUTION_PRESETS = ("sft", "sft_dllm_rl")
 """Presets that train on real solutions; all others do on rollouts."""
 

@@ -1,9 +1,21 @@
 """Which cells the tables take: those that the paper prints, with the same budget for every method."""
 
+import dataclasses
+
 import pytest
 
+from t3d.cli.reproduce import ReproduceCell
 from t3d.reproduce.paper import LARGE, SMALL, paper_values
-from t3d.reproduce.recipes import MAIN_METHODS, ORIGINAL, TABLES, CellSpec, StudentSpec, demands, grid_cells
+from t3d.reproduce.recipes import (
+    MAIN_METHODS,
+    ORIGINAL,
+    TABLES,
+    CellSpec,
+    StudentSpec,
+    cell_command,
+    demands,
+    grid_cells,
+)
 from t3d.reproduce.resolve import resolve_records, resolve_student, training_fields
 from t3d.reproduce.settings import GRID_SETTINGS
 from t3d.reproduce.suites import MINI, load_suite
@@ -37,6 +49,22 @@ def test_seeds_go_to_the_main_teacher_and_of_all_tables_to_the_first_two():
         is_several = demand.table in (1, 2) and demand.teacher == "mini" and demand.samples_per_prompt == 1
         assert demand.seeds == ((0, 1, 2) if is_several else (0,))
     assert {demand.seeds for demand in demands(MINI, [5], 3, MINI.full)} == {(0, 1, 2)}
+
+
+def test_a_method_made_for_rounds_says_how_many_and_which_rollouts_it_learns():
+    """Unless it is told otherwise; the first round's records are those of all methods, if all are kept."""
+    flags = {"settings": ("B8-T8",), "teacher": "mini", "learning_rate": 1e-3}
+    records = {}
+    for method, count in (("t3d", 1), ("t3d-plus", 3), ("t3d-plus-verified", 3)):
+        suite, cell = ReproduceCell(method=method, **flags).spec()
+        assert cell.student.num_rounds == count
+        assert "--num-rounds" not in cell_command(suite, cell, quick=False)
+        other = dataclasses.replace(cell, student=dataclasses.replace(cell.student, num_rounds=2))
+        assert "--num-rounds 2" in cell_command(suite, other, quick=False)
+        assert ReproduceCell(method=method, num_rounds=2, **flags).spec()[1] == other
+        records[method] = resolve_records(suite, suite.full, cell.student.rounds[0])
+    assert records["t3d"].hash == records["t3d-plus"].hash != records["t3d-plus-verified"].hash
+    assert records["t3d-plus-verified"].full["filter"] == "correct" and "filter" not in records["t3d"].full
 
 
 @pytest.mark.parametrize("suite", [MINI, SDAR], ids=["mini", "sdar"])

@@ -4,9 +4,11 @@ from collections import Counter
 
 import pytest
 
+from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.reproduce import suite_data
 from t3d.reproduce.suite_data import MiniData, SdarData
+from t3d.tasks.mini.suite import TASKS
 
 
 class Named:
@@ -30,6 +32,15 @@ def test_training_problems_are_exactly_as_many_as_asked_for(count, by_task, monk
     assert len(problems) == count
     counts = Counter(problem.task for problem in problems)
     assert tuple(counts[name] for name in "abc") == by_task
+
+
+def test_rollouts_of_training_prompts_are_graded_where_there_are_answers(tmp_path):
+    """Each by its own task; a file of prompts has none."""
+    right, other = TASKS["chain"].problems("train", 2, 0)
+    graded = MiniData().sample_grader().grade([(right, right.solution), (right, other.solution)])
+    assert graded == [True, False]
+    with pytest.raises(InputError, match="training prompts have no answers"):
+        SdarData(tmp_path).sample_grader()
 
 
 def test_a_benchmark_is_one_task_however_often_it_is_asked_for(tmp_path):
