@@ -99,6 +99,9 @@ class ReproduceCell(SuiteChoice):
     """Of rollout and training, each with all prompts and optimizer steps of the budget, as of t3d distil: the
     student of a round writes the trajectories of the next, on other prompts, and goes on from its weights.
     Default: 1, or the method's."""
+    rollout_settings: tuple[str, ...] = ()
+    """Decoding settings by name, one for each round, whose blocks and steps the rollouts take, such as B8-T8.
+    Default: the suite's full steps in all."""
     split: Literal["validation", "test"] = "test"
     samples_per_prompt: int = 1
     """Answers drawn for each prompt."""
@@ -132,6 +135,7 @@ class ReproduceCell(SuiteChoice):
         if num_rounds > 1 and (self.method == ORIGINAL or learns_solutions(self.method)):
             problem = f"method={self.method!r} learns no rollouts"
             raise InputError("num_rounds", num_rounds, problem, "leave it out")
+        self._check_rollouts(suite, num_rounds)
         overrides = parse_overrides(self.override)
         if "num_train_epochs" in overrides:
             problem = "ignored: a cell trains for max_steps optimizer steps"
@@ -144,6 +148,7 @@ class ReproduceCell(SuiteChoice):
             learning_rate=self.learning_rate,
             overrides=tuple(overrides.items()),
             num_rounds=num_rounds,
+            rollout_settings=self.rollout_settings,
         )
         how = {"split": self.split, "samples_per_prompt": self.samples_per_prompt}
         cell = CellSpec(student=student, settings=self.settings, **how)
@@ -156,6 +161,22 @@ class ReproduceCell(SuiteChoice):
         if self.method != ORIGINAL:
             check_training_fields(training_config(suite, budget, student, Path(self.output)))
         return suite, cell
+
+    def _check_rollouts(self, suite: "Suite", num_rounds: int) -> None:
+        from t3d.reproduce.recipes import ORIGINAL, learns_solutions
+
+        given = self.rollout_settings
+        if given and (self.method == ORIGINAL or learns_solutions(self.method)):
+            problem = f"method={self.method!r} learns no rollouts"
+            raise InputError("rollout_settings", given, problem, "leave it out")
+        if given and len(given) != num_rounds:
+            fix = f"name {num_rounds} settings, or leave it out"
+            raise InputError("rollout_settings", given, f"num_rounds={num_rounds}", fix)
+        for name in given:
+            if name not in suite.settings:
+                raise InputError(
+                    "rollout_settings", name, "not known", f"use some of {', '.join(suite.settings)}"
+                )
 
     def run(self) -> None:
         """Run the command."""

@@ -51,11 +51,16 @@ class StudentSpec:
     """T3DConfig fields over the preset's."""
     num_rounds: int = 1
     """Of rollout and training. That of one round less is another student, which rolls out in the last."""
+    rollout_settings: tuple[str, ...] = ()
+    """Decoding settings by name, one for each round, whose blocks and steps its rollouts take; else the
+    suite's."""
 
     @property
     def name(self) -> str:
         """Method and overrides, as the tables and :mod:`t3d.reproduce.paper` name them; then the rounds."""
         settings = [*self.overrides, *([("num_rounds", self.num_rounds)] if self.num_rounds > 1 else [])]
+        if self.rollout_settings:
+            settings.append(("rollouts", ",".join(self.rollout_settings)))
         return " ".join([self.method, *(f"{field}={value}" for field, value in settings)])
 
     @property
@@ -66,8 +71,12 @@ class StudentSpec:
     @property
     def rounds(self) -> "list[StudentSpec]":
         """The students of its rounds, itself last."""
-        numbers = range(1, self.num_rounds + 1)
-        return [dataclasses.replace(self, num_rounds=number) for number in numbers]
+        return [self.after(number) for number in range(1, self.num_rounds + 1)]
+
+    def after(self, num_rounds: int) -> "StudentSpec":
+        """The student of the first rounds alone."""
+        settings = self.rollout_settings[:num_rounds]
+        return dataclasses.replace(self, num_rounds=num_rounds, rollout_settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +220,8 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
     if student.num_rounds != default_rounds(student.method):
         words += ["--num-rounds", str(student.num_rounds)]
+    if student.rollout_settings:
+        words += ["--rollout-settings", *student.rollout_settings]
     words += ["--settings", *cell.settings]
     if cell.split != "test":
         words += ["--split", cell.split]

@@ -36,6 +36,8 @@ ADDED_LATER = frozenset(
     {"context", "predicts", "draft_groups", "max_draft_tokens", *_OF_CROSS_ENTROPY, *_OF_DRAFTERS}
 )
 """Fields that a record from before they existed may lack: what it made counts as made with their defaults."""
+_SETTING = ("block_size", "steps_per_block", "remasking", "confidence", "confidence_threshold")
+"""Fields that decoding settings differ in, besides the temperature."""
 _FREE = {
     "remove_unused_columns",
     "logging_steps",
@@ -117,9 +119,15 @@ def evaluation_params(suite: Suite, cell: CellSpec, setting: str) -> DecodeParam
     return dataclasses.replace(suite.settings[setting], seed=cell.student.seed)
 
 
-def rollout_params(suite: Suite, seed: int) -> DecodeParams:
-    """How a teacher decodes its trajectories."""
-    return dataclasses.replace(suite.rollout, seed=seed)
+def rollout_params(suite: Suite, seed: int, setting: str | None = None) -> DecodeParams:
+    """How a teacher decodes its trajectories, in the blocks and steps of a setting if one is named."""
+    others = {} if setting is None else {name: getattr(suite.settings[setting], name) for name in _SETTING}
+    return dataclasses.replace(suite.rollout, seed=seed, **others)
+
+
+def student_rollout(suite: Suite, student: StudentSpec) -> DecodeParams:
+    """How the trajectories of its last round are decoded."""
+    return rollout_params(suite, student.seed, *student.rollout_settings[student.num_rounds - 1 :])
 
 
 def _student_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
@@ -151,14 +159,14 @@ def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     config |= _source(suite, budget, student)
     if student.rollout_filter != "none":
         config["filter"] = student.rollout_filter
-    return {**config, "decode": dataclasses.asdict(rollout_params(suite, student.seed))}
+    return {**config, "decode": dataclasses.asdict(student_rollout(suite, student))}
 
 
 def _source(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:
     """Whose rollouts and weights the last of several rounds begins with; of the first one the teacher's."""
     if student.num_rounds == 1:
         return {}
-    before = dataclasses.replace(student, num_rounds=student.num_rounds - 1)
+    before = student.after(student.num_rounds - 1)
     return {"round": student.num_rounds, "before": resolve_student(suite, budget, before).hash}
 
 

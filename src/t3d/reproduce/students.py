@@ -30,7 +30,7 @@ from t3d.reproduce.resolve import (
     resolve_cell,
     resolve_records,
     resolve_student,
-    rollout_params,
+    student_rollout,
     training_fields,
 )
 from t3d.reproduce.rounds import Round, run_rounds
@@ -147,7 +147,7 @@ class Workshop:
             rollouts=self.records(spec),
             training=student,
             problems=self._training_problems(spec.seed, is_solved=False, number=spec.num_rounds),
-            params=rollout_params(self.suite, spec.seed),
+            params=student_rollout(self.suite, spec),
             config=training_config(self.suite, self.budget, spec, student.unfinished[0]),
             choice=self._choice(spec),
         )

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from t3d.cli.reproduce import ReproduceCell
+from t3d.errors import InputError
 from t3d.reproduce.paper import LARGE, SMALL, paper_values
 from t3d.reproduce.recipes import (
     MAIN_METHODS,
@@ -65,6 +66,30 @@ def test_a_method_made_for_rounds_says_how_many_and_which_rollouts_it_learns():
         records[method] = resolve_records(suite, suite.full, cell.student.rounds[0])
     assert records["t3d"].hash == records["t3d-plus"].hash != records["t3d-plus-verified"].hash
     assert records["t3d-plus-verified"].full["filter"] == "correct" and "filter" not in records["t3d"].full
+
+
+def test_each_round_rolls_out_in_the_blocks_and_steps_of_its_setting():
+    """Greedily and as long as the suite's rollouts; a round does not depend on those behind it."""
+    flags = {"method": "t3d", "settings": ("B8-T8",), "learning_rate": 1e-3, "num_rounds": 2}
+    suite, cell = ReproduceCell(rollout_settings=("B4-T1", "B8-T8"), **flags).spec()
+    first, last = cell.student.rounds
+    assert last == cell.student and first.rollout_settings == ("B4-T1",)
+    decoded = [resolve_records(suite, suite.full, one).full["decode"] for one in (first, last)]
+    assert [(one["block_size"], one["steps_per_block"]) for one in decoded] == [(4, 4), (8, 1)]
+    assert all(one["temperature"] == suite.rollout.temperature for one in decoded)
+    assert decoded[0] == dataclasses.asdict(suite.rollout)
+    assert (
+        resolve_student(suite, suite.full, last).full["before"]
+        == resolve_student(suite, suite.full, first).hash
+    )
+    assert "--rollout-settings B4-T1 B8-T8" in cell_command(suite, cell, quick=False)
+    for wrong, message in (
+        ({"rollout_settings": ("B8-T8",)}, r"num_rounds=2\. Fix: name 2 settings"),
+        ({"rollout_settings": ("B8-T8", "B8-T9")}, "rollout_settings='B8-T9': not known"),
+        ({"rollout_settings": ("B8-T8",), "method": "sft", "num_rounds": 1}, "learns no rollouts"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ReproduceCell(**flags | wrong).spec()
 
 
 @pytest.mark.parametrize("suite", [MINI, SDAR], ids=["mini", "sdar"])

@@ -38,6 +38,7 @@ STUDENT_CHANGES = {
     "learning_rate": 1e-3,
     "overrides": (("path_weight", 0.05),),
     "num_rounds": 2,
+    "rollout_settings": ("B8-T8",),
 }
 CELL_CHANGES = {"settings": ("B8-T2",), "split": "validation", "samples_per_prompt": 2}
 BUDGET_CHANGES = {"num_prompts": 1, "num_optimizer_steps": 1, "train_batch_size": 1, "limit": 1}
