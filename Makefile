@@ -23,7 +23,7 @@ IS_USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo smollm2 test test-types check format clean
+.PHONY: help demo smollm2 test test-types check docs format clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is:"
@@ -53,6 +53,11 @@ check: $(STAMP) ## Format, lint, types, layers and spelling; changes nothing
 	$(BIN)/ty check
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# mkdocs-material tells of the next mkdocs on every run; constraints.txt keeps this one.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP) ## Build the documentation as a site, into runs/site; a warning is an error
+	$(BIN)/mkdocs build
 
 format: $(STAMP) ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff check --fix-only .
