@@ -24,7 +24,8 @@ PAGES = (
     "README.md",
     "AGENTS.md",
     "CONTRIBUTING.md",
-    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("**/*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "recipes").glob("*/README.md")),
 )
 PRESENT = tuple(name for name in PAGES if name != "docs/LOG.md")  # the log tells of what was
 
@@ -91,7 +92,7 @@ def named_files(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PRESENT)
 def test_every_named_file_exists(name):
-    bases = (ROOT, SOURCE)
+    bases = (ROOT, SOURCE, ROOT / "benchmarks", (ROOT / name).parent)
     assert [
         path for path in named_files(page(name)) if not any((base / path).exists() for base in bases)
     ] == []
@@ -159,7 +160,10 @@ def command_of(words: list[str]) -> tuple[Any, list[str]] | None:
 
 def shell_lines(text: str) -> list[list[str]]:
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
-    lines = re.findall(r"(?:^|\bdo .*?)(t3d (?!lm-eval).*?)(?: & done.*)?$", blocks, flags=re.MULTILINE)
+    blocks = re.sub(
+        r"(?m)^for (\w+) in (\S+).*$", lambda loop: loop[0].replace(f"${loop[1]}", loop[2]), blocks
+    )
+    lines = re.findall(r"(?:^|\bdo .*?)(t3d (?!lm-eval).*?)(?:;? &? ?done.*)?$", blocks, flags=re.MULTILINE)
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
