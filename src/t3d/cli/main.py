@@ -11,6 +11,7 @@ from rich.console import Console
 
 from t3d.cli import lm_eval
 from t3d.cli.arguments import parsed
+from t3d.cli.card import Card
 from t3d.cli.compare import Compare
 from t3d.cli.config_file import flags_from_file, flat_fields
 from t3d.cli.convert import Convert
@@ -29,6 +30,7 @@ from t3d.cli.mini import MiniOracle, MiniPretrain
 from t3d.cli.names import check_command, check_flags, check_second_word
 from t3d.cli.plan import Plan
 from t3d.cli.processes import check_one_process
+from t3d.cli.push import Push
 from t3d.cli.report import Report
 from t3d.cli.reproduce import Reproduce, ReproduceCell
 from t3d.cli.rollout import Rollout
@@ -52,6 +54,8 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("view",): View,
     ("report",): Report,
     ("serve",): Serve,
+    ("card",): Card,
+    ("push",): Push,
     ("convert",): Convert,
     ("fetch",): Fetch,
     ("data", "stats"): DataStats,

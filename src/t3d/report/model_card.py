@@ -1,0 +1,247 @@
+"""The card of a student, ``README.md`` beside its weights: what it is, what was measured, and what was not.
+
+Everything is read from files that were made: the student's configs and ``training.json``, the settings of its
+run and of its rollouts, and evaluations of exactly these weights.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import try_to_load_from_cache
+
+from t3d.errors import InputError
+from t3d.evaluation.finished import RESULTS, check_results
+from t3d.models.checkpoint import hash_of, open_checkpoint
+from t3d.models.loading import load_own_settings
+from t3d.models.reading import checkpoint_of
+from t3d.training.run import STUDENT_PLAN
+from t3d.work.files import read_json
+
+CARD = "README.md"
+MARK = "<!-- Written by t3d card, which writes over it. -->"
+_TRAINING = ("objective", "state_source", "max_steps", "per_device_train_batch_size")
+_TRAINING += ("gradient_accumulation_steps", "num_processes", "learning_rate", "warmup_steps", "block_size")
+_TRAINING += ("path_weight", "random_token_prob", "lora_rank", "bf16", "seed")
+_OF_A_ROW = ("accuracy", "ci95", "tokens_per_step", "tokens_per_forward", "stopped")
+_ROLLOUT = ("task", "prompts", "split", "limit", "block_size", "steps_per_block", "remasking", "temperature")
+_ROLLOUT += ("max_new_tokens", "num_samples", "rollout_filter", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What a card says; None where nothing tells."""
+
+    name: str
+    weights_hash: str
+    """SHA-256 of the student's safetensors files."""
+    settings: Mapping[str, Any]
+    """How the student decodes where nothing else is said."""
+    base: str | None
+    """Folder, hub id or name of the model that was trained."""
+    licence: str | None
+    """The base's, in the hub's spelling."""
+    data: Mapping[str, Any] | None
+    """Settings of the rollouts, or what the user says in ``described``."""
+    training: Mapping[str, Any] | None
+    """The plan of its training."""
+    evaluations: Sequence[Mapping[str, Any]]
+    """Records of ``t3d eval`` of these weights."""
+
+
+def read_facts(
+    source: str | Path,
+    evaluations: Sequence[str] = (),
+    *,
+    base: str | None = None,
+    licence: str | None = None,
+    data: str | None = None,
+) -> tuple[Path, CardFacts]:
+    """The student's folder, and what is known of it.
+
+    ``source`` is the output of ``t3d train`` or the student itself. Without ``evaluations`` those in the
+    run's folder are taken that are of the student's weights. ``base``, ``licence`` and ``data`` are what the
+    user says; else the run's settings, the base's own card and the rollouts' settings tell. Raises InputError
+    where there is no student, for an evaluation that is damaged, and for a named one of other weights.
+    """
+    run = Path(source)
+    student = run / "student" if (run / "student" / "config.json").is_file() else run
+    run = run if student != run else run.parent
+    weights = hash_of(open_checkpoint(str(student)).check_weights())
+    run_settings = _yaml(run / "config.yaml") if (run / "student").resolve() == student.resolve() else {}
+    base = base or run_settings.get("model")
+    record = read_json(student / STUDENT_PLAN)
+    return student, CardFacts(
+        name=f"{run.resolve().name}/{student.name}" if student.name == "student" else student.resolve().name,
+        weights_hash=weights,
+        settings=load_own_settings(student),
+        base=base,
+        licence=licence or (None if base is None else licence_of(base)),
+        data={"described": data} if data else _rollout_settings(run_settings.get("trajectories")),
+        training=record.get("plan") if isinstance(record, dict) else None,
+        evaluations=_evaluations_of(weights, run, evaluations),
+    )
+
+
+def licence_of(base: str) -> str | None:
+    """What the front matter of a base's own card says: of a folder, or of a hub id that was downloaded."""
+    folder = Path(checkpoint_of(base))
+    cached = None if folder.is_dir() else try_to_load_from_cache(base, CARD)
+    card = folder / CARD if folder.is_dir() else Path(cached) if isinstance(cached, str) else None
+    if card is None or not card.is_file():
+        return None
+    _, fence, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    front = _parsed(rest.partition("\n---")[0]) if fence else {}
+    return front["license"] if isinstance(front.get("license"), str) else None
+
+
+def _evaluations_of(weights: str, run: Path, named: Sequence[str]) -> list[Mapping[str, Any]]:
+    found = []
+    for folder in map(Path, named) if named else sorted(path.parent for path in run.glob(f"*/{RESULTS}")):
+        file = folder / RESULTS
+        record = read_json(file)
+        if not isinstance(record, dict):
+            raise InputError("evaluations", str(folder), f"has no {RESULTS}", "give an output of t3d eval")
+        check_results(record, file, "evaluations")
+        if any(field not in row for row in record["results"] for field in _OF_A_ROW):
+            problem = "was made before results had all that a card says"
+            raise InputError("evaluations", str(folder), problem, "evaluate again")
+        is_of_it = (record.get("model") or {}).get("weights") == weights
+        if named and not is_of_it:
+            raise InputError("evaluations", str(folder), "is of other weights", "evaluate this student")
+        if is_of_it:
+            found.append(record)
+    return found
+
+
+def _rollout_settings(trajectories: Any) -> dict[str, Any] | None:
+    """Those that ``t3d rollout`` left beside its file."""
+    if not isinstance(trajectories, str):
+        return None
+    told = _yaml(Path(f"{trajectories}.yaml"))
+    return {name: told[name] for name in _ROLLOUT if told.get(name) is not None} or None
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return _parsed(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:  # somebody else's card or file, of which nothing is taken then
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def card_text(facts: CardFacts) -> str:
+    """The card, Markdown with the hub's front matter."""
+    parts = [
+        _front_matter(facts),
+        f"{MARK}\n\n# {facts.name}\n",
+        "A block-diffusion language model that was trained with `t3d` to write several tokens per forward.\n",
+        _results(facts),
+        _decoding(facts),
+        _data(facts),
+        _training(facts),
+        _limits(facts),
+        _licence(facts),
+        f"SHA-256 of the weights, as `t3d` computes it: `{facts.weights_hash}`.\n",
+    ]
+    return "\n".join(parts)
+
+
+def is_own_card(path: Path) -> bool:
+    """Whether ``t3d card`` wrote a file."""
+    return MARK in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _front_matter(facts: CardFacts) -> str:
+    fields: dict[str, Any] = {"library_name": "t3d", "pipeline_tag": "text-generation"}
+    if facts.licence is not None:
+        fields["license"] = facts.licence
+    if facts.base is not None and _is_hub_id(facts.base):
+        fields["base_model"] = facts.base
+    fields["tags"] = ["block-diffusion", "diffusion-language-model", "self-distillation"]
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _told(source: str) -> str:
+    """A hub id as it is; of a path the last part, as a card is read by others."""
+    return source if _is_hub_id(source) else Path(source).name
+
+
+def _is_hub_id(base: str) -> bool:
+    return base.count("/") == 1 and base[0] not in "./~" and not Path(base).exists()
+
+
+def _results(facts: CardFacts) -> str:
+    lines = [
+        "## Results\n",
+        "| task | setting | accuracy % [95 %] | prompts | TokPS | TPF | answers that end |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for record in facts.evaluations:
+        for row in record["results"]:
+            low, high = row["ci95"]
+            lines.append(
+                f"| {row['task']} | {row['setting']} | {row['accuracy']:.1f} [{low:.1f}, {high:.1f}] "
+                f"| {row.get('num_prompts', row['n'])} | {row['tokens_per_step']:.2f} "
+                f"| {row['tokens_per_forward']:.2f} | {row['stopped']:.0%} |"
+            )
+    if not facts.evaluations:
+        return "## Results\n\nNone: no evaluation of these weights was given.\n"
+    told = "TokPS, TPF: committed tokens per denoising step and per forward. Intervals are over prompts, of "
+    told += "one training. `B8-T4` means blocks of 8 and four tokens per denoising step.\n"
+    return "\n".join([*lines, "", told])
+
+
+def _decoding(facts: CardFacts) -> str:
+    own = json.dumps(dict(facts.settings), sort_keys=True) if facts.settings else "nothing"
+    code = "from t3d import LLM\n\nllm = LLM('path/or/id')  # decodes so without DecodeParams\n"
+    code += "print(llm.generate(['...'])[0].text)"
+    told = "The checkpoint says of itself, and every command of `t3d` follows:"
+    return f"## Decoding\n\n{told} `{own}`.\n\n```python\n{code}\n```\n"
+
+
+def _data(facts: CardFacts) -> str:
+    count = ((facts.training or {}).get("trajectories") or {}).get("count")
+    records = "" if count is None else f"{count:,} records. "
+    if facts.data is None:
+        return f"## Training data\n\n{records}Where they are from is not recorded.\n"
+    if "described" in facts.data:
+        return f"## Training data\n\n{records}{facts.data['described']}\n"
+    told = ", ".join(
+        f"{name} {_told(value) if name == 'prompts' else value}" for name, value in facts.data.items()
+    )
+    return f"## Training data\n\n{records}Rolled out by `t3d rollout`: {told}.\n"
+
+
+def _training(facts: CardFacts) -> str:
+    if facts.training is None:
+        return "## Training\n\nNot recorded.\n"
+    rows = [
+        f"| {name} | {facts.training[name]} |" for name in _TRAINING if facts.training.get(name) is not None
+    ]
+    base = "" if facts.base is None else f"Base: `{_told(facts.base)}`.\n\n"
+    return "\n".join([f"## Training\n\n{base}| setting | value |\n|---|---|", *rows, ""])
+
+
+def _limits(facts: CardFacts) -> str:
+    tasks = sorted({row["task"] for record in facts.evaluations for row in record["results"]})
+    known = f"beyond {', '.join(tasks)}" if tasks else "of any task"
+    return (
+        f"## Limits\n\n- Nothing was measured of its answers {known}, and nothing of its safety.\n"
+        "- It has what its base has learnt, mistakes included.\n"
+        "- With fewer steps than it was trained for, or in other blocks, it may answer worse.\n"
+    )
+
+
+def _licence(facts: CardFacts) -> str:
+    of = "its base" if facts.base is None else f"its base, `{_told(facts.base)}`"
+    if facts.licence is None:
+        return f"## Licence\n\nThat of {of}, which is not recorded here: look there before you use it.\n"
+    return f"## Licence\n\n`{facts.licence}`, as {of}.\n"
