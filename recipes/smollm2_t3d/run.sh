@@ -7,7 +7,7 @@ DATA="${T3D_DATA:?set it to the folder that has gsm8k/train.jsonl.gz and gsm8k/t
 # What a smaller trial changes; README.md has the table.
 SOURCE="${T3D_SOURCE:-$RUNS/smollm2}"
 SFT_STEPS="${T3D_SFT_STEPS:-467}" SFT_BATCH="${T3D_SFT_BATCH:-16}" SFT_WARMUP="${T3D_SFT_WARMUP:-20}"
-SOFT="${T3D_SOFT:-0}"
+SOFT="${T3D_SOFT:-0}" SOLUTION_TOKENS="${T3D_SOLUTION_TOKENS:-0}"
 GATE="${T3D_GATE:-0.8}" GATE_PROMPTS="${T3D_GATE_PROMPTS:-64}"
 PROMPTS="${T3D_PROMPTS:-1000}" TOKENS="${T3D_TOKENS:-160}" TEST_PROMPTS="${T3D_TEST_PROMPTS:-128}"
 STEPS="${T3D_STEPS:-200}" BATCH="${T3D_BATCH:-8}" WARMUP="${T3D_WARMUP:-20}" RATE="${T3D_RATE:-1e-4}"
@@ -36,12 +36,17 @@ if ! is_there "$RUNS/blocks"; then
 fi
 
 say "3 problems and solutions that end in a box"
+short=() # counted by the tokenizer that will read them
+if [ "$SOLUTION_TOKENS" != 0 ]; then
+    short=(--max-solution-tokens "$SOLUTION_TOKENS" --tokenizer "$RUNS/blocks")
+fi
 test_file="$DATA/gsm8k/test.jsonl"
 [ -e "$test_file" ] || test_file="$test_file.gz"
 is_there "$RUNS/train.jsonl" ||
-    "${T3D[@]}" data prompts --source gsm8k_train --data "$DATA" --output "$RUNS/train.jsonl"
+    "${T3D[@]}" data prompts --source gsm8k_train --data "$DATA" "${short[@]}" --output "$RUNS/train.jsonl"
 is_there "$RUNS/test.jsonl" ||
-    "${T3D[@]}" data prompts --source gsm8k_train --data "$test_file" --output "$RUNS/test.jsonl"
+    "${T3D[@]}" data prompts --source gsm8k_train --data "$test_file" "${short[@]}" \
+        --output "$RUNS/test.jsonl"
 is_there "$RUNS/solutions.parquet" ||
     "${T3D[@]}" data solutions --prompts "$RUNS/train.jsonl" --model "$RUNS/blocks" --block-size 4 \
         --output "$RUNS/solutions.parquet"

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ SMALL = {
     "T3D_SFT_BATCH": "2",
     "T3D_SFT_WARMUP": "1",
     "T3D_SOFT": "0.5",
+    "T3D_SOLUTION_TOKENS": "100",
     "T3D_GATE": "0",
     "T3D_GATE_PROMPTS": "2",
     "T3D_PROMPTS": "4",
@@ -37,6 +39,9 @@ SMALL = {
     "T3D_WARMUP": "1",
     "T3D_DTYPE": "float32",
 }
+PUBLISHED = (RECIPE / "README.md").read_text().partition("## The smaller run")[2].partition("```sh")[2]
+SMALLER = dict(re.findall(r"\b(T3D_\w+)=(\S+)", PUBLISHED.partition("T3D_RUNS=")[0]))
+"""Variables of the run that the README publishes."""
 
 
 def loaded_script(path):
@@ -63,15 +68,15 @@ def run(tmp_path, data, **variables):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("soft", [{}, {"T3D_SOFT": "0.5"}], ids=["plain", "soft"])
-def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch, soft):
+@pytest.mark.parametrize("variables", [{}, {"T3D_SOFT": "0.5"}, SMALLER], ids=["plain", "soft", "smaller"])
+def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch, variables):
     stub, calls = tmp_path / "record.py", tmp_path / "calls.jsonl"
     stub.write_text(RECORDER)
     recorder = f"{sys.executable} {stub} {calls}"
-    done = run(tmp_path, data, T3D_COMMAND=recorder, T3D_PYTHON=recorder, **soft)
+    done = run(tmp_path, data, T3D_COMMAND=recorder, T3D_PYTHON=recorder, **variables)
     assert done.returncode == 0, done.stderr
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    names, sources = [], []
+    names, sources, limits = [], [], []
     for words in (json.loads(line) for line in calls.read_text().splitlines()):
         if words[0].endswith(".py"):
             names.append(Path(words[0]).name)
@@ -81,12 +86,18 @@ def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch, soft):
         names.append(" ".join(name))
         command = tyro.cli(COMMANDS[name], args=words[len(name) :])
         sources += [command.soft_targets_from] if name == ("train",) else []
+        if name == ("data", "prompts"):
+            limits.append((command.max_solution_tokens, command.tokenizer))
     assert names == [
         *("fetch", "convert", "data prompts", "data prompts", "data solutions", "train", "eval", "gate.py"),
         *("rollout", *["train"] * len(STUDENTS), "real_text.py", "real_text_table.py"),
     ]
-    source = str(tmp_path / "runs" / "smollm2") if soft else None
+    runs = tmp_path / "runs"
+    source = str(runs / "smollm2") if "T3D_SOFT" in variables else None
     assert sources == [source, *[None] * len(STUDENTS)]
+    is_short = "T3D_SOLUTION_TOKENS" in variables
+    assert is_short == (variables is SMALLER)
+    assert limits == [(100, str(runs / "blocks")) if is_short else (None, None)] * 2
 
 
 def test_the_gate_stops_a_teacher_that_does_not_end(tmp_path, monkeypatch, capsys):
