@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def models(tmp_path_factory):
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     yield importlib.import_module("real_text")
-    for name in ("real_text", "real_text_table"):
+    for name in ("real_text", "real_text_table", "real_text_scores"):
         sys.modules.pop(name, None)
 
 
@@ -84,3 +85,49 @@ def test_the_tables_have_a_line_for_every_row_and_samples_beside_each_other(benc
     assert page.count("| teacher | B4-T2 |") == 3
     assert "## Answers to p1" in page and "## Answers to p2" not in page
     assert "| B4-T1 | one\\|<br>two |" in page
+    assert "## Accuracy under parallelism" in page and "answers right, few steps" not in page
+    assert "## Students beside the teacher" not in page
+
+
+def kept_row(model, setting, rate, texts, **measures):
+    shares = {name: (value, value, value) for name, value in measures.items()}
+    responses = [{"id": f"p{number}", "ids": ids} for number, ids in enumerate(texts)]
+    fields = {"tokens_per_forward": rate, "measures": shares, "responses": responses}
+    return {"model": model, "setting": setting} | fields
+
+
+def test_aup_is_of_the_few_step_settings_and_of_all_and_only_of_whole_curves(benchmark):
+    scores = importlib.import_module("real_text_scores")
+    rows = [
+        kept_row("teacher", "B4-T1", 1.0, [], agreement=1.0),
+        kept_row("teacher", "B4-T4", 4.0, [], agreement=0.5),
+        kept_row("teacher", "B4-self-speculative", 2.0, [], agreement=0.98),
+        kept_row("ours", "B4-T1", 1.0, [], agreement=0.9),
+        kept_row("ours", "B4-T4", 4.0, [], agreement=0.88),
+        kept_row("ours", "B4-self-speculative", 2.0, [], agreement=0.7),
+        kept_row("cut", "B4-T1", 1.0, [], agreement=0.9),
+    ]
+    lines = scores.aup_table(rows).splitlines()
+    few = 90 + 1.5 * (90 * math.exp(-0.3) + 88 * math.exp(-0.36))
+    assert lines[0] == "| model | agreement, few steps | agreement, all settings |"
+    assert lines[2:] == [
+        f"| teacher | 100.0 | {100 + 0.5 * (100 + 98 * math.exp(-0.06)):.1f} |",
+        f"| ours | {few:.1f} | {few:.1f} |",
+    ]
+
+
+def test_goals_are_ratios_at_four_tokens_per_step_and_differences_at_full_steps(benchmark):
+    scores = importlib.import_module("real_text_scores")
+    target, half, tenth = [1, 2, 3, 4], [1, 2, 9, 8], [1, 7, 7, 7]
+    rows = [
+        kept_row("teacher", "B4-T1", 1.0, [target, target]),
+        kept_row("teacher", "B4-T4", 4.0, [tenth, tenth]),
+        kept_row("ours", "B4-T1", 1.0, [target, [1, 2, 2, 4]]),
+        kept_row("ours", "B4-T4", 4.0, [half, half]),
+    ]
+    assert scores.goals_table(rows[:2], 4) is None and scores.goals_table(rows[:3], 4) is None
+    (line,) = scores.goals_table(rows, 4).splitlines()[2:]
+    cells = [cell.split(" (")[0].strip() for cell in line.strip("|").split("|")]
+    assert cells == ["ours", "2.00", "0.00", "16.7", "0.0", "0.0"]
+    rows[1] = kept_row("teacher", "B4-T4", 4.0, [target, target])
+    assert "| the teacher has none |" in scores.goals_table(rows, 4)

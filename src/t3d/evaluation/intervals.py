@@ -127,6 +127,21 @@ def pooled_difference_interval(
     return value - other, value - other - half, value - other + half
 
 
+def pooled_ratio_interval(
+    firsts: Sequence[tuple[float, float]], seconds: Sequence[tuple[float, float]]
+) -> tuple[float, float, float]:
+    """The pooled ratio of the first by that of the second, and its interval; units are paired.
+
+    Linearised as :func:`pooled_interval`, so that the low end may be below 0: it is put to 0. Raises
+    ZeroDivisionError where the second's is 0.
+    """
+    (value, deviations), (other, of_other) = _pooled(firsts), _pooled(seconds)
+    times = value / other
+    moved = [(one - times * two) / other for one, two in zip(deviations, of_other, strict=True)]
+    half = t_half_width(moved)
+    return times, max(0.0, times - half), times + half
+
+
 def _pooled(counts: Sequence[tuple[float, float]]) -> tuple[float, list[float]]:
     """The ratio of the sums, and how far each unit moves it, times the number of units."""
     part, whole = (math.fsum(numbers) for numbers in zip(*counts, strict=True))

@@ -3,11 +3,17 @@
 import math
 from statistics import fmean
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d.evaluation.intervals import pooled_difference_interval, pooled_interval, t_half_width
+from t3d.evaluation.intervals import (
+    pooled_difference_interval,
+    pooled_interval,
+    pooled_ratio_interval,
+    t_half_width,
+)
 from t3d.evaluation.text_measures import (
     MIN_LOOP,
     agreement,
@@ -125,3 +131,23 @@ def test_measures_of_a_doubling_text():
     assert shown["doubled"] == shown["doubled_excess"] == 1 / 3
     assert shown["distinct_1"] == 3 / 4 and shown["distinct_2"] == 1
     assert shown["exact"] == shown["ended"] == shown["loops"] == 0
+
+
+def test_a_ratio_of_shares_is_paired_and_has_the_interval_of_a_bootstrap():
+    draw = np.random.default_rng(0)
+    hard = draw.uniform(0.1, 0.5, 300)  # shared by both sides of a text
+    seconds = [(int(draw.binomial(50, share)), 50) for share in hard]
+    firsts = [(int(draw.binomial(40, 1.8 * share)), 40) for share in hard]
+    assert pooled_ratio_interval(seconds, seconds) == (1, 1, 1)
+    nothing = [(0, 40)] * len(hard)
+    assert pooled_ratio_interval(nothing, seconds) == (0, 0, 0)
+    one, two = np.array(firsts), np.array(seconds)
+    picks = draw.integers(0, len(hard), (4000, len(hard)))
+    ratios = (one[picks].sum(1)[:, 0] / one[picks].sum(1)[:, 1]) / (
+        two[picks].sum(1)[:, 0] / two[picks].sum(1)[:, 1]
+    )
+    value, low, high = pooled_ratio_interval(firsts, seconds)
+    assert value == pytest.approx(one[:, 0].sum() / one[:, 1].sum() / (two[:, 0].sum() / two[:, 1].sum()))
+    assert (low, high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])), abs=0.02)
+    with pytest.raises(ZeroDivisionError):
+        pooled_ratio_interval(firsts, [(0, 50)] * len(hard))
