@@ -6,12 +6,13 @@ scripts/gpu_check.sh --device cpu --tiny        every part that a CPU can run, o
 Weights are random everywhere, so nothing is downloaded. Every part runs in a process of its own under a time
 budget, ``--seconds`` or its own. What it found goes into OUTPUT/gpu_check.json as soon as it ends, and
 OUTPUT/gpu_check.md is made from that; what it printed is in OUTPUT/gpu_check.log. The same command goes on
-where it was stopped: parts that passed are not run again. Exit status 0 if no part failed. A part whose
-packages are missing is *not run*, never passed.
+where it was stopped: parts that passed are not run again. Exit status 0 if no part failed and one passed. A
+part whose packages are missing is *not run*, never passed; they are named at the end, with how to bring them.
 """
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -45,18 +46,24 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE_FILE = "gpu_check.md"
 MOST_SECONDS = 450
 """That all budgets of a call may add up to: half a minute less than 8 minutes, for imports."""
+WITHOUT_DEPENDENCIES = ("accelerate", "peft")
+"""Packages to bring alone: what else they need is torch and transformers, which are there, or is named."""
+DECODING = ("jaxtyping",)
+TRAINING = (*DECODING, "psutil", "accelerate")
 PARTS = (
     Part(
         name="engine",
         claim="the engine decodes what the specification decodes on the CPU, near-ties aside",
         function="gpu_decoding_checks.engine_cases",
         seconds=40,
+        needs=DECODING,
     ),
     Part(
         name="fixed_shapes",
         claim="forwards padded to fixed shapes decode what others do",
         function="gpu_decoding_checks.fixed_shape_cases",
         seconds=15,
+        needs=DECODING,
     ),
     Part(
         name="graphs",
@@ -64,26 +71,28 @@ PARTS = (
         function="gpu_decoding_checks.graph_cases",
         seconds=30,
         needs_cuda=True,
+        needs=DECODING,
     ),
     Part(
         name="self_speculation",
         claim="self_speculative decodes what left_to_right does",
         function="gpu_decoding_checks.self_speculation_cases",
         seconds=20,
+        needs=DECODING,
     ),
     Part(
         name="flex_mask",
         claim="FlexAttention's block mask is the dense mask",
         function="gpu_training_checks.flex_mask_cases",
         seconds=10,
-        needs=("accelerate",),
+        needs=TRAINING,
     ),
     Part(
         name="flex",
         claim="FlexAttention gives the logits and the gradient of the dense mask",
         function="gpu_training_checks.flex_cases",
         seconds=70,
-        needs=("accelerate",),
+        needs=TRAINING,
         needs_cuda=True,
     ),
     Part(
@@ -91,33 +100,35 @@ PARTS = (
         claim="a reference streamed from CPU memory is the one on the device",
         function="gpu_training_checks.placement_cases",
         seconds=15,
-        needs=("accelerate",),
+        needs=TRAINING,
     ),
     Part(
         name="fsdp",
         claim="FSDP2 in a world of one trains as without it, reference included",
         function="gpu_training_checks.fsdp_cases",
         seconds=20,
-        needs=("accelerate",),
+        needs=TRAINING,
     ),
     Part(
         name="decoding_1.7b",
         claim="speed of decoding at SDAR-1.7B's shape",
         function="gpu_decoding_speed.small_cases",
         seconds=50,
+        needs=DECODING,
     ),
     Part(
         name="decoding_4b",
         claim="speed of decoding at SDAR-4B's shape",
         function="gpu_decoding_speed.large_cases",
         seconds=55,
+        needs=DECODING,
     ),
     Part(
         name="training_1.7b",
         claim="speed and memory of training at SDAR-1.7B's shape",
         function="gpu_training_speed.speed_cases",
         seconds=120,
-        needs=("accelerate", "peft"),
+        needs=(*TRAINING, "peft"),
     ),
 )
 
@@ -189,7 +200,7 @@ def run_parts(
     about: dict[str, str],
     method: StartMethod = "fork",
 ) -> bool:
-    """Run what is not finished, print a line for each; whether none failed."""
+    """Run what is not finished, print a line for each; whether one passed and none failed."""
     allowed = budgets(parts, seconds)
     plan = {"about": about, "machine": vars(machine), "seconds": seconds}
     with claim(output, plan, "gpu_check.json"):
@@ -211,15 +222,31 @@ def write_page(record: Record, output: Path) -> None:
 
 
 def summed_up(outcomes: Sequence[Outcome], output: Path) -> bool:
-    """Print how many passed; whether none failed."""
+    """Print how many passed; whether one did and none failed."""
     failed, not_run = (sum(one.status == status for one in outcomes) for status in (FAILED, NOT_RUN))
     passed = len(outcomes) - failed - not_run
     print(f"{passed} passed, {failed} failed, {not_run} not run; {output / PAGE_FILE}")
-    return failed == 0
+    return passed > 0 and failed == 0
+
+
+def missing_packages(parts: Sequence[Part]) -> list[str]:
+    """What these parts need and this Python has not, in the order of their need."""
+    needed = dict.fromkeys(name for part in parts for name in part.needs)
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
+def how_to_bring(packages: Sequence[str]) -> str:
+    """Commands that fill a folder on a machine with a network, and the one that uses it here."""
+    lines = [f"missing packages: {', '.join(packages)}. Without a network here: where there is one,"]
+    for alone in (False, True):
+        names = [name for name in packages if (name in WITHOUT_DEPENDENCIES) is alone]
+        if names:
+            lines.append(f"    pip install --target DIR {'--no-deps ' if alone else ''}{' '.join(names)}")
+    return "\n".join([*lines, "copy DIR to this machine, then: PYTHONPATH=DIR scripts/gpu_check.sh"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 if no part failed, 1 if one did, 2 for wrong input."""
+    """The exit status: 0 if no part failed and one passed, else 1; 2 for wrong input."""
     known = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "gpu_check", metavar="DIR")
@@ -242,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    missing = missing_packages(chosen)
+    if missing:
+        print(how_to_bring(missing))
     return 0 if passed else 1
 
 

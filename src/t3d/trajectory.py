@@ -1,16 +1,16 @@
-"""Trajectories: what was decoded, in which order, by whom; step-map algebra; Parquet in and out."""
+"""Trajectories: what was decoded, in which order, by whom; step-map algebra; Parquet in and out.
+
+pyarrow is imported where a file is read or written: decoding does without (scripts/gpu_check.sh).
+"""
 
 import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from t3d.errors import InputError
 from t3d.work.files import atomic_file
@@ -129,26 +129,21 @@ class Trajectory:
         return tuple(ranks)
 
 
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("prompt_ids", pa.list_(pa.int32())),
-        ("response_ids", pa.list_(pa.int32())),
-        ("step_map", pa.list_(pa.int32())),
-        ("visible_length", pa.int32()),
-        ("finish_reason", pa.string()),
-        ("block_size", pa.int32()),
-        ("mask_token_id", pa.int32()),
-        ("decode_params", pa.string()),
-        ("terminal_complete", pa.bool_()),
-        ("task", pa.string()),
-        ("teacher", pa.string()),
-        ("teacher_hash", pa.string()),
-        ("tokenizer_hash", pa.string()),
-    ],
-    metadata={"t3d_schema_version": str(SCHEMA_VERSION)},
-)
 _CONTENT_KEY = b"t3d_content_sha256"
+
+
+@cache
+def _schema() -> Any:
+    """pyarrow's, of a file."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    text, number = pa.string(), pa.int32()
+    columns = [("id", text)]
+    columns += [(name, pa.list_(number)) for name in ("prompt_ids", "response_ids", "step_map")]
+    columns += [("visible_length", number), ("finish_reason", text), ("block_size", number)]
+    columns += [("mask_token_id", number), ("decode_params", text), ("terminal_complete", pa.bool_())]
+    columns += [(name, text) for name in ("task", "teacher", "teacher_hash", "tokenizer_hash")]
+    return pa.schema(columns, metadata={"t3d_schema_version": str(SCHEMA_VERSION)})
 
 
 def write_trajectories(
@@ -158,12 +153,15 @@ def write_trajectories(
 
     ``plan`` tells how it was made (JSON-ready) and is kept in the file, for :func:`read_plan`.
     """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     rows = []
     for trajectory in trajectories:
         row = asdict(trajectory)
         row["decode_params"] = json.dumps(row["decode_params"], sort_keys=True)
         rows.append(row)
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=_schema())
     metadata = {b"t3d_schema_version": str(SCHEMA_VERSION).encode(), _CONTENT_KEY: _content_hash(table)}
     if plan is not None:
         metadata[b"t3d_plan"] = json.dumps(plan).encode()
@@ -173,17 +171,16 @@ def write_trajectories(
         )
 
 
-def _content_hash(table: pa.Table) -> bytes:
-    """SHA-256, in hexadecimal digits, of all values of a table without missing ones.
+def _content_hash(table: Any) -> bytes:
+    """SHA-256, in hexadecimal digits, of all values of a pyarrow table without missing ones.
 
     The checksums of Parquet cover its pages; this also covers what says how to read them.
     """
     digest = hashlib.sha256()
-    for name in _SCHEMA.names:
+    for name in _schema().names:
         column = table[name].combine_chunks()
-        if pa.types.is_list(column.type):
-            lengths = pc.call_function("list_value_length", [column])
-            for values in (lengths, column.flatten()):
+        if column.type.num_fields:  # a list
+            for values in (column.value_lengths(), column.flatten()):
                 digest.update(values.to_numpy(zero_copy_only=False).tobytes())
         else:
             digest.update(json.dumps(column.to_pylist()).encode())
@@ -193,17 +190,25 @@ def _content_hash(table: pa.Table) -> bytes:
 def read_plan(path: str | Path) -> dict[str, Any] | None:
     """The plan that :func:`write_trajectories` was given; None without one or for a damaged file."""
     try:
-        return json.loads(pq.read_metadata(path).metadata[b"t3d_plan"])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return json.loads(_metadata(path)[b"t3d_plan"])
+    except (KeyError, ValueError):
         return None
+
+
+def _metadata(path: str | Path) -> dict[bytes, bytes]:
+    """What a Parquet file says of itself; nothing where it cannot be read."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        return pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return {}
 
 
 def is_without_plan(path: Path) -> bool:
     """Whether a file holds trajectories that ``t3d data`` wrote, and no rollout, which says its plan."""
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowException):
-        return False
+    metadata = _metadata(path)
     return b"t3d_schema_version" in metadata and b"t3d_plan" not in metadata
 
 
@@ -221,6 +226,8 @@ def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str,
     Raises InputError for a missing file, another schema, no row unless it ``may_be_empty``, or a file that is
     not as it was written: its pages and its values have checksums (files of t3d before 2026-11-29 have none).
     """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     def refuse(problem: str) -> InputError:
         return InputError("trajectories", str(path), problem, "give the Parquet file that t3d rollout wrote")
@@ -232,7 +239,7 @@ def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str,
         names, metadata = table.column_names, table.schema.metadata or {}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise refuse(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    missing = [name for name in _SCHEMA.names if name not in names]
+    missing = [name for name in _schema().names if name not in names]
     if missing:
         raise refuse(f"the columns {', '.join(missing)} are missing")
     version = metadata.get(b"t3d_schema_version", b"").decode(errors="replace")
@@ -241,8 +248,8 @@ def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str,
     if table.num_rows == 0 and not may_be_empty:
         raise refuse("holds no record")
     try:
-        table = table.select(_SCHEMA.names).cast(_SCHEMA)
-        with_null = [name for name in _SCHEMA.names if _num_nulls(table[name])]
+        table = table.select(_schema().names).cast(_schema())
+        with_null = [name for name in _schema().names if _num_nulls(table[name])]
         if with_null:
             raise refuse(f"the column {with_null[0]} has empty values")
         if metadata.get(_CONTENT_KEY) not in (None, _content_hash(table)):
@@ -254,9 +261,9 @@ def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str,
         raise refuse(f"a column is of the wrong kind ({str(error).splitlines()[0]})") from error
 
 
-def _num_nulls(column: pa.ChunkedArray) -> int:
+def _num_nulls(column: Any) -> int:
     """Missing values of a column, those inside its lists included."""
-    if pa.types.is_list(column.type):
+    if column.type.num_fields:  # a list
         return column.null_count + sum(chunk.flatten().null_count for chunk in column.chunks)
     return column.null_count
 

@@ -188,6 +188,38 @@ def test_the_file_is_whole_after_every_part(parts, check, make, machine, tmp_pat
     assert seen == [None, ["cases"]]
 
 
+def test_a_check_of_which_nothing_ran_has_not_passed(check, make, machine, tmp_path, monkeypatch, capsys):
+    chosen = [make("absent"), make("cases", name="on a GPU", needs_cuda=True)]
+    monkeypatch.setattr(check, "PARTS", chosen)
+    assert not check.run_parts(chosen, machine, None, tmp_path / "output", {"device": "cpu"})
+    assert "0 passed, 0 failed, 2 not run" in capsys.readouterr().out
+
+
+def test_missing_packages_are_named_with_how_to_bring_them(check, make, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(check, "WITHOUT_DEPENDENCIES", ("no_such_trainer",))
+    needs = ("json", "no_such_trainer", "no_such_package")
+    monkeypatch.setattr(check, "PARTS", [make("cases"), make("failing", needs=needs)])
+    arguments = ["--device", "cpu", "--tiny", "--output", str(tmp_path / "output")]
+    assert check.main([*arguments, "--parts", "cases"]) == 0
+    assert "missing packages" not in capsys.readouterr().out
+    assert check.main([*arguments, "--parts", "failing"]) == 1
+    told = capsys.readouterr().out
+    assert "not run: needs no_such_trainer, no_such_package" in told
+    assert "missing packages: no_such_trainer, no_such_package." in told
+    assert "--target DIR no_such_package\n" in told and "--target DIR --no-deps no_such_trainer\n" in told
+    assert "PYTHONPATH=DIR scripts/gpu_check.sh" in told
+
+
+@pytest.mark.slow
+def test_decoding_imports_no_package_for_files():
+    code = "import sys; sys.modules['pyarrow'] = None; import gpu_decoding_checks, gpu_decoding_speed"
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_page_that_a_kill_prevented_is_written_by_the_next_call(
     check, make, machine, tmp_path, monkeypatch
 ):
