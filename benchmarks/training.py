@@ -18,7 +18,8 @@ Peak memory is that of forward and backward of one micro-batch, the one with the
 response, above what models and data hold, in a process of its own; gradients count, the optimizer does not.
 ``--gradient-checkpointing``, as the authors' configuration has it, goes for all sides.
 
-With ``--shape``: ours alone, bfloat16 on CUDA, gradient checkpointing; on a CPU with a profile. MFU counts
+With ``--shape``: ours alone, bfloat16 on CUDA, gradient checkpointing; on a CPU with a profile and the peak
+memory of above (on CUDA it is all that was allocated). MFU counts
 neither recomputation nor padding: per token of both copies 6 FLOPs per parameter for the student and 2 for
 the reference, the head at loss positions only, and attention to the tokens that the mask allows.
 ``smollm2`` is continued pretraining on a CPU: SmolLM2-135M's shape, preset ``sft``, all weights in float32,

@@ -9,7 +9,7 @@ import torch
 from decoding_shapes import measure_peaks
 from training_lengths import BLOCK_SIZE, Lengths
 from training_profile import profile_shares
-from training_sides import SMOLLM2, Setting, make_side, say, still_adamw, timed_round
+from training_sides import SMOLLM2, Setting, make_side, peak_bytes_apart, say, still_adamw, timed_round
 
 from t3d.models.placement import cpu_has_bfloat16
 from t3d.work.versions import versions
@@ -99,9 +99,14 @@ def measure_side(
 def run_shape(
     setting: Setting, shape: str, peak_tflops: float | None, *, is_quick: bool = False
 ) -> dict[str, Any]:
-    """Ours alone: samples per second, model FLOPs utilisation, peak memory; on a CPU a profile, too."""
+    """Ours alone: samples per second, model FLOPs utilisation, peak memory; on a CPU a profile, too.
+
+    The peak is all that CUDA allocated; on a CPU, where processes hold much else, what a micro-batch adds.
+    """
+    on_cpu = setting.device == "cpu"
+    peak = {"peak_mib": peak_bytes_apart("ours", setting) / 2**20} if on_cpu else {}
     size = (1, 1) if is_quick else (4, 3)
-    found = measure_side("ours", setting, *size, peak_tflops, is_profiled=setting.device == "cpu")
+    found = measure_side("ours", setting, *size, peak_tflops, is_profiled=on_cpu)
     profile = {"profile": found.pop("profile")} if "profile" in found else {}
-    row = {"shape": shape, "autocast": setting.has_autocast} | found
+    row = {"shape": shape, "autocast": setting.has_autocast} | found | peak
     return {"rows": [row], **profile, "threads": torch.get_num_threads(), "versions": versions()}

@@ -132,3 +132,13 @@ def test_continued_pretraining_under_autocast_has_the_loss_of_float32(setting):
         found.append(side.accumulate(range(len(LENGTHS))))
         assert {weight.grad.dtype for weight in side.student.parameters()} == {torch.float32}
     assert found[0] != found[1] == pytest.approx(found[0], rel=0.05)
+
+
+def test_a_step_of_a_shape_on_a_cpu_has_time_memory_and_profile(setting, monkeypatch):
+    shapes = importlib.import_module("training_shapes")
+    monkeypatch.setattr(shapes, "peak_bytes_apart", lambda name, _: {"ours": 3 * 2**20}[name])
+    report = shapes.run_shape(setting, "smollm2", 1.0, is_quick=True)
+    (row,) = report["rows"]
+    assert row["shape"] == "smollm2" and row["peak_mib"] == 3
+    assert row["seconds_best"] > 0 and row["samples_per_second"] > 0
+    assert {"head", "attention"} < set(report["profile"])
