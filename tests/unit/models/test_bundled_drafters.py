@@ -4,6 +4,9 @@ import dataclasses
 import importlib
 import json
 import shutil
+import tomllib
+import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -200,3 +203,28 @@ def test_the_bundled_drafter_is_whole_small_and_for_the_pinned_weights():
     assert {path.name for path in folder.iterdir()} == set(FILES)
     named = json.loads((folder / "drafter.json").read_text())
     assert named["base"]["weights"] == MODELS["smollm2"].sha256
+
+
+def test_a_wheel_takes_every_file_of_the_bundled_drafters():
+    """Hatch takes all files below the package but those that git ignores or a setting leaves out."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        build = tomllib.load(file)["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"] == {"packages": ["src/t3d"]} and build.keys() == {"targets"}
+    patterns = [line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#")]
+    for folder in BUNDLED_DRAFTERS.values():
+        paths = [path.relative_to(ROOT) for path in folder.iterdir()]
+        assert {path.name for path in paths} >= set(FILES)
+        for path in paths:
+            names = {path.name, *(parent.name for parent in path.parents)}
+            assert not [one for one in patterns if any(fnmatch(name, one.strip("/")) for name in names)]
+
+
+@pytest.mark.slow
+def test_a_built_wheel_holds_the_bundled_drafters(tmp_path):
+    """Where hatchling is installed: without it pip would fetch it."""
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    (built,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as archive:
+        for folder in BUNDLED_DRAFTERS.values():
+            for path in folder.iterdir():
+                assert archive.read(path.relative_to(ROOT / "src").as_posix()) == path.read_bytes()
