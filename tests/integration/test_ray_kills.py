@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(900),  # of it a busy machine takes minutes to start a cluster and two workers
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-NUM_PROMPTS = 40
+NUM_PROMPTS = 20
 ONE = Workers(num_workers=1, address="auto", cpus_per_worker=1, gpus_per_worker=None)
 TWO = replace(ONE, num_workers=2)
 
@@ -36,12 +36,12 @@ def address():
 
 @pytest.fixture(scope="module")
 def command(checkpoint, tmp_path_factory):
-    """A rollout of forty chunks, without its output."""
+    """A rollout of twenty chunks, without its output."""
     prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     rows = [{"id": f"p{number}", "question": f"how many apples {number}"} for number in range(NUM_PROMPTS)]
     prompts.write_text("\n".join(map(json.dumps, rows)))
     line = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--device", "cpu"]
-    return [*line, "--max-new-tokens", "100", "--temperature", "1", "--chunk-size", "1"]
+    return [*line, "--max-new-tokens", "40", "--temperature", "1", "--chunk-size", "1"]
 
 
 @pytest.fixture(scope="module")
