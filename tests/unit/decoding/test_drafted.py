@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from drafting_helpers import COMMON, MASK, fields_of_any_strategy, fields_of_next, jobs_of, mixed_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import exact
@@ -13,15 +14,16 @@ from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.specification import decode_left_to_right
+from t3d.decoding.specification import decode_by_steps, decode_left_to_right
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter, with_drafter
 from t3d.models.gated import add_gated_adapter
 from t3d.models.gated_student import gate_student
 from t3d.models.loading import load_model
 
-MASK, VOCAB = 37, 40
-SAMPLINGS = [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}]
+OF_SELF = fields_of_any_strategy(groups=["last", "all", "auto"])
+OF_NEXT = fields_of_next(groups=["last", "all", "auto"])
+"""Of one model all requests predict alike."""
 
 
 def with_random_weights(adapter, scale=0.2):
@@ -61,52 +63,51 @@ def drafted(request, exact_model_with, exact_moe_model, make_model, make_moe_mod
     drafter.detach()
 
 
-@st.composite
-def cases(draw):
-    """Plain fields of DecodeParams: type checks draw random numbers, which a strategy must not."""
-    token = st.integers(0, VOCAB - 1)
-    prompts = draw(st.lists(st.lists(token, min_size=1, max_size=11), min_size=1, max_size=4))
-    groups = draw(st.sampled_from(["last", "all"]))
-    return (
-        prompts,
-        draw(st.sampled_from([2, 4, 8])),
-        {"draft_groups": groups, **draw(st.sampled_from(SAMPLINGS))},
-    )
-
-
-def jobs_of(prompts, size, fields):
-    params = DecodeParams(
-        block_size=size, steps_per_block=size, remasking="self_speculative", max_new_tokens=2 * size, **fields
-    )
-    return [
-        Job(DecodeRequest(id=f"request/{number}", prompt_ids=tuple(prompt)), params)
-        for number, prompt in enumerate(prompts)
-    ]
-
-
-def decode(model, these, drafter=None, **config):
+def decode(model, these, drafter=None, stops=(5,), **config):
     engine = Engine(
-        model, mask_token_id=MASK, stop_token_ids=(5,), config=EngineConfig(**config), drafter=drafter
+        model, mask_token_id=MASK, stop_token_ids=stops, config=EngineConfig(**config), drafter=drafter
     )
     return completions_of([job.request for job in these], engine.decode(these))
 
 
-@settings(max_examples=5)
-@given(case=cases())
-def test_tokens_are_those_without_drafts_and_forwards_those_of_the_specification(drafted, case):
+def without_drafts(job):
+    if job.params.remasking != "self_speculative":
+        return job
+    fields = {"remasking": "left_to_right", "draft_groups": "last"}
+    return Job(job.request, dataclasses.replace(job.params, **fields))
+
+
+def specified(model, job, stops):
+    how = {"mask_token_id": MASK, "stop_token_ids": stops}
+    if not job.params.is_left_to_right:
+        return decode_by_steps(model, job.request, job.params, **how)
+    return decode_left_to_right(model, job.request, job.params, has_drafter=True, **how)
+
+
+@settings(max_examples=6)
+@given(
+    cases=mixed_cases(max_size=4, kinds=[OF_SELF, OF_SELF, OF_NEXT]),
+    stops=st.sampled_from([(), (5,), COMMON]),
+    batch_size=st.integers(1, 3),
+    fuse=st.booleans(),
+    fixed=st.booleans(),
+)
+def test_tokens_are_those_without_drafts_and_forwards_those_of_the_specification(
+    drafted, cases, stops, batch_size, fuse, fixed
+):
+    """Of any mix of strategies. Forwards of drafts where they pay depend on what is decoded beside them."""
     model, drafter = drafted
-    these = jobs_of(*case)
-    done = decode(model, these, drafter, max_batch_size=2)
-    plain = [
-        Job(job.request, dataclasses.replace(job.params, remasking="left_to_right", draft_groups="last"))
-        for job in these
-    ]
-    for job, ours, theirs in zip(these, done, decode(model, plain), strict=True):
-        assert ours.response_ids == theirs.response_ids
-        expected = decode_left_to_right(
-            model, job.request, job.params, mask_token_id=MASK, stop_token_ids=(5,), has_drafter=True
-        )
-        assert (ours.response_ids, ours.step_map) == (expected.response_ids, expected.step_map)
+    config = {"max_batch_size": batch_size, "fuse_commits": fuse, "fixed_shapes": fixed}
+    these = jobs_of(cases)
+    done = decode(model, these, drafter, stops, **config)
+    plain = decode(model, list(map(without_drafts, these)), stops=stops)
+    for job, ours, theirs in zip(these, done, plain, strict=True):
+        assert (ours.response_ids, ours.finish_reason) == (theirs.response_ids, theirs.finish_reason)
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-9)
+        if job.params.draft_groups != "auto" or batch_size == 1:
+            expected = specified(model, job, stops)
+            assert dataclasses.replace(ours, num_commit_forwards=0) == expected
+            assert ours.logprobs == pytest.approx(expected.logprobs, abs=1e-9)
 
 
 def test_an_engine_without_it_decodes_as_if_it_were_not_attached(exact_model):

@@ -1,10 +1,19 @@
 """The engine decodes left to right as the specification does: same tokens, same forwards, in any company."""
 
 import dataclasses
-from typing import ClassVar
 
 import pytest
 import torch
+from drafting_helpers import (
+    COMMON,
+    MASK,
+    VOCAB,
+    Forced,
+    fields_of_any_strategy,
+    fields_of_next,
+    jobs_of,
+    mixed_cases,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slot_helpers import extend
@@ -12,58 +21,14 @@ from slot_helpers import extend
 from t3d.attention.slots import SlotCache
 from t3d.decoding import drafting, scheduling, sequences
 from t3d.decoding.completion import DecodeRequest, completions_of
-from t3d.decoding.drafting import Drafting
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.self_speculation import num_to_draft
 from t3d.decoding.specification import decode_as_specified, decode_left_to_right
 
-MASK, VOCAB = 37, 40
-SAMPLINGS = [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8, "top_k": 9}]
-COMMON = (13, 17, 34)
-
-
-@st.composite
-def fields_of_any_strategy(draw):
-    """Plain fields of DecodeParams: type checks draw random numbers, which a strategy must not."""
-    size = draw(st.sampled_from([1, 2, 4, 8]))
-    strategies = [
-        "left_to_right",
-        *["self_speculative"] * 3,
-        "low_confidence_static",
-        "low_confidence_dynamic",
-    ]
-    fields = {
-        "block_size": size,
-        "remasking": draw(st.sampled_from(strategies)),
-        "max_new_tokens": draw(st.integers(1, 2 * size + 3)),
-        "seed": draw(st.integers(0, 99)),
-    }
-    if fields["remasking"].startswith("low"):
-        fields |= {"steps_per_block": draw(st.integers(1, size)), "confidence_threshold": 0.3}
-    else:
-        fields |= {
-            "context": draw(st.sampled_from(["block", "block", "causal"])),
-            "draft_groups": draw(st.sampled_from(["last", "all"])),
-            "max_draft_tokens": draw(st.sampled_from([0, 0, 1, 3])),
-        }
-    return fields | draw(st.sampled_from(SAMPLINGS))
-
-
-@st.composite
-def mixed_cases(draw, max_size=5):
-    """Prompts of ragged lengths, each with settings of its own."""
-    fields = draw(st.lists(fields_of_any_strategy(), min_size=1, max_size=max_size))
-    token = st.integers(0, VOCAB - 1)
-    return [(draw(st.lists(token, min_size=1, max_size=3 * own["block_size"])), own) for own in fields]
-
-
-def jobs_of(cases):
-    return [
-        Job(DecodeRequest(id=f"request/{number}", prompt_ids=tuple(prompt)), DecodeParams(**fields))
-        for number, (prompt, fields) in enumerate(cases)
-    ]
+OF_SELF = fields_of_any_strategy(strategies=["self_speculative"], fewest=5, most=11)
+FORCED = [OF_SELF, OF_SELF, fields_of_next(fewest=5, most=11)]
 
 
 def specified(model, job, stops=()):
@@ -82,28 +47,6 @@ def check_equal(model, jobs, stops, **config):
         assert dataclasses.replace(ours, num_commit_forwards=0) == theirs
         assert ours.num_commit_forwards == 0 or config.get("fuse_commits") is False
         assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-9)
-
-
-class Forced(Drafting):
-    """Drafts what the test says of a request, whatever the model drafts."""
-
-    drafts_of: ClassVar[dict] = {}
-
-    @classmethod
-    def of_request(cls, request, params):
-        own = super().of_request(request, params)
-        own.forced = cls.drafts_of[request.id]
-        own.force()
-        return own
-
-    def commit(self, drawn, logprobs, stop_token_ids):
-        result = super().commit(drawn, logprobs, stop_token_ids)
-        self.force()
-        return result
-
-    def force(self):
-        size = num_to_draft(self.num_tokens, self.end, self.params)
-        self.propose([self.forced[self.num_tokens + place] for place in range(size)], [1.0] * size)
 
 
 # --- equality with the specification ------------------------------------------------------------------
@@ -136,30 +79,62 @@ def test_a_mixture_of_experts_equals_the_specification(exact_moe_model, cases, b
     check_equal(exact_moe_model, jobs_of(cases), COMMON, max_batch_size=batch_size)
 
 
-@pytest.mark.parametrize("draft_groups", ["last", "all"])
-@pytest.mark.parametrize("prompt_length", [3, 4, 6])
-def test_forced_drafts_equal_the_specification(exact_model, monkeypatch, prompt_length, draft_groups):
-    """Of requests side by side: the true continuation, the same with one wrong token at each place (the
-    last of a block among them), and tokens that are all wrong."""
-    request = DecodeRequest(id="", prompt_ids=tuple(range(1, prompt_length + 1)))
-    fields = {"block_size": 4, "temperature": 0.0, "max_new_tokens": 9, "draft_groups": draft_groups}
-    params = DecodeParams(remasking="self_speculative", **fields)
-    truth = specified(exact_model, Job(request, dataclasses.replace(params, remasking="left_to_right")))
-    true = dict(enumerate([*request.prompt_ids, *truth.response_ids]))
-    drafts = {"right": true, "wrong": {place: (token + 1) % VOCAB for place, token in true.items()}}
-    for place in range(prompt_length, len(true)):
-        drafts[f"wrong at {place}"] = true | {place: (true[place] + 1) % VOCAB}
-    monkeypatch.setattr(Forced, "drafts_of", drafts)
-    monkeypatch.setattr(sequences, "Drafting", Forced)
+def drafts_of_anybody(prompt, response, params, random):
+    """The true continuation, the same with one wrong token at each place (the last of a block among them),
+    wrong ones, none, some of each length, and tokens of any kind; behind a stop token, the mask."""
+    known = [*prompt, *response]
+    true = dict.fromkeys(range(len(prompt) + params.max_new_tokens), MASK) | dict(enumerate(known))
+    drafts = {
+        "right": true,
+        "wrong": {place: (token + 1) % VOCAB for place, token in true.items()},
+        "none": {},
+        "some": {place: token for place, token in true.items() if random.randrange(3)},
+        "any": {place: random.randrange(VOCAB) for place in true},
+    }
+    wrongs = {place: true | {place: (true[place] + 1) % VOCAB} for place in range(len(prompt), len(known))}
+    return drafts | {f"wrong at {place}": draft for place, draft in wrongs.items()}
+
+
+@settings(max_examples=10)
+@given(
+    case=mixed_cases(max_size=1, kinds=FORCED),
+    stops=st.sampled_from([(), COMMON]),
+    batch_size=st.integers(1, 5),
+    fuse=st.booleans(),
+    random=st.randoms(use_true_random=False),
+)
+def test_forced_drafts_change_nothing_but_forwards(exact_model, case, stops, batch_size, fuse, random):
+    """Of requests side by side that share a noise key: tokens, log-probabilities and the end are those
+    without drafts, in which forwards is what the specification makes of the same drafts."""
+    ((prompt, fields),) = case
+    request = DecodeRequest(id="", prompt_ids=tuple(prompt), noise_id="one")
+    params = DecodeParams(**fields | {"remasking": "self_speculative"})
+    plain = dataclasses.replace(params, remasking="left_to_right")
+    truth = specified(exact_model, Job(request, plain), stops)
+    drafts = drafts_of_anybody(prompt, truth.response_ids, params, random)
     jobs = [Job(dataclasses.replace(request, id=name), params) for name in drafts]
-    done = engine_of(exact_model, max_batch_size=5).decode(jobs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Forced, "drafts_of", drafts)
+        patch.setattr(sequences, "Drafting", Forced)
+        engine = engine_of(exact_model, stops, max_batch_size=batch_size, fuse_commits=fuse)
+        done = engine.decode(jobs)
     for name, draft in drafts.items():
-        how = {"mask_token_id": MASK, "stop_token_ids": (), "draft_of": draft.get}
-        theirs = decode_left_to_right(exact_model, dataclasses.replace(request, id=name), params, **how)
-        assert done[name] == theirs
-        assert done[name].response_ids == truth.response_ids
-    assert done["right"].num_accepted == done["right"].num_drafted > 0
-    assert done["wrong"].num_accepted == 0 and done["wrong"].num_forwards == 9
+        ours = done[name]
+        assert (ours.response_ids, ours.finish_reason) == (truth.response_ids, truth.finish_reason)
+        assert ours.logprobs == pytest.approx(truth.logprobs, abs=1e-9)
+        if name not in ("none", "some"):
+            how = {"mask_token_id": MASK, "stop_token_ids": stops, "draft_of": draft.get}
+            theirs = decode_left_to_right(exact_model, dataclasses.replace(request, id=name), params, **how)
+            assert ours.step_map == theirs.step_map and ours.num_denoising_steps == theirs.num_forwards
+            assert (ours.num_drafted, ours.num_accepted) == (theirs.num_drafted, theirs.num_accepted)
+    right, end = done["right"], len(prompt) + params.max_new_tokens
+    if truth.finish_reason == "length":
+        assert right.num_accepted == right.num_drafted
+        assert right.num_drafted > 0 or num_to_draft(len(prompt), end, params) == 0
+    for name in ("wrong", "none"):
+        assert done[name].num_accepted == 0
+        assert done[name].step_map == tuple(range(1, len(truth.response_ids) + 1))
+    assert done["none"].num_drafted == 0
 
 
 @pytest.mark.parametrize("attention", [0.2, 1.0])
