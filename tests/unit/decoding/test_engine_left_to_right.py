@@ -95,7 +95,7 @@ def drafts_of_anybody(prompt, response, params, random):
     return drafts | {f"wrong at {place}": draft for place, draft in wrongs.items()}
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(
     case=mixed_cases(max_size=1, kinds=FORCED),
     stops=st.sampled_from([(), COMMON]),
