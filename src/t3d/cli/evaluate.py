@@ -26,6 +26,7 @@ from t3d.cli.processes import own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.decoding.params import (
     BATCH_SIZE,
+    NOT_LEFT_TO_RIGHT,
     Confidence,
     Context,
     DecodeParams,
@@ -177,7 +178,8 @@ class Eval(DraftedModelChoice, PromptChoice):
 
         given = self._given()
         params = resolve_params(own, given)
-        named = [resolve_params(own, given | {"remasking": name}) for name in self._named()]
+        of_all = {name: value for name, value in given.items() if name not in NOT_LEFT_TO_RIGHT}
+        named = [resolve_params(own, of_all | {"remasking": name}) for name in self._named()]
         # config.yaml has the defaults of what is ignored, and --config gives them as flags are given
         chosen = {name: value for name, value in given.items() if value != getattr(DecodeParams, name)}
         check_used(chosen, params, *named)

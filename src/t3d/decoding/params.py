@@ -23,6 +23,18 @@ DRAFT_TOKENS = 4
 """Of an autoregressive model, which has no blocks that would end a draft."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 """At the first, tokens whose logits differ by more than float32 rounding are drawn as greedily as at 0."""
+NOT_LEFT_TO_RIGHT = {
+    "confidence": "goes by position",
+    "confidence_threshold": "has no threshold",
+    "entropy_bound": "has no bound",
+}
+"""Fields without a meaning for left_to_right and self_speculative, and why."""
+USED_BY = {
+    "confidence_threshold": "low_confidence_dynamic (t3d eval: --dynamic)",
+    "entropy_bound": "entropy_bounded (t3d eval: --entropy-bound)",
+    **dict.fromkeys(("draft_groups", "max_draft_tokens"), "self_speculative (t3d eval: --self-speculative)"),
+}
+"""Of fields that one strategy alone uses, that one."""
 _OF_NEXT = "use left_to_right or self_speculative"
 _NO_TEMPERATURE = f"neither 0 nor from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
 
@@ -94,6 +106,10 @@ class DecodeParams:
         ):
             if not holds:
                 raise InputError(field, getattr(self, field), problem, fix)
+        if self.is_left_to_right:
+            for name, reason in NOT_LEFT_TO_RIGHT.items():
+                if getattr(self, name) != getattr(DecodeParams, name):
+                    raise without_effect(name, getattr(self, name), f"remasking={self.remasking!r} {reason}")
 
     @property
     def is_left_to_right(self) -> bool:
@@ -119,3 +135,9 @@ class DecodeParams:
             return ()
         quotient, remainder = divmod(self.block_size, self.steps_per_block)
         return tuple(quotient + (step < remainder) for step in range(self.steps_per_block))
+
+
+def without_effect(name: str, value: object, reason: str) -> InputError:
+    """The error for a field that the others leave without effect."""
+    other = f"decode by {USED_BY[name]}" if name in USED_BY else "change the other"
+    return InputError(name, value, f"ignored: {reason}", f"leave it out, or {other}")

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
-from t3d.decoding.params import DecodeParams, LeftToRight
+from t3d.decoding.params import NOT_LEFT_TO_RIGHT, DecodeParams, LeftToRight, without_effect
 from t3d.errors import InputError
 from t3d.field_types import fit, type_text
 from t3d.models.own_settings import KEY
@@ -21,9 +21,10 @@ OWN_FIELDS = tuple(item.name for item in dataclasses.fields(DecodeParams) if ite
 def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> DecodeParams:
     """What was ``given``, else what the checkpoint says (``own``), else DecodeParams' defaults.
 
-    Steps belong to a block size: those of the checkpoint do not count for another one, nor for a strategy
-    without steps, and a checkpoint that names a block size alone is decoded at full steps. Raises InputError
-    for settings of the checkpoint that cannot be used, and for given ones that cannot, together with them.
+    Steps belong to a block size: those of the checkpoint do not count for another one, nor do steps,
+    thresholds and confidence for a strategy that has none, and a checkpoint that names a block size alone is
+    decoded at full steps. Raises InputError for settings of the checkpoint that cannot be used, and for given
+    ones that cannot, together with them.
     """
     own, given = check_own(own), dict(given or {})
     predicts = own.get("predicts", DecodeParams.predicts)
@@ -33,28 +34,19 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
     if given.get("block_size", own.get("block_size")) != own.get("block_size"):
         own.pop("steps_per_block", None)
     if given.get("remasking", own.get("remasking")) in get_args(LeftToRight):
-        own.pop("steps_per_block", None)
+        own = {name: own[name] for name in own if name not in ("steps_per_block", *NOT_LEFT_TO_RIGHT)}
     return DecodeParams(**(own | given))
-
-
-_USED_BY = {
-    "confidence_threshold": "low_confidence_dynamic (t3d eval: --dynamic)",
-    "entropy_bound": "entropy_bounded (t3d eval: --entropy-bound)",
-    **dict.fromkeys(("draft_groups", "max_draft_tokens"), "self_speculative (t3d eval: --self-speculative)"),
-}
-"""Of fields that one strategy alone uses, that one."""
 
 
 def ignored_fields(params: DecodeParams) -> dict[str, str]:
     """Fields that the others leave without effect, and why."""
-    reasons: dict[str, str] = {}
-    if params.remasking != "low_confidence_dynamic":
-        reasons["confidence_threshold"] = f"remasking={params.remasking!r} has no threshold"
-    if params.remasking != "entropy_bounded":
-        reasons["entropy_bound"] = f"remasking={params.remasking!r} has no bound"
-    if params.is_left_to_right:
-        reasons["confidence"] = f"remasking={params.remasking!r} goes by position"
-    else:
+    reasons = {name: f"remasking={params.remasking!r} {why}" for name, why in NOT_LEFT_TO_RIGHT.items()}
+    if params.remasking == "low_confidence_dynamic":
+        del reasons["confidence_threshold"]
+    if params.remasking == "entropy_bounded":
+        del reasons["entropy_bound"]
+    if not params.is_left_to_right:
+        del reasons["confidence"]
         reasons["context"] = f"remasking={params.remasking!r} reads every block whole"
     if params.remasking != "self_speculative":
         drafts = f"remasking={params.remasking!r} drafts nothing"
@@ -75,8 +67,7 @@ def check_used(given: Mapping[str, Any], params: DecodeParams, *others: DecodePa
     """Raise InputError for a setting that was ``given`` and that ``params`` and all ``others`` ignore."""
     for name, reason in ignored_by_all(params, *others).items():
         if given.get(name) is not None:
-            other = f"decode by {_USED_BY[name]}" if name in _USED_BY else "change the other"
-            raise InputError(name, given[name], f"ignored: {reason}", f"leave it out, or {other}")
+            raise without_effect(name, given[name], reason)
 
 
 def check_own(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from t3d.decoding.params import DecodeParams, LeftToRight, StaticRemasking
+from t3d.decoding.params import NOT_LEFT_TO_RIGHT, DecodeParams, LeftToRight, StaticRemasking
 from t3d.errors import InputError
 
 _OF_LEFT_TO_RIGHT: dict[str, Any] = {
     name: getattr(DecodeParams, name) for name in ("context", "draft_groups", "max_draft_tokens")
 }
 """Fields that the other strategies ignore, and their defaults."""
+_OF_OTHERS: dict[str, Any] = {name: getattr(DecodeParams, name) for name in NOT_LEFT_TO_RIGHT}
 
 
 def decoding_settings(
@@ -53,7 +54,7 @@ def decoding_settings(
         for strategy in left_to_right:
             drafts = {name: getattr(shared, name) for name in _OF_LEFT_TO_RIGHT}
             found[_label(size, strategy, shared)] = dataclasses.replace(
-                full, remasking=strategy, confidence=DecodeParams.confidence, **drafts
+                full, remasking=strategy, **_OF_OTHERS, **drafts
             )
     if not found:
         raise InputError("block_size", tuple(block_sizes), "no setting to evaluate", "give at least one")

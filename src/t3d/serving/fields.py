@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from t3d.decoding.params import DecodeParams, Remasking
-from t3d.decoding.precedence import ignored_fields, resolve_params
+from t3d.decoding.precedence import resolve_params
 from t3d.decoding.settings import steps_per_block
 from t3d.errors import InputError
 from t3d.field_types import fit, type_text
@@ -208,16 +208,18 @@ def _params(fields: Mapping[str, Any], own: Mapping[str, Any]) -> DecodeParams:
             given["steps_per_block"] = steps_per_block(size, fields["tokens_per_step"])
         elif given.get("block_size", own.get("block_size")) != own.get("block_size"):
             given["steps_per_block"] = given["block_size"]  # of blocks it was not made for: all steps
-        params = resolve_params(own, given)
+        _check_thresholds(given, given.get("remasking", own.get("remasking", DecodeParams.remasking)))
+        return resolve_params(own, given)
     except InputError as error:
         raise renamed(error) from error
-    reasons = ignored_fields(params)
-    for name in ("confidence_threshold", "entropy_bound"):
-        if name in given and name in reasons:
-            other = "low_confidence_dynamic" if name == "confidence_threshold" else "entropy_bounded"
-            problem = f"strategy={params.remasking!r} does not use it"
-            raise InputError(name, given[name], problem, f"leave it out, or add strategy={other!r}")
-    return params
+
+
+def _check_thresholds(given: Mapping[str, Any], strategy: str) -> None:
+    users = {"confidence_threshold": "low_confidence_dynamic", "entropy_bound": "entropy_bounded"}
+    for name, user in users.items():
+        if name in given and strategy != user:
+            problem = f"strategy={strategy!r} does not use it"
+            raise InputError(name, given[name], problem, f"leave it out, or add strategy={user!r}")
 
 
 def _max_tokens(fields: Mapping[str, Any], *, least: int) -> int | None:

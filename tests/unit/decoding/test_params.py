@@ -84,6 +84,23 @@ def test_strategies_that_go_by_position_have_no_number_of_steps(remasking):
         DecodeParams(remasking=remasking, block_size=8, steps_per_block=2)
 
 
+@pytest.mark.parametrize("remasking", ["left_to_right", "self_speculative"])
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("confidence", "sampled", "goes by position. Fix: leave it out, or change the other"),
+        ("confidence_threshold", 0.5, "has no threshold. Fix: leave it out, or decode by low_confidence_dyn"),
+        ("entropy_bound", 0.5, "has no bound. Fix: leave it out, or decode by entropy_bounded"),
+    ],
+)
+def test_strategies_that_go_by_position_have_no_confidence(remasking, field, value, problem):
+    """Their defaults say nothing, and are taken."""
+    params = DecodeParams(remasking=remasking, **{field: getattr(DecodeParams, field)})
+    assert params == DecodeParams(remasking=remasking)
+    with pytest.raises(InputError, match=f"^{field}={value!r}: ignored: remasking='{remasking}' {problem}"):
+        DecodeParams(remasking=remasking, **{field: value})
+
+
 def test_params_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DecodeParams().seed = 1

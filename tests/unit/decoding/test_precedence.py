@@ -69,6 +69,28 @@ def test_given_settings_that_do_not_fit_the_checkpoints_are_refused():
         resolve_params(STUDENT, {"steps_per_block": 9})
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"remasking": "low_confidence_dynamic", "confidence_threshold": 0.8},
+        {"remasking": "entropy_bounded", "entropy_bound": 0.3},
+        {"confidence": "sampled"},
+    ],
+)
+def test_thresholds_of_the_checkpoint_do_not_count_for_a_strategy_without_them(own):
+    for remasking in ("left_to_right", "self_speculative"):
+        assert resolve_params(own, {"remasking": remasking}) == DecodeParams(remasking=remasking)
+    assert resolve_params(own) == DecodeParams(**own)
+
+
+def test_a_threshold_that_means_nothing_is_refused_with_the_file_that_says_it():
+    own = {"remasking": "self_speculative", "confidence_threshold": 0.8}
+    with pytest.raises(
+        InputError, match=r"confidence_threshold=0.8: ignored: .*has no threshold, in block_di"
+    ):
+        resolve_params(own)
+
+
 def test_steps_of_the_checkpoint_do_not_count_for_a_strategy_without_steps():
     params = resolve_params(STUDENT, {"remasking": "self_speculative"})
     assert params == DecodeParams(block_size=8, temperature=0.0, remasking="self_speculative")

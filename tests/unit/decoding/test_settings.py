@@ -75,7 +75,7 @@ def test_settings_left_to_right_by_label():
         "B4-left-to-right",
         "B4-self-speculative",
     ]
-    shared = dataclasses.replace(SHARED, draft_groups="auto")
+    shared = dataclasses.replace(SHARED, draft_groups="auto", confidence_threshold=0.5, entropy_bound=0.5)
     found = decoding_settings(block_sizes=(4,), left_to_right=names[1:], shared=shared)
     assert list(found) == ["B4-self-speculative-auto"]
 

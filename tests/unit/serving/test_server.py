@@ -185,6 +185,7 @@ def test_models_health_and_metrics(client):
         ({"strategy": "best"}, "strategy", "use|give one of"),
         ({"tokens_per_step": 3}, "tokens_per_step", "does not divide"),
         ({"confidence_threshold": 0.5}, "confidence_threshold", "add strategy='low_confidence_dynamic'"),
+        ({"strategy": "left_to_right", "entropy_bound": 0.5}, "entropy_bound", "add strategy='entropy_bou"),
         ({"n": 5}, "n", "not from 1 to 4"),
         ({"stop": [""]}, "stop", "an empty one"),
         ({"logprobs": 21}, "logprobs", "not from 0 to 20"),

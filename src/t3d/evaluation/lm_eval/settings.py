@@ -60,11 +60,12 @@ def read_model_args(arguments: Mapping[str, Any], own: Mapping[str, Any] | None 
     if "tokens_per_step" in arguments:  # static decoding, as in t3d eval
         decode = {"remasking": DecodeParams.remasking, **decode}
         decode["steps_per_block"] = _steps_per_block(decode, arguments["tokens_per_step"], own)
-    params = resolve_params(own, decode)
+    chosen = decode.get("remasking", own.get("remasking", DecodeParams.remasking))
     for name, remasking in _NEEDS_REMASKING.items():
-        if name in decode and params.remasking != remasking:
+        if name in decode and chosen != remasking:
             problem = f"has no effect without remasking={remasking}"
             raise InputError(name, decode[name], problem, f"add remasking={remasking}")
+    params = resolve_params(own, decode)
     size = _batch_size(arguments.get("batch_size", "auto"), arguments.get("max_batch_size"))
     return LmEvalConfig(decode=params, batch_size=size, **others)
 

@@ -76,6 +76,7 @@ def test_model_args_are_decode_params_by_their_own_names():
         ({"batch_size": "many"}, "batch_size"),
         ({"draft_groups": "all"}, "draft_groups"),
         ({"remasking": "left_to_right", "max_draft_tokens": 2}, "max_draft_tokens"),
+        ({"remasking": "left_to_right", "confidence": "sampled"}, "confidence"),
         ({"tokens_per_step": 3}, "tokens_per_step"),
         ({"tokens_per_step": 2, "steps_per_block": 2}, "tokens_per_step"),
         ({"confidence_threshold": 0.9}, "confidence_threshold"),
