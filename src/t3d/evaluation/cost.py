@@ -7,9 +7,13 @@ from typing import Any
 from t3d.decoding.completion import Completion
 from t3d.work.kept import Row
 
+DRAFTS = ("num_drafted", "num_accepted")
+"""What is kept of drafts, where a strategy makes some."""
+
 
 def response_row(completion: Completion, seconds: float) -> Row:
-    """What is kept of a completion: its text and what it took."""
+    """What is kept of a completion: its text and what it took; with ``self_speculative`` its drafts, too."""
+    drafts = DRAFTS if completion.params.remasking == "self_speculative" else ()
     return {
         "id": completion.id,
         "response": completion.text,
@@ -19,6 +23,7 @@ def response_row(completion: Completion, seconds: float) -> Row:
         "finish_reason": completion.finish_reason,
         "num_committed": len(completion.response_ids),
         "seconds": seconds,
+        **{name: getattr(completion, name) for name in drafts},
     }
 
 
@@ -44,11 +49,14 @@ def decoding_cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``: committed
     tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens include the
     filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible tokens only.
+    Where drafts were checked, their counts, and ``acceptance``: which share of them the responses have.
     """
     committed, visible, steps, forwards, seconds = (
         sum(row[name] for row in rows)
         for name in ("num_committed", "num_tokens", "num_denoising_steps", "num_forwards", "seconds")
     )
+    drafts = {name: sum(row[name] for row in rows if name in row) for name in DRAFTS}
+    share = {"acceptance": drafts["num_accepted"] / drafts["num_drafted"]} if drafts["num_drafted"] else {}
     return {
         "tokens_per_step": committed / steps,
         "tokens_per_forward": committed / forwards,
@@ -57,4 +65,5 @@ def decoding_cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "mean_denoising_steps": steps / len(rows),
         "mean_length": visible / len(rows),
         "stopped": sum(row["finish_reason"] == "stop" for row in rows) / len(rows),
+        **(drafts | share if share else {}),
     }

@@ -26,10 +26,10 @@ OWN_NAMES = (RESULTS, SAMPLES, UNFINISHED, "config.yaml", "report.html")
 _LINES = "lines_sha256"
 """Field of results and summaries: the SHA-256 of the file of lines that they sum up."""
 _TEXTS = ("setting", "task", "verdicts", "config_hash", "command", "teacher", "method", "split")
-_COUNTS = ("n", "num_correct", "num_prompts", "num_threads", "seed")
+_COUNTS = ("n", "num_correct", "num_prompts", "num_threads", "seed", "num_drafted", "num_accepted")
 _NUMBERS = ("distinct_answers_per_prompt", "tokens_per_step", "tokens_per_forward", "tokens_per_second")
 _NUMBERS += ("latency", "seconds", "training_seconds", "mean_denoising_steps", "mean_length", "stopped")
-_NUMBERS += ("accuracy",)
+_NUMBERS += ("accuracy", "acceptance")
 _OBJECTS = ("config", "model", "versions", "finish_reasons", "reasons")
 _OF_EVERY_ROW = ("setting", "task", "n", "num_correct")
 _OF_A_CELLS_ROW = (*_OF_EVERY_ROW, "num_prompts", "distinct_answers_per_prompt", "tokens_per_forward")

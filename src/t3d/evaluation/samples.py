@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from t3d.errors import InputError
+from t3d.evaluation.cost import DRAFTS
 from t3d.evaluation.finished import (
     RESULTS,
     SAMPLES,
@@ -41,6 +42,7 @@ def sample_row(task: str, problem: Problem, row: Row) -> dict[str, Any]:
         "response": row["response"],
         **verdict,
         **{name: row[name] for name in (*COSTS, "finish_reason")},
+        **{name: row[name] for name in DRAFTS if name in row},
     }
 
 

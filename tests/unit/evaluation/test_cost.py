@@ -6,7 +6,7 @@ from t3d.evaluation.cost import decoding_cost, keep_rows, response_row
 from t3d.evaluation.intervals import mean_interval, wilson_interval
 
 
-def completion(ids, steps, commits, visible, num_steps):
+def completion(ids, steps, commits, visible, num_steps, **more):
     return Completion(
         id="x",
         prompt_ids=(1,),
@@ -16,8 +16,8 @@ def completion(ids, steps, commits, visible, num_steps):
         finish_reason="stop",
         num_denoising_steps=num_steps,
         num_commit_forwards=commits,
-        params=DecodeParams(),
         mask_token_id=37,
+        **{"params": DecodeParams()} | more,
     )
 
 
@@ -51,6 +51,31 @@ def test_cost_counts_commit_forwards_in_tokens_per_forward():
     assert cost["tokens_per_step"] == 2.0
     assert cost["tokens_per_forward"] == pytest.approx(1.6)
     assert cost["tokens_per_second"] == 3.0
+
+
+def test_drafts_are_counted_where_a_strategy_makes_some():
+    """5 of 8 drafts are in the responses; a response of one token has none, others have no such numbers."""
+    drafting = {"params": DecodeParams(remasking="self_speculative")}
+    drafted = completion(
+        (1,) * 8, (1, 1, 1, 2, 2, 2, 3, 3), 0, 8, 3, num_drafted=8, num_accepted=5, **drafting
+    )
+    short = response_row(completion((1,), (1,), 0, 1, 1, **drafting), 1.0)
+    plain = response_row(completion((1,), (1,), 0, 1, 1), 1.0)
+    row = response_row(drafted, 2.0)
+    assert (row["num_drafted"], row["num_accepted"], short["num_drafted"]) == (8, 5, 0)
+    cost = decoding_cost([row, short])
+    assert (cost["num_drafted"], cost["num_accepted"], cost["acceptance"]) == (8, 5, 5 / 8)
+    assert not plain.keys() & {"num_drafted", "num_accepted"}
+    assert (
+        decoding_cost([plain]).keys()
+        == decoding_cost([short]).keys()
+        == cost.keys()
+        - {
+            "num_drafted",
+            "num_accepted",
+            "acceptance",
+        }
+    )
 
 
 def test_seconds_of_responses_add_up_to_the_wall_time(monkeypatch):
