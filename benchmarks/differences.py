@@ -2,7 +2,13 @@
 
 import math
 
-from t3d.decoding.completion import Completion
+import torch
+
+from t3d.counter_rng import counter_uniform
+from t3d.decoding.completion import Completion, DecodeRequest
+from t3d.decoding.sampling import TOKEN_STREAM, sampled_distribution
+from t3d.decoding.self_speculation import scratch_of_params
+from t3d.decoding.specification import read_scratch
 
 
 def first_difference(ours: Completion, theirs: Completion) -> float | None:
@@ -12,6 +18,35 @@ def first_difference(ours: Completion, theirs: Completion) -> float | None:
         if our_token != their_token:
             return their_logprob - our_logprob
     return None if len(ours.response_ids) == len(theirs.response_ids) else float("nan")
+
+
+@torch.no_grad()
+def distance_of_draw(
+    model: torch.nn.Module, request: DecodeRequest, ours: Completion, theirs: Completion
+) -> float:
+    """How far the uniform of their first different draw is from drawing the token that it is farther from.
+
+    For tokens drawn left to right. A token is drawn where the uniform lies in its interval of the CDF, and
+    the two differ, so the uniform is outside of one of the intervals at least: that is how much rounding must
+    have moved an edge. ``model`` reads what both begin with; best in float64. NaN where only the lengths
+    differ.
+    """
+    pairs = list(zip(ours.response_ids, theirs.response_ids, strict=False))
+    place = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
+    if place is None:
+        return float("nan")
+    ids, params = [*request.prompt_ids, *ours.response_ids[:place]], ours.params
+    scratch = scratch_of_params(len(ids) % params.block_size, 0, (), params)
+    logits_1V = read_scratch(model, ids, [], scratch, params, ours.mask_token_id)
+    if params.predicts == "self":
+        logits_1V[:, ours.mask_token_id] = -torch.inf
+    end_V = sampled_distribution(logits_1V, params)[0].cumsum(-1)
+    uniform = counter_uniform(params.seed, request.noise_key, torch.tensor([len(ids)]), 0, TOKEN_STREAM)
+    target = float(uniform * end_V[-1])
+    starts_and_ends = [
+        (float(end_V[token - 1]) if token else 0.0, float(end_V[token])) for token in pairs[place]
+    ]
+    return max(max(start - target, target - end, 0.0) for start, end in starts_and_ends)
 
 
 def first_parting(ours: Completion, theirs: Completion) -> float | None:

@@ -12,18 +12,20 @@ that are measured now).
   temperature 0.1, on held-out prompts of every seed. The *bound* is that of a perfect drafter: tokens per
   forward if every draft of these responses had been right;
 - *agreement* (teacher): responses of ``self_speculative`` that are not those of ``left_to_right``, in
-  float32 and bfloat16, and how far apart the first two different tokens are in log-probability;
+  float32 and bfloat16, how far apart the first two different tokens are in log-probability and, where they
+  were drawn, how far the uniform was from drawing the other, in float64 (what shows a tie there);
 - *speed*: visible tokens per second by batch size, float32, the sides in turn, the best round counts.
 """
 
 import argparse
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from differences import first_difference
+from differences import distance_of_draw, first_difference
 
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.llm import LLM, decode_requests
@@ -119,6 +121,7 @@ def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:
         llm = LLM("mini", device="cpu", dtype=dtype)
         problems = [problem for task in TASKS.values() for problem in task.problems("test", limit, 0)]
         requests = decode_requests(llm.tokenizer, problems)
+        finer = copy.deepcopy(llm.loaded.model).double()
         for temperature in TEMPERATURES:
             settings = settings_of(temperature, 0)
             plain = llm.decode(requests, settings["B8-left-to-right"])
@@ -126,6 +129,11 @@ def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:
                 drafted = llm.decode(requests, settings[label])
                 found = [first_difference(*pair) for pair in zip(drafted, plain, strict=True)]
                 differences = [difference for difference in found if difference is not None]
+                parted = [
+                    (request, *pair)
+                    for request, *pair in zip(requests, drafted, plain, strict=True)
+                    if pair[0].response_ids != pair[1].response_ids and temperature > 0
+                ]
                 rows.append(
                     {
                         "dtype": dtype,
@@ -134,6 +142,7 @@ def measure_agreement(limit: int, advance: Callable[[], None]) -> list[Row]:
                         "n": len(requests),
                         "num_different": len(differences),
                         "gaps": sorted(map(abs, differences), reverse=True),
+                        "draws": sorted((distance_of_draw(finer, *each) for each in parted), reverse=True),
                     }
                 )
                 advance()

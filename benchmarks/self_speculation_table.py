@@ -85,14 +85,18 @@ def acceptance_table(quality: Sequence[Row]) -> str:
 
 def agreement_table(agreement: Sequence[Row]) -> str:
     """Responses that differ from those without drafts, and by how much."""
-    lines = []
+    lines, has_draws = [], all("draws" in row for row in agreement)
     for row in agreement:
-        gaps = row["gaps"]
-        said = f"{statistics.median(gaps):.2g}, {max(gaps):.2g}" if gaps else ""
+        said = [median_and_largest(row[name]) for name in ("gaps", "draws")[: 1 + has_draws]]
         different = f"{row['num_different']} of {row['n']}"
-        lines.append([row["dtype"], f"{row['temperature']:g}", row["setting"], different, said])
+        lines.append([row["dtype"], f"{row['temperature']:g}", row["setting"], different, *said])
     header = ["precision", "T", "setting", "different responses", "gap in log-probability: median, largest"]
-    return markdown(header, lines)
+    return markdown([*header, *["distance of the draw: median, largest"] * has_draws], lines)
+
+
+def median_and_largest(values: Sequence[float]) -> str:
+    """Both, or nothing."""
+    return f"{statistics.median(values):.2g}, {max(values):.2g}" if values else ""
 
 
 def speed_table(speed: Sequence[Row]) -> str:
@@ -134,7 +138,11 @@ def sections(record: dict[str, Any]) -> list[str]:
             "## The same text",
             f"Teacher, {limit} problems a task. In float64 the texts are equal (tests).",
         ]
-        found += ["The gap is between the first two different tokens: how near a tie rounding decided."]
+        found += [
+            "The gap is between the first two different tokens: how near a tie rounding decided at T = 0. Of "
+            "sampled ones that is the distance of the draw: how far the uniform was, in float64, from the "
+            "interval of the CDF that the other token has."
+        ]
         found += [agreement_table(record["agreement"])]
     if "speed" in record:
         found += [

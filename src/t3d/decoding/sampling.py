@@ -43,19 +43,24 @@ def _keep_top_p(logits_MV: Tensor, top_p: float) -> Tensor:
     return logits_MV.masked_fill(dropped, -torch.inf)
 
 
-def _draw(
-    logits_MV: Tensor, uniform_M: Float[Tensor, "M"], params: DecodeParams
-) -> tuple[Int[Tensor, "M"], Float[Tensor, "M"]]:
-    """Tokens drawn through the inverse CDF of the tempered, filtered distribution, and their probability.
-
-    That is NaN where there is nothing to draw from (logits that are not numbers).
-    """
+def sampled_distribution(logits_MV: Float[Tensor, "M V"], params: DecodeParams) -> Float[Tensor, "M V"]:
+    """What is drawn from, at a temperature above 0: probabilities, tempered and filtered."""
     tempered_MV = logits_MV / params.temperature
     if params.top_k:
         tempered_MV = _keep_top_k(tempered_MV, params.top_k)
     if params.top_p < 1:
         tempered_MV = _keep_top_p(tempered_MV, params.top_p)
-    sampled_prob_MV = tempered_MV.softmax(-1)
+    return tempered_MV.softmax(-1)
+
+
+def _draw(
+    logits_MV: Tensor, uniform_M: Float[Tensor, "M"], params: DecodeParams
+) -> tuple[Int[Tensor, "M"], Float[Tensor, "M"]]:
+    """Tokens drawn through the inverse CDF of the sampled distribution, and their probability.
+
+    That is NaN where there is nothing to draw from (logits that are not numbers).
+    """
+    sampled_prob_MV = sampled_distribution(logits_MV, params)
     cumulative_MV = sampled_prob_MV.cumsum(-1)
     if cumulative_MV.device.type != "cpu":
         # A parallel sum may rise, or fall, by rounding where the probability is zero: nothing to draw there.

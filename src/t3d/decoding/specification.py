@@ -123,7 +123,7 @@ def decode_left_to_right(
         num_open, right = n % params.block_size, share_right(num_right, num_drafted)
         draft, groups = chosen_drafts(n, end, params, draft[:size], chances[:size], right, token_value(1))
         scratch = scratch_of_params(num_open, len(draft), groups, params)
-        logits_MV = _read(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
+        logits_MV = read_scratch(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
         position_M = torch.from_numpy(n - num_open + scratch.drawn_offset_M)
         uniform_M = counter_uniform(params.seed, key, position_M, 0, TOKEN_STREAM)
@@ -156,7 +156,7 @@ def decode_left_to_right(
         draft, chances = tokens[drafted], drawn.logprob_M[drafted].exp().tolist()
 
 
-def _read(
+def read_scratch(
     model: torch.nn.Module,
     ids: Sequence[int],
     draft: Sequence[int],
@@ -164,7 +164,7 @@ def _read(
     params: DecodeParams,
     mask_token_id: int,
     *,
-    has_drafter: bool,
+    has_drafter: bool = False,
 ) -> Float[Tensor, "M V"]:
     """The logits that the scratch asks for, of a forward over the closed tokens and, behind them, itself."""
     start = len(ids) // params.block_size * params.block_size

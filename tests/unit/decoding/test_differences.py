@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from t3d.decoding.completion import Completion
+from t3d.counter_rng import counter_uniform
+from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.specification import decode_left_to_right
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 PARAMS = DecodeParams(temperature=0.0)
@@ -80,3 +82,35 @@ def test_sampled_responses_are_equal_in_float32_and_not_judged_in_bfloat16():
     other = replace(ours, response_ids=(5, 6, 7, 4), logprobs=(-0.1, -0.2, -0.3, -0.4))
     assert not compared(other, "float32", ours)["ok"]
     assert "ok" not in compared(other, "bfloat16", ours)
+
+
+@pytest.mark.parametrize("fields", [{"block_size": 4}, {"block_size": 1, "context": "causal", "top_k": 9}])
+def test_the_distance_of_a_draw_is_how_far_its_uniform_has_to_move(exact_model, monkeypatch, fields):
+    """Moved by a little more than that the specification draws the other token, and by a little less not."""
+    differences = importlib.import_module("differences")
+    request = DecodeRequest(id="a", prompt_ids=(3, 1, 4))
+    params = DecodeParams(remasking="left_to_right", temperature=1.0, max_new_tokens=6, **fields)
+
+    def decoded(moved=0.0):
+        def uniform(*key):
+            at = (key[2] == len(request.prompt_ids) + 4).double()
+            return counter_uniform(*key) + moved * at
+
+        monkeypatch.setattr("t3d.decoding.specification.counter_uniform", uniform)
+        how = {"mask_token_id": 37, "stop_token_ids": ()}
+        return decode_left_to_right(exact_model, request, params, **how)
+
+    ours, found = decoded(), set()
+    for moved in (-0.3, -0.1, -0.01, 0.01, 0.1, 0.3):
+        theirs = decoded(moved)
+        if theirs.response_ids == ours.response_ids:
+            continue
+        assert theirs.response_ids[:4] == ours.response_ids[:4]
+        distance = differences.distance_of_draw(exact_model, request, ours, theirs)
+        assert 0 < distance <= abs(moved)
+        sign = math.copysign(1, moved)
+        assert decoded(sign * (distance + 1e-7)).response_ids[4] == theirs.response_ids[4]
+        assert decoded(sign * (distance - 1e-7)).response_ids[4] != theirs.response_ids[4]
+        found.add(theirs.response_ids[4])
+    assert found
+    assert math.isnan(differences.distance_of_draw(exact_model, request, ours, ours))
