@@ -30,6 +30,7 @@ from t3d.training.run import distil
 from t3d.training.scoring import check_scores, refuse_sharding
 from t3d.training.trainer import T3DTrainer
 from t3d.trajectory import write_trajectories
+from t3d.work.checkpoints import checkpoints
 
 DRAFTER = preset_fields("drafter")
 
@@ -224,6 +225,25 @@ def test_held_out_drafts_are_counted_by_task(checkpoint, trajectories, tmp_path)
     assert logged(run, "draft/accepted") == pytest.approx([found[0]["accepted_per_draft"]])
     assert logged(run, "draft/acceptable") == pytest.approx([found[0]["acceptable_per_draft"]])
     assert logged(run, "draft/whole") == pytest.approx([found[0]["whole_drafts"]])
+
+
+def test_the_best_checkpoint_is_the_one_whose_drafts_are_accepted_most(checkpoint, trajectories, tmp_path):
+    """By the preset's own metric, whatever the other scores say."""
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    adapter = add_gated_adapter(loaded.model.requires_grad_(False), 2)
+    scores = iter([3.0, 1.0, 2.0, 2.5])
+
+    def score(student):
+        accepted = next(scores)
+        return {"accepted_per_draft": accepted, "acceptable_per_draft": 4.0, "whole_drafts": -accepted}
+
+    fields = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    args = config(tmp_path, **DRAFTER | fields)
+    run = T3DTrainer(adapter, args, trajectories, loaded.tokenizer, score)
+    run.train()
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
+    assert run.state.best_metric == 3.0
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3", "checkpoint-4"]
 
 
 def test_models_and_objectives_that_do_not_go_together_are_refused(checkpoint, trajectories, tmp_path):
