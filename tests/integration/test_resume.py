@@ -127,6 +127,20 @@ def test_a_cut_run_continues_to_the_same_student_and_log(
     assert names(tmp_path / "checkpoints") == ["checkpoint-6", "checkpoint-7", "plan.json"]
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_somebody_else_s_file_in_the_place_of_the_log_is_refused_before_training(
+    load, trajectories, tmp_path, monkeypatch, is_folder
+):
+    notes = tmp_path / "student.log.jsonl"
+    notes.mkdir() if is_folder else notes.write_text("my own notes\n")
+    monkeypatch.setattr(T3DTrainer, "train_from", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(
+        InputError, match="is a folder" if is_folder else "nothing tells that this command wrote"
+    ):
+        distil(load(), trajectories, config(tmp_path), tmp_path / "student")
+    assert is_folder or notes.read_text() == "my own notes\n"
+
+
 def test_a_finished_run_called_again_does_not_train(load, trajectories, whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(T3DTrainer, "training_step", lambda *args: pytest.fail("trained"))

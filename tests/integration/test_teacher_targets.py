@@ -194,6 +194,17 @@ def test_what_cannot_be_asked_is_refused(learner, name):
         learner(**fields, soft_target_top_k=3)
 
 
+def test_a_teacher_with_another_mask_or_the_student_itself_is_refused(learner, teacher):
+    told = teacher()
+    with pytest.raises(InputError, match="has mask token 5, trajectory '0'"):
+        learner(replace(told, mask_token_id=5))
+    run = learner(told)
+    fields = {"processing_class": told.tokenizer, "soft_target_model": told}
+    with pytest.raises(InputError, match="soft_target_model='teacher': is the student itself"):
+        T3DTrainer(told.model, run.args, run.selection.kept, **fields)
+    assert all(weight.requires_grad for weight in run.model.parameters())
+
+
 @pytest.mark.parametrize(("field", "value"), [("below", 0.0), ("below", 1.5), ("top_k", 0)])
 def test_numbers_that_cannot_be_are_refused(tmp_path, field, value):
     with pytest.raises(InputError, match=f"soft_target_{field}"):

@@ -113,7 +113,8 @@ def visited_noise_mask(
     repeats = (steps == step_RKS[..., None]) & valid_RKS[..., None, :] & is_before_SS.to(step_RKS.device)
     is_state_RKS = valid_RKS & ~repeats.any(-1)  # the first token of each step stands for the step
     share_RKS = is_later_RKSS.sum(-1).double() / valid_RKS.sum(-1, keepdim=True).clamp(min=1)
-    cumulative_RKS = (share_RKS**power * is_state_RKS).cumsum(-1)
+    # A slot without a state may have share 0, of which a power below 0 is infinite.
+    cumulative_RKS = torch.where(is_state_RKS, share_RKS**power, 0.0).cumsum(-1)
     drawn_RK1 = uniform_RK.double()[..., None] * cumulative_RKS[..., -1:]
     slot_RK1 = (cumulative_RKS <= drawn_RK1).sum(-1, keepdim=True).clamp(max=step_RKS.shape[-1] - 1)
     return valid_RKS & (step_RKS >= step_RKS.gather(-1, slot_RK1))

@@ -38,7 +38,9 @@ _PAPER = {
     "mask_ratio_power": 0.0,  # equally often
 }
 
-_T3D_PLUS = {"random_token_prob": 0.05}  # kept most at full steps in two rounds: docs/LOG.md, 2026-11-25
+_T3D_PLUS = {
+    "random_token_prob": 0.05
+}  # the demo's; its lead at full steps is within noise (docs/LOG.md, 2026-11-25)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "t3d": {},

@@ -25,8 +25,9 @@ from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import newest_checkpoint
 from t3d.work.digests import check_digests, digests
-from t3d.work.files import read_json, write_errors, write_text
+from t3d.work.files import check_output_file, read_json, write_errors, write_text
 from t3d.work.kept import claim
+from t3d.work.own import lines_with
 from t3d.work.plan import fingerprint, full_plan, is_whole, sealed, take_finished
 from t3d.work.weights import first_not_finite
 
@@ -82,6 +83,8 @@ def distil(
             if is_first:
                 _seal_older(student_folder)
             return student_folder
+        if is_first:
+            check_output_file(_log_path(student_folder), is_own=lines_with("step"))
         if warmup_covers_run(config):
             _logger.warning(
                 f"warmup_steps={config.warmup_steps:g} covers all {config.max_steps} optimizer steps: the "
@@ -104,7 +107,11 @@ def distil(
 def _write_log(trainer: T3DTrainer, student_folder: Path) -> None:
     """What the checkpoints' states have too, which end with the work: a line for each entry."""
     lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.log_history)
-    write_text(student_folder.with_name(student_folder.name + LOG_ENDING), lines)
+    write_text(_log_path(student_folder), lines)
+
+
+def _log_path(student_folder: Path) -> Path:
+    return student_folder.with_name(student_folder.name + LOG_ENDING)
 
 
 def _export(loaded: LoadedModel, student: Any, folder: Path, plan: Mapping[str, Any]) -> None:

@@ -188,6 +188,11 @@ def _check_record(trajectory: Trajectory, told: LoadedModel, args: T3DConfig) ->
             fix = "train on records of t3d data solutions or texts, or on state_source='on_policy'"
             raise InputError("soft_target_model", told.source, problem, fix)
         response = response[: trajectory.visible_length]
+    elif trajectory.mask_token_id != told.mask_token_id:
+        problem = (
+            f"has mask token {told.mask_token_id}, trajectory {trajectory.id!r} {trajectory.mask_token_id}"
+        )
+        raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
     read = [*trajectory.prompt_ids, *response]
     if max(read) >= told.model.config.vocab_size:
         problem = f"has no token {max(read)}, which is in trajectory {trajectory.id!r}"

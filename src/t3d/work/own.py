@@ -3,7 +3,9 @@
 Files whose plan is compared before they are taken (rollouts, results, students) need none of this.
 """
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from t3d.work.files import read_json
@@ -18,6 +20,18 @@ def json_with(*fields: str) -> Callable[[Path], bool]:
     def is_own(path: Path) -> bool:
         found = read_json(path)
         return isinstance(found, dict) and set(fields) <= found.keys()
+
+    return is_own
+
+
+def lines_with(*fields: str) -> Callable[[Path], bool]:
+    """Of JSON Lines whose first object has these fields."""
+
+    def is_own(path: Path) -> bool:
+        with path.open("rb") as file, suppress(ValueError):
+            found = json.loads(file.readline())
+            return isinstance(found, dict) and set(fields) <= found.keys()
+        return False
 
     return is_own
 

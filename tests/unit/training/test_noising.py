@@ -93,7 +93,7 @@ def test_only_visited_states_are_drawn_each_by_its_masked_share(power, uniform, 
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=8),
     st.floats(1e-6, 1 - 1e-6),
-    st.sampled_from([0.0, 1.0, 8.0]),
+    st.sampled_from([0.0, 1.0, 8.0, -2.0]),
 )
 def test_a_visited_state_is_that_of_a_loop_over_the_steps(tokens, uniform, power):
     """The first token of a step in the order of places stands for it; of no valid token nothing is masked."""
