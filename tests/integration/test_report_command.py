@@ -4,6 +4,7 @@ import pytest
 from report_helpers import entry, write_evaluation
 
 from t3d.cli.main import main
+from t3d.report.html.page import add_report
 
 
 def test_the_report_of_a_folder_of_evaluations_is_made_again_or_elsewhere(tmp_path, capsys):
@@ -48,3 +49,35 @@ def test_a_report_of_somebody_else_is_refused_before_the_work(command, tmp_path,
     assert main([*command, "--output", str(output)]) == 2
     assert "report.html" in capsys.readouterr().err
     assert [path.read_text() for path in output.iterdir()] == ["<p>mine</p>"]
+
+
+def test_results_are_told_before_a_report_that_cannot_be_made_and_the_command_succeeds(
+    tmp_path, capsys, caplog, monkeypatch
+):
+    output = tmp_path / "run"
+    flags = ["--tasks", "chain", "--limit", "1", "--max-new-tokens", "4", "--tokens-per-step", "4"]
+    command = ["eval", "--model", "mini", "--device", "cpu", *flags, "--output", str(output)]
+    assert main(command) == 0 and (output / "report.html").is_file()
+    capsys.readouterr()
+    (output / "mine.log.jsonl").symlink_to("nowhere")
+    told = []
+
+    def seen(folder):
+        told.append(capsys.readouterr().out)
+        add_report(folder)
+
+    monkeypatch.setattr("t3d.report.html.page.add_report", seen)
+    assert main(command) == 0
+    assert "B4-T4" in told[0] and "mine.log.jsonl" in caplog.text
+    assert main(["report", str(output)]) == 2
+    assert "mine.log.jsonl" in capsys.readouterr().err
+
+
+def test_a_demo_tells_its_table_before_it_writes_the_report(tmp_path, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr("t3d.reproduce.demo.run_demo", lambda demo: {"seconds": {"total": 5.0}})
+    for name in ("summary_table", "left_to_right_table"):
+        monkeypatch.setattr(f"t3d.report.demo_table.{name}", lambda summary, name=name: name)
+    monkeypatch.setattr("t3d.report.html.page.add_report", lambda _: told.append(capsys.readouterr().out))
+    assert main(["demo", "--output", str(tmp_path)]) == 0
+    assert "summary_table" in told[0] and "5 s; summary" in told[0]

@@ -27,7 +27,7 @@ class Demo(DemoConfig):
         check_report(Path(self.output) / NAME)
         summary = run_demo(self)
         write_config(self, Path(self.output) / "config.yaml")
-        add_report(Path(self.output))
         Console().print(summary_table(summary))
         Console().print(left_to_right_table(summary))
         print(f"{summary['seconds']['total']:.0f} s; summary, plot, student, trajectories in {self.output}")
+        add_report(Path(self.output))

@@ -219,12 +219,12 @@ class Eval(DraftedModelChoice, PromptChoice):
             print(f"shard {shard}: its answers are in {self.output}; {end} {RESULTS}")
             return
         write_config(whole, Path(self.output) / "config.yaml")
-        add_report(Path(self.output))
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
         console.print(results_table(entries, title=self.model))
         reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())
         if reasons["length"]:
             print(endings(reasons))
+        add_report(Path(self.output))
 
     def _whole(self) -> "Eval":
         """The command, whoever does its work."""

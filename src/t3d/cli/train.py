@@ -205,8 +205,8 @@ class Train(ModelChoice):
         )
         if is_first_process():
             write_config(self, output / "config.yaml")
-            add_report(output)
             print(f"{made} in {folder}")
+            add_report(output)
 
     def _check_soft_targets(self, weight: float) -> None:
         """Raise InputError for a model that gives soft targets without their weight, and for a weight without

@@ -156,6 +156,55 @@ def test_a_damaged_file_is_named_and_does_not_end_a_command_whose_results_are_th
     assert problem in caplog.text and not (run / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("mine.log.jsonl", '{"step": "warm", "loss": "x"}\n{"step": 3, "loss": 1.0}\n'),
+        ("mine.log.jsonl", '{"step": null, "loss": 1.0}\n'),
+        ("mine.log.jsonl", '{"step": 1e999, "loss": 1.0}\n'),
+        ("mine.log.jsonl", None),
+        ("old/samples.jsonl", '{"a": 1}\n'),
+        ("old/samples.jsonl", '{"a":\n'),
+        ("old/results.json", json.dumps({"results": [entry(seconds=0.0)], "config": {}})),
+        ("old/results.json", json.dumps({"results": [entry(ci95=None)], "config": {}})),
+        ("old/results.json", json.dumps({"results": [entry(tokens_per_forward=0.0)], "config": {}})),
+        ("summary.json", json.dumps({"models": {"teacher": {}, "student": {}}, "seconds": {}})),
+        ("tables.json", json.dumps({"entries": [{}], "suite": 1, "versions": {}})),
+    ],
+)
+def test_files_of_somebody_else_are_named_and_only_hinder_the_report(tmp_path, caplog, file, text):
+    run = write_evaluation(tmp_path, entry())
+    write_evaluation(run / "old", entry())
+    if text is None:
+        (run / file).symlink_to("nowhere")
+    else:
+        (run / file).write_text(text)
+    with pytest.raises(InputError) as caught:
+        write_report(run)
+    assert file in str(caught.value)
+    add_report(run)
+    assert "InputError" in caplog.text and file in caplog.text
+
+
+def test_no_fault_of_a_report_ends_the_command_whose_results_are_there(tmp_path, caplog, monkeypatch):
+    def faulty(content):
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr("t3d.report.html.page.report_page", faulty)
+    add_report(write_evaluation(tmp_path, entry()))
+    assert caplog.messages == ["no report.html is written: ZeroDivisionError: first line"]
+
+
+def test_values_in_a_log_that_are_no_numbers_are_left_out(tmp_path):
+    run = write_evaluation(tmp_path, entry())
+    odd = {"step": 2, "loss": "x", "train_runtime": None, "learning_rate": 10**400}
+    write_lines(run / "student.log.jsonl", {"step": 1, "loss": 0.5}, odd)
+    content = content_of(run)
+    assert ("last loss", "0.5") in content.facts
+    ((_, (chart,)),) = content.training
+    assert [place for place, _ in chart.lines[0].points.values()] == [1.0]
+
+
 def test_results_of_an_earlier_version_and_a_folder_without_any_are_refused(tmp_path):
     old = entry()
     del old["mean_length"]

@@ -17,8 +17,8 @@ from t3d.work.files import read_json
 SECONDS = "visible tokens per second"
 """Label of the axis of throughput."""
 _IN_RUN = (RESULTS, f"*/{RESULTS}", f"*/*/{RESULTS}")
-_NEEDED = ("num_prompts", "mean_length", "seconds", "tokens_per_step", "tokens_per_forward")
-_NEEDED += ("tokens_per_second", "latency", "mean_denoising_steps", "stopped")
+_NEEDED = ("accuracy", "ci95", "num_prompts", "mean_length", "seconds", "tokens_per_step")
+_NEEDED += ("tokens_per_forward", "tokens_per_second", "latency", "mean_denoising_steps", "stopped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,20 @@ def read_evaluation(where: Path, run: Path) -> Evaluated:
     if missing:
         problem = f"made by an earlier version, without {missing[0]}"
         raise InputError("run", str(file), problem, "evaluate again into another folder")
+    if not all(map(_can_be_drawn, entries)):
+        problem = "damaged: an entry without an interval, or whose seconds or tokens per forward are 0"
+        raise InputError("run", str(file), problem, "delete it, or evaluate again")
     name = where.relative_to(run).as_posix().removeprefix("evaluations/")
     if where == run:
         name = Path(str(config.get("model", "model"))).name
     return Evaluated(name=name, folder=where, record=record)
+
+
+def _can_be_drawn(entry: Mapping[str, Any]) -> bool:
+    match entry["ci95"]:
+        case [int() | float(), int() | float()]:
+            return entry["seconds"] > 0 and entry["tokens_per_forward"] > 0
+    return False
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:
@@ -142,24 +152,44 @@ def _means(evaluations: Sequence[Evaluated]) -> Table:
 
 
 def samples_of(one: Evaluated, source: str = "") -> Iterator[Sample]:
-    """Of every setting the first right and the first wrong answer."""
+    """Of every setting the first right and the first wrong answer; the rest of a long file stays unread.
+
+    Raises InputError for a file that is damaged.
+    """
     seen: set[tuple[str, bool]] = set()
+    all_kinds = {(entry["setting"], True) for entry in one.entries if entry["num_correct"]}
+    all_kinds |= {(entry["setting"], False) for entry in one.entries if entry["num_correct"] < entry["n"]}
     file = one.folder / SAMPLES
     if not file.is_file():
         return
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            setting, is_right = str(row.get("setting")), bool(row["correct"])
-            if (setting, is_right) in seen:
-                continue
-            seen.add((setting, is_right))
-            yield Sample(
-                source=" · ".join(filter(None, (source or one.name, setting, str(row.get("task") or "")))),
-                id=str(row["id"]),
-                question=str(row.get("question")),
-                reference=str(row.get("answer")),
-                response=str(row["response"]),
-                is_right=is_right,
-                reason=str(row.get("reason")),
-            )
+    for row in _rows(file):
+        setting, is_right = str(row.get("setting")), bool(row["correct"])
+        if (setting, is_right) in seen:
+            continue
+        seen.add((setting, is_right))
+        yield Sample(
+            source=" · ".join(filter(None, (source or one.name, setting, str(row.get("task") or "")))),
+            id=str(row["id"]),
+            question=str(row.get("question")),
+            reference=str(row.get("answer")),
+            response=str(row["response"]),
+            is_right=is_right,
+            reason=str(row.get("reason")),
+        )
+        if seen >= all_kinds:
+            return
+
+
+def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The graded answers of a file. Raises InputError for a line that is none."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if not (isinstance(row, dict) and row.keys() >= {"id", "correct", "response"}):
+                    raise ValueError("not a graded answer")
+                yield row
+    except (OSError, ValueError, RecursionError) as error:
+        problem = "damaged: not a graded answer in each line"
+        fix = "delete it: the report then has no answers of it"
+        raise InputError("run", str(file), problem, fix) from error

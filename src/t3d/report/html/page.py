@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import InputError
 from t3d.report.html.chart import legend, svg
 from t3d.report.html.content import Chart, Content, Sample, Table
 from t3d.report.html.escaped import escaped, isolated
@@ -37,8 +36,11 @@ def add_report(folder: Path) -> None:
     """The same at the end of a command, whose results are there: what hinders the report is only said."""
     try:
         write_report(folder)
-    except InputError as error:
-        _logger.warning("no %s is written: %s", NAME, error)
+    # Of everything: the folder may hold anybody's files, and no fault in them, or in drawing them, may take
+    # the exit status 0 from work of hours that is done. t3d report ends with the same error.
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        _logger.warning("no %s is written: %s: %s", NAME, type(error).__name__, first)
 
 
 def report_page(content: Content) -> str:

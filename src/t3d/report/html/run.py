@@ -1,6 +1,7 @@
 """What a report shows of a run, by the files that lie in its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def content_of(folder: Path) -> Content:
     content = Content(title=folder.resolve().name)
     tables = read_json(folder / "tables.json")
     if isinstance(tables, dict) and {"entries", "suite", "versions"} <= tables.keys():
-        _add_tables(content, folder, tables)
+        with _written_by("reproduce", folder / "tables.json"):
+            _add_tables(content, folder, tables)
     else:
         _add_evaluations(content, folder)
         _add_training(content, folder)
@@ -38,10 +40,23 @@ def content_of(folder: Path) -> Content:
 def _add_demo(content: Content, folder: Path) -> None:
     match read_json(folder / "summary.json"):
         case {"models": {"teacher": dict(), "student": dict()}, "seconds": dict() as seconds} as summary:
-            content.finding = " ".join(finding(summary).split()) + "."
-            content.facts += [("method", str(summary["method"])), ("seed", str(summary["seed"]))]
-            content.facts += [("seconds", f"{seconds['total']:.0f}")]
-            content.environment = summary["versions"] | _of_model(content.environment)
+            with _written_by("demo", folder / "summary.json"):
+                content.finding = " ".join(finding(summary).split()) + "."
+                content.facts += [("method", str(summary["method"])), ("seed", str(summary["seed"]))]
+                content.facts += [("seconds", f"{seconds['total']:.0f}")]
+                content.environment = summary["versions"] | _of_model(content.environment)
+
+
+@contextmanager
+def _written_by(command: str, path: Path) -> Generator[None]:
+    """InputError where a file only looks like that of a command, or a cell beside it does."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        problem = f"not what t3d {command} writes ({type(error).__name__}: {error})"
+        raise InputError("run", str(path), problem, "move or delete it") from error
 
 
 def _add_evaluations(content: Content, folder: Path) -> None:

@@ -31,14 +31,21 @@ def logs_in(folder: Path) -> dict[str, Log]:
 
 def _read(path: Path) -> Log:
     fix = "delete it: the report then has no curves of this student"
-    damaged = InputError("run", str(path), "damaged: not a JSON object in each line", fix)
+    damaged = InputError("run", str(path), "damaged: not a file with a JSON object in each line", fix)
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise damaged from error
     if not all(isinstance(entry, dict) for entry in found):
         raise damaged
+    if not all(_is_number(entry["step"]) for entry in found if "step" in entry):
+        raise InputError("run", str(path), "damaged: a step is no number", fix)
     return found
+
+
+def _is_number(value: object) -> bool:
+    is_real = isinstance(value, float) or type(value) is int
+    return is_real and abs(value) < 1e300  # which neither nan nor an int that no float can hold is
 
 
 def training_charts(log: Log) -> list[Chart]:
@@ -88,10 +95,10 @@ def training_facts(log: Log) -> Iterator[tuple[str, str]]:
     steps = [entry["step"] for entry in log if "step" in entry]
     if steps:
         yield "optimizer steps", str(max(steps))
-    seconds = [entry["train_runtime"] for entry in log if "train_runtime" in entry]
+    seconds = [entry["train_runtime"] for entry in log if _is_number(entry.get("train_runtime"))]
     if seconds:
         yield "seconds of training", f"{sum(seconds):.0f}"
-    losses = [entry["loss"] for entry in log if "loss" in entry]
+    losses = [entry["loss"] for entry in log if isinstance(entry.get("loss"), int | float)]
     if losses:
         yield "last loss", f"{losses[-1]:.4g}"
 
@@ -111,7 +118,7 @@ def _line(log: Log, name: str, said: str, *, is_subject: bool = False) -> Line:
     values = [
         (entry["step"], float(entry[name]))
         for entry in log
-        if isinstance(entry.get(name), int | float) and "step" in entry and math.isfinite(entry[name])
+        if "step" in entry and _is_number(entry.get(name))
     ]
     thinned = values[:: math.ceil(len(values) / _MOST_POINTS) or 1]
     points = {
