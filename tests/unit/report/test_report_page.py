@@ -11,12 +11,13 @@ from viewer_helpers import TITLES, graded, write_lines
 
 from t3d.errors import InputError
 from t3d.report.html.chart import svg
-from t3d.report.html.content import Chart
+from t3d.report.html.content import Chart, Content
 from t3d.report.html.name import BEGINNING
 from t3d.report.html.page import add_report, report_page, write_report
 from t3d.report.html.run import content_of
 from t3d.report.html.shorten import MOST_BYTES
 from t3d.report.html.training import training_charts
+from t3d.report.playground.page import playground_page
 from t3d.report.points import Bar, Line
 
 
@@ -117,6 +118,82 @@ def test_a_report_stays_small_whatever_a_run_holds(tmp_path):
     content.config = {f"flag{number}": "x" * 1400 for number in range(400)}
     page = report_page(content)
     assert len(page.encode()) <= MOST_BYTES and "Parts are left out" in page
+
+
+def test_no_field_of_a_run_makes_a_report_large():
+    content = Content(title="run", finding="<" * 400_000, facts=[("suite", "\x00" * 400_000)])
+    content.environment = {f"package{number}": "x" * 1400 for number in range(400)}
+    page = report_page(content)
+    assert len(page.encode()) <= MOST_BYTES and "more characters" in page
+
+
+def test_a_part_is_drawn_once_however_many_are_left_out(tmp_path, monkeypatch):
+    run = write_evaluation(tmp_path, entry())
+    for number in range(60):
+        write_lines(run / f"student-{number:02d}.log.jsonl", *log_entries(60))
+    content = content_of(run)
+    num_drawn = 0
+
+    def counted(chart):
+        nonlocal num_drawn
+        num_drawn += 1
+        return svg(chart)
+
+    monkeypatch.setattr("t3d.report.html.page.svg", counted)
+    page = report_page(content)
+    assert num_drawn == len(content.charts) + sum(len(charts) for _, charts in content.training) > 300
+    assert 0.9 * MOST_BYTES < len(page.encode()) <= MOST_BYTES and "Parts are left out" in page
+    assert "student-00" in page and "student-59" not in page  # the last go first
+
+
+def test_answers_are_read_until_each_kind_was_there(tmp_path):
+    run = write_evaluation(tmp_path, entry("B4-T1", num_correct=4), entry("B4-T4", num_correct=2))
+    kinds = [("B4-T1", True), ("B4-T4", False), ("B4-T4", True)]
+    rows = [graded(str(number), correct=right, setting=name) for number, (name, right) in enumerate(kinds)]
+    with write_lines(run / "samples.jsonl", *rows).open("a") as file:
+        file.write("never read\n")
+    assert [sample.id for sample in content_of(run).samples] == ["0", "1", "2"]
+
+
+def test_evaluations_of_one_name_are_told_apart_by_their_place(tmp_path):
+    def accuracies(run):
+        content = content_of(run)
+        names = [table.title.removesuffix(", task by task") for table in content.tables[1:]]
+        assert names == content.facts[0][1].split(", ")
+        return {
+            line.name: bar.value for line in content.charts[0].lines for _, bar in line.points.values()
+        }, {row[1]: row[2].split()[0] for row in content.tables[0].rows}
+
+    two = tmp_path / "two"
+    write_evaluation(two / "evaluations" / "a", entry(num_correct=4))
+    write_evaluation(two / "a", entry(num_correct=0))
+    lines, rows = accuracies(two)
+    assert lines == {"a, blocks of 4": 0.0, "evaluations/a, blocks of 4": 100.0}
+    assert rows == {"a": "0.0", "evaluations/a": "100.0"}
+    nested = write_evaluation(tmp_path / "own", entry(num_correct=0), config={"model": "runs/student"})
+    write_evaluation(nested / "student", entry(num_correct=4))
+    lines, rows = accuracies(nested)
+    assert lines == {"student (.), blocks of 4": 0.0, "student, blocks of 4": 100.0}
+    assert rows == {"student (.)": "0.0", "student": "100.0"}
+
+
+def test_of_several_evaluations_it_is_said_whose_settings_and_versions_are_shown(tmp_path):
+    for name in ("x", "y"):
+        write_evaluation(tmp_path / name, entry(), config={"model": f"m{name}"})
+    page = write_report(tmp_path).read_text()
+    assert "Configuration of <bdi>y</bdi></h2>" in page and "Environment of <bdi>y</bdi></h2>" in page
+    assert "mx" not in page and "my" in page
+    (tmp_path / "config.yaml").write_text("seed: 5\n")
+    page = write_report(tmp_path).read_text()
+    assert ">Configuration</h2>" in page and "Environment of <bdi>y</bdi></h2>" in page
+    alone = write_report(tmp_path / "x").read_text()
+    assert ">Configuration</h2>" in alone and ">Environment</h2>" in alone
+
+
+def test_seconds_of_a_training_are_not_said_to_be_all_of_a_resumed_one(tmp_path):
+    """The trainer's clock starts again with each start; the log does not say whether there were several."""
+    write_lines(tmp_path / "student.log.jsonl", *log_entries())
+    assert ("seconds since the last start or resume", "12") in content_of(tmp_path).facts
 
 
 def test_a_report_that_says_the_same_is_not_written_again(tmp_path):
@@ -227,9 +304,11 @@ def test_tables_of_a_reproduction_stand_beside_the_papers_and_cost_what_their_ce
     (tmp_path / "tables.json").write_text(json.dumps(tables))
     (tmp_path / "cells").mkdir()
     for one in entries[:3]:
-        row = {"tokens_per_forward": 1.0 if one["setting"] == "B4-T1" else 3.5, "tokens_per_second": 100.0}
+        forwards = 1.0 if one["setting"] == "B4-T1" else 3.5
+        fast = entry(one["setting"], tokens_per_forward=forwards)  # 100 tokens a second, and 4 in 4 seconds
+        slow = fast | {"task": "make", "mean_length": 1.0, "seconds": 4.0, "tokens_per_second": 1.0}
         name = f"mini.{one['method']}.seed0.{one['config_hashes'][0]}.json"
-        (tmp_path / "cells" / name).write_text(json.dumps({"results": [row, row]}))
+        (tmp_path / "cells" / name).write_text(json.dumps({"results": [fast, slow]}))
     content = content_of(tmp_path)
     assert content.tables[0].rows == [
         ["original", "99.0 [98.0, 100.0]", "40.0 [39.0, 41.0]"],
@@ -238,6 +317,9 @@ def test_tables_of_a_reproduction_stand_beside_the_papers_and_cost_what_their_ce
     ]
     forwards = {line.name: [place for place, _ in line.points.values()] for line in content.charts[0].lines}
     assert forwards == {"original": [1.0, 3.5], "t3d": [1.0]}  # the last cell lies elsewhere
+    seconds = {line.name: [place for place, _ in line.points.values()] for line in content.charts[1].lines}
+    of_one = pytest.approx(104 / 5)  # all visible tokens by all seconds
+    assert seconds == {"original": [of_one, of_one], "t3d": [of_one]}
 
 
 def test_a_chart_draws_values_in_order_with_whiskers_and_ticks_of_powers(tmp_path):
@@ -255,3 +337,9 @@ def test_a_chart_draws_values_in_order_with_whiskers_and_ticks_of_powers(tmp_pat
     assert drawn.count("whisker") == 4 and drawn.count('class="label subject"') == 4
     same = Line(name="b", points={"p": (3.0, Bar(value=5.0, low=5.0, high=5.0))})
     assert "nan" not in svg(Chart(title="t", lines=[same], xlabel="x"))
+
+
+def test_the_playground_takes_fractions_that_the_server_takes():
+    page = playground_page("mini")
+    for name in ("temperature", "speed"):
+        assert re.search(rf'<input id="{name}" [^>]*step="any"', page), name

@@ -63,6 +63,10 @@ class Content:
     samples: list[Sample] = field(default_factory=list)
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    config_of: str = ""
+    """Whose the configuration is, where it is not the run's but one evaluation's of several."""
+    environment_of: str = ""
+    """The same of the environment."""
     notes: list[str] = field(default_factory=list)
 
     @property

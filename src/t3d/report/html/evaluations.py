@@ -1,8 +1,9 @@
 """Of the evaluations of a run: plots of accuracy against cost, tables, and some answers."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,19 @@ class Evaluated:
 
 
 def evaluations_in(folder: Path) -> list[Evaluated]:
-    """All of a folder and of those below it, the teacher's first.
+    """All of a folder and of those below it, the teacher's first; those of one name by their place.
 
     Raises InputError for one that is damaged, or of a version that kept less.
     """
     files = [path for pattern in _IN_RUN for path in folder.glob(pattern) if not _is_hidden(path, folder)]
-    return [read_evaluation(path.parent, folder) for path in sorted(files, key=_order)]
+    found = [read_evaluation(path.parent, folder) for path in sorted(files, key=_order)]
+    times = Counter(one.name for one in found)
+    return [one if times[one.name] == 1 else replace(one, name=_place(one, folder)) for one in found]
+
+
+def _place(one: Evaluated, run: Path) -> str:
+    """Where it lies in the run; of the run's own evaluation also its name."""
+    return f"{one.name} (.)" if one.folder == run else one.folder.relative_to(run).as_posix()
 
 
 def read_evaluation(where: Path, run: Path) -> Evaluated:

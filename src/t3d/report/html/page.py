@@ -4,6 +4,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from t3d.report.html.content import Chart, Content, Sample, Table
 from t3d.report.html.escaped import escaped, isolated
 from t3d.report.html.name import BEGINNING, NAME, check_report
 from t3d.report.html.run import content_of
-from t3d.report.html.shorten import MOST_BYTES, clipped, shortened
+from t3d.report.html.shorten import LEFT_OUT, MOST_BYTES, Part, clipped, without
 from t3d.work.files import write_text
 
 _FOLDER = Path(__file__).parent
 _logger = logging.getLogger(__name__)
+_COSTS_NOTE = "Whiskers are 95 % intervals of the accuracy; costs are of one run."
+_SAMPLES_NOTE = "The first right and the first wrong one of each setting; t3d view shows all."
 
 
 def write_report(folder: Path, path: Path | None = None) -> Path:
@@ -45,15 +48,35 @@ def add_report(folder: Path) -> None:
 
 def report_page(content: Content) -> str:
     """The whole page, of at most ``MOST_BYTES``: a note says where something is left out for that."""
-    text = _page(content)
-    for shorter in shortened(content):
-        if len(text.encode()) <= MOST_BYTES:
-            break
-        text = _page(shorter)
-    return text
+    parts = list(_parts(content))
+    text = _page(content, parts)
+    num_bytes = len(text.encode())
+    if num_bytes <= MOST_BYTES:
+        return text
+    content = replace(content, notes=[*content.notes, LEFT_OUT])
+    excess = num_bytes + len("".join(_notes([LEFT_OUT])).encode()) - MOST_BYTES
+    return _page(content, without(parts, excess))
 
 
-def _page(content: Content) -> str:
+def _parts(content: Content) -> Iterator[Part]:
+    """Each drawn once, however many of them the page then has room for."""
+    for chart in content.charts:
+        yield Part("charts", _figure(chart))
+    for table in content.tables:
+        yield Part("folded" if table.is_folded else "tables", _table(table))
+    for name, charts in content.training:
+        kind = "pair" if charts[0].is_small else "single"
+        drawn = f'<div class="{kind}">{"".join(map(_figure, charts))}</div>'
+        yield Part("training", f"<h3>{isolated(name)}</h3>{drawn}")
+    for sample in content.samples:
+        yield Part("samples", _sample(sample))
+    if content.config:
+        yield Part("config", _settings(content.config))
+    if content.environment:
+        yield Part("environment", _settings(content.environment))
+
+
+def _page(content: Content, parts: Sequence[Part]) -> str:
     style = (_FOLDER.parent / "colours.css").read_text("utf-8") + (_FOLDER / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
@@ -70,7 +93,7 @@ def _page(content: Content) -> str:
 </head>
 <body>
 <header><h1 dir="auto">{title}</h1>{_themes()}</header>
-{"".join(_body(content))}
+{"".join(_body(content, parts))}
 </body>
 </html>
 """
@@ -87,40 +110,38 @@ def _themes() -> str:
     return f'<fieldset aria-label="colours">{choices}</fieldset>'
 
 
-def _body(content: Content) -> Iterator[str]:
+def _body(content: Content, parts: Sequence[Part]) -> Iterator[str]:
     if content.finding:
-        yield f'<p class="finding">{escaped(content.finding)}</p>'
+        yield f'<p class="finding">{escaped(clipped(content.finding))}</p>'
     if content.facts:
         facts = "".join(
-            f"<div><dt>{escaped(name)}</dt><dd>{isolated(value)}</dd></div>" for name, value in content.facts
+            f"<div><dt>{escaped(name)}</dt><dd>{isolated(clipped(value))}</dd></div>"
+            for name, value in content.facts
         )
         yield f'<dl class="facts">{facts}</dl>'
-    for note in content.notes:
-        yield f'<p class="note">{escaped(note)}</p>'
-    if content.charts:
-        yield '<h2 id="accuracy">Accuracy and cost</h2>'
-        yield from map(_figure, content.charts)
-        yield '<p class="note">Whiskers are 95 % intervals of the accuracy; costs are of one run.</p>'
-    if content.tables:
-        yield '<h2 id="tables">Tables</h2>'
-        yield from map(_table, content.tables)
-    if content.training:
-        yield '<h2 id="training">Training</h2>'
-        for name, charts in content.training:
-            yield f"<h3>{isolated(name)}</h3>"
-            kind = "pair" if charts[0].is_small else "single"
-            yield f'<div class="{kind}">{"".join(map(_figure, charts))}</div>'
-    if content.samples:
-        yield '<h2 id="samples">Answers</h2>'
-        shown = "The first right and the first wrong one of each setting; t3d view shows all."
-        yield f'<p class="note">{shown}</p>'
-        yield from map(_sample, content.samples)
-    if content.config:
-        yield '<h2 id="configuration">Configuration</h2>'
-        yield _settings(content.config)
-    if content.environment:
-        yield '<h2 id="environment">Environment</h2>'
-        yield _settings(content.environment)
+    yield from _notes(content.notes)
+    for kinds, name, title in (
+        (("charts",), "accuracy", "Accuracy and cost"),
+        (("tables", "folded"), "tables", "Tables"),
+        (("training",), "training", "Training"),
+        (("samples",), "samples", "Answers"),
+        (("config",), "configuration", f"Configuration{_of(content.config_of)}"),
+        (("environment",), "environment", f"Environment{_of(content.environment_of)}"),
+    ):
+        found = [part.html for part in parts if part.kind in kinds]
+        if found:
+            yield f'<h2 id="{name}">{title}</h2>'
+            yield from _notes([_SAMPLES_NOTE] if name == "samples" else [])
+            yield from found
+            yield from _notes([_COSTS_NOTE] if name == "accuracy" else [])
+
+
+def _of(name: str) -> str:
+    return f" of {isolated(clipped(name))}" if name else ""
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    return (f'<p class="note">{escaped(note)}</p>' for note in notes)
 
 
 def _figure(chart: Chart) -> str:

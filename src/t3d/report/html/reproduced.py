@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+from t3d.evaluation.over_tasks import over_tasks
 from t3d.report.console import accuracy_text
 from t3d.report.html.content import Chart, Sample, Table
 from t3d.report.html.evaluations import SECONDS, read_evaluation, samples_of
@@ -73,7 +73,7 @@ def accuracy_charts(entries: Entries, folder: Path) -> list[Chart]:
 def _line(method: str, entries: Entries, costs: "_Costs", quantity: str) -> Line:
     points = {}
     for one in entries:
-        cost = costs.mean(one["config_hashes"], quantity)
+        cost = costs.mean(one["config_hashes"], one["setting"], quantity)
         if cost is not None:
             low, high = one["ci95"]
             points[one["setting"]] = (cost, Bar(value=one["mean"], low=low, high=high))
@@ -88,11 +88,11 @@ class _Costs:
         files = (folder / "cells").glob("*.*.json")
         self._files = {path.name.split(".")[-2]: path for path in files}
 
-    def mean(self, hashes: Sequence[str], quantity: str) -> float | None:
-        """Over the tasks of these cells."""
+    def mean(self, hashes: Sequence[str], setting: str, quantity: str) -> float | None:
+        """Over the tasks of these cells, as :func:`~t3d.evaluation.over_tasks.over_tasks` takes it."""
         found = [read_json(self._files[one]) for one in hashes if one in self._files]
-        values = [row[quantity] for record in found if record is not None for row in record["results"]]
-        return fmean(values) if values and len(found) == len(hashes) else None
+        rows = [row for record in found if record is not None for row in record["results"]]
+        return over_tasks(rows)[setting][quantity] if rows and len(found) == len(hashes) else None
 
 
 def answers(entries: Entries, folder: Path) -> Iterator[Sample]:

@@ -33,7 +33,8 @@ def content_of(folder: Path) -> Content:
     if content.is_empty:
         fix = "give the finished output of t3d eval, demo, train or reproduce"
         raise InputError("run", str(folder), "holds no results and no log of a training", fix)
-    content.config = _config(folder) or content.config
+    if own := _config(folder):
+        content.config, content.config_of = own, ""
     return content
 
 
@@ -44,7 +45,10 @@ def _add_demo(content: Content, folder: Path) -> None:
                 content.finding = " ".join(finding(summary).split()) + "."
                 content.facts += [("method", str(summary["method"])), ("seed", str(summary["seed"]))]
                 content.facts += [("seconds", f"{seconds['total']:.0f}")]
-                content.environment = summary["versions"] | _of_model(content.environment)
+                of_model = _of_model(content.environment)
+                if whose := content.environment_of:
+                    of_model = {f"{name} of {whose}": value for name, value in of_model.items()}
+                content.environment, content.environment_of = summary["versions"] | of_model, ""
 
 
 @contextmanager
@@ -69,6 +73,8 @@ def _add_evaluations(content: Content, folder: Path) -> None:
     record = found[-1].record
     content.environment = {**record.get("versions", {}), **_of_model(record.get("model", {}))}
     content.config = record["config"]
+    if len(found) > 1:
+        content.config_of = content.environment_of = found[-1].name
     content.facts += [
         ("evaluations", ", ".join(one.name for one in found)),
         ("answers", f"{sum(entry['n'] for one in found for entry in one.entries):,}"),
@@ -89,6 +95,7 @@ def _add_training(content: Content, folder: Path) -> None:
         match read_json(folder / list(logs)[-1] / "training.json"):
             case {"plan": {"versions": dict() as versions}}:
                 content.environment = versions
+                content.environment_of = list(logs)[-1] if len(logs) > 1 else ""
 
 
 def _add_tables(content: Content, folder: Path, tables: Mapping[str, Any]) -> None:

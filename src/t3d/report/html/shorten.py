@@ -1,12 +1,12 @@
 """What keeps a report small: long texts end early, and what matters least is left out first."""
 
-import dataclasses
-from collections.abc import Iterator
-
-from t3d.report.html.content import Content
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 MOST_BYTES = 300_000
+LEFT_OUT = "Parts are left out here, so that the page stays small; they are in the run's files."
 _MOST_CHARACTERS = 1500
+_ORDER = ("samples", "folded", "training", "charts", "tables", "config", "environment")
 
 
 def clipped(text: str) -> str:
@@ -15,25 +15,24 @@ def clipped(text: str) -> str:
     return text if left_out <= 0 else f"{text[:_MOST_CHARACTERS]} … ({left_out:,} more characters)"
 
 
-def shortened(content: Content) -> Iterator[Content]:
-    """Ever less of a report: fewer answers, then the last of the folded tables, curves, plots and tables."""
-    content = dataclasses.replace(content, notes=list(content.notes))
-    for kind in ("samples", "folded", "training", "charts", "tables", "config"):
-        while (shorter := _without_last(content, kind)) is not None:
-            note = "Parts are left out here, so that the page stays small; they are in the run's files."
-            content = dataclasses.replace(shorter, notes=list(dict.fromkeys([*shorter.notes, note])))
-            yield content
+@dataclass(frozen=True)
+class Part:
+    """A piece of a page."""
+
+    kind: str
+    html: str
 
 
-def _without_last(content: Content, kind: str) -> Content | None:
-    """Without half of the answers, or without one other part; None: there is none left."""
-    if kind == "folded":
-        folded = [table for table in content.tables if table.is_folded]
-        tables = [table for table in content.tables if not folded or table is not folded[-1]]
-        return dataclasses.replace(content, tables=tables) if folded else None
-    found = getattr(content, kind)
-    if not found:
-        return None
-    if kind == "config":
-        return dataclasses.replace(content, config={})
-    return dataclasses.replace(content, **{kind: found[: len(found) // 2 if kind == "samples" else -1]})
+def without(parts: Sequence[Part], excess: int) -> list[Part]:
+    """Parts whose page has at least so many bytes less, as far as there are some.
+
+    Fewer answers, then without the last of the folded tables, curves, plots and tables, then of the settings.
+    """
+    left = dict(enumerate(parts))
+    for kind in _ORDER:
+        of_kind = [index for index, part in enumerate(parts) if part.kind == kind]
+        while excess > 0 and of_kind:
+            num_kept = len(of_kind) // 2 if kind == "samples" else len(of_kind) - 1
+            excess -= sum(len(left.pop(index).html.encode()) for index in of_kind[num_kept:])
+            del of_kind[num_kept:]
+    return list(left.values())

@@ -97,7 +97,8 @@ def training_facts(log: Log) -> Iterator[tuple[str, str]]:
         yield "optimizer steps", str(max(steps))
     seconds = [entry["train_runtime"] for entry in log if _is_number(entry.get("train_runtime"))]
     if seconds:
-        yield "seconds of training", f"{sum(seconds):.0f}"
+        # The trainer's clock starts again when a killed run goes on.
+        yield "seconds since the last start or resume", f"{sum(seconds):.0f}"
     losses = [entry["loss"] for entry in log if isinstance(entry.get("loss"), int | float)]
     if losses:
         yield "last loss", f"{losses[-1]:.4g}"
