@@ -44,7 +44,11 @@ class StubHub(BaseHTTPRequestHandler):
         return self.answer(200, done | {"hookOutput": ""})
 
     def do_GET(self):
-        self.answer(404, {"error": "nothing there"})
+        if self.path == "/api/models/me/student":
+            is_private: bool = self.server.is_private  # ty: ignore[unresolved-attribute]
+            self.answer(200, {"id": "me/student", "private": is_private})
+        else:
+            self.answer(404, {"error": "nothing there"})
 
     def answer(self, status, content):
         text = json.dumps(content).encode()
@@ -61,7 +65,7 @@ class StubHub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), StubHub)
-    server.calls, server.status = [], 200  # ty: ignore[unresolved-attribute]
+    server.calls, server.status, server.is_private = [], 200, True  # ty: ignore[unresolved-attribute]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
@@ -139,13 +143,23 @@ def test_evaluations_of_other_weights_and_cards_of_others_are_refused(run, tmp_p
 def test_push_uploads_the_checkpoint_and_its_card_and_nothing_else(run, hub, capsys):
     assert main(["card", str(run)]) == 0
     student = run / "student"
-    (student / "notes.pdf").write_text("mine")
-    (student / ".hidden.json").write_text("{}")
-    (student / "checkpoints").mkdir()
-    (student / "checkpoints" / "state.json").write_text("{}")
+    code = {"modeling_x.py": "from .layers_x import Layer\n", "layers_x.py": "import torch\n"}
+    config = json.loads((student / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "modeling_x.Model", "AutoConfig": "org/repo--elsewhere.Config"}
+    (student / "config.json").write_text(json.dumps(config))
+    for name, text in code.items():
+        (student / name).write_text(text)
+    kept = {path.name for path in student.iterdir()}
+    foreign = ("notes.pdf", ".hidden.json", "credentials.json", "notes.txt", "my_script.py", "[a-z]*.json")
+    for name in (*foreign, "optimizer.safetensors", "elsewhere.py"):
+        (student / name).write_text("mine")
+    for name in ("checkpoints", "sub"):
+        (student / name).mkdir()
+        (student / name / "config.json").write_text("{}")
     assert main(["push", str(student), "--repo", "me/student", "--private"]) == 0
     address = f"{constants.ENDPOINT}/me/student/commit/c0ffee"
-    assert capsys.readouterr().out.splitlines()[-1] == address
+    *_, told, last = capsys.readouterr().out.splitlines()
+    assert last == address
     assert {token for _, token, _ in hub.calls} == {"Bearer hf_secret"}
     paths = [path for path, _, _ in hub.calls]
     assert paths[0] == "/api/repos/create" and paths[-1] == "/api/models/me/student/commit/main"
@@ -154,11 +168,27 @@ def test_push_uploads_the_checkpoint_and_its_card_and_nothing_else(run, hub, cap
     assert made.get("private") is True or made.get("visibility") == "private"
     lines = [json.loads(line) for line in hub.calls[-1][2].splitlines()]
     files = {line["value"]["path"]: line["value"] for line in lines if line["key"] == "file"}
-    kept = {path.name for path in student.iterdir() if path.is_file()} - {"notes.pdf", ".hidden.json"}
-    assert set(files) == kept and {"model.safetensors", "config.json", "README.md"} <= kept
+    assert set(files) == kept and {"model.safetensors", "config.json", "README.md", *code} <= kept
+    assert told == f"uploading {len(kept)} files to me/student: {', '.join(sorted(kept))}"
     assert MARK in base64.b64decode(files["README.md"]["content"]).decode()
     weights = base64.b64decode(files["model.safetensors"]["content"])
     assert weights == (student / "model.safetensors").read_bytes()
+
+
+def test_a_private_upload_into_a_public_repository_is_refused_before(run, hub, capsys):
+    main(["card", str(run)])
+    hub.is_private = False
+    text = run_failing(["push", str(run / "student"), "--repo", "me/student", "--private"], capsys)
+    assert "me/student is public" in text
+    assert [path for path, _, _ in hub.calls] == ["/api/repos/create"]
+
+
+@pytest.mark.parametrize("token", ["hf_SECRET\u20ac", "hf_SEC\x01RET", "hf SECRET"])
+def test_a_token_that_cannot_be_is_refused_and_not_shown(run, hub, capsys, monkeypatch, token):
+    main(["card", str(run)])
+    monkeypatch.setenv("HF_TOKEN", token)
+    text = run_failing(["push", str(run / "student"), "--repo", "me/student"], capsys)
+    assert "characters that no token has" in text and "SEC" not in text and hub.calls == []
 
 
 @pytest.mark.parametrize(
@@ -188,9 +218,10 @@ def test_push_needs_a_token_a_card_a_whole_checkpoint_and_a_name(run, hub, tmp_p
 
 def test_without_a_hub_the_error_names_its_address(run, hub, capsys, monkeypatch):
     main(["card", str(run)])
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:PASSWORD@127.0.0.1:9")
     text = run_failing(["push", str(run / "student"), "--repo", "me/x"], capsys)
     assert "the hub cannot be reached at http://127.0.0.1:9" in text and "HF_ENDPOINT" in text
+    assert "PASSWORD" not in text
 
 
 @pytest.mark.slow

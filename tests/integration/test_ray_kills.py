@@ -125,6 +125,7 @@ def test_an_evaluation_by_two_workers_is_that_of_one_process(address, checkpoint
     assert contents(outputs[0]) == contents(outputs[1])
     assert sorted(path.name for path in outputs[1].iterdir()) == [
         "config.yaml",
+        "report.html",
         "results.json",
         "samples.jsonl",
     ]

@@ -1,5 +1,6 @@
 """The command ``t3d push``: a student onto the hub."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,10 +16,13 @@ class Push:
     repo: str
     """Where to: ORGANISATION/NAME, made unless it is there."""
     private: bool = False
-    """Make it a private one; one that is there stays as it is."""
+    """Make it a private one; one that is there and public is refused."""
 
     def run(self) -> None:
         """Run the command."""
         from t3d.models.push import push
 
-        print(push(self.student, self.repo, private=self.private))
+        def tell(names: Sequence[str]) -> None:
+            print(f"uploading {len(names)} files to {self.repo}: {', '.join(names)}", flush=True)
+
+        print(push(self.student, self.repo, private=self.private, tell=tell))

@@ -23,7 +23,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from t3d.errors import InputError
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _KERNEL_FIELDS = ("attn_implementation", "experts_implementation")
 
 
@@ -64,7 +64,7 @@ class Checkpoint:
             )
             raise _refusal(self.source, problem, "merge the adapter into its base and give the result")
         if "transformers_weights" in self.fields:
-            fix = f"delete that line, and name the weights {_WEIGHTS} or list them in {_INDEX}"
+            fix = f"delete that line, and name the weights {WEIGHTS} or list them in {INDEX}"
             raise _refusal(self.source, "transformers_weights of config.json renames its weights", fix)
         names = self._weight_names()
         if not self.is_folder:
@@ -76,20 +76,20 @@ class Checkpoint:
 
     def _weight_names(self) -> list[str]:
         """Names of what transformers loads: one file, or all that the index lists, in the order of names."""
-        if self.is_folder and (Path(self.source) / _WEIGHTS).is_file():
-            return [_WEIGHTS]
-        index = self.json_file(_INDEX)
+        if self.is_folder and (Path(self.source) / WEIGHTS).is_file():
+            return [WEIGHTS]
+        index = self.json_file(INDEX)
         if index is None:
             return []  # of a hub id: the one file; of a folder: what is missing is told when it is loaded
         match index:
             case {"weight_map": dict() as named} if all(isinstance(name, str) for name in named.values()):
                 names = sorted(set(named.values()))
             case _:
-                raise _refusal(self.source, f"{_INDEX} has no weight_map", "copy that checkpoint again")
+                raise _refusal(self.source, f"{INDEX} has no weight_map", "copy that checkpoint again")
         for name in names:
             if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
                 problem = (
-                    f"{_INDEX} names {name!r}, which is no safetensors file of the checkpoint's own folder"
+                    f"{INDEX} names {name!r}, which is no safetensors file of the checkpoint's own folder"
                 )
                 raise _refusal(self.source, problem, "put all weights into the folder and list them by name")
         return names
@@ -215,7 +215,7 @@ def _check_readable(file: Path) -> None:
         problem = f"truncated or damaged ({error})"
         raise InputError("model", str(file), problem, "copy or export that checkpoint again") from error
     except FileNotFoundError as error:
-        problem = f"missing, though {_INDEX} names it"
+        problem = f"missing, though {INDEX} names it"
         raise InputError("model", str(file), problem, "give a complete checkpoint folder") from error
 
 
