@@ -140,6 +140,54 @@ def test_evaluations_of_other_weights_and_cards_of_others_are_refused(run, tmp_p
     assert "no such folder" in run_failing(["card", str(run / "nowhere")], capsys)
 
 
+@pytest.mark.parametrize("base", ["", "/gone/a/b", "gone", "a--b/c", "../x/y/z"])
+def test_a_base_that_can_be_neither_a_folder_nor_a_hub_id_is_refused(run, capsys, base):
+    text = run_failing(["card", str(run), f"--base={base}"], capsys)
+    assert "no folder of this machine, and no hub id" in text
+
+
+def test_odd_records_of_a_run_tell_nothing(run, capsys):
+    for settings in (
+        "model: /gone/models/sdar\n",
+        "model: 5\n",
+        "model: [a]\n",
+        "model: a--b/c\n",
+        "\u20ac: [",
+    ):
+        (run / "config.yaml").write_text(settings)
+        assert main(["card", str(run)]) == 0
+        text = (run / "student" / "README.md").read_text()
+        assert "which is not recorded here" in text and "base_model" not in text and "/gone" not in text
+    for record in ({"plan": [1]}, {"plan": {"trajectories": 5}}, [1]):
+        (run / "student" / "training.json").write_text(json.dumps(record))
+        assert main(["card", str(run)]) == 0
+        assert "Where they are from is not recorded." in (run / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("weights", "is_hub"), [("c" * 40, True), ("c" * 64, False)])
+def test_a_recorded_base_is_one_of_the_hub_only_where_a_commit_was_recorded(run, capsys, weights, is_hub):
+    """A relative folder may look like a hub id."""
+    (run / "config.yaml").write_text("model: models/sdar\n")
+    (run / "student" / "training.json").write_text(json.dumps({"plan": {"model": {"weights": weights}}}))
+    assert main(["card", str(run)]) == 0
+    text = (run / "student" / "README.md").read_text()
+    assert ("base_model: models/sdar" in text) == is_hub == ("Base: `models/sdar`." in text)
+    assert "Base: `sdar`." in text or is_hub
+
+
+def test_what_is_no_evaluation_of_these_weights_stands_in_nobodys_way(run, capsys):
+    strangers = ('{"results": {"gsm8k": 1}}', "[1]", '{"model": 5, "results": []}')
+    for number, text in enumerate(strangers):
+        (run / f"other{number}").mkdir()
+        (run / f"other{number}" / "results.json").write_text(text)
+        assert main(["card", str(run)]) == 0
+        assert "62.5 [30.6, 86.3]" in (run / "student" / "README.md").read_text()
+        run_failing(["card", str(run), "--evaluations", str(run / f"other{number}")], capsys)
+    (run / "config.yaml").unlink()  # without it the folder above a student may be anything
+    assert main(["card", str(run / "student")]) == 0
+    assert "None: no evaluation" in (run / "student" / "README.md").read_text()
+
+
 def test_push_uploads_the_checkpoint_and_its_card_and_nothing_else(run, hub, capsys):
     assert main(["card", str(run)]) == 0
     student = run / "student"

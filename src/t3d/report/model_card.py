@@ -5,6 +5,7 @@ run and of its rollouts, and evaluations of exactly these weights.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.utils import validate_repo_id
 
 from t3d.errors import InputError
 from t3d.evaluation.finished import RESULTS, check_results
@@ -42,6 +44,8 @@ class CardFacts:
     """How the student decodes where nothing else is said."""
     base: str | None
     """Folder, hub id or name of the model that was trained."""
+    is_base_on_hub: bool
+    """Whether the base is a hub id, and no folder that looks like one."""
     licence: str | None
     """The base's, in the hub's spelling."""
     data: Mapping[str, Any] | None
@@ -65,32 +69,42 @@ def read_facts(
     ``source`` is the output of ``t3d train`` or the student itself. Without ``evaluations`` those in the
     run's folder are taken that are of the student's weights. ``base``, ``licence`` and ``data`` are what the
     user says; else the run's settings, the base's own card and the rollouts' settings tell. Raises InputError
-    where there is no student, for an evaluation that is damaged, and for a named one of other weights.
+    where there is no student, for a base that cannot be, for an evaluation of these weights that is damaged,
+    and for a named one that is none of these weights.
     """
     run = Path(source)
     student = run / "student" if (run / "student" / "config.json").is_file() else run
     run = run if student != run else run.parent
     weights = hash_of(open_checkpoint(str(student)).check_weights())
     run_settings = _yaml(run / "config.yaml") if (run / "student").resolve() == student.resolve() else {}
-    base = base or run_settings.get("model")
-    record = read_json(student / STUDENT_PLAN)
+    plan = _plan(student)
+    if base is not None:
+        is_on_hub = _is_on_hub(base)
+    else:
+        told = run_settings.get("model")
+        base = told if isinstance(told, str) and told else None
+        is_on_hub = base is not None and _is_hub_id(base) and _has_commit(plan)
+    is_run = student != Path(source) or (run / "config.yaml").is_file()
     return student, CardFacts(
         name=f"{run.resolve().name}/{student.name}" if student.name == "student" else student.resolve().name,
         weights_hash=weights,
         settings=load_own_settings(student),
         base=base,
-        licence=licence or (None if base is None else licence_of(base)),
+        is_base_on_hub=is_on_hub,
+        licence=licence or (None if base is None else licence_of(base, is_on_hub=is_on_hub)),
         data={"described": data} if data else _rollout_settings(run_settings.get("trajectories")),
-        training=record.get("plan") if isinstance(record, dict) else None,
-        evaluations=_evaluations_of(weights, run, evaluations),
+        training=plan,
+        evaluations=_evaluations_of(weights, run if is_run else None, evaluations),
     )
 
 
-def licence_of(base: str) -> str | None:
-    """What the front matter of a base's own card says: of a folder, or of a hub id that was downloaded."""
-    folder = Path(checkpoint_of(base))
-    cached = None if folder.is_dir() else try_to_load_from_cache(base, CARD)
-    card = folder / CARD if folder.is_dir() else Path(cached) if isinstance(cached, str) else None
+def licence_of(base: str, *, is_on_hub: bool) -> str | None:
+    """What the front matter of a base's own card says: of a hub id that was downloaded, or of a folder."""
+    if is_on_hub:
+        cached = try_to_load_from_cache(base, CARD)
+        card = Path(cached) if isinstance(cached, str) else None
+    else:
+        card = Path(checkpoint_of(base)) / CARD
     if card is None or not card.is_file():
         return None
     _, fence, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
@@ -98,23 +112,73 @@ def licence_of(base: str) -> str | None:
     return front["license"] if isinstance(front.get("license"), str) else None
 
 
-def _evaluations_of(weights: str, run: Path, named: Sequence[str]) -> list[Mapping[str, Any]]:
-    found = []
-    for folder in map(Path, named) if named else sorted(path.parent for path in run.glob(f"*/{RESULTS}")):
-        file = folder / RESULTS
-        record = read_json(file)
-        if not isinstance(record, dict):
-            raise InputError("evaluations", str(folder), f"has no {RESULTS}", "give an output of t3d eval")
-        check_results(record, file, "evaluations")
-        if any(field not in row for row in record["results"] for field in _OF_A_ROW):
-            problem = "was made before results had all that a card says"
-            raise InputError("evaluations", str(folder), problem, "evaluate again")
-        is_of_it = (record.get("model") or {}).get("weights") == weights
-        if named and not is_of_it:
-            raise InputError("evaluations", str(folder), "is of other weights", "evaluate this student")
-        if is_of_it:
-            found.append(record)
-    return found
+def _is_on_hub(base: str) -> bool:
+    """Of a base that the user names. Raises InputError for what is neither there nor a hub id."""
+    if base and Path(checkpoint_of(base)).is_dir():
+        return False
+    if not _is_hub_id(base):
+        fix = "give its folder, or its hub id ORGANISATION/NAME"
+        raise InputError("base", base, "no folder of this machine, and no hub id", fix)
+    return True
+
+
+def _is_hub_id(base: str) -> bool:
+    try:
+        validate_repo_id(base)
+    except ValueError:
+        return False
+    return base.count("/") == 1
+
+
+def _has_commit(plan: Mapping[str, Any] | None) -> bool:
+    """Whether a training's base was read from the hub: its weights are a commit's then, else a SHA-256."""
+    match plan:
+        case {"model": {"weights": str() as weights}}:
+            return re.fullmatch("[0-9a-f]{40}", weights) is not None
+    return False
+
+
+def _plan(student: Path) -> dict[str, Any] | None:
+    """How a student was trained; None where nothing tells."""
+    match read_json(student / STUDENT_PLAN):
+        case {"plan": dict() as plan}:
+            return plan
+    return None
+
+
+def _evaluations_of(weights: str, run: Path | None, named: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Those that are named, all of which must be of these weights; else those of a run's folder that are."""
+    if named:
+        return [_evaluation_of(weights, Path(folder)) for folder in named]
+    files = [] if run is None else sorted(run.glob(f"*/{RESULTS}"))
+    return [_evaluation_of(weights, file.parent) for file in files if _weights(read_json(file)) == weights]
+
+
+def _evaluation_of(weights: str, folder: Path) -> Mapping[str, Any]:
+    record = read_json(folder / RESULTS)
+    if not isinstance(record, dict):
+        raise InputError("evaluations", str(folder), f"has no {RESULTS}", "give an output of t3d eval")
+    check_results(record, folder / RESULTS, "evaluations")
+    if not all(_has_all(row) for row in record["results"]):
+        problem = "was made before results had all that a card says"
+        raise InputError("evaluations", str(folder), problem, "evaluate again")
+    if _weights(record) != weights:
+        raise InputError("evaluations", str(folder), "is of other weights", "evaluate this student")
+    return record
+
+
+def _weights(record: Any) -> Any:
+    match record:
+        case {"model": {"weights": weights}}:
+            return weights
+    return None
+
+
+def _has_all(row: Mapping[str, Any]) -> bool:
+    match row.get("ci95"):
+        case [int() | float(), int() | float()]:
+            return all(field in row for field in _OF_A_ROW)
+    return False
 
 
 def _rollout_settings(trajectories: Any) -> dict[str, Any] | None:
@@ -126,13 +190,16 @@ def _rollout_settings(trajectories: Any) -> dict[str, Any] | None:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    return _parsed(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return _parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
 
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError:  # somebody else's card or file, of which nothing is taken then
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ):  # the second: a date that is none; somebody else's card or file, of which nothing is taken then
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -163,19 +230,17 @@ def _front_matter(facts: CardFacts) -> str:
     fields: dict[str, Any] = {"library_name": "t3d", "pipeline_tag": "text-generation"}
     if facts.licence is not None:
         fields["license"] = facts.licence
-    if facts.base is not None and _is_hub_id(facts.base):
+    if facts.is_base_on_hub:
         fields["base_model"] = facts.base
     fields["tags"] = ["block-diffusion", "diffusion-language-model", "self-distillation"]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
 
 
-def _told(source: str) -> str:
+def _told_base(facts: CardFacts) -> str | None:
     """A hub id as it is; of a path the last part, as a card is read by others."""
-    return source if _is_hub_id(source) else Path(source).name
-
-
-def _is_hub_id(base: str) -> bool:
-    return base.count("/") == 1 and base[0] not in "./~" and not Path(base).exists()
+    if facts.base is None or facts.is_base_on_hub:
+        return facts.base
+    return Path(facts.base).name
 
 
 def _results(facts: CardFacts) -> str:
@@ -208,14 +273,18 @@ def _decoding(facts: CardFacts) -> str:
 
 
 def _data(facts: CardFacts) -> str:
-    count = ((facts.training or {}).get("trajectories") or {}).get("count")
-    records = "" if count is None else f"{count:,} records. "
+    match facts.training:
+        case {"trajectories": {"count": int() as count}}:
+            records = f"{count:,} records. "
+        case _:
+            records = ""
     if facts.data is None:
         return f"## Training data\n\n{records}Where they are from is not recorded.\n"
     if "described" in facts.data:
         return f"## Training data\n\n{records}{facts.data['described']}\n"
     told = ", ".join(
-        f"{name} {_told(value) if name == 'prompts' else value}" for name, value in facts.data.items()
+        f"{name} {Path(str(value)).name if name == 'prompts' else value}"
+        for name, value in facts.data.items()
     )
     return f"## Training data\n\n{records}Rolled out by `t3d rollout`: {told}.\n"
 
@@ -226,7 +295,7 @@ def _training(facts: CardFacts) -> str:
     rows = [
         f"| {name} | {facts.training[name]} |" for name in _TRAINING if facts.training.get(name) is not None
     ]
-    base = "" if facts.base is None else f"Base: `{_told(facts.base)}`.\n\n"
+    base = "" if facts.base is None else f"Base: `{_told_base(facts)}`.\n\n"
     return "\n".join([f"## Training\n\n{base}| setting | value |\n|---|---|", *rows, ""])
 
 
@@ -241,7 +310,7 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _licence(facts: CardFacts) -> str:
-    of = "its base" if facts.base is None else f"its base, `{_told(facts.base)}`"
+    of = "its base" if facts.base is None else f"its base, `{_told_base(facts)}`"
     if facts.licence is None:
         return f"## Licence\n\nThat of {of}, which is not recorded here: look there before you use it.\n"
     return f"## Licence\n\n`{facts.licence}`, as {of}.\n"
