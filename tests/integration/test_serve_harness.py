@@ -30,9 +30,11 @@ def address():
         [sys.executable, "-m", "t3d", "serve", *flags], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1]
-    process.kill()
-    process.communicate()
+    try:
+        yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_local_completions_answers_and_scores_as_t3d_eval(address, tmp_path):

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +40,8 @@ SMALL = {
     "T3D_DTYPE": "float32",
 }
 PUBLISHED = (RECIPE / "README.md").read_text().partition("## The smaller run")[2].partition("```sh")[2]
-SMALLER = dict(re.findall(r"\b(T3D_\w+)=(\S+)", PUBLISHED.partition("T3D_RUNS=")[0]))
+VARIABLES = PUBLISHED.partition("T3D_RUNS=")[0].replace("\\\n", " ")
+SMALLER = dict(word.split("=", 1) for word in shlex.split(VARIABLES))
 """Variables of the run that the README publishes."""
 
 
@@ -88,13 +89,14 @@ def test_every_command_of_the_recipe_parses(tmp_path, data, monkeypatch, variabl
         sources += [command.soft_targets_from] if name == ("train",) else []
         if name == ("data", "prompts"):
             limits.append((command.max_solution_tokens, command.tokenizer))
+    num_students = len(variables.get("T3D_STUDENTS", " ".join(STUDENTS)).split())
     assert names == [
         *("fetch", "convert", "data prompts", "data prompts", "data solutions", "train", "eval", "gate.py"),
-        *("rollout", *["train"] * len(STUDENTS), "real_text.py", "real_text_table.py"),
+        *("rollout", *["train"] * num_students, "real_text.py", "real_text_table.py"),
     ]
     runs = tmp_path / "runs"
     source = str(runs / "smollm2") if "T3D_SOFT" in variables else None
-    assert sources == [source, *[None] * len(STUDENTS)]
+    assert sources == [source, *[None] * num_students]
     is_short = "T3D_SOLUTION_TOKENS" in variables
     assert is_short == (variables is SMALLER)
     assert limits == [(100, str(runs / "blocks")) if is_short else (None, None)] * 2

@@ -17,10 +17,10 @@ class Report:
     t3d eval, demo, train and reproduce write it themselves.
     """
 
-    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Output of t3d eval, demo, train or reproduce, or a folder that holds several evaluations."""
     output: str | None = None
-    """File to write. Default: RUN/report.html."""
+    """File to write. Default: RUN_FOLDER/report.html."""
     open: bool = False
     """Open the page in the browser."""
 
@@ -31,7 +31,7 @@ class Report:
         if self.output is not None and Path(self.output).suffix not in (".html", ".htm"):
             raise InputError("output", self.output, "not the name of a page", "end it in .html")
         if not Path(self.run_folder).is_dir():
-            raise InputError("run", self.run_folder, "no such folder", "give the output of a finished run")
+            raise InputError("run_folder", self.run_folder, "no such folder", "give a finished run's output")
         path = write_report(Path(self.run_folder), None if self.output is None else Path(self.output))
         print(path)
         if self.open:

@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from t3d.decoding.completion import Completion
+from t3d.evaluation.samples import DRAFTS
 from t3d.work.kept import Row
-
-DRAFTS = ("num_drafted", "num_accepted")
-"""What is kept of drafts, where a strategy makes some."""
 
 
 def response_row(completion: Completion, seconds: float) -> Row:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from t3d.errors import InputError
-from t3d.evaluation.cost import DRAFTS
 from t3d.evaluation.finished import (
     RESULTS,
     SAMPLES,
@@ -26,6 +25,8 @@ from t3d.work.kept import Row
 
 COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
 """What decoding an answer took; files of outputs from elsewhere do not say."""
+DRAFTS = ("num_drafted", "num_accepted")
+"""What is kept of drafts, where a strategy makes some."""
 _DRAW = re.compile(r"#\d+$")
 _POSED = ("split", "seed", "limit", "samples_per_prompt")
 """What poses the problems of a cell of ``t3d reproduce``, besides its suite and data."""

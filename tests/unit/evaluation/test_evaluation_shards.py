@@ -117,7 +117,7 @@ def test_the_commands_of_two_shards_and_of_two_processes(checkpoint, tmp_path, c
     monkeypatch.setenv("RANK", "0")
     assert main([*command, "--output", str(outputs[1])]) == 0
     for output in outputs:
-        assert names(output) == ["config.yaml", "results.json", "samples.jsonl"]
+        assert names(output) == ["config.yaml", "report.html", "results.json", "samples.jsonl"]
         assert (output / "samples.jsonl").read_bytes() == (outputs[0] / "samples.jsonl").read_bytes()
         config = json.loads((output / "results.json").read_text())["config"]
         assert config["shard"] is None and "shard: null" in (output / "config.yaml").read_text()
