@@ -23,7 +23,8 @@ class Card:
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.report.model_card import CARD, card_text, is_own_card, read_facts
+        from t3d.report.card_facts import CARD, read_facts
+        from t3d.report.model_card import card_text, is_own_card
         from t3d.work.files import check_output_file, write_text
 
         folder, facts = read_facts(
