@@ -1,6 +1,7 @@
 """The error for input that a user can correct, and checks that many share."""
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from numbers import Integral, Real
@@ -23,8 +24,20 @@ class InputError(ValueError):
         super().__init__(f"{field}={value!r}: {problem}. Fix: {fix}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """It is the same error in another process, where an exception is otherwise made by its text alone."""
-        return self.__class__.__new__, (self.__class__, *self.args), vars(self)
+        """It is the same error in another process, where an exception is otherwise made by its text alone.
+
+        Of a value that cannot go there its ``repr`` goes.
+        """
+        state = vars(self) | {"value": self.value if _is_picklable(self.value) else repr(self.value)}
+        return self.__class__.__new__, (self.__class__, *self.args), state
+
+
+def _is_picklable(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except (pickle.PicklingError, TypeError, AttributeError):  # a lock, a lambda, a local class
+        return False
+    return True
 
 
 def _require(
