@@ -18,6 +18,7 @@ import ray
 from t3d.errors import InputError
 from t3d.scale.ray_workers import LOCAL_ENVIRONMENT, OBJECT_STORE_BYTES
 from t3d.work.files import write_text
+from t3d.work.lock import InUseError
 from t3d.work.shards import Shard, once_by_shards
 
 
@@ -58,7 +59,8 @@ class Numbers:
     """A folder with a file for each chunk, which holds its number; the result is their list.
 
     ``faults`` says what happens at the chunk of a number: ``input`` or ``bug`` raise, ``dies`` kills the
-    worker, ``dies once`` only where it has not yet, ``waits`` has no end.
+    worker, ``dies once`` only where it has not yet, ``waits`` has no end, and another run holds one that is
+    ``in use`` until all others are made. ``silent once`` at 0: whoever finds all chunks first has no result.
     """
 
     folder: Path
@@ -110,6 +112,9 @@ class Numbers:
             files = [self._file(number + 1) for number in range(self.count)]
             if not all(file.is_file() for file in files):
                 return None
+            if self.faults.get(0) == "silent once" and not (self.folder / "silent").exists():
+                (self.folder / "silent").touch()
+                return None
             made = [int(file.read_text()) for file in files]
             write_text(output, repr(made))
             return made
@@ -124,6 +129,8 @@ class Numbers:
         fault, mark = self.faults.get(number), self.folder / f"died-{number}"
         if fault == "input":
             raise InputError("limit", number, "refused", "use another")
+        if fault == "in use" and len(list(self._file(1).parent.glob("chunk-*"))) < self.count - 1:
+            raise InUseError("shard", str(number), "is at work", "wait")
         if fault == "bug":
             raise KeyError("a bug")
         while fault == "waits":

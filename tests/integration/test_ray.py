@@ -1,6 +1,7 @@
 """Workers on a real Ray cluster of two cores: the records of one process, whatever happens to a chunk."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from command_helpers import write_prompts
@@ -16,6 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the cluster's processes outlive a test
 ]
 TWO = Workers(num_workers=2, address="auto", cpus_per_worker=1, gpus_per_worker=None)
+ONE = replace(TWO, num_workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def cluster():
         yield
 
 
-def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path, capsys):
+def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path, capsys, caplog):
     command = ["rollout", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path)), "--device"]
     command += ["cpu", "--max-new-tokens", "4", "--temperature", "1", "--chunk-size", "1"]
     one, several = tmp_path / "one.parquet", tmp_path / "several.parquet"
@@ -39,7 +41,11 @@ def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path,
         "several.parquet",
         "several.parquet.yaml",
     ]
-    assert "ray: false" in (tmp_path / "several.parquet.yaml").read_text(), "who did it is not part of it"
+    of_one, of_several = (path.with_name(f"{path.name}.yaml").read_text() for path in (one, several))
+    assert of_several.replace("several", "one") == of_one, "who did it is not part of it"
+    assert main([*command, "--output", str(several), "--ray", "--num-workers", "2"]) == 0
+    assert "2 workers on Ray: 0 prompts in" in capsys.readouterr().out, "it was there"
+    assert "was finished before by the same command" in caplog.text
 
 
 def test_a_worker_that_dies_is_replaced_and_chunks_that_fail_are_named(cluster, tmp_path, capsys):
@@ -52,3 +58,15 @@ def test_a_worker_that_dies_is_replaced_and_chunks_that_fail_are_named(cluster, 
     assert sorted(path.name for path in (tmp_path / "chunks").glob("chunk-*")) == ["chunk-1", "chunk-3"]
     assert (tmp_path / "died-1").exists()
     assert capsys.readouterr().out.count("noted\n") == 1, "by one worker of two"
+
+
+def test_a_chunk_that_another_run_holds_is_made_last_and_has_not_failed(cluster, tmp_path, caplog):
+    made = make_on_ray(Numbers(tmp_path, {1: "in use"}), ONE, "numbers")
+    assert made.result == [1, 2, 3, 4] and made.num_new == 40
+    assert "chunk 1/4 waits" in caplog.text and "failed" not in caplog.text
+
+
+def test_a_worker_is_asked_again_where_the_last_chunk_had_no_result(cluster, tmp_path):
+    """Another run was in the folder at that moment, and has perhaps made the output since."""
+    made = make_on_ray(Numbers(tmp_path, {0: "silent once"}), ONE, "numbers")
+    assert made.result == [1, 2, 3, 4] and made.num_new == 40

@@ -18,6 +18,9 @@ from t3d.field_types import read_file_value
 from t3d.work.files import check_output_file, write_text
 from t3d.work.lock import locked
 
+UNWRITTEN = {"is_written": False}
+"""Metadata of fields that say who does the work: files that tell how something was made leave them out."""
+
 
 def flat_fields(command: Any) -> dict[str, dataclasses.Field]:
     """The command's flags by name; nested dataclasses are flattened as on the command line."""
@@ -32,9 +35,11 @@ def flat_fields(command: Any) -> dict[str, dataclasses.Field]:
 
 
 def resolved_config(command: Any) -> dict[str, Any]:
-    """A command's settings, flattened, as plain YAML values."""
+    """A command's settings, flattened, as plain YAML values; without those that are :data:`UNWRITTEN`."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(command):
+        if item.metadata == UNWRITTEN:
+            continue
         value = getattr(command, item.name)
         if dataclasses.is_dataclass(value):
             values |= resolved_config(value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
-from t3d.cli.config_file import check_config, resolved_config, write_config
+from t3d.cli.config_file import UNWRITTEN, check_config, resolved_config, write_config
 from t3d.cli.options import (
     LOG_WIDTH,
     DraftedModelChoice,
@@ -136,7 +136,7 @@ class Eval(DraftedModelChoice, PromptChoice):
     shard: str | None = None
     """I/N: answer every N-th chunk of chunk_size requests, from the I-th on. The last of N runs with the same
     output writes the results. Processes of torchrun take a shard each by themselves."""
-    workers: OnRay = field(default_factory=RayFlags)
+    workers: OnRay = field(default_factory=RayFlags, metadata=UNWRITTEN)
 
     def run(self) -> None:
         """Run the command."""
@@ -208,7 +208,8 @@ class Eval(DraftedModelChoice, PromptChoice):
         self._settings()  # what they refuse, before anything is loaded
         shard, whole = own_shard(self.shard), self._whole()
         if self.workers.ray:
-            entries = self.workers.made(partial(_prepared, self), self.device, "evaluate", "responses")
+            prepare, results = partial(_prepared, self), Path(self.output) / RESULTS
+            entries = self.workers.made(prepare, results, self.device, "evaluate", "responses")
         elif shard is not None:
             entries = _prepared(self, tasks, f"evaluate, shard {shard}").make(shard)
         else:
@@ -228,7 +229,7 @@ class Eval(DraftedModelChoice, PromptChoice):
 
     def _whole(self) -> "Eval":
         """The command, whoever does its work."""
-        return dataclasses.replace(self, shard=None, workers=RayFlags())
+        return dataclasses.replace(self, shard=None)
 
     def _work(self, tasks: list[PosedTask]) -> dict[str, Any]:
         """What is evaluated and how, with the model loaded."""

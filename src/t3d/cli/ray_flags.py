@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -9,6 +10,7 @@ import tyro
 from t3d.cli.processes import num_processes
 from t3d.errors import InputError, require_positive
 from t3d.scale.chunked import LOCAL, ChunkedWork, Workers
+from t3d.work.plan import tell_finished
 from t3d.work.progress import duration
 from t3d.work.shards import Shard
 
@@ -48,8 +50,12 @@ class RayFlags:
             if (value := getattr(self, item.name)) != item.default:
                 raise InputError(item.name, value, "ignored without ray", "leave it out, or give --ray")
 
-    def made(self, prepare: Callable[[], ChunkedWork[T]], device: str, label: str, items: str) -> T:
+    def made(
+        self, prepare: Callable[[], ChunkedWork[T]], output: Path, device: str, label: str, items: str
+    ) -> T:
         """The result of work that each worker prepares for itself; says how fast it was made.
+
+        Says so where ``output``, the last file that is written, was there before: no log of workers is shown.
 
         Raises InputError without Ray, and as :func:`~t3d.scale.ray_workers.make_on_ray` does.
         """
@@ -62,7 +68,10 @@ class RayFlags:
         given: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(Workers)}
         if self.gpus_per_worker is None and device == "cpu":
             given["gpus_per_worker"] = 0.0
+        was_there = output.is_file()
         made = make_on_ray(prepare, Workers(**given), label)
+        if was_there and not made.num_new:
+            tell_finished(output)
         rate = f", {made.num_new / made.seconds:.2f} a second" if made.num_new else ""
         took = f"{made.num_new} {items} in {duration(made.seconds)}{rate}"
         print(f"{self.num_workers} workers on Ray: {took}; {duration(made.seconds_to_start)} to start")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from t3d.cli.config_file import check_config, write_config
+from t3d.cli.config_file import UNWRITTEN, check_config, write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
 from t3d.cli.processes import own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
@@ -52,7 +52,7 @@ class Rollout(ModelChoice, ProblemChoice):
     other outputs are merged by t3d data merge. Processes of torchrun take a shard each by themselves."""
     decode: Flat = field(default_factory=DecodeFlags)
 
-    workers: OnRay = field(default_factory=RayFlags)
+    workers: OnRay = field(default_factory=RayFlags, metadata=UNWRITTEN)
 
     def run(self) -> None:
         """Run the command."""
@@ -64,7 +64,8 @@ class Rollout(ModelChoice, ProblemChoice):
         check_record_name(self.output)
         if self.workers.ray:
             self._asked(is_told=True)  # what can be refused before there are workers
-            lines = self.workers.made(partial(prepared_rollout, self), self.device, "rollout", "prompts")
+            prepare, output = partial(prepared_rollout, self), Path(self.output)
+            lines = self.workers.made(prepare, output, self.device, "rollout", "prompts")
         else:
             prepared = prepared_rollout(self, is_told=True)
             for note in prepared.notes:
@@ -178,7 +179,7 @@ class PreparedRollout:
         from t3d.report.rollout import rollout_lines, sample_lines
 
         command, choice, problems = self.command, self.asked.choice, self.rollout.problems
-        used = replace(command, decode=self.asked.decode.used(), shard=None, workers=RayFlags())
+        used = replace(command, decode=self.asked.decode.used(), shard=None)
         write_config(used, f"{command.output}.yaml")
         answered = choice.problems_of((trajectory.id for trajectory in trajectories), problems)
         posed = replace(self.asked.posed, problems=answered)

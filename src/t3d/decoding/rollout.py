@@ -188,9 +188,9 @@ class FileRollout:
         return [len(self.problems[first : first + self.chunk_size]) for first in self._firsts()]
 
     def is_made(self, shard: Shard) -> bool:
-        """Whether all chunks of a shard are in the folder."""
+        """Whether all chunks of a shard are in the folder, or the output that was made of them is there."""
         files = enumerate(self._files(self.chunks))
-        return all(file.is_file() for number, file in files if shard.takes(number))
+        return self.output.is_file() or all(file.is_file() for number, file in files if shard.takes(number))
 
     def num_chunks(self) -> tuple[int, int]:
         """Chunks that are in the folder, and all."""

@@ -28,7 +28,7 @@ from t3d.scale.chunked import LOCAL, ChunkedWork, Made, Workers
 from t3d.work.lock import InUseError
 from t3d.work.plan import described, differences
 from t3d.work.progress import Progress
-from t3d.work.shards import MAX_WAIT, Shard
+from t3d.work.shards import Shard
 
 T = TypeVar("T")
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -41,6 +41,10 @@ MAX_FAILED = 8
 """Chunks that may fail; then no other is begun."""
 SECONDS_WITHOUT_WORKERS = 60.0
 """After so many without a worker the cluster's resources are told."""
+SECONDS_IN_USE = 3.0
+"""So long a worker waits for a chunk that another run holds, before it is given another one."""
+MAX_ASKED = 20
+"""How often, a second apart, workers are asked for the result of chunks that are all made."""
 
 _logger = logging.getLogger(__name__)
 
@@ -76,11 +80,11 @@ class _Worker(Generic[T]):
 
     def make(self, shard: Shard) -> tuple[bool, T | None]:
         """Whether the shard was there before, and the result if all are."""
-        is_made, until = self._work.is_made(shard), time.monotonic() + MAX_WAIT
+        is_made, until = self._work.is_made(shard), time.monotonic() + SECONDS_IN_USE
         while True:
             try:
                 return is_made, self._work.make(shard)
-            except InUseError:  # by a worker of a run that was killed, which is about to end
+            except InUseError:  # often by a worker of a run that was killed, which is about to end
                 if time.monotonic() > until:
                     raise
                 time.sleep(1)
@@ -141,6 +145,9 @@ class _Run(Generic[T]):
         self._progress: Progress | None = None
         self._seconds_to_start, self._num_new = 0.0, 0
         self._failures: list[tuple[Shard | None, Exception]] = []
+        self._made: set[Shard] = set()
+        self._waiting: set[Shard] = set()
+        self._num_asked = 0
         self._result: T | None = None
 
     def __enter__(self) -> "_Run[T]":
@@ -194,6 +201,10 @@ class _Run(Generic[T]):
         try:
             answer = ray.get(call)
         except (RayTaskError, RayActorError) as error:
+            if shard is not None and isinstance(error, RayTaskError) and isinstance(error.cause, InUseError):
+                self._later(shard, error.cause)
+                self._give(actor)
+                return
             self._failed(error, shard)
             is_dead = isinstance(error, RayActorError)
             if is_dead and shard is not None and self._todo:
@@ -225,7 +236,8 @@ class _Run(Generic[T]):
 
     def _take(self, shard: Shard, was_made: bool, result: T | None) -> None:
         assert self._first is not None and self._progress is not None, "it has greeted"
-        size = self._first.sizes[shard.number - 1]
+        size = self._first.sizes[shard.number - 1] if shard not in self._made else 0
+        self._made.add(shard)
         if was_made:
             self._progress.skip(size)
         else:
@@ -235,8 +247,28 @@ class _Run(Generic[T]):
             self._result = result
             self._todo.clear()  # the output is there, and with it all chunks
 
+    def _later(self, shard: Shard, error: InUseError) -> None:
+        """Put a chunk that another run holds behind all others, unless no other is begun any more."""
+        if shard not in self._waiting:
+            _logger.warning("chunk %s waits: %s", shard, error.problem)
+        self._waiting.add(shard)
+        if len(self._failures) < MAX_FAILED:
+            self._todo.append(shard)
+
+    def _ask_again(self) -> None:
+        """Another run may have been in the folder when the last chunk was made, and may make the output."""
+        assert self._made, "a worker was given all chunks"
+        if self._num_asked == MAX_ASKED:
+            problem = "all chunks are made, but another run uses them, or has removed some"
+            raise InputError("ray", True, problem, "wait for it to end, then give the same command again")
+        self._num_asked += 1
+        time.sleep(1)
+        self._todo.append(min(self._made, key=lambda shard: shard.number))
+
     def _give(self, actor: Any) -> None:
         """The next chunk for a worker, if one is left; else it ends."""
+        if self._result is None and not (self._todo or self._calls or self._failures):
+            self._ask_again()
         if self._todo:
             shard = self._todo.popleft()
             self._calls[actor.make.remote(shard)] = actor, shard

@@ -129,8 +129,13 @@ def take_finished(
         raise InputError("output", str(output), problem, again + _FIX)
     if is_part(before, full_plan(plan), may_grow):
         return False
-    _logger.warning("%s was finished before by the same command; delete it to make it again", output)
+    tell_finished(output)
     return True
+
+
+def tell_finished(output: Path) -> None:
+    """Say that a finished output is taken as it is."""
+    _logger.warning("%s was finished before by the same command; delete it to make it again", output)
 
 
 def of_unknown_origin(output: Path) -> InputError:

@@ -2,10 +2,15 @@
 
 import pickle
 import sys
+import threading
+from dataclasses import fields
 
 import pytest
 
+from t3d.cli.config_file import flat_fields, resolved_config
+from t3d.cli.evaluate import Eval
 from t3d.cli.ray_flags import RayFlags
+from t3d.cli.rollout import Rollout
 from t3d.errors import InputError
 from t3d.problems.prompts import SpecialTokenError
 from t3d.work.lock import InUseError
@@ -35,11 +40,11 @@ def test_a_shard_and_processes_of_torchrun_are_refused_beside_ray(monkeypatch):
         RayFlags(ray=True).check(None)
 
 
-def test_without_ray_the_extra_is_named(monkeypatch):
+def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "t3d.scale.ray_workers", raising=False)
     with pytest.raises(InputError, match=r"ray=True: not installed\. Fix: run pip install t3d\[ray\]"):
-        RayFlags(ray=True).made(lambda: pytest.fail("prepared"), "cpu", "rollout", "prompts")
+        RayFlags(ray=True).made(lambda: pytest.fail("prepared"), tmp_path, "cpu", "rollout", "prompts")
 
 
 @pytest.mark.parametrize(
@@ -49,3 +54,17 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 def test_an_error_is_the_same_in_another_process(error):
     found = pickle.loads(pickle.dumps(error))
     assert type(found) is type(error) and str(found) == str(error) and vars(found) == vars(error)
+
+
+def test_of_a_value_that_cannot_leave_its_process_the_text_does():
+    error = InputError("limit", threading.Lock(), "too low", "use 1")
+    found = pickle.loads(pickle.dumps(error))
+    assert str(found) == str(error) and found.value == repr(error.value)
+
+
+@pytest.mark.parametrize("command", [Eval, Rollout])
+def test_files_that_tell_how_something_was_made_have_no_flags_of_ray(command):
+    """Their bytes, and hashes of them, are those of versions without Ray."""
+    ray = {item.name for item in fields(RayFlags)}
+    made = command(model="m", output="o", prompts="p", workers=RayFlags(ray=True, num_workers=2))
+    assert not ray & set(resolved_config(made)) and ray <= set(flat_fields(command))
