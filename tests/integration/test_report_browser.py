@@ -26,7 +26,8 @@ def test_a_report_shows_plots_tables_curves_answers_and_settings(show, tmp_path)
     tab = show(write_demo_like(tmp_path / "demo"))
     assert tab.title() == "demo · t3d report" and tab.inner_text("h1") == "demo"
     headings = tab.locator("h2").all_inner_texts()
-    assert headings == ["Accuracy and cost", "Tables", "Training", "Answers", "Configuration", "Environment"]
+    shown = ["Accuracy and cost", "Tables", "Training", "Answers", "Configuration", "Environment of student"]
+    assert headings == shown
     assert tab.locator("figure svg[role=img]").count() == 2 + 2 * 5
     assert (
         tab.locator("svg[role=img] .mark title")
