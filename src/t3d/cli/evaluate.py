@@ -206,7 +206,7 @@ class Eval(DraftedModelChoice, PromptChoice):
         from t3d.report.html.page import add_report
 
         self._settings()  # what they refuse, before anything is loaded
-        shard, whole = own_shard(self.shard), self._whole()
+        shard, whole = own_shard(self.shard), dataclasses.replace(self, shard=None)
         if self.workers.ray:
             prepare, results = partial(_prepared, self), Path(self.output) / RESULTS
             entries = self.workers.made(prepare, results, self.device, "evaluate", "responses")
@@ -227,22 +227,18 @@ class Eval(DraftedModelChoice, PromptChoice):
             print(endings(reasons))
         add_report(Path(self.output))
 
-    def _whole(self) -> "Eval":
-        """The command, whoever does its work."""
-        return dataclasses.replace(self, shard=None)
-
     def _work(self, tasks: list[PosedTask]) -> dict[str, Any]:
         """What is evaluated and how, with the model loaded."""
         from t3d.evaluation.evaluate import EvalConfig
 
-        names = [item.name for item in dataclasses.fields(EvalConfig)]
+        numbers = {item.name: getattr(self, item.name) for item in dataclasses.fields(EvalConfig)}
         return {
             "loaded": self.load(),
             "tasks": tasks,
             "settings": self._settings(),
             "output": self.output,
-            "config": EvalConfig(**{name: getattr(self, name) for name in names}),
-            "report": resolved_config(self._whole()),
+            "config": EvalConfig(**numbers),
+            "report": resolved_config(dataclasses.replace(self, shard=None)),
         }
 
     def _settings(self) -> dict[str, DecodeParams]:

@@ -85,11 +85,7 @@ def distil(
             return student_folder
         if is_first:
             check_output_file(_log_path(student_folder), is_own=lines_with("step"))
-        if warmup_covers_run(config):
-            _logger.warning(
-                f"warmup_steps={config.warmup_steps:g} covers all {config.max_steps} optimizer steps: the "
-                f"learning rate, 0 at first, never reaches {config.learning_rate:g}. Use fewer warmup_steps"
-            )
+        _warn_of_warmup(config)
         trainer.train_from(newest)
         trainer.check_weights()
         merged = merge_adapter(student) if is_adapted(student) else None
@@ -102,6 +98,14 @@ def distil(
             _write_log(trainer, student_folder)
             _export(loaded, student, student_folder, plan)
     return student_folder
+
+
+def _warn_of_warmup(config: T3DConfig) -> None:
+    if warmup_covers_run(config):
+        _logger.warning(
+            f"warmup_steps={config.warmup_steps:g} covers all {config.max_steps} optimizer steps: the "
+            f"learning rate, 0 at first, never reaches {config.learning_rate:g}. Use fewer warmup_steps"
+        )
 
 
 def _write_log(trainer: T3DTrainer, student_folder: Path) -> None:

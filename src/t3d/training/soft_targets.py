@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.attention.packed_forward import Arrangement, arrange, packed_forward
 from t3d.errors import InputError
@@ -131,7 +131,7 @@ def check_both(weight: float, name: str, source: str | None, fix: str) -> None:
 def check_soft_targets(
     args: T3DConfig,
     told: LoadedModel | None,
-    student: PreTrainedConfig,
+    student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     trajectories: Sequence[Trajectory],
 ) -> None:
@@ -144,10 +144,13 @@ def check_soft_targets(
     check_both(args.soft_target_weight, "soft_target_model", source, "give soft_target_model")
     if told is None:
         return
+    if told.model is student:
+        fix = "load it once more: the student's weights change"
+        raise InputError("soft_target_model", told.source, "is the student itself", fix)
     if told.predicts == "next" and args.soft_target_context == "state":
         problem = f"{told.source} predicts the next token, and reads no masks"
         raise InputError("soft_target_context", "state", problem, "use soft_target_context='before'")
-    _check_rows(args, told, student)
+    _check_rows(args, told, student.config)
     other = _token_of_another_id(told.tokenizer, tokenizer)
     if other is not None:
         problem = f"its tokenizer is another one: the student's has no token {other!r} of that id"

@@ -90,9 +90,6 @@ class T3DTrainer(CheckpointingTrainer):
         check_trajectories(train_dataset, processing_class, args.block_size)
         base: Any = base_of(model)
         config = base.config
-        if soft_target_model is not None and soft_target_model.model is base:
-            fix = "load it once more: the student's weights change"
-            raise InputError("soft_target_model", soft_target_model.source, "is the student itself", fix)
         collator = TrajectoryCollator(
             config=args,
             pad_token_id=processing_class.pad_token_id or 0,  # no attention and no loss reads it
@@ -103,7 +100,7 @@ class T3DTrainer(CheckpointingTrainer):
         )
         self.selection = select_trajectories(train_dataset, args, config)
         kept, told = self.selection.kept, soft_target_model
-        check_soft_targets(args, told, config, processing_class, kept)
+        check_soft_targets(args, told, base, processing_class, kept)
         if self.selection.report():
             _logger.warning(self.selection.report())
         warn_of_small_set(args, len(kept))
