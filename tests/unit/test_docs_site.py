@@ -75,3 +75,11 @@ def test_links_to_files_that_are_no_pages_keep_their_text(site):
 
 def test_links_that_lead_nowhere_are_left_for_mkdocs_to_name(site):
     assert linked(site, "checkpoint.md", "[a](nowhere.md)") == "[a](nowhere.md)"
+
+
+def test_the_navigation_names_every_document():
+    text = (ROOT / "mkdocs.yml").read_text()
+    documents = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert {
+        name for name in documents if not re.search(rf"[ :]{re.escape(name)}$", text, re.MULTILINE)
+    } == set()
