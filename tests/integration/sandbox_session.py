@@ -2,7 +2,8 @@
 
 Imports the sandbox without the rest of the package, so that any interpreter that the user may run will do.
 Input: JSON with ``isolation``, ``limits``, ``marker`` (put into every tested process's command line),
-``concurrency`` and ``programs``: source and tests by name. Output: JSON with the results.
+``concurrency`` and ``programs``: by name source, tests and, where they are others, limits.
+Output: JSON with the results.
 """
 
 import importlib
@@ -27,15 +28,21 @@ def main() -> None:
     session = json.load(sys.stdin)
     *flags, boot = sandbox.INTERPRETER_FLAGS
     sandbox.INTERPRETER_FLAGS = (*flags, f"# {session['marker']}\n{boot}")
+    own_limits = {
+        name: session["limits"] | program.get("limits", {}) for name, program in session["programs"].items()
+    }
     try:
-        walls = sandbox.Sandbox(isolation=session["isolation"], limits=sandbox.Limits(**session["limits"]))
+        sandboxes = {
+            name: sandbox.Sandbox(isolation=session["isolation"], limits=sandbox.Limits(**limits))
+            for name, limits in own_limits.items()
+        }
     except errors.InputError as error:
         json.dump({"refused": error.problem}, sys.stdout)
         return
 
     good = code_tests.FunctionTests(tests=("assert f(1) == 2",))
 
-    def grade(program: dict) -> dict:
+    def grade(walls: sandbox.Sandbox, program: dict) -> dict:
         started = time.monotonic()
         tests = code_tests.FunctionTests(tests=tuple(program["tests"]))
         result = code_tests.grade_program(walls, program["source"], tests)
@@ -45,7 +52,8 @@ def main() -> None:
         return {"passed": result.passed, "cases": cases, "good after": after.passed, "seconds": seconds}
 
     with ThreadPoolExecutor(session["concurrency"]) as pool:
-        results = dict(zip(session["programs"], pool.map(grade, session["programs"].values()), strict=True))
+        graded = pool.map(grade, sandboxes.values(), session["programs"].values())
+        results = dict(zip(session["programs"], graded, strict=True))
     json.dump({"results": results}, sys.stdout)
 
 

@@ -19,6 +19,7 @@ from setup_helpers import absent
 SESSION = Path(__file__).with_name("sandbox_session.py")
 NOBODY = 65534
 LIMITS = {"time_limit_s": 1.0, "memory_bytes": 600 * 2**20}
+PATIENCE = {"time_limit_s": 10.0}
 CONCURRENCY = 4  # times the memory: stays below 3 GB
 GOOD = {"source": "def f(x):\n    return x + 1", "tests": ["assert f(1) == 2"]}
 ATTACKS = read_attacks()
@@ -77,7 +78,11 @@ def run_session(isolation, user, programs):
         surroundings = Surroundings.make(Path(folder))
         process, session = start(isolation, user, marker)
         session["programs"] = {
-            name: {"source": surroundings.fill(source), "tests": [surroundings.fill(test) for test in tests]}
+            name: {
+                "source": surroundings.fill(source),
+                "tests": [surroundings.fill(test) for test in tests],
+                "limits": {} if may_take_too_long(name) else PATIENCE,
+            }
             for name, (source, tests) in programs.items()
         }
         output, errors = process.communicate(json.dumps(session), timeout=250)
@@ -91,6 +96,11 @@ def run_session(isolation, user, programs):
     if "refused" in answer:
         absent(answer["refused"])
     return Session(answer["results"], damage, processes)
+
+
+def may_take_too_long(name):
+    """Of what fails for another reason a busy machine must not make a timeout."""
+    return name in ATTACKS and (ATTACKS[name].reasons is None or "timeout" in ATTACKS[name].reasons)
 
 
 def processes_of(marker):
