@@ -18,6 +18,8 @@ except ImportError:
     expect = sync_playwright = None
 
 DESKTOP, PHONE = (1280, 800), (390, 844)
+PATIENCE_MS = 120_000.0
+"""Playwright's 5 and 30 seconds are too few where other work has the cores."""
 Open = Callable[..., Any]
 
 CONTRASTS = """() => {
@@ -61,6 +63,7 @@ def started_browser() -> Iterator[Any]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         missing("there is no Chromium (apt-get install chromium)")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         # As root, and in a container with little shared memory, it needs these two.
         options = ["--no-sandbox", "--disable-dev-shm-usage"]
@@ -78,6 +81,7 @@ def page_opener(browser: Any, allowed: tuple[str, ...] = ("file:", "data:")) -> 
         width, height = size
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme))
         tab = contexts[-1].new_page()
+        tab.set_default_timeout(PATIENCE_MS)
         tab.on("console", lambda message: faults.append(message.text))
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
