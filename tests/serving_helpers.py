@@ -3,7 +3,10 @@
 import asyncio
 import importlib
 import json
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 
 import pytest
@@ -76,3 +79,18 @@ async def ask(app, body, path="/v1/completions", leaves_after=None, headers=()):
     }
     await app(scope, receive, send)
     return sent
+
+
+@contextmanager
+def served_mini() -> Iterator[str]:
+    """The address of a process that serves the bundled teacher."""
+    flags = ["--model", "mini", "--port", "0", "--device", "cpu", "--dtype", "float32"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "t3d", "serve", *flags], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1]
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,14 +1,12 @@
 """lm-evaluation-harness's client of OpenAI's API gets from ``t3d serve`` what ``t3d eval`` gets itself."""
 
 import json
-import subprocess
-import sys
 from importlib.resources import files
 
 import lm_eval
 import pytest
 from lm_eval.tasks import TaskManager
-from serving_helpers import needs_server
+from serving_helpers import needs_server, served_mini
 
 from t3d.decoding.params import DecodeParams
 from t3d.evaluation.evaluate import evaluate
@@ -25,16 +23,8 @@ pytestmark = [needs_server, pytest.mark.slow]
 @pytest.fixture
 def address():
     """A server of the bundled teacher."""
-    flags = ["--model", "mini", "--port", "0", "--device", "cpu", "--dtype", "float32"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "t3d", "serve", *flags], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    try:
-        yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1]
-    finally:
-        process.kill()
-        process.communicate()
+    with served_mini() as told:
+        yield told
 
 
 def test_local_completions_answers_and_scores_as_t3d_eval(address, tmp_path):
