@@ -22,10 +22,10 @@ needs_server = pytest.mark.skipif(bool(_MISSING), reason=f"pip install t3d[serve
 PROMPT = "how many apples are left now?"
 
 
-def app_of(llm, front_page=None, **fields):
-    """The application of a model that clients call tiny."""
+def app_of(llm, front_page=None, others=(), **fields):
+    """The application of a model that clients call tiny, and of others by name."""
     make_app = importlib.import_module("t3d.serving.app").make_app
-    return make_app(llm, ServeConfig(model_name="tiny", **fields), front_page)
+    return make_app({"tiny": llm, **dict(others)}, ServeConfig(**fields), front_page)
 
 
 def client_of(app):

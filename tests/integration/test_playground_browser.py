@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from browser_helpers import PHONE, assert_readable, expect, keep
@@ -22,23 +23,31 @@ def llm() -> LLM:
     return LLM("mini", device="cpu", max_batch_size=2)
 
 
-@pytest.fixture(scope="module")
-def address(llm) -> Iterator[str]:
-    """Of a server with a key."""
+@contextmanager
+def served(llms: dict[str, LLM]) -> Iterator[str]:
+    """The address of a server with a key."""
     uvicorn = importlib.import_module("uvicorn")
     make_app = importlib.import_module("t3d.serving.app").make_app
-    config = importlib.import_module("t3d.serving.settings").ServeConfig(model_name=NAME, api_key="secret")
+    config = importlib.import_module("t3d.serving.settings").ServeConfig(api_key="secret")
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        app = make_app(llm, config, playground_page(NAME))
+        app = make_app(llms, config, playground_page(list(llms)))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(llm) -> Iterator[str]:
+    with served({NAME: llm}) as told:
+        yield told
 
 
 QUESTION = "Gus has 9 nuts, first drops 4. How many now?"
@@ -46,7 +55,7 @@ QUESTION = "Gus has 9 nuts, first drops 4. How many now?"
 
 def ask(tab, **fields: str) -> None:
     for name, value in {"prompt": QUESTION, "key": "secret", "speed": "60", **fields}.items():
-        tab.fill(f"#{name}", value)
+        tab.fill(".budget" if name == "tokens_per_step" else f"#{name}", value)
     tab.click("#ask")
 
 
@@ -54,7 +63,7 @@ def test_an_answer_is_streamed_and_its_tokens_are_unmasked_by_their_steps(open_s
     tab = open_served(address)
     assert tab.title() == f"{NAME} · t3d serve" and tab.inner_text("h1") == NAME
     ask(tab, block_size="4", tokens_per_step="2", temperature="0")
-    expect(tab.locator("#status")).to_contain_text("forwards")
+    expect(tab.locator(".status")).to_contain_text("forwards")
     expect(tab.locator(".token.masked")).to_have_count(0)
     (whole,) = generated(
         llm,
@@ -64,12 +73,12 @@ def test_an_answer_is_streamed_and_its_tokens_are_unmasked_by_their_steps(open_s
         steps_per_block=2,
         temperature=0.0,
     )
-    assert tab.text_content("#answer") == whole.text
+    assert tab.text_content(".answer") == whole.text
     shown = [
         int(one) for one in tab.eval_on_selector_all(".token", "all => all.map((one) => one.dataset.step)")
     ]
     assert shown == list(whole.step_map[: len(shown)]) and len(shown) >= 20
-    assert tab.inner_text("#status") == (
+    assert tab.inner_text(".status") == (
         f"step {max(shown)} · {len(shown)} tokens · {whole.num_forwards} forwards"
     )
     assert tab.is_enabled("#ask") and tab.is_disabled("#stop")
@@ -80,7 +89,7 @@ def test_an_answer_is_streamed_and_its_tokens_are_unmasked_by_their_steps(open_s
 def test_every_text_has_the_contrast_of_aa_on_a_phone(open_served, address, scheme):
     tab = open_served(address, size=PHONE, scheme=scheme)
     ask(tab, max_tokens="16")
-    expect(tab.locator("#status")).to_contain_text("forwards")
+    expect(tab.locator(".status")).to_contain_text("forwards")
     expect(tab.locator(".token.masked")).to_have_count(0)
     assert_readable(tab)
     keep(tab, f"playground-phone-{scheme}")
@@ -91,11 +100,11 @@ def test_a_refusal_is_said_and_the_next_question_is_answered(browser, address):
     tab = browser.new_page()
     tab.goto(address)
     ask(tab, key="wrong")
-    expect(tab.locator("#status")).to_contain_text("API key")
-    assert "wrong" in tab.get_attribute("#status", "class")
+    expect(tab.locator(".status")).to_contain_text("API key")
+    assert "wrong" in tab.get_attribute(".status", "class")
     assert_readable(tab)
     ask(tab, max_tokens="8")
-    expect(tab.locator("#status")).to_contain_text("forwards")
+    expect(tab.locator(".status")).to_contain_text("forwards")
     tab.close()
 
 
@@ -105,3 +114,24 @@ def test_stop_ends_an_answer(open_served, address):
     tab.click("#stop")
     expect(tab.locator("#ask")).to_be_enabled()
     expect(tab.locator("#stop")).to_be_disabled()
+
+
+def test_two_models_answer_side_by_side_with_their_forwards_counted(open_served, llm):
+    """Each with its own tokens per step."""
+    asked = {"prompt": [{"role": "user", "content": QUESTION}], "max_new_tokens": 128, "temperature": 0.0}
+    with served({NAME: llm, "teacher": LLM("mini", device="cpu", max_batch_size=2)}) as address:
+        tab = open_served(address)
+        for index, budget in enumerate(("4", "1")):
+            tab.locator(".budget").nth(index).fill(budget)
+        ask(tab, block_size="4", temperature="0")
+        expect(tab.locator(".token.masked")).to_have_count(0)
+        for index, (name, steps) in enumerate(((NAME, 1), ("teacher", 4))):
+            pane = tab.locator(".pane").nth(index)
+            (whole,) = generated(llm, **asked, block_size=4, steps_per_block=steps)
+            assert pane.locator("h2").inner_text() == name
+            expect(pane.locator(".status")).to_contain_text(f"{whole.num_forwards} forwards")
+            assert pane.locator(".answer").text_content() == whole.text
+        left, right = (tab.locator(".pane").nth(index).bounding_box() for index in (0, 1))
+        assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+        assert_readable(tab)
+        keep(tab, "playground-two")

@@ -16,6 +16,7 @@ from serving_helpers import PROMPT, app_of, ask, needs_server, running
 from t3d.cli.main import main
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.turns import turns_of
 
 pytestmark = needs_server
 
@@ -112,6 +113,31 @@ def test_an_address_that_cannot_be_had_is_named(checkpoint, capsys):
     assert main(["serve", "--model", str(checkpoint), "--device", "cpu", "--host", "192.0.2.1"]) == 2
     text = capsys.readouterr().err
     assert "host='192.0.2.1'" in text and "Fix: give another --host or --port" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--teacher", "mini", "--teacher-name", "a", "--model-name", "a"], "also the name of the model"),
+        (["--teacher-name", "a"], "without --teacher"),
+    ],
+)
+def test_names_of_models_that_cannot_be_told_apart_are_refused(checkpoint, capsys, flags, said):
+    assert main(["serve", "--model", str(checkpoint), "--device", "cpu", *flags]) == 2
+    text = capsys.readouterr().err
+    assert "teacher_name='a'" in text and said in text
+
+
+def test_a_teacher_is_served_beside_its_student(checkpoint, monkeypatch):
+    """Under its own name, on the same device, and with forwards in turn with the student's."""
+    served = {}
+    monkeypatch.setattr("t3d.serving.server.run_server", lambda llms, config, page: served.update(llms))
+    flags = ["--model-name", "student", "--teacher", "mini", "--device", "cpu", "--max-model-len", "64"]
+    assert main(["serve", "--model", str(checkpoint), *flags]) == 0
+    student, teacher = served["student"], served["mini"]
+    assert list(served) == ["student", "mini"] and teacher.max_model_len == 64
+    assert teacher.loaded.model is not student.loaded.model
+    assert turns_of(teacher.loaded.model) is turns_of(student.loaded.model)
 
 
 def test_who_connects_as_soon_as_the_address_is_told_is_not_refused(checkpoint, monkeypatch, capsys):

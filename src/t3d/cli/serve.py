@@ -1,12 +1,16 @@
 """The command ``t3d serve``: a model behind HTTP, as OpenAI's clients ask for it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t3d.cli.options import DraftedModelChoice
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError, require_positive
+
+if TYPE_CHECKING:
+    from t3d.models.loading import LoadedModel
 
 _KEY = "T3D_API_KEY"
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client", "anyio")
@@ -19,6 +23,11 @@ class Serve(DraftedModelChoice):
 
     model_name: str | None = None
     """What clients call the model. Default: the last part of --model."""
+    teacher: str | None = None
+    """A second model to serve beside it, such as the teacher of a student: requests choose by name, and the
+    page at / asks both. It takes as much memory for its answers again, and their forwards take turns."""
+    teacher_name: str | None = None
+    """What clients call it. Default: the last part of --teacher."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is reached from other machines."""
     port: int = 8000
@@ -56,8 +65,8 @@ class Serve(DraftedModelChoice):
         from t3d.report.playground.page import playground_page
 
         require_positive(self, "max_batch_size", "max_model_len")
+        names = self._names()
         config = ServeConfig(
-            model_name=self.model_name or Path(self.model).name,
             host=self.host,
             port=self.port,
             api_key=os.environ.get(_KEY) if self.api_key is None else self.api_key,
@@ -68,9 +77,39 @@ class Serve(DraftedModelChoice):
             time_limit_s=self.time_limit_s,
             grace_s=self.grace_s,
         )
-        llm = LLM(self.load(), max_batch_size=self.max_batch_size, max_model_len=self.max_model_len)
+        llms = {
+            name: LLM(loaded, max_batch_size=self.max_batch_size, max_model_len=self.max_model_len)
+            for name, loaded in zip(names, self._loaded(), strict=True)
+        }
         try:
-            run_server(llm, config, playground_page(config.model_name))
+            run_server(llms, config, playground_page(names))
         except OSError as error:
             problem = f"cannot listen there with port={self.port} ({error.strerror})"
             raise InputError("host", self.host, problem, "give another --host or --port") from error
+
+    def _names(self) -> list[str]:
+        """Of the models. Raises InputError where they would be the same."""
+        name = self.model_name or Path(self.model).name
+        if self.teacher is None:
+            if self.teacher_name is not None:
+                problem = "without --teacher"
+                raise InputError(
+                    "teacher_name", self.teacher_name, problem, "give --teacher, or leave it out"
+                )
+            return [name]
+        other = self.teacher_name or Path(self.teacher).name
+        if other == name:
+            problem = "also the name of the model"
+            raise InputError("teacher_name", other, problem, "give another --teacher-name or --model-name")
+        return [name, other]
+
+    def _loaded(self) -> "list[LoadedModel]":
+        """The models; one forward of theirs runs at a time."""
+        from t3d.decoding.turns import share_turns
+
+        model = self.load()
+        if self.teacher is None:
+            return [model]
+        teacher = replace(self, model=self.teacher, drafter=None).load()
+        share_turns(model.model, teacher.model)
+        return [model, teacher]

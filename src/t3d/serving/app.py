@@ -1,7 +1,7 @@
 """The routes of a server: OpenAI's, a health check and metrics."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,39 +14,45 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from t3d.decoding.llm import LLM
-from t3d.serving.exchange import Exchange, Service, check_key
+from t3d.serving.exchange import Exchange
 from t3d.serving.metrics import Metrics
+from t3d.serving.service import Served, Service, check_key
 from t3d.serving.settings import Refusal, ServeConfig
 from t3d.serving.worker import Worker
 
 
-def make_app(llm: LLM, config: ServeConfig, front_page: str | None = None) -> Starlette:
-    """The application of a model; its engine runs from start-up to shut-down.
+def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | None = None) -> Starlette:
+    """The application of models by name; their engines run from start-up to shut-down, each in a thread.
 
-    ``front_page`` is shown at ``/``, to everybody: it has to hold no secret.
+    The first model answers requests that name none. ``front_page`` is shown at ``/``, to everybody: it has to
+    hold no secret.
     """
-    worker = Worker(llm)
-    service = Service(llm=llm, config=config, worker=worker, metrics=Metrics(llm, worker))
+    models_by_name = {name: Served(name=name, llm=llm, worker=Worker(llm)) for name, llm in llms.items()}
+    workers = [served.worker for served in models_by_name.values()]
+    counts = Metrics({name: llm.stats for name, llm in llms.items()}, workers)
+    service = Service(models=models_by_name, config=config, metrics=counts)
     created = int(time.time())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         del app
-        worker.start()
+        for worker in workers:
+            worker.start()
         try:
             yield
         finally:
-            await anyio.to_thread.run_sync(worker.stop)
+            for worker in workers:
+                await anyio.to_thread.run_sync(worker.stop)
 
     async def models(request: Request) -> Response:
         check_key(request.scope, config)
-        own = {"id": config.model_name, "object": "model", "created": created, "owned_by": "t3d"}
-        own["max_model_len"] = llm.max_model_len
-        return JSONResponse({"object": "list", "data": [own]})
+        same = {"object": "model", "created": created, "owned_by": "t3d"}
+        told = [{"id": name, **same, "max_model_len": llm.max_model_len} for name, llm in llms.items()]
+        return JSONResponse({"object": "list", "data": told})
 
     async def health(request: Request) -> Response:
         del request
-        if worker.is_alive:
+        if all(worker.is_alive for worker in workers):
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "the engine has stopped"}, status_code=503)
 

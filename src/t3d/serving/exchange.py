@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import hmac
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -23,38 +21,12 @@ from t3d.errors import InputError
 from t3d.problems.prompts import token_text
 from t3d.serving.answers import Answer, Echo
 from t3d.serving.choice import Choice
-from t3d.serving.fields import Asked, Endpoint, read_asked, renamed
-from t3d.serving.metrics import Metrics
-from t3d.serving.settings import Refusal, ServeConfig
-from t3d.serving.worker import Worker
+from t3d.serving.fields import Asked, Endpoint, named_model, read_asked, renamed
+from t3d.serving.service import Served, Service, check_key
+from t3d.serving.settings import Refusal
 
 _LAST_WORDS_S = 1.0
 """How long a client is given to take the error that ends its stream."""
-
-
-@dataclass(kw_only=True)
-class Service:
-    """What all requests share."""
-
-    llm: LLM
-    config: ServeConfig
-    worker: Worker
-    metrics: Metrics
-    num_requests: int = 0
-
-    @contextmanager
-    def admitted(self) -> Generator[None]:
-        """Count a request in. Raises Refusal where there are too many already."""
-        if self.num_requests >= self.config.max_requests:
-            text = f"{self.config.max_requests} requests are being answered; try again later"
-            raise Refusal(429, "too_many_requests", text)
-        self.num_requests += 1
-        self.metrics.open_requests.set(self.num_requests)
-        try:
-            yield
-        finally:
-            self.num_requests -= 1
-            self.metrics.open_requests.set(self.num_requests)
 
 
 class _Sender:
@@ -112,24 +84,24 @@ class Exchange:
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
         service = self.service
         body = await _read_json(Request(scope, receive), service.config.max_body_bytes)
-        asked = read_asked(body, self.endpoint, service.llm.loaded.own_settings, service.config.max_choices)
-        if asked.model not in (None, service.config.model_name):
-            text = f"this server has {service.config.model_name!r}, not {asked.model!r}"
-            raise Refusal(404, "model_not_found", text, "model")
-        work = self._write(asked, scope, receive, sender)
+        served = service.model_of(named_model(body))
+        asked = read_asked(body, self.endpoint, served.llm.loaded.own_settings, service.config.max_choices)
+        work = self._write(served, asked, scope, receive, sender)
         await _while_connected(work, receive)
 
-    async def _write(self, asked: Asked, scope: Scope, receive: Receive, sender: _Sender) -> None:
-        answer = await asyncio.to_thread(self._begin, asked)
+    async def _write(
+        self, served: Served, asked: Asked, scope: Scope, receive: Receive, sender: _Sender
+    ) -> None:
+        answer = await asyncio.to_thread(self._begin, served, asked)
         self.service.metrics.prompt_tokens.inc(answer.num_prompt_tokens)
         if not asked.streams:
-            async for _ in self._grown(answer):
+            async for _ in self._grown(served, answer):
                 pass
             await JSONResponse(answer.whole())(scope, receive, sender)
             return
         for chunk in answer.first_chunks():
             await sender.event(chunk)
-        async with contextlib.aclosing(self._grown(answer)) as grown:
+        async with contextlib.aclosing(self._grown(served, answer)) as grown:
             async for index in grown:
                 news = answer.choices[index].news()
                 if news is not None:
@@ -138,9 +110,9 @@ class Exchange:
             await sender.event(answer.usage_chunk())
         await sender.event("[DONE]", is_last=True)
 
-    def _begin(self, asked: Asked) -> Answer:
+    def _begin(self, served: Served, asked: Asked) -> Answer:
         """Prompts as jobs, and what is repeated of them. Raises InputError for what cannot be decoded."""
-        llm = self.service.llm
+        llm = served.llm
         name = f"{'cmpl' if self.endpoint == 'completions' else 'chatcmpl'}-{uuid.uuid4().hex}"
         try:
             requests = llm.requests(asked.prompts)
@@ -151,15 +123,15 @@ class Exchange:
         choices, echoes = [], []
         for request in requests:
             for _ in range(asked.n):
-                job = self._job(name, len(choices), request, asked)
+                job = self._job(llm, name, len(choices), request, asked)
                 choices.append(Choice(job, asked.stops, llm.tokenizer))
         if asked.echo:
             for request, prompt in zip(requests, asked.prompts, strict=True):
-                echoes += [self._echo(request, prompt, asked)] * asked.n
+                echoes += [_echo(llm, request, prompt, asked)] * asked.n
         return Answer(
             id=name,
             created=int(time.time()),
-            model=self.service.config.model_name,
+            model=served.name,
             endpoint=self.endpoint,
             asked=asked,
             tokenizer=llm.tokenizer,
@@ -168,9 +140,9 @@ class Exchange:
             echoes=echoes,
         )
 
-    def _job(self, name: str, index: int, request: DecodeRequest, asked: Asked) -> Job:
+    def _job(self, llm: LLM, name: str, index: int, request: DecodeRequest, asked: Asked) -> Job:
         """Of a choice: its noise is that of ``LLM.generate`` for the same prompts, ``n`` times each."""
-        llm, limit = self.service.llm, asked.max_tokens
+        limit = asked.max_tokens
         if limit is None:
             size = asked.params.block_size
             room = llm.max_model_len // size * size - len(request.prompt_ids)
@@ -179,19 +151,9 @@ class Exchange:
         own = DecodeRequest(id=f"{name}/{index}", prompt_ids=request.prompt_ids, noise_id=str(index))
         return llm.job(own, params)
 
-    def _echo(self, request: DecodeRequest, prompt: Any, asked: Asked) -> Echo:
-        llm, ids = self.service.llm, request.prompt_ids
-        text = (
-            prompt if isinstance(prompt, str) else token_text(llm.tokenizer, ids, skip_special_tokens=False)
-        )
-        known = None
-        if asked.num_logprobs is not None:
-            known = token_logprobs(llm.loaded, ids, asked.params, asked.num_logprobs)
-        return Echo(text=text, token_ids=ids, logprobs=known)
-
-    async def _grown(self, answer: Answer) -> AsyncGenerator[int]:
+    async def _grown(self, served: Served, answer: Answer) -> AsyncGenerator[int]:
         """Indices of choices as they grow, until all have ended. Raises Refusal if one cannot be decoded."""
-        worker, began, is_first = self.service.worker, time.perf_counter(), True
+        worker, began, is_first = served.worker, time.perf_counter(), True
         if answer.asked.max_tokens == 0:
             for index, choice in enumerate(answer.choices):
                 choice.finish_reason = "length"
@@ -222,14 +184,12 @@ class Exchange:
             worker.cancel(growing)
 
 
-def check_key(scope: Scope, config: ServeConfig) -> None:
-    """Raise Refusal unless the request has the key that is asked for."""
-    if config.api_key is None:
-        return
-    given = dict(scope["headers"]).get(b"authorization", b"")
-    if not hmac.compare_digest(given, f"Bearer {config.api_key}".encode()):
-        text = "no API key, or another one; send it as Authorization: Bearer KEY"
-        raise Refusal(401, "invalid_api_key", text)
+def _echo(llm: LLM, request: DecodeRequest, prompt: Any, asked: Asked) -> Echo:
+    ids, known = request.prompt_ids, None
+    text = prompt if isinstance(prompt, str) else token_text(llm.tokenizer, ids, skip_special_tokens=False)
+    if asked.num_logprobs is not None:
+        known = token_logprobs(llm.loaded, ids, asked.params, asked.num_logprobs)
+    return Echo(text=text, token_ids=ids, logprobs=known)
 
 
 async def _read_json(request: Request, max_bytes: int) -> Any:

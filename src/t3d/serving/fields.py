@@ -91,7 +91,6 @@ Prompt = str | list[int] | list[dict[str, str]]
 class Asked:
     """A request, understood."""
 
-    model: str | None
     prompts: Sequence[Prompt]
     params: DecodeParams
     """``max_new_tokens`` left aside."""
@@ -107,6 +106,12 @@ class Asked:
     streams_usage: bool
 
 
+def named_model(body: Any) -> str | None:
+    """The model that a body names; None also for what is refused when it is read."""
+    name = body.get("model") if isinstance(body, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choices: int) -> Asked:
     """What a body asks of a model that says this of itself (``own``). Raises InputError."""
     if not isinstance(body, dict):
@@ -120,7 +125,6 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
         fix = "give it with stream=true, and include_usage alone"
         raise InputError("stream_options", options, "cannot be used", fix)
     return Asked(
-        model=fields.get("model"),
         prompts=prompts,
         params=_params(fields, own),
         max_tokens=_max_tokens(fields, least=0 if echo else 1),

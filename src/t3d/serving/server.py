@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from collections.abc import Mapping
 
 import uvicorn
 
@@ -10,10 +11,10 @@ from t3d.serving.app import make_app
 from t3d.serving.settings import ServeConfig
 
 
-def run_server(llm: LLM, config: ServeConfig, front_page: str | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, which this process then gets again; open answers have a grace period.
+def run_server(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | None = None) -> None:
+    """Serve models by name until SIGINT or SIGTERM, which this process then gets again.
 
-    Raises OSError where the address cannot be had.
+    Open answers have a grace period. Raises OSError where the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
@@ -22,9 +23,9 @@ def run_server(llm: LLM, config: ServeConfig, front_page: str | None = None) -> 
         listening.listen(2048)  # who connects as soon as the address is told waits for uvicorn
         port = listening.getsockname()[1]
         host = f"[{config.host}]" if ":" in config.host else config.host
-        print(f"serving {config.model_name} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
+        print(f"serving {' and '.join(llms)} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
         settings = uvicorn.Config(
-            make_app(llm, config, front_page),
+            make_app(llms, config, front_page),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -10,8 +10,6 @@ from t3d.errors import InputError, require_above_zero, require_positive
 class ServeConfig:
     """Where a server listens and how much it takes."""
 
-    model_name: str
-    """The name that clients give."""
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None

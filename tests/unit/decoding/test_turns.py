@@ -12,7 +12,7 @@ from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.turns import turns_of
+from t3d.decoding.turns import share_turns, turns_of
 from t3d.models.loading import load_model
 
 GREEDY, SAMPLED = (DecodeParams(temperature=value, max_new_tokens=24) for value in (0.0, 1.0))
@@ -147,3 +147,9 @@ def test_each_model_has_turns_of_its_own_as_long_as_it_lives(make_model):
     model, other = make_model(), make_model()
     assert turns_of(model) is turns_of(model)
     assert turns_of(model) is not turns_of(other)
+
+
+def test_models_that_share_turns_run_one_forward_at_a_time(make_model):
+    first, second, third = make_model(), make_model(), make_model()
+    share_turns(first, second)
+    assert turns_of(first) is turns_of(second) is not turns_of(third)

@@ -340,6 +340,6 @@ def test_a_chart_draws_values_in_order_with_whiskers_and_ticks_of_powers(tmp_pat
 
 
 def test_the_playground_takes_fractions_that_the_server_takes():
-    page = playground_page("mini")
+    page = playground_page(["mini"])
     for name in ("temperature", "speed"):
         assert re.search(rf'<input id="{name}" [^>]*step="any"', page), name

@@ -165,7 +165,34 @@ def test_models_health_and_metrics(client):
     text = client.get("/metrics").text
     assert 't3d_requests_total{endpoint="completions",status="200"}' in text
     assert "t3d_open_requests 0.0" in text and "t3d_open_choices 0.0" in text
-    assert "t3d_first_block_seconds_count" in text and "t3d_forwards_total" in text
+    assert "t3d_first_block_seconds_count" in text and 't3d_forwards_total{model="tiny"}' in text
+
+
+def test_two_models_answer_by_their_names_each_as_alone(checkpoint, llm):
+    """Also at the same time; who names none gets the first, and forwards are counted for each."""
+    other = LLM(checkpoint, device="cpu", dtype="float64", max_batch_size=2, max_model_len=64)
+    app = app_of(llm, others={"teacher": other})
+    asked = [ASKED | {"model": ("tiny", "teacher")[number % 2], "seed": number} for number in range(8)]
+
+    async def scenario():
+        async with running(app):
+            return await asyncio.gather(*(ask(app, body) for body in asked))
+
+    for body, sent in zip(asked, asyncio.run(scenario()), strict=True):
+        answer = json.loads(sent[1]["body"])
+        model = {"tiny": llm, "teacher": other}[body["model"]]
+        (expected,) = generated(model, max_new_tokens=14, temperature=1.0, seed=body["seed"])
+        assert (answer["model"], answer["choices"][0]["text"]) == (body["model"], expected.text)
+        assert answer["usage"]["num_forwards"] == expected.num_forwards
+    with client_of(app_of(llm, others={"teacher": other})) as client:
+        told = client.get("/v1/models").json()["data"]
+        assert [(m["id"], m["max_model_len"]) for m in told] == [("tiny", 128), ("teacher", 64)]
+        assert completed(client)["model"] == "tiny"
+        before = other.stats.forwards
+        forwards = completed(client, model="teacher")["usage"]["num_forwards"]
+        assert f't3d_forwards_total{{model="teacher"}} {before + forwards}.0' in client.get("/metrics").text
+        refused = client.post("/v1/completions", json=ASKED | {"model": "other"}).json()["error"]
+        assert refused["message"] == "this server has 'tiny' and 'teacher', not 'other'"
 
 
 # --- refusals -----------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""What the requests of a server share: its models, its limits and its counts."""
+
+import hmac
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from t3d.decoding.llm import LLM
+from t3d.serving.metrics import Metrics
+from t3d.serving.settings import Refusal, ServeConfig
+from t3d.serving.worker import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A model, and the thread that decodes for it."""
+
+    name: str
+    llm: LLM
+    worker: Worker
+
+
+@dataclass(kw_only=True)
+class Service:
+    """What all requests share."""
+
+    models: Mapping[str, Served]
+    """By the names that requests give; the first answers those that name none."""
+    config: ServeConfig
+    metrics: Metrics
+    num_requests: int = 0
+
+    def model_of(self, name: str | None) -> Served:
+        """The model of that name. Raises Refusal where there is none."""
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            text = f"this server has {' and '.join(map(repr, self.models))}, not {name!r}"
+            raise Refusal(404, "model_not_found", text, "model")
+        return self.models[name]
+
+    @contextmanager
+    def admitted(self) -> Generator[None]:
+        """Count a request in. Raises Refusal where there are too many already."""
+        if self.num_requests >= self.config.max_requests:
+            text = f"{self.config.max_requests} requests are being answered; try again later"
+            raise Refusal(429, "too_many_requests", text)
+        self.num_requests += 1
+        self.metrics.open_requests.set(self.num_requests)
+        try:
+            yield
+        finally:
+            self.num_requests -= 1
+            self.metrics.open_requests.set(self.num_requests)
+
+
+def check_key(scope: Scope, config: ServeConfig) -> None:
+    """Raise Refusal unless the request has the key that is asked for."""
+    if config.api_key is None:
+        return
+    given = dict(scope["headers"]).get(b"authorization", b"")
+    if not hmac.compare_digest(given, f"Bearer {config.api_key}".encode()):
+        text = "no API key, or another one; send it as Authorization: Bearer KEY"
+        raise Refusal(401, "invalid_api_key", text)
