@@ -35,12 +35,14 @@ def _budget(name: str, is_one_of_several: bool) -> str:
 
 def _panes(names: Sequence[str]) -> str:
     """Where the script puts the answer of each model."""
+    is_one = len(names) == 1  # which the page's heading names
+    level = "h2" if is_one else "h3"
     return "".join(
         f"""<section class="pane" data-model="{escape(name)}">
-{f'<h2 dir="auto">{escape(name)}</h2>' if len(names) > 1 else ""}
+{"" if is_one else f'<h2 dir="auto">{escape(name)}</h2>'}
 <p class="status" role="status"></p>
 <div class="tokens text" dir="auto"></div>
-<h3>Answer</h3>
+<{level}>Answer</{level}>
 <div class="answer text" dir="auto"></div>
 </section>
 """
