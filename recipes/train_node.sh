@@ -9,7 +9,4 @@
 set -euo pipefail
 
 RECIPE=$1; shift
-exec accelerate launch --num_processes "${T3D_GPUS:-8}" --mixed_precision bf16 \
-    --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \
-    --fsdp_reshard_after_forward true --fsdp_state_dict_type FULL_STATE_DICT \
-    -m t3d train --config "$RECIPE" "$@"
+exec t3d train --config "$RECIPE" --num-processes "${T3D_GPUS:-8}" --accelerate-config fsdp2 "$@"

@@ -24,4 +24,5 @@ srun bash -c 'exec accelerate launch \
     --main_process_ip "$HEAD" --main_process_port 29500 --mixed_precision bf16 \
     --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \
     --fsdp_reshard_after_forward true --fsdp_state_dict_type FULL_STATE_DICT \
+    --fsdp_cpu_ram_efficient_loading false \
     -m t3d train --config "$RECIPE" $FLAGS'

@@ -1,6 +1,5 @@
 """``t3d train --num-processes``: accelerate starts the processes, which train what one process trains."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -9,36 +8,21 @@ import time
 
 import pytest
 import torch
-import yaml
 from command_helpers import run_failing
-from safetensors.torch import load_file
+from launched_helpers import EVERY_STEP, TWO, assert_trained_alike, entries, started, training_command
 
 from t3d.cli import launching
+from t3d.cli.accelerate_settings import accelerate_file
 from t3d.cli.config_file import flags_of
-from t3d.cli.launching import accelerate_file, launch
+from t3d.cli.launching import launch
 from t3d.cli.main import COMMANDS, main
 from t3d.cli.train import Train
-from t3d.trajectory import write_trajectories
-
-STEPS = [
-    "--num-optimizer-steps",
-    "5",
-    "--warmup-steps",
-    "2",
-    "--learning-rate",
-    "1e-3",
-    "--refresh-every",
-    "2",
-]
 
 
 @pytest.fixture
 def command(checkpoint, trajectories, tmp_path):
     """Five steps on the CPU; the output is to be added."""
-    file = tmp_path / "r.parquet"
-    write_trajectories(file, trajectories)
-    command = ["train", "--model", str(checkpoint), "--trajectories", str(file), "--device", "cpu", *STEPS]
-    return [*command, "--batch-size", "4", "--save-every", "5", "--output"]
+    return training_command(checkpoint, trajectories, tmp_path)
 
 
 def test_the_processes_are_told_every_flag_of_the_command(command, tmp_path, monkeypatch):
@@ -65,16 +49,10 @@ def test_the_processes_are_told_every_flag_of_the_command(command, tmp_path, mon
     ]
 
 
-def test_the_shipped_settings_are_those_of_accelerate():
-    for path in accelerate_file("ddp").parent.iterdir():
-        assert yaml.safe_load(path.read_text())["distributed_type"] == "MULTI_GPU"
-        assert accelerate_file(path.stem) == path
-
-
 def test_what_cannot_be_started_is_refused_by_name(command, tmp_path, monkeypatch, capsys):
     line = [*command, str(tmp_path / "run")]
     text = run_failing([*line, "--num-processes", "2", "--accelerate-config", "fsdp9"], capsys)
-    assert "accelerate_config='fsdp9': not known, and no such file. Fix: use ddp, or a YAML file" in text
+    assert "accelerate_config='fsdp9': not known, and no such file. Fix: use one of ddp, fsdp2, zero1" in text
     for count in ([], ["--num-processes", "1"]):
         text = run_failing([*line, *count, "--accelerate-config", "ddp"], capsys)
         assert "accelerate_config='ddp': ignored: it says how num_processes are started" in text
@@ -120,37 +98,17 @@ def test_the_launcher_is_waited_for_and_stopped_with_the_command(monkeypatch, st
 # --- real processes ------------------------------------------------------------------------------
 
 
-def logged(run):
-    """What every optimizer step logged, and the student's weights."""
-    state = json.loads((run / "checkpoints" / "checkpoint-5" / "trainer_state.json").read_text())
-    names = ("loss", "loss/ddo_real", "loss/ddo_fake", "loss/path", "learning_rate")
-    rows = [[row[name] for name in names] for row in state["log_history"] if "loss" in row]
-    return torch.tensor(rows), load_file(run / "student" / "model.safetensors")
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_two_processes_train_what_one_trains(command, checkpoint, tmp_path):
-    """Losses of every step, learning rates and weights, the reference refreshed twice; 1e-4 relative."""
-    every_step = ["--override", "logging_steps=1"]
+    """The batch size is that of all processes."""
     runs = [tmp_path / name for name in ("one", "two")]
-    assert main([*command, str(runs[0]), *every_step]) == 0
-    line = [sys.executable, "-m", "t3d", *command, str(runs[1]), *every_step, "--num-processes", "2"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("student in ") == 1
-    (rows, weights), (rows_of_two, weights_of_two) = map(logged, runs)
-    assert len(rows) == 5 and len(set(rows[:, -1].tolist())) > 2, "a curve"
-    torch.testing.assert_close(rows_of_two, rows, rtol=1e-4, atol=0)
-    before = load_file(checkpoint / "model.safetensors")
-
-    def norm(of, other):
-        return sum((of[name] - other[name]).double().square().sum() for name in of).sqrt().item()
-
-    assert norm(weights, before) > 1e-2, "they have learnt"
-    assert norm(weights_of_two, weights) < 1e-4 * norm(weights, dict.fromkeys(weights, 0))
-    text = subprocess.run(line, capture_output=True, text=True, timeout=250, check=True).stdout
-    assert text.count("student in ") == 1, "what is finished is taken"
+    assert main([*command, str(runs[0]), *EVERY_STEP]) == 0
+    line = [*command, str(runs[1]), *EVERY_STEP, *TWO]
+    started(line)
+    assert_trained_alike(runs[1], runs[0], checkpoint)
+    assert "share_of_weights" not in entries(runs[1])[0]
+    started(line)  # what is finished is taken
 
 
 @pytest.mark.slow

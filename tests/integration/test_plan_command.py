@@ -132,16 +132,23 @@ def test_an_adapter_is_trained_on_one_gpu_of_40_gb(capsys):
     assert "exchange between GPUs" not in text
 
 
-@pytest.mark.parametrize("name", ["train_node.sh", "train_slurm.sh"])
-def test_the_scripts_start_training_with_flags_that_accelerate_has(name):
-    text = (ROOT / "recipes" / name).read_text().partition("accelerate launch ")[2]
+def test_the_script_of_one_node_starts_training_with_shipped_settings():
+    text = (ROOT / "recipes" / "train_node.sh").read_text().partition("exec t3d ")[2]
+    words = shlex.split(text)
+    command = ["train", "--config", "$RECIPE", "--num-processes", "${T3D_GPUS:-8}"]
+    assert words == [*command, "--accelerate-config", "fsdp2", "$@"]
+
+
+def test_the_script_of_two_nodes_starts_training_with_flags_that_accelerate_has():
+    text = (ROOT / "recipes" / "train_slurm.sh").read_text().partition("accelerate launch ")[2]
     words = shlex.split(text.replace("\\\n", " ").replace("'", "").partition("\n")[0])
-    numbers = {"$SLURM_NNODES": "2", "$SLURM_NODEID": "1", "$((8": "16", "${T3D_GPUS:-8}": "8"}
+    numbers = {"$SLURM_NNODES": "2", "$SLURM_NODEID": "1", "$((8": "16"}
     words = [numbers.get(word, word) for word in words if word not in ("*", "SLURM_NNODES))")]
     words = [word.replace("$HEAD", "host") for word in words]
     options = launch_command_parser().parse_args(words)
     assert options.module and options.training_script == "t3d" and options.use_fsdp
     assert (options.fsdp_version, options.mixed_precision) == ("2", "bf16")
+    assert options.fsdp_cpu_ram_efficient_loading == "false"
     assert options.training_script_args[:3] == ["train", "--config", "$RECIPE"]
 
 

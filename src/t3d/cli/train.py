@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t3d.cli.accelerate_settings import check_started, checked_file
 from t3d.cli.config_file import check_config, flags_of, write_config
-from t3d.cli.launching import accelerate_file, launch
+from t3d.cli.launching import launch
 from t3d.cli.options import ModelChoice
 from t3d.cli.processes import check_count, is_first_process, num_processes
 from t3d.cli.train_scores import DRAFTER, EVALUATION_COUNTS, check_evaluation, evaluator_of
@@ -113,22 +114,29 @@ class Train(ModelChoice):
     """Train in so many processes on this machine, a GPU each, which accelerate starts; batch_size is that of
     all together. Default: one, or those that torchrun or accelerate started."""
     accelerate_config: str | None = None
-    """Of num_processes: ddp, the default (each has the whole model), or a YAML file of accelerate config."""
+    """Of num_processes: ddp, the default (each has the whole model), fsdp2 (each has a part of the model, the
+    optimizer and the reference), zero1 (a part of the optimizer; it needs deepspeed), or a YAML file of
+    accelerate config."""
 
     def run(self) -> None:
         """Run the command."""
         self._check_flags()
+        check_started()
         check_config(self, Path(self.output) / "config.yaml", self.trajectories)
         check_report(Path(self.output) / NAME)
         if self._num_processes > num_processes():
-            config = accelerate_file(self.accelerate_config or "ddp")
-            launch("train", flags_of(self), self._num_processes, config)
+            launch("train", flags_of(self), self._num_processes, self._accelerate_file())
         else:
             dataclasses.replace(self, block_size=self._student_block_size())._train()
 
     @property
     def _num_processes(self) -> int:
         return self.num_processes or num_processes()
+
+    def _accelerate_file(self) -> Path:
+        from t3d.models.placement import resolve_device
+
+        return checked_file(self.accelerate_config or "ddp", resolve_device(self.device).type)
 
     def _check_flags(self) -> None:
         """Raise InputError for flags that no checkpoint can make right."""

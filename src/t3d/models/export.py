@@ -2,11 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from torch import Tensor
 
 from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
@@ -31,14 +32,18 @@ _COPIED_FILES = (
 
 
 def export_model(
-    loaded: LoadedModel, folder: str | Path, finish: Callable[[Path], None] = lambda _: None
+    loaded: LoadedModel,
+    folder: str | Path,
+    finish: Callable[[Path], None] = lambda _: None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write weights and config; copy the base's tokenizer, generation and remote-code files.
 
     Engines that load SDAR with the base's code (JetEngine) then load the export the same way, with
     transformers 4 too: names that only transformers 5 knows are written as 4 knows them.
     The model's own settings (:mod:`t3d.models.own_settings`) replace those of the base.
-    ``finish`` may add files to what becomes the folder, which appears only when complete. Raises InputError
+    ``finish`` may add files to what becomes the folder, which appears only when complete. ``weights`` is the
+    state dict, whole, of a model that is sharded. Raises InputError
     for a model that processes share: each holds a part of it; for weights that are not finite; and for a base
     whose files are links that lead out of it.
     """
@@ -48,7 +53,8 @@ def export_model(
         raise InputError(
             "model", loaded.source, problem, "export it from one process, loaded without tp_plan"
         )
-    broken = first_not_finite(loaded.model.named_parameters())
+    whole = loaded.model.named_parameters() if weights is None else weights.items()
+    broken = first_not_finite(whole)
     if broken is not None:
         problem = f"weight {broken} is not a finite number"
         raise InputError("model", loaded.source, problem, "train it again with a lower learning_rate")
@@ -61,7 +67,7 @@ def export_model(
         base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
     check_links(base)
     with atomic_folder(folder) as partial:
-        loaded.model.save_pretrained(partial)
+        loaded.model.save_pretrained(partial, state_dict=None if weights is None else dict(weights))
         add_older_config_names(partial)
         for file in sorted(base.iterdir()):
             if file.is_file() and any(file.match(pattern) for pattern in _COPIED_FILES):

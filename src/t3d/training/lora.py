@@ -83,6 +83,12 @@ def merge_adapter(model: nn.Module) -> PreTrainedModel:
     return wrapped.merge_and_unload(adapter_names=[student_adapter(model)]).eval()
 
 
+def merge_in_place(model: Any) -> PreTrainedModel:
+    """The same for a model that processes share, which cannot be copied: each merges its part of what
+    :func:`add_adapter` was given, in place. To be called on every process."""
+    return model.merge_and_unload(adapter_names=[student_adapter(model)]).requires_grad_(True)
+
+
 def remove_adapter(model: Any) -> PreTrainedModel:
     """The model that :func:`add_adapter` was given, in place, as it was before."""
     return model.unload().requires_grad_(True)

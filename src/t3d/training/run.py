@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter
@@ -20,7 +21,8 @@ from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES, export_precision
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warmup_covers_run
-from t3d.training.lora import add_adapter, is_adapted, merge_adapter, remove_adapter
+from t3d.training.lora import add_adapter, is_adapted, merge_adapter, merge_in_place, remove_adapter
+from t3d.training.sharding import is_sharded_model, whole_weights
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
 from t3d.work.checkpoints import newest_checkpoint
@@ -88,15 +90,19 @@ def distil(
         _warn_of_warmup(config)
         trainer.train_from(newest)
         trainer.check_weights()
+        is_shared = is_sharded_model(loaded.model)
+        if is_shared and is_adapted(student):
+            student = merge_in_place(student)
         merged = merge_adapter(student) if is_adapted(student) else None
         _finish(loaded, student)
         if merged is not None:
             loaded.model.load_state_dict(merged.state_dict())
         if not isinstance(student, GatedAdapter):
             loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
+        weights = whole_weights(loaded.model, keep=is_first) if is_shared else None
         if is_first:
             _write_log(trainer, student_folder)
-            _export(loaded, student, student_folder, plan)
+            _export(loaded, student, student_folder, plan, weights)
     return student_folder
 
 
@@ -118,13 +124,19 @@ def _log_path(student_folder: Path) -> Path:
     return student_folder.with_name(student_folder.name + LOG_ENDING)
 
 
-def _export(loaded: LoadedModel, student: Any, folder: Path, plan: Mapping[str, Any]) -> None:
-    """Write the trained model, or the drafter alone, with the record of its files."""
+def _export(
+    loaded: LoadedModel,
+    student: Any,
+    folder: Path,
+    plan: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None,
+) -> None:
+    """Write the trained model, or the drafter alone, with the record of its files; ``weights`` as there."""
     seal = partial(_write_record, full_plan(plan))
     if isinstance(student, GatedAdapter):
         save_drafter(student, loaded, folder, seal)
     else:
-        export_model(loaded, folder, seal)
+        export_model(loaded, folder, seal, weights)
 
 
 def _start(loaded: LoadedModel, config: T3DConfig) -> Any:

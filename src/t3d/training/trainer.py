@@ -31,6 +31,7 @@ from t3d.training.micro_batch import MicroBatch
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.scoring import refuse_sharding
 from t3d.training.selection import check_trajectories, select_trajectories
+from t3d.training.sharding import is_sharded_model, keep_float32, let_cpus_shard, make_room, share_of
 from t3d.training.soft_targets import check_soft_targets
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
 from t3d.training.student_settings import student_settings
@@ -159,6 +160,13 @@ class T3DTrainer(CheckpointingTrainer):
         for name, value in self._teacher_configs.items():
             setattr(model.config, name, value)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """As the Trainer does; FSDP2 shards on CPUs too, and keeps what is float32."""
+        if self.args.device.type == "cpu" and self.args.distributed_state is not None:
+            let_cpus_shard(self.args.distributed_state)
+        super().create_accelerator_and_postprocess()
+        keep_float32(self.accelerator)
+
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self.model, GatedAdapter):
             refuse_sharding(self.accelerator)
@@ -239,6 +247,7 @@ class T3DTrainer(CheckpointingTrainer):
         if self._scores[0] != self.state.global_step:
             self.check_weights()
             student = base_of(self.accelerator.unwrap_model(self.model))
+            make_room(student)
             was_training = student.training
             try:
                 with torch.no_grad():
@@ -262,6 +271,8 @@ class T3DTrainer(CheckpointingTrainer):
             logs |= self.metric_log.collect(self.state.global_step, self.accelerator.gather)
             if not self.state.log_history:
                 logs |= {f"data/{name}": count for name, count in self.selection.counts().items()}
+                if self.model is not None and is_sharded_model(self.model):
+                    logs["share_of_weights"] = share_of(self.model)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
