@@ -76,10 +76,6 @@ def changed(told: dict, section: str, **further) -> dict:
         (changed(FSDP2, "fsdp_config", fsdp_version=1), "FSDP1: the reference cannot be sharded"),
         ({"distributed_type": "FSDP"}, "FSDP1: the reference cannot be sharded"),
         (
-            changed(FSDP2, "fsdp_config", fsdp_cpu_ram_efficient_loading=True),
-            "need the weights everywhere. Fix: set it to false",
-        ),
-        (
             changed(ZERO1, "deepspeed_config", zero_stage=3),
             "DeepSpeed ZeRO-3: the reference cannot be sharded like the student.*Fix: use FSDP2",
         ),

@@ -63,14 +63,9 @@ def check_started() -> None:
 
 
 def _check_fsdp(path: Path, told: Mapping[str, Any]) -> None:
-    """Raise InputError for accelerate's defaults: FSDP1, and loading in the first process alone."""
+    """Raise InputError for FSDP1, which is accelerate's default."""
     if str(told.get("fsdp_version", 1)) != "2":
         raise _refused(path, f"FSDP1: {_UNSHARDED}", _FSDP2)
-    if str(told.get("fsdp_cpu_ram_efficient_loading", True)).lower() != "false":
-        problem = (
-            "fsdp_cpu_ram_efficient_loading: the reference and the student's plan need the weights everywhere"
-        )
-        raise _refused(path, problem, "set it to false in fsdp_config")
 
 
 def _check_deepspeed(path: Path, told: Mapping[str, Any], device: str) -> None:
