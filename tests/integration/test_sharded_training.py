@@ -13,6 +13,7 @@ from t3d.cli.main import main
 CAN_SHARD = torch.distributed.is_gloo_available() and torch.accelerator.current_accelerator() is None
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # of up to three commands of two processes, on cores that are shared
     pytest.mark.skipif(not CAN_SHARD, reason="needs gloo, and a PyTorch that is built for CPUs only"),
 ]
 SHARED = [*TWO, "--accelerate-config", "fsdp2"]
