@@ -71,7 +71,7 @@ def test_killed_rollout_continues_from_its_finished_chunks(
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     assert main([*command, "--output", str(whole)]) == 0
     calls = []
-    real = rollout.roll_out
+    real = rollout.roll_out_answered
 
     def dies_in_the_second_chunk(*args, **kwargs):
         calls.append(1)
@@ -79,7 +79,7 @@ def test_killed_rollout_continues_from_its_finished_chunks(
             raise SystemExit("killed")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(rollout, "roll_out", dies_in_the_second_chunk)
+    monkeypatch.setattr(rollout, "roll_out_answered", dies_in_the_second_chunk)
     with pytest.raises(SystemExit):
         main([*command, "--output", str(cut)])
     assert not cut.exists()
@@ -91,7 +91,7 @@ def test_killed_rollout_continues_from_its_finished_chunks(
 
 
 def test_a_finished_rollout_is_kept(checkpoint, prompts, rolled, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(rollout, "roll_out", None)
+    monkeypatch.setattr(rollout, "roll_out_answered", None)
     content = rolled.read_bytes()
     command = [
         "rollout",

@@ -235,7 +235,7 @@ def test_a_command_that_is_terminated_says_what_it_kept(
     checkpoint, tmp_path, capsys, monkeypatch, num_finished
 ):
     """Or that there is nothing: it named chunks before the first one was finished."""
-    output, real, begun = tmp_path / "out.parquet", rollout.roll_out, []
+    output, real, begun = tmp_path / "out.parquet", rollout.roll_out_answered, []
 
     def kill(*args, **kwargs):
         begun.append(0)
@@ -244,7 +244,7 @@ def test_a_command_that_is_terminated_says_what_it_kept(
         os.kill(os.getpid(), signal.SIGTERM)
         return threading.Event().wait(5)
 
-    monkeypatch.setattr(rollout, "roll_out", kill)
+    monkeypatch.setattr(rollout, "roll_out_answered", kill)
     command = ["rollout", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path))]
     command += ["--output", str(output), "--max-new-tokens", "8", "--chunk-size", "3", "--device", "cpu"]
     before = signal.getsignal(signal.SIGTERM)
@@ -254,7 +254,7 @@ def test_a_command_that_is_terminated_says_what_it_kept(
     nothing = "nothing was finished yet, so nothing is kept. The same command begins anew"
     assert f"terminated; {kept if num_finished else nothing}\n" in text
     assert signal.getsignal(signal.SIGTERM) is before
-    monkeypatch.setattr(rollout, "roll_out", real)
+    monkeypatch.setattr(rollout, "roll_out_answered", real)
     assert main(command) == 0, "whatever was said, it goes on"
 
 

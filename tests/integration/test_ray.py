@@ -1,14 +1,20 @@
 """Workers on a real Ray cluster of two cores: the records of one process, whatever happens to a chunk."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
-from command_helpers import write_prompts
+import torch
+from command_helpers import run_failing, write_prompts
 from ray_helpers import Numbers, started
 
 from t3d.cli.main import main
+from t3d.decoding.params import DecodeParams
+from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
+from t3d.models.loading import load_model
+from t3d.problems.problem import Problem
 from t3d.scale.chunked import Workers
 from t3d.scale.ray_workers import make_on_ray
 
@@ -46,6 +52,38 @@ def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path,
     assert main([*command, "--output", str(several), "--ray", "--num-workers", "2"]) == 0
     assert "2 workers on Ray: 0 prompts in" in capsys.readouterr().out, "it was there"
     assert "was finished before by the same command" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_prompt_that_fails_is_left_out_by_workers_too_and_the_bound_is_that_of_all(
+    cluster, checkpoint, tmp_path, capsys
+):
+    """The model has no numbers for a word of one prompt, whichever process reads it."""
+    model = load_model(checkpoint, device="cpu")
+    questions = ["how many apples", "HOW MANY PEARS", "how many", "apples"]
+    problems = [Problem(id=str(number), question=text) for number, text in enumerate(questions)]
+    rolled = roll_out(model, problems, DecodeParams(max_new_tokens=4))
+    elsewhere = {token for one in rolled for token in one.response_ids}
+    elsewhere |= {token for one in rolled if one.id != "1" for token in one.prompt_ids}
+    bad = min(set(rolled[1].prompt_ids) - elsewhere)
+    with torch.no_grad():
+        model.model.get_input_embeddings().weight[bad] = float("nan")
+    model.model.save_pretrained(tmp_path / "broken")
+    model.tokenizer.save_pretrained(tmp_path / "broken")
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"id": str(number), "question": text} for number, text in enumerate(questions)]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    line = ["rollout", "--model", str(tmp_path / "broken"), "--prompts", str(prompts), "--device", "cpu"]
+    line += ["--max-new-tokens", "4", "--chunk-size", "2"]
+    on_ray = [*line, "--output", str(tmp_path / "several"), "--ray", "--num-workers", "2"]
+    assert "max_errors=0: 1 prompt failed ('1'" in run_failing(on_ray, capsys)
+    assert main([*on_ray, "--max-errors", "1"]) == 0
+    assert "1 prompt failed, listed in" in capsys.readouterr().out.splitlines()[-1]
+    assert main([*line, "--output", str(tmp_path / "one"), "--max-errors", "1"]) == 0
+    assert (tmp_path / "several").read_bytes() == (tmp_path / "one").read_bytes()
+    listed = [(tmp_path / f"{name}.errors.jsonl").read_text() for name in ("one", "several")]
+    assert listed[0] == listed[1] and json.loads(listed[0])["id"] == "1"
 
 
 def test_a_worker_that_dies_is_replaced_and_chunks_that_fail_are_named(cluster, tmp_path, capsys):

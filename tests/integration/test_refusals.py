@@ -103,7 +103,7 @@ def test_a_model_that_is_not_a_number(checkpoint, prompts, tmp_path, capsys, com
     message = run_failing(
         [command, "--model", str(folder), "--prompts", str(prompts), *flags, *SHORT], capsys
     )
-    assert "3 requests failed: " in message
+    assert ("3 requests failed: " if command == "generate" else "max_errors=0: 3 prompts failed") in message
     assert "logits are not numbers (NaN): its weight model.embed_tokens.weight is not finite" in message
     assert not output.exists()
 
@@ -122,7 +122,7 @@ def test_a_rollout_whose_output_cannot_be_a_file_decodes_nothing(
 ):
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rollout, "roll_out", lambda *args, **kwargs: pytest.fail("decoded"))
+    monkeypatch.setattr(rollout, "roll_out_answered", lambda *args, **kwargs: pytest.fail("decoded"))
     arguments = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--output", output]
     text = run_failing([*arguments, *SHORT], capsys)
     assert "Fix: give the name of a file" in text or "Fix: use an output with a shorter name" in text

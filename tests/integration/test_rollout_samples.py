@@ -96,7 +96,7 @@ def test_a_killed_and_resumed_rollout_keeps_the_same_samples(
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     how = {"chunk_size": 2, "choice": choose(rollout_filter)}
     rollout.roll_out_to_file(loaded, PROBLEMS, PARAMS, whole, **how)
-    real, calls = rollout.roll_out, []
+    real, calls = rollout.roll_out_answered, []
 
     def dies(*args, **kwargs):
         calls.append(1)
@@ -104,7 +104,7 @@ def test_a_killed_and_resumed_rollout_keeps_the_same_samples(
             raise SystemExit("killed")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(rollout, "roll_out", dies)
+    monkeypatch.setattr(rollout, "roll_out_answered", dies)
     with pytest.raises(SystemExit):
         rollout.roll_out_to_file(loaded, PROBLEMS, PARAMS, cut, **how)
     again = rollout.roll_out_to_file(loaded, PROBLEMS, PARAMS, cut, **how)

@@ -72,7 +72,7 @@ def test_shards_in_one_folder_make_the_file_of_one_run(rolling, whole, tmp_path,
 def test_a_cut_shard_goes_on_and_a_run_without_shards_completes_what_is_missing(
     rolling, whole, tmp_path, monkeypatch
 ):
-    job, real, rolled = rolling(tmp_path / "out.parquet"), module.roll_out, []
+    job, real, rolled = rolling(tmp_path / "out.parquet"), module.roll_out_answered, []
 
     def cut(loaded, part, *args, **kwargs):
         rolled.append([problem.id for problem in part])
@@ -80,7 +80,7 @@ def test_a_cut_shard_goes_on_and_a_run_without_shards_completes_what_is_missing(
             raise KeyboardInterrupt
         return real(loaded, part, *args, **kwargs)
 
-    monkeypatch.setattr(module, "roll_out", cut)
+    monkeypatch.setattr(module, "roll_out_answered", cut)
     with pytest.raises(KeyboardInterrupt):
         job.run_shard(Shard(1, 2))
     assert job.run_shard(Shard(1, 2)) is None and job.num_chunks() == (2, 3)

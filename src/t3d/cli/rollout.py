@@ -13,9 +13,10 @@ from t3d.cli.processes import own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, require_at_least_zero, require_positive
 from t3d.problems.problem import Problem
 from t3d.tasks.task import PosedTask
+from t3d.work.failures import failed_line, new_attempt
 from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
 from t3d.work.plan import full_plan
@@ -47,6 +48,9 @@ class Rollout(ModelChoice, ProblemChoice):
     rollout_filter: RolloutFilter = "none"
     """Of a prompt's samples none keeps all; likelihood the likeliest; fewest_steps the one of fewest
     denoising steps; correct all that are right; correct_fewest_steps the one of these with fewest steps."""
+    max_errors: int = 0
+    """Prompts that may make the model raise. They are left out, listed in OUTPUT.errors.jsonl, and tried
+    again by the same command; one more ends the rollout. 0: the first does."""
     shard: str | None = None
     """I/N: roll out every N-th chunk, from the I-th on. The last of N runs with the same output makes it;
     other outputs are merged by t3d data merge. Processes of torchrun take a shard each by themselves."""
@@ -57,6 +61,7 @@ class Rollout(ModelChoice, ProblemChoice):
     def run(self) -> None:
         """Run the command."""
         require_positive(self, "batch_size", "chunk_size", "num_samples")
+        require_at_least_zero(self, "max_errors")
         shard = own_shard(self.shard)
         self.workers.check(shard)
         check_output_file(self.output, self.prompts)
@@ -64,7 +69,7 @@ class Rollout(ModelChoice, ProblemChoice):
         check_record_name(self.output)
         if self.workers.ray:
             self._asked(is_told=True)  # what can be refused before there are workers
-            prepare, output = partial(prepared_rollout, self), Path(self.output)
+            prepare, output = partial(prepared_rollout, self, attempt=new_attempt()), Path(self.output)
             lines = self.workers.made(prepare, output, self.device, "rollout", "prompts")
         else:
             prepared = prepared_rollout(self, is_told=True)
@@ -102,9 +107,13 @@ class _Asked:
     choice: "SampleChoice"
 
 
-def prepared_rollout(command: Rollout, *, is_told: bool = False) -> "PreparedRollout":
-    """Load the model, and leave out what is too long for it if that is to be skipped."""
-    from t3d.decoding.rollout import FileRollout, fitting_problems
+def prepared_rollout(command: Rollout, *, is_told: bool = False, attempt: str = "") -> "PreparedRollout":
+    """Load the model, and leave out what is too long for it if that is to be skipped.
+
+    Workers that make the chunks of one run together have an ``attempt`` in common.
+    """
+    from t3d.decoding.answered import fitting_problems
+    from t3d.decoding.rollout import FileRollout
 
     asked = command._asked(is_told=is_told)
     posed, params = asked.posed, asked.decode.params()
@@ -124,6 +133,8 @@ def prepared_rollout(command: Rollout, *, is_told: bool = False) -> "PreparedRol
         batch_size=command.batch_size,
         chunk_size=command.chunk_size,
         choice=asked.choice,
+        max_errors=command.max_errors,
+        attempt=attempt,
     )
     return PreparedRollout(command, asked, rollout, too_long)
 
@@ -188,6 +199,7 @@ class PreparedRollout:
             f"{len(trajectories)} trajectories in {command.output}",
             *sample_lines(trajectories, problems, choice),
             *rollout_lines(trajectories, posed, tokenizer, seconds, command.rollout_filter),
+            *failed_line(self.rollout.failures().found(), self.rollout.output),
         ]
 
 

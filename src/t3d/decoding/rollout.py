@@ -3,24 +3,25 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import compress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from t3d.decoding.completion import check_requests, is_too_long
+from t3d.decoding.answered import roll_out_answered, trajectories_of
+from t3d.decoding.completion import check_requests
 from t3d.decoding.llm import LLM, decode_requests
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
-from t3d.errors import InputError, require_unique_ids
+from t3d.errors import InputError, require_at_least_zero, require_unique_ids
 from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
+from t3d.work.failures import Failures, new_attempt
 from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE, once
 from t3d.work.parts import Part, plan_of_part
-from t3d.work.plan import described, differences, fingerprint, full_plan, take_finished
+from t3d.work.plan import check_same, described, differences, fingerprint, full_plan, take_finished
 from t3d.work.progress import Progress
 from t3d.work.shards import Shard, once_by_shards
 
@@ -50,32 +51,7 @@ def roll_out(
         params,
         on_finish=None if progress is None else lambda _: progress.advance(),
     )
-    origin = {
-        "teacher": loaded.source,
-        "teacher_hash": loaded.weights_hash,
-        "tokenizer_hash": loaded.tokenizer_hash,
-    }
-    kept = choice.kept(problems, completions)
-    answered = choice.problems_of((completion.id for completion in kept), problems)
-    return [
-        dataclasses.replace(completion.trajectory, task=problem.task, **origin)
-        for problem, completion in zip(answered, kept, strict=True)
-    ]
-
-
-def fitting_problems(
-    loaded: LoadedModel,
-    problems: Sequence[Problem],
-    params: DecodeParams,
-    *,
-    style: PromptStyle = "plain",
-    kind: PromptKind = "math",
-) -> tuple[list[Problem], list[Problem]]:
-    """The problems whose prompts leave room for the new tokens, and those that are too long."""
-    requests = decode_requests(loaded.tokenizer, problems, style=style, kind=kind)
-    max_positions = loaded.model.config.max_position_embeddings
-    fits = [not is_too_long(request, params, max_positions) for request in requests]
-    return list(compress(problems, fits)), [one for one, fit in zip(problems, fits, strict=True) if not fit]
+    return trajectories_of(loaded, problems, completions, choice)
 
 
 def roll_out_to_file(
@@ -122,8 +98,14 @@ class FileRollout:
     batch_size: int = BATCH_SIZE
     chunk_size: int = CHUNK_SIZE
     choice: SampleChoice = ONE_SAMPLE
+    max_errors: int = 0
+    """Prompts that may make the model raise: they are left out, listed beside the output, and tried again by
+    the next attempt. With one more TooManyErrors is raised."""
+    attempt: str = ""
+    """Of workers that make all chunks together: the same name for each. Without it every call is one."""
 
     def __post_init__(self) -> None:
+        require_at_least_zero(self, "max_errors")
         check_output_file(self.output)
         self.choice.check(self.params)
         if not self.problems:
@@ -163,7 +145,14 @@ class FileRollout:
         Raises InputError if another run is using the folder of chunks or left chunks of other prompts,
         settings or weights in it, or if the output was made from such.
         """
-        return once(self.chunks, self.plan, CHUNKS, take=self._take, work=self._make)
+        failures = self.failures()
+        how: dict[str, Any] = {"take": partial(self._take, failures), "stays": failures.any}
+        return once(self.chunks, self.plan, CHUNKS, work=partial(self._make, failures, True), **how)
+
+    def failures(self) -> Failures:
+        """Prompts that failed, by chunk."""
+        files = [file.with_suffix(".errors.jsonl") for file in self._files(self.chunks)]
+        return Failures(self.output, self.max_errors, self.attempt or new_attempt(), files)
 
     def run_shard(self, shard: Shard) -> list[Trajectory] | None:
         """The same for one of several runs, which rolls out the chunks of its shard.
@@ -172,14 +161,19 @@ class FileRollout:
         another one made it.
         """
 
+        failures = self.failures()
+
         def part(folder: Path) -> None:
-            firsts = [first for number, first in enumerate(self._firsts()) if shard.takes(number)]
-            self._roll_out(folder, firsts, f"rollout, shard {shard}")
+            numbers = [number for number in range(len(self._firsts())) if shard.takes(number)]
+            self._roll_out(folder, numbers, f"rollout, shard {shard}", failures, True)
 
         def work(folder: Path) -> list[Trajectory] | None:
-            return self._make(folder) if all(map(Path.is_file, self._files(folder))) else None
+            is_tried = not (self.attempt and failures.to_try())
+            all_there = all(map(Path.is_file, self._files(folder)))
+            return self._make(failures, False, folder) if is_tried and all_there else None
 
-        how: dict[str, Any] = {"take": self._take, "part": part, "work": work}
+        how: dict[str, Any] = {"take": partial(self._take, failures), "part": part, "work": work}
+        how["stays"] = failures.any
         return once_by_shards(self.chunks, self.plan, CHUNKS, shard, **how)
 
     @property
@@ -188,23 +182,34 @@ class FileRollout:
         return [len(self.problems[first : first + self.chunk_size]) for first in self._firsts()]
 
     def is_made(self, shard: Shard) -> bool:
-        """Whether all chunks of a shard are in the folder, or the output that was made of them is there."""
-        files = enumerate(self._files(self.chunks))
-        return self.output.is_file() or all(file.is_file() for number, file in files if shard.takes(number))
+        """Whether nothing is to be done or tried again of a shard's chunks, or of the output of all."""
+        failures, files = self.failures(), self._files(self.chunks)
+        if self.output.is_file() and not failures.to_try():
+            return True
+        return all(
+            file.is_file() and not failures.of_unit(number).to_try()
+            for number, file in enumerate(files)
+            if shard.takes(number)
+        )
 
     def num_chunks(self) -> tuple[int, int]:
         """Chunks that are in the folder, and all."""
         files = self._files(self.chunks)
         return sum(map(Path.is_file, files)), len(files)
 
-    def _take(self) -> list[Trajectory] | None:
+    def _take(self, failures: Failures) -> list[Trajectory] | None:
         if not self.output.is_file():
+            return None
+        if failures.to_try():
+            check_same(self.output, read_plan(self.output), self.plan)
             return None
         take_finished(self.output, read_plan(self.output), self.plan)
         return read_trajectories(self.output)
 
-    def _make(self, folder: Path) -> list[Trajectory]:
-        trajectories = self._roll_out(folder, self._firsts(), "rollout")
+    def _make(self, failures: Failures, tries_again: bool, folder: Path) -> list[Trajectory]:
+        numbers = range(len(self._firsts()))
+        trajectories = self._roll_out(folder, numbers, "rollout", failures, tries_again)
+        failures.report()
         self.choice.check_kept(len(trajectories))
         write_trajectories(self.output, trajectories, plan=full_plan(self.plan))
         return trajectories
@@ -216,26 +221,55 @@ class FileRollout:
     def _files(self, folder: Path) -> list[Path]:
         return [folder / f"chunk-{number:05d}.parquet" for number in range(len(self._firsts()))]
 
-    def _roll_out(self, folder: Path, firsts: Sequence[int], label: str) -> list[Trajectory]:
-        """Chunks that are in the folder are read, all others are rolled out."""
-        how: dict[str, Any] = {"style": self.style, "kind": self.kind, "batch_size": self.batch_size}
-        how["choice"] = self.choice
+    def _roll_out(
+        self, folder: Path, numbers: Sequence[int], label: str, failures: Failures, tries_again: bool
+    ) -> list[Trajectory]:
+        """Chunks that are in the folder are read, others rolled out, and what failed may be tried again."""
         files, whole = self._files(folder), full_plan(self.plan)
-        parts = {first: self.problems[first : first + self.chunk_size] for first in firsts}
+        parts = {number: self._part(number) for number in numbers}
         trajectories: list[Trajectory] = []
         num_samples = self.choice.num_samples
         with Progress(label, sum(map(len, parts.values())) * num_samples) as progress:
-            for first, part in parts.items():
-                file = files[first // self.chunk_size]
+            for number, part in parts.items():
+                first = number * self.chunk_size
                 plan = plan_of_part(whole, Part(first, len(self.problems), count=len(part)))
-                if file.is_file():
-                    trajectories += _read_chunk(file, plan)
-                    progress.skip(len(part) * num_samples)
-                    continue
-                rolled = roll_out(self.loaded, part, self.params, progress=progress, **how)
-                write_trajectories(file, rolled, plan=plan)
-                trajectories += rolled
+                kept = _read_chunk(files[number], plan) if files[number].is_file() else None
+                to_try = failures.of_unit(number).to_try() if tries_again else set()
+                asked = [problem for problem in part if kept is None or problem.id in to_try]
+                progress.skip((len(part) - len(asked)) * num_samples)
+                if asked:
+                    kept = self._complete(number, kept or [], asked, failures, progress)
+                    write_trajectories(files[number], kept, plan=plan)
+                    failures.of_unit(number).forget(to_try)
+                trajectories += kept or []
         return trajectories
+
+    def _complete(
+        self,
+        number: int,
+        kept: Sequence[Trajectory],
+        asked: Sequence[Problem],
+        failures: Failures,
+        progress: Progress,
+    ) -> list[Trajectory]:
+        """A chunk's trajectories with those of the problems that are asked, in the order of all problems."""
+        how: dict[str, Any] = {"style": self.style, "kind": self.kind, "batch_size": self.batch_size}
+        how |= {"choice": self.choice, "max_failed": failures.num_left(), "progress": progress}
+        rolled, failed = roll_out_answered(self.loaded, asked, self.params, **how)
+        failures.add(number, failed)  # before the chunk, which without them would count as whole
+        problems = self._part(number)
+        names, records = {problem.id for problem in asked}, dict[str, list[Trajectory]]()
+        for group in (kept, rolled):
+            owners = self.choice.problems_of((record.id for record in group), problems)
+            for owner, record in zip(owners, group, strict=True):
+                if group is rolled or owner.id not in names:  # a kill may have come before it was forgotten
+                    records.setdefault(owner.id, []).append(record)
+        return [record for problem in problems for record in records.get(problem.id, [])]
+
+    def _part(self, number: int) -> Sequence[Problem]:
+        """Problems of a chunk."""
+        first = number * self.chunk_size
+        return self.problems[first : first + self.chunk_size]
 
 
 def chunks_of(output: Path) -> Path:

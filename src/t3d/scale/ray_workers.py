@@ -25,6 +25,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from t3d.errors import InputError
 from t3d.scale.chunked import LOCAL, ChunkedWork, Made, Workers
+from t3d.work.failures import TooManyErrors
 from t3d.work.lock import InUseError
 from t3d.work.plan import described, differences
 from t3d.work.progress import Progress
@@ -87,7 +88,7 @@ class _Worker(Generic[T]):
             except InUseError:  # often by a worker of a run that was killed, which is about to end
                 if time.monotonic() > until:
                     raise
-                time.sleep(1)
+            time.sleep(1)
 
 
 def make_on_ray(prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str) -> Made[T]:
@@ -95,7 +96,8 @@ def make_on_ray(prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: 
 
     Prints the work's notes. A chunk that fails does not stop the others, which are kept; a worker that dies
     is replaced. Raises InputError where there is no such cluster, for input that the workers refuse, and if
-    they differ in what the result depends on (packages, weights); RuntimeError if chunks failed otherwise.
+    they differ in what the result depends on (packages, weights); TooManyErrors beyond the work's own bound;
+    RuntimeError if chunks failed otherwise.
     """
     started = time.perf_counter()
     with _connected(workers), _Run(prepare, workers, label, started) as run:
@@ -118,11 +120,11 @@ def _connected(workers: Workers) -> Generator[None]:
     try:
         ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        first_line = str(error).partition("\n")[0]
+        problem = f"no Ray cluster ({str(error).partition(chr(10))[0]})"
         fix = "start one (ray start --head), give its HOST:PORT, or leave the flag out"
-        raise InputError("address", workers.address, f"no Ray cluster ({first_line})", fix) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process, whatever is open
+        raise InputError("address", workers.address, problem, fix) from error
+    if threading.current_thread() is threading.main_thread():  # Ray's own ends it, whatever is open
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
@@ -135,18 +137,15 @@ class _Run(Generic[T]):
     def __init__(
         self, prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str, started: float
     ) -> None:
-        self._started = started
-        self._workers, self._label, self._open = workers, label, ExitStack()
-        self._arguments = prepare, Path.cwd()
-        self._num_gpus = self._gpus()
+        self._started, self._workers, self._label, self._open = started, workers, label, ExitStack()
+        self._arguments, self._num_gpus = (prepare, Path.cwd()), self._gpus()
         self._calls: dict[Any, tuple[Any, Shard | None]] = {}
         self._todo: deque[Shard] = deque()
         self._first: _Hello | None = None
         self._progress: Progress | None = None
         self._seconds_to_start, self._num_new = 0.0, 0
         self._failures: list[tuple[Shard | None, Exception]] = []
-        self._made: set[Shard] = set()
-        self._waiting: set[Shard] = set()
+        self._made, self._waiting = set[Shard](), set[Shard]()
         self._num_asked = 0
         self._result: T | None = None
 
@@ -205,6 +204,8 @@ class _Run(Generic[T]):
                 self._later(shard, error.cause)
                 self._give(actor)
                 return
+            if isinstance(error, RayTaskError) and isinstance(error.cause, TooManyErrors):
+                raise error.cause from None  # the bound is that of the whole run
             self._failed(error, shard)
             is_dead = isinstance(error, RayActorError)
             if is_dead and shard is not None and self._todo:

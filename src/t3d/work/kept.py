@@ -30,14 +30,7 @@ from t3d.work.files import (
     write_text,
 )
 from t3d.work.lock import InUseError, held, locked
-from t3d.work.plan import (
-    described,
-    differences,
-    full_plan,
-    is_whole,
-    of_unknown_origin,
-    sealed,
-)
+from t3d.work.plan import described, differences, full_plan, is_whole, of_unknown_origin, sealed
 
 CHUNK_SIZE = 512
 """Default of prompts per unit of decoding. A resumed run redoes whole chunks, so a cut leaves no trace."""
@@ -83,16 +76,19 @@ def once(
     take: Callable[[], T | None],
     work: Callable[[Path], T],
     may_grow: Collection[str] = (),
+    stays: Callable[[], bool] = lambda: False,
 ) -> T:
     """What ``work`` makes of the units in ``folder``, which is claimed as by :func:`claim` and then removed.
 
     ``take`` reads what the same call has finished before; None: nothing. It is asked again once the folder is
-    held, as another run may just have finished. Raises InputError, besides, for a folder that is a link.
+    held, as another run may just have finished. The folder ``stays`` while there is more to do in it later.
+    Raises InputError, besides, for a folder that is a link.
     """
     check_no_link(folder)
     result = take()
     if result is not None:
-        if folder.is_dir() or beside(folder, "removed").is_dir():  # a kill came before they were gone
+        is_left = folder.is_dir() or beside(folder, "removed").is_dir()  # a kill came before they were gone
+        if is_left and not stays():
             # Of another plan, just being removed, or on a disk that is read-only they stay, and do no harm.
             with suppress(InputError), claim(folder, plan, finished, may_grow=may_grow):
                 discard(folder)
@@ -101,7 +97,8 @@ def once(
         result = take()
         if result is None:
             result = work(folder)
-        discard(folder)
+        if not stays():
+            discard(folder)
     return result
 
 

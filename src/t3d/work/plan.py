@@ -121,16 +121,28 @@ def take_finished(
     ``before`` is the full plan it holds, None without one. Raises InputError if it was made by another plan
     than ``plan``: nothing finished is overwritten. False only where ``may_grow`` lets it be a part.
     """
+    before = check_same(output, before, plan, may_grow=may_grow)
+    if is_part(before, full_plan(plan), may_grow):
+        return False
+    tell_finished(output)
+    return True
+
+
+def check_same(
+    output: Path,
+    before: Mapping[str, Any] | None,
+    plan: Mapping[str, Any],
+    *,
+    may_grow: Collection[str] = (),
+) -> Mapping[str, Any]:
+    """The full plan of a finished output. Raises InputError as :func:`take_finished` does."""
     if before is None:
         raise of_unknown_origin(output)
     if found := differences(before, full_plan(plan), may_grow=may_grow):
         problem = f"is the finished work of another run: {described(found)}"
         again = f"give what it was made with ({' and '.join(may_grow)} may be added), " if may_grow else ""
         raise InputError("output", str(output), problem, again + _FIX)
-    if is_part(before, full_plan(plan), may_grow):
-        return False
-    tell_finished(output)
-    return True
+    return before
 
 
 def tell_finished(output: Path) -> None:

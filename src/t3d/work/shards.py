@@ -67,6 +67,7 @@ def once_by_shards(
     part: Callable[[Path], object],
     work: Callable[[Path], T | None],
     may_grow: Collection[str] = (),
+    stays: Callable[[], bool] = lambda: False,
 ) -> T | None:
     """Like :func:`~t3d.work.kept.once` for a run that makes only its share of the units, by ``part``.
 
@@ -79,14 +80,15 @@ def once_by_shards(
     check_no_link(folder)
     result = take()
     if result is not None:
-        return once(folder, plan, finished, take=lambda: result, work=lambda _: result, may_grow=may_grow)
+        how: dict[str, Any] = {"may_grow": may_grow, "stays": stays}
+        return once(folder, plan, finished, take=lambda: result, work=lambda _: result, **how)
     with _shared(folder, plan, finished, shard, may_grow):
         if take() is None:  # else another run has just made it
             part(folder)
     with suppress(InUseError), claim(folder, plan, finished, may_grow=may_grow, wait=True):
         is_empty = not list(folder.glob(finished))  # another run has made the output of them
         result = None if is_empty else work(folder)
-        if is_empty or result is not None:
+        if is_empty or (result is not None and not stays()):
             discard(folder)
     return result
 
