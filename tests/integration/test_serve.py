@@ -45,8 +45,19 @@ def test_the_openai_client_gets_the_answers_of_the_model(server, checkpoint):
     openai = importlib.import_module("openai")
     process, address = server
     assert address.startswith("http://127.0.0.1:")
-    client = openai.OpenAI(base_url=address, api_key="secret")
     llm = LLM(checkpoint, device="cpu", dtype="float64")
+    with openai.OpenAI(base_url=address, api_key="secret") as client:
+        ask_like_a_client(client, llm, openai)
+    with (
+        openai.OpenAI(base_url=address, api_key="wrong") as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+
+
+def ask_like_a_client(client, llm, openai):
     chat, params = [{"role": "user", "content": PROMPT}], DecodeParams(temperature=1.0, max_new_tokens=20)
     (expected,) = llm.generate([chat], params, progress=False)
     asked = {"model": "tiny", "messages": chat, "temperature": 1.0, "seed": 0, "max_completion_tokens": 20}
@@ -61,10 +72,6 @@ def test_the_openai_client_gets_the_answers_of_the_model(server, checkpoint):
     assert [model.id for model in client.models.list()] == ["tiny"]
     with pytest.raises(openai.BadRequestError, match="Fix: "):
         client.chat.completions.create(**asked, extra_body={"tokens_per_step": 3})
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=address, api_key="wrong").models.list()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 143
 
 
 @pytest.mark.slow
