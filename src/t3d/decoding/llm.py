@@ -86,15 +86,20 @@ class LLM:
             pack_weights=pack_weights,
             forward_cost=forward_cost,
         )
-        if drafter is not None:  # last: an error behind it would leave it attached
+        if drafter is not None:
             self.loaded = with_drafter(self.loaded, drafter)
-        self._engine = Engine(
-            self.loaded.model,
-            mask_token_id=self.loaded.mask_token_id,
-            stop_token_ids=self.loaded.stop_token_ids if stop_token_ids is None else stop_token_ids,
-            config=config,
-            drafter=self.loaded.drafter,
-        )
+        try:
+            self._engine = Engine(
+                self.loaded.model,
+                mask_token_id=self.loaded.mask_token_id,
+                stop_token_ids=self.loaded.stop_token_ids if stop_token_ids is None else stop_token_ids,
+                config=config,
+                drafter=self.loaded.drafter,
+            )
+        except Exception:
+            if drafter is not None and self.loaded.drafter is not None:
+                self.loaded.drafter.detach()  # or the next try would find it there
+            raise
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

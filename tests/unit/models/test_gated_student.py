@@ -94,9 +94,10 @@ def test_a_folder_of_a_student_drafts_for_its_teacher_and_no_other(checkpoint, t
     tokenizer = json.loads(path.read_text())
     tokenizer["normalizer"] = {"type": "Lowercase"}
     path.write_text(json.dumps(tokenizer))
-    with pytest.raises(InputError, match=r"max_batch_size=0"):
-        LLM(loaded, drafter=checkpoint, max_batch_size=0)
-    assert attached(loaded.model) is None, "an error leaves nothing behind"
+    for refused in ({"max_batch_size": 0}, {"pack_weights": True}):
+        with pytest.raises(InputError, match="".join(f"{name}={value}" for name, value in refused.items())):
+            LLM(loaded, drafter=checkpoint, **refused)
+        assert attached(loaded.model) is None, "an error leaves nothing behind"
     with pytest.raises(InputError, match=r"drafter=.*its tokenizer_hash is \w+, that of its base"):
         with_drafter(loaded, student)
     assert attached(loaded.model) is None
