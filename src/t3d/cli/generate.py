@@ -37,7 +37,8 @@ class Generate(DraftedModelChoice, PromptChoice):
     """Requests decoded together."""
     show_steps: bool = False
     """Colour each token by the denoising step that committed it, and print the step under it; of
-    self_speculative also whether it was an accepted draft, a correction, a bonus, or had no draft."""
+    self_speculative also whether it was an accepted draft, a correction, a bonus, or had no draft (with
+    --draft-groups auto: an accepted draft, or drawn)."""
     record: str | None = None
     """JSONL file to write for t3d view: steps, log-probabilities and drafts of each response."""
     decode: Flat = field(default_factory=DecodeFlags)

@@ -56,8 +56,8 @@ class DecodeFlags:
     """left_to_right and self_speculative read a closed block whole, or token by token, for models trained so.
     Default: the checkpoint's, else block."""
     draft_groups: DraftGroups | None = None
-    """self_speculative drafts behind the whole draft that it checks, or behind every part of it. Default: the
-    checkpoint's, else last."""
+    """self_speculative drafts behind the whole draft that it checks, behind every part of it, or where the
+    processor makes it pay (auto). Default: the checkpoint's, else last."""
     max_draft_tokens: int | None = None
     """self_speculative drafts at most so many tokens at once; 0: the rest of the block, or 4 for an
     autoregressive model. Default: the checkpoint's, else 0."""

@@ -40,8 +40,8 @@ class LLM:
     each makes the same calls and gets all completions, the same as from a single process.
     Without ``params`` its methods decode by ``default_params``. ``drafter`` is the folder of a drafter that
     was trained for this model (``t3d train --preset drafter``) or of a student of it, or a bundled drafter's
-    name: ``self_speculative`` takes fewer forwards with it and gives the same tokens. A LoadedModel may have
-    one already.
+    name: ``remasking="self_speculative"`` takes fewer forwards with it and gives the same tokens; other ways
+    to decode leave it unused. A LoadedModel may have one already.
     ``stop_token_ids`` replaces the checkpoint's own (generation_config). The other settings are those of
     :class:`~t3d.decoding.engine.EngineConfig`.
     """
