@@ -99,8 +99,7 @@ class Eval(DraftedModelChoice, PromptChoice):
     context: Context | None = None
     """Of the last two: a closed block is read whole, or token by token, for models trained so."""
     draft_groups: DraftGroups | None = None
-    """self_speculative drafts behind the whole draft that it checks, behind every part of it, or where the
-    processor makes it pay (auto)."""
+    """self_speculative drafts behind the whole draft it checks, behind every part, or as it pays (auto)."""
     max_draft_tokens: int | None = None
     """self_speculative drafts at most so many tokens at once; 0: the rest of the block."""
     remasking: StaticRemasking | None = None

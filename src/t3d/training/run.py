@@ -91,12 +91,7 @@ def distil(
         trainer.train_from(newest)
         trainer.check_weights()
         is_shared = is_sharded_model(loaded.model)
-        if is_shared and is_adapted(student):
-            student = merge_in_place(student)
-        merged = merge_adapter(student) if is_adapted(student) else None
-        _finish(loaded, student)
-        if merged is not None:
-            loaded.model.load_state_dict(merged.state_dict())
+        _merge(loaded, student, in_place=is_shared)
         if not isinstance(student, GatedAdapter):
             loaded.model.to(export_dtype or export_precision(loaded.checkpoint_dtype, loaded.model.dtype))
         weights = whole_weights(loaded.model, keep=is_first) if is_shared else None
@@ -104,6 +99,16 @@ def distil(
             _write_log(trainer, student_folder)
             _export(loaded, student, student_folder, plan, weights)
     return student_folder
+
+
+def _merge(loaded: LoadedModel, student: Any, *, in_place: bool) -> None:
+    """Leave the trained weights in ``loaded.model``, with those of an adapter that is no drafter's."""
+    if in_place and is_adapted(student):
+        student = merge_in_place(student)
+    merged = merge_adapter(student) if is_adapted(student) else None
+    _finish(loaded, student)
+    if merged is not None:
+        loaded.model.load_state_dict(merged.state_dict())
 
 
 def _warn_of_warmup(config: T3DConfig) -> None:
