@@ -96,7 +96,7 @@ class LLM:
                 config=config,
                 drafter=self.loaded.drafter,
             )
-        except Exception:
+        except BaseException:
             if drafter is not None and self.loaded.drafter is not None:
                 self.loaded.drafter.detach()  # or the next try would find it there
             raise
