@@ -24,7 +24,7 @@ neither recomputation nor padding: per token of both copies 6 FLOPs per paramete
 the reference, the head at loss positions only, and attention to the tokens that the mask allows.
 ``smollm2`` is continued pretraining on a CPU: SmolLM2-135M's shape, preset ``sft``, all weights in float32,
 texts of about 110 + 160 tokens; with bfloat16 autocast where the CPU has instructions for it. With
-``--quick`` one micro-batch, once after the one that warms up.
+``--quick`` one micro-batch, three times after the one that warms up.
 """
 
 import argparse

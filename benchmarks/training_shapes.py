@@ -12,6 +12,7 @@ from training_profile import profile_shares
 from training_sides import SMOLLM2, Setting, make_side, peak_bytes_apart, say, still_adamw, timed_round
 
 from t3d.models.placement import cpu_has_bfloat16
+from t3d.training.freed_memory import keep_freed_memory
 from t3d.work.versions import versions
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}
@@ -65,6 +66,8 @@ def measure_side(
 ) -> dict[str, Any]:
     """A side's speed and peak memory, after a round in which it warms up, and where its time goes."""
     on_cuda = setting.device == "cuda"
+    if not on_cuda:
+        keep_freed_memory()  # as distil does
     side, ids = make_side(name, setting), range(num_micro_batches * setting.micro_batch)
     optimizer = still_adamw(side.student)
     if on_cuda:
@@ -105,7 +108,7 @@ def run_shape(
     """
     on_cpu = setting.device == "cpu"
     peak = {"peak_mib": peak_bytes_apart("ours", setting) / 2**20} if on_cpu else {}
-    size = (1, 1) if is_quick else (4, 3)
+    size = (1, 3) if is_quick else (4, 3)
     found = measure_side("ours", setting, *size, peak_tflops, is_profiled=on_cpu)
     profile = {"profile": found.pop("profile")} if "profile" in found else {}
     row = {"shape": shape, "autocast": setting.has_autocast} | found | peak

@@ -1,10 +1,11 @@
-"""Attention of packed ``[clean | noisy]`` documents by plain matrix products, a few documents per call.
+"""Attention of packed ``[clean | noisy]`` documents, a few documents per call.
 
 What the mask forbids for whole regions is not computed: other documents, and the noisy copy beyond a
-query's own block. On a CPU this is faster forwards and backwards than SDPA under the dense mask
-(docs/LOG.md). Clean keys and values may be constants of a forward before (two_passes.py). D documents of a
-group, H query heads, G key-value heads, g = H / G, C clean tokens, N noisy tokens, Q queries (C + N, or one
-of them), K noisy blocks, S block size, d head dimension, T tokens of the forward.
+query's own block, whose keys plain products add to those of the clean copy (clean_keys.py). On a CPU this
+is faster forwards and backwards than SDPA under the dense mask (docs/LOG.md). Clean keys and values may be
+constants of a forward before (two_passes.py). D documents of a group, H query heads, G key-value heads, g =
+H / G, C clean tokens, N noisy tokens, Q queries (C + N, or one of them), K noisy blocks, S block size, d
+head dimension, T tokens of the forward.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from t3d.attention.clean_keys import CleanKeys, attend_clean, attend_clean_backward
 from t3d.attention.document_plan import DocumentGroup, DocumentPlan
 
-CleanKeys = tuple[Float[Tensor, "_ G _ d"], Float[Tensor, "_ G _ d"]]
-"""The clean copy's keys and values of a group of documents, D G C d; groups differ in D and C."""
 _Pair = tuple[Tensor, Tensor]
 
 
@@ -71,7 +71,7 @@ def _attend(
 class _GroupAttention(torch.autograd.Function):
     """Softmax attention over clean keys and own block; keeps no weights, and computes them again backwards.
 
-    Shapes: query D G g Q d; key and value D G Q d; scores of clean keys D G g Q C, of own blocks D G K g S S.
+    Shapes: query D G g Q d; key and value D G Q d; scores of own blocks D G K g S S.
     """
 
     @staticmethod
@@ -79,14 +79,17 @@ class _GroupAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, group: DocumentGroup, kept: CleanKeys | None
     ) -> Float[Tensor, "D G g Q d"]:
         """The mixed values; padding, which sees nothing, gives zero."""
-        keys, values = _parts(key, value, group, kept)
-        clean, own = _scores(query, keys, group)
-        total = clean.logsumexp(-1)
+        query = query.contiguous()
+        clean, (key_own, value_own) = _parts(key, value, group, kept)
+        mixed, clean_total = attend_clean(query, clean, group.hides_clean)
+        own = _own_scores(query, key_own, group)
+        total = clean_total.clone()
         noisy = total[..., group.first_noisy :]
         noisy.copy_(torch.logaddexp(noisy, _in_order(own.logsumexp(-1))))
         total.masked_fill_(total == -torch.inf, 0.0)
-        clean, own = _weights(clean, own, total, group)
-        mixed = _mix(clean.to(value.dtype), own.to(value.dtype), values, group)
+        mixed.mul_((clean_total - total).exp_()[..., None])
+        own = _own_weights(own, total, group).to(value.dtype)
+        mixed[:, :, :, group.first_noisy :] += _rows_in_order(own.flatten(3, 4) @ value_own, group)
         ctx.save_for_backward(query, key, value, mixed, total)
         ctx.group, ctx.kept = group, kept
         return mixed
@@ -97,69 +100,45 @@ class _GroupAttention(torch.autograd.Function):
         """Gradients of query, key and value."""
         query, key, value, mixed, total = ctx.saved_tensors
         group: DocumentGroup = ctx.group
-        first = group.first_noisy
-        (key_clean, key_own), (value_clean, value_own) = _parts(key, value, group, ctx.kept)
-        clean, own = _weights(*_scores(query, (key_clean, key_own), group), total, group)
-        delta = (grad * mixed).to(total.dtype).sum(-1)  # sum of weight x its gradient
-        grad = grad.contiguous()
-        grad_own, query_own = _by_block(grad, group), _by_block(query, group)  # D G K gS d
-
-        grad_value = torch.empty_like(value)
-        flat_grad, flat_query = grad.flatten(2, 3), query.flatten(2, 3)
+        first, grad = group.first_noisy, grad.contiguous()
+        clean, (key_own, value_own) = _parts(key, value, group, ctx.kept)
+        of_clean = attend_clean_backward(grad, query, clean, group.hides_clean, mixed, total)
+        grad_query, grad_key, grad_value = of_clean[0], torch.empty_like(key), torch.empty_like(value)
         if ctx.kept is None:
-            narrow = clean.to(value.dtype).flatten(2, 3)
-            grad_value[:, :, :first] = narrow.transpose(-1, -2) @ flat_grad
-        narrow_own = own.to(value.dtype).flatten(3, 4)
-        grad_value[:, :, first:] = (narrow_own.transpose(-1, -2) @ grad_own).flatten(2, 3)
+            grad_key[:, :, :first], grad_value[:, :, :first] = of_clean[1:]
 
-        to_clean = (flat_grad @ value_clean.transpose(-1, -2)).view_as(clean)
-        clean.mul_(to_clean - delta[..., None])
+        own = _own_weights(_own_scores(query, key_own, group), total, group)
+        grad_own, query_own = _by_block(grad, group), _by_block(query, group)
+        narrow = own.to(value.dtype).flatten(3, 4)
+        grad_value[:, :, first:] = (narrow.transpose(-1, -2) @ grad_own).flatten(2, 3)
+        delta = (grad[:, :, :, first:] * mixed[:, :, :, first:]).to(total.dtype).sum(-1)
         to_own = (grad_own @ value_own.transpose(-1, -2)).view_as(own)
-        own.mul_(to_own - _out_of_order(delta[..., first:], group)[..., None])
-
-        narrow = clean.to(key.dtype).flatten(2, 3)
-        narrow_own = own.to(key.dtype).flatten(3, 4)
-        grad_query = (narrow @ key_clean).view(query.shape)
-        from_own = (narrow_own @ key_own).unflatten(3, (-1, group.block_size))
-        grad_query[:, :, :, first:] += from_own.transpose(2, 3).flatten(3, 4)
-        grad_key = torch.empty_like(key)
-        if ctx.kept is None:
-            grad_key[:, :, :first] = narrow.transpose(-1, -2) @ flat_query
-        grad_key[:, :, first:] = (narrow_own.transpose(-1, -2) @ query_own).flatten(2, 3)
+        own.mul_(to_own - _out_of_order(delta, group)[..., None])
+        narrow = own.to(key.dtype).flatten(3, 4)
+        grad_query[:, :, :, first:] += _rows_in_order(narrow @ key_own, group)
+        grad_key[:, :, first:] = (narrow.transpose(-1, -2) @ query_own).flatten(2, 3)
         return grad_query, grad_key, grad_value, None, None
 
 
-def _parts(key: Tensor, value: Tensor, group: DocumentGroup, kept: CleanKeys | None) -> tuple[_Pair, _Pair]:
-    """Of keys and of values: the clean copy's, D G C d, and the noisy copy's by block, D G K S d."""
+def _parts(
+    key: Tensor, value: Tensor, group: DocumentGroup, kept: CleanKeys | None
+) -> tuple[CleanKeys, _Pair]:
+    """Keys and values of the clean copy, D G C d, and those of the noisy copy by block, D G K S d."""
     first = group.first_noisy
     clean = (key[:, :, :first], value[:, :, :first]) if kept is None else kept
-    own = [values[:, :, first:].unflatten(2, (-1, group.block_size)) for values in (key, value)]
-    return (clean[0], own[0]), (clean[1], own[1])
+    by_block = [values[:, :, first:].unflatten(2, (-1, group.block_size)) for values in (key, value)]
+    return clean, (by_block[0], by_block[1])
 
 
-def _scores(query: Tensor, keys: _Pair, group: DocumentGroup) -> tuple[Tensor, Tensor]:
-    """Scores of clean keys and of own blocks in float32 (float64); minus infinity where hidden."""
-    clean = query.flatten(2, 3) @ keys[0].transpose(-1, -2)
-    own = _by_block(query, group) @ keys[1].transpose(-1, -2)
-    clean = clean.unflatten(2, (query.shape[2], -1)) if group.num_clean else clean.view(*query.shape[:4], 0)
-    own = own.unflatten(3, (-1, group.block_size))
-    if clean.dtype != torch.float64:
-        clean, own = clean.float(), own.float()
-    return clean.add_(group.hides_clean), own.add_(group.hides_own)
+def _own_scores(query: Tensor, key_own: Tensor, group: DocumentGroup) -> Float[Tensor, "D G K g S S"]:
+    """Scores of own blocks in float32 (float64); minus infinity where hidden."""
+    own = (_by_block(query, group) @ key_own.transpose(-1, -2)).unflatten(3, (-1, group.block_size))
+    return own.to(torch.promote_types(own.dtype, torch.float32)).add_(group.hides_own)
 
 
-def _weights(clean: Tensor, own: Tensor, total: Tensor, group: DocumentGroup) -> tuple[Tensor, Tensor]:
+def _own_weights(own: Tensor, total: Tensor, group: DocumentGroup) -> Float[Tensor, "D G K g S S"]:
     """Softmax weights from scores, in place; ``total`` is the log of each query's sum."""
-    clean.sub_(total[..., None]).exp_()
-    own.sub_(_out_of_order(total[..., group.first_noisy :], group)[..., None]).exp_()
-    return clean, own
-
-
-def _mix(clean: Tensor, own: Tensor, values: _Pair, group: DocumentGroup) -> Float[Tensor, "D G g Q d"]:
-    mixed = (clean.flatten(2, 3) @ values[0]).view(*clean.shape[:4], values[0].shape[-1])
-    from_own = (own.flatten(3, 4) @ values[1]).unflatten(3, (-1, group.block_size))
-    mixed[:, :, :, group.first_noisy :] += from_own.transpose(2, 3).flatten(3, 4)
-    return mixed
+    return own.sub_(_out_of_order(total[..., group.first_noisy :], group)[..., None]).exp_()
 
 
 def _by_block(values: Tensor, group: DocumentGroup) -> Float[Tensor, "D G K gS d"]:
@@ -168,7 +147,12 @@ def _by_block(values: Tensor, group: DocumentGroup) -> Float[Tensor, "D G K gS d
     return blocks.transpose(2, 3).flatten(3, 4)
 
 
-def _in_order(values: Float[Tensor, "D G K g S"]) -> Float[Tensor, "D G g N"]:
+def _rows_in_order(values: Float[Tensor, "D G K gS d"], group: DocumentGroup) -> Float[Tensor, "D G g N d"]:
+    """The inverse of :func:`_by_block`."""
+    return _in_order(values.unflatten(3, (-1, group.block_size)))
+
+
+def _in_order(values: Float[Tensor, "D G K g S *d"]) -> Float[Tensor, "D G g N *d"]:
     """Numbers of noisy queries by block, as they lie in a row."""
     return values.transpose(2, 3).flatten(3, 4)
 

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from t3d.attention.clean_keys import CleanKeys
 from t3d.attention.document_plan import DocumentGroup, DocumentPlan
-from t3d.attention.documents import CleanKeys, by_document
+from t3d.attention.documents import by_document
 from t3d.attention.packed_forward import Arrangement
 
 _POSITIONS = ("loss_positions", "gated_positions")

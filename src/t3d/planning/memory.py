@@ -191,14 +191,9 @@ def head_bytes(step: Step) -> int:
 
 
 def _layer_workspace(step: Step) -> int:
-    """Gradients on their way through an MLP, or scores and theirs where attention writes them out."""
+    """Gradients on their way through an MLP; attention writes no scores out, neither on a CPU nor on CUDA."""
     shape, width = step.shape, HALF if step.autocast else WORD
-    mlp = step.num_tokens * (3 * width * shape.mlp_width + WORD * shape.hidden_size)
-    if step.device_type == "cuda":
-        return mlp
-    queries = step.num_clean + step.response_tokens
-    scores = 2 * WORD * step.num_trajectories * shape.num_heads * queries * step.num_clean
-    return max(mlp, scores)
+    return step.num_tokens * (3 * width * shape.mlp_width + WORD * shape.hidden_size)
 
 
 def _cast_bytes(step: Step) -> int:

@@ -21,6 +21,7 @@ from t3d.models.loading import LoadedModel, load_model
 from t3d.models.placement import DTYPES, export_precision
 from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warmup_covers_run
+from t3d.training.freed_memory import keep_freed_memory
 from t3d.training.lora import add_adapter, is_adapted, merge_adapter, merge_in_place, remove_adapter
 from t3d.training.sharding import is_sharded_model, whole_weights
 from t3d.training.trainer import Evaluator, T3DTrainer
@@ -146,6 +147,8 @@ def _export(
 
 def _start(loaded: LoadedModel, config: T3DConfig) -> Any:
     """What is trained: the model, or an adapter on it, which is frozen then."""
+    if loaded.model.device.type == "cpu":
+        keep_freed_memory()
     options: dict[str, Any] = {"alpha": config.lora_alpha, "dropout": config.lora_dropout}
     if config.objective == "prefix_acceptance":
         if config.lora_target_modules != TARGET_MODULES:  # else those that suit the model
