@@ -9,9 +9,9 @@ taken, by a name for their kind. Greedy; the sides in turn, in one process, the 
 
 - *drafts*: tokens per forward, and how many drafts were right up to each offset, of ``--limit`` prompts of a
   kind decoded together, without a clock;
-- *speed*: of the first ``--timed`` of them, visible tokens per second at batch 1 and 8 of transformers'
-  ``generate``, with its prompt-lookup decoding (which it has for batch 1 alone), and of this engine without
-  drafts and with them, and without packed weights (``plain products``);
+- *speed* (``--speed-dtypes float32 bfloat16``): of the first ``--timed`` of them, visible tokens per second
+  at batch 1 and 8 of transformers' ``generate``, with its prompt-lookup decoding (which it has for batch 1
+  alone), and of this engine without drafts and with them, and without packed weights (``plain products``);
 - *sameness*: responses that differ from those without drafts, of transformers and of the engine, in float32
   and bfloat16; where, and how far apart the two best tokens are there.
 """
@@ -41,6 +41,7 @@ from t3d.work.versions import versions
 
 Row = dict[str, Any]
 Answers = list[tuple[int, ...]]
+DTYPES = ("float32", "bfloat16")
 PARTS = ("drafts", "speed", "sameness")
 BATCHES = (1, 8)
 GENERATE, LOOKUP = "transformers generate", "transformers prompt lookup"
@@ -274,6 +275,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--draft-tokens", type=int, default=0, help="0: the default")
     parser.add_argument("--rounds", type=int, default=2, help="of the timing")
+    parser.add_argument("--speed-dtypes", nargs="+", choices=DTYPES, default=["float32"])
     args = parser.parse_args()
     files = dict(item.split("=", 1) for item in args.prompts)
     record = json.loads(args.json.read_text()) if args.json.exists() else {}
@@ -281,8 +283,9 @@ def main() -> None:
     arguments = {name: getattr(args, name) for name in shown} | {"threads": torch.get_num_threads()}
     told = record.get("arguments", {}) | dict.fromkeys(args.parts, arguments)
     count, draft_tokens = args.max_new_tokens, args.draft_tokens
-    for dtype in ("float32", "bfloat16"):
-        if dtype == "bfloat16" and "sameness" not in args.parts:
+    is_timed = {dtype: "speed" in args.parts and dtype in args.speed_dtypes for dtype in DTYPES}
+    for dtype in DTYPES:
+        if dtype == "bfloat16" and "sameness" not in args.parts and not is_timed[dtype]:
             continue
         loaded = with_drafter(load_model(args.model, device="cpu", dtype=dtype), args.drafter)
         kinds = {name: read_requests(name, file, loaded, args.limit) for name, file in files.items()}
@@ -291,11 +294,13 @@ def main() -> None:
         if "drafts" in args.parts and dtype == "float32":
             with Progress("drafts", 2 * len(every)) as bar:
                 record["drafts"] = measure_drafts(loaded, kinds, count, draft_tokens, bar.advance)
-        if "speed" in args.parts and dtype == "float32":
+        if is_timed[dtype]:
             sides = sides_of(loaded, count, draft_tokens)
             timed = {name: requests[: args.timed] for name, requests in kinds.items()}
-            with Progress("speed", args.rounds * len(kinds) * (2 * len(sides) - 1)) as bar:
-                record["speed"] = measure_speed(sides, timed, args.rounds, bar.advance)
+            old = [row for row in record.get("speed", []) if row["dtype"] != dtype]
+            with Progress(f"speed, {dtype}", args.rounds * len(kinds) * (2 * len(sides) - 1)) as bar:
+                found = measure_speed(sides, timed, args.rounds, bar.advance)
+            record["speed"] = old + [{"dtype": dtype, **row} for row in found]
         if "sameness" in args.parts:
             old = [row for row in record.get("sameness", []) if row["dtype"] != dtype]
             record["sameness"] = old + measure_sameness(loaded, dtype, few, count, draft_tokens)

@@ -38,7 +38,7 @@ def speed_table(rows: list[Row], batch: int) -> str:
             same = "" if side == GENERATE else f"{row['n'] - row['num_different']} of {row['n']}"
             line += [forwards, f"{rate:.1f}", f"{ratio:.2f}", same]
         lines.append(line)
-    header = [batch_title(rows, batch)]
+    header = [f"{rows[0]['dtype']}, {batch_title(rows, batch)}"]
     for kind in kinds:
         header += [f"{kind}: TPF", "tokens/s", "ratio", "same text"]
     return markdown(header, lines)
@@ -82,9 +82,9 @@ def main() -> None:
         own = told["speed"]
         print(f"Speed: {own['timed']} prompts of a kind, {own['max_new_tokens']} tokens at most, ", end="")
         rounds = "one round" if own["rounds"] == 1 else f"the best of {own['rounds']} rounds"
-        print(f"{own['threads']} threads, float32, {rounds}.\n")
-    for batch in dict.fromkeys(row["batch"] for row in speed):
-        print(speed_table(speed, batch), end="\n\n")
+        print(f"{own['threads']} threads, {rounds}.\n")
+    for dtype, batch in dict.fromkeys((row["dtype"], row["batch"]) for row in speed):
+        print(speed_table([row for row in speed if row["dtype"] == dtype], batch), end="\n\n")
     if speed:
         print(f"Same text: as `{GENERATE}`. `{LOOKUP}` is for batch 1 alone.\n")
     if "sameness" in record:

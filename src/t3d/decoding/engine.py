@@ -59,8 +59,8 @@ class EngineConfig:
     """No CUDA graphs. False records and replays them; that has not run on a GPU yet."""
 
     pack_weights: bool | None = None
-    """Multiply with a second copy of the weights in oneDNN's layout, which is faster for few tokens: in
-    float32 on an x86 CPU alone. None: there, if the copy takes no more than 4 GiB."""
+    """Multiply with a second copy of the weights in oneDNN's layout, which is faster for few tokens: on an
+    x86 CPU alone, bfloat16 where it has that. None: there, if the copy takes no more than 4 GiB."""
     forward_cost: int = FORWARD_COST
     """What a forward costs besides the positions that it reads, in positions: for ``draft_groups="auto"``."""
 
@@ -250,9 +250,10 @@ def _packs(model: PreTrainedModel, is_wanted: bool | None) -> Packs | None:
     """The copies to multiply with; None where there are none, or where they would not help."""
     if is_wanted is False:
         return None
-    is_possible = can_pack() and model.device.type == "cpu" and model.dtype == torch.float32
+    is_possible = model.device.type == "cpu" and can_pack(model.dtype)
     if is_wanted and not is_possible:
-        problem = f"only float32 on an x86 CPU has such products, not {model.dtype} on {model.device}"
+        having = "float32 on an x86 CPU, or bfloat16 on one with instructions for it"
+        problem = f"only {having} has such products, not {model.dtype} on {model.device}"
         raise InputError("pack_weights", is_wanted, problem, "leave it out")
     if not is_possible:
         forget_packs_of(model)

@@ -1,9 +1,11 @@
 """Weights once more, in the layout in which a CPU multiplies few rows with them fastest.
 
 In float32 a product of 2 to 9 rows with a matrix as PyTorch keeps it takes 1.7 to 2.3 times that of one row,
-though both read the same weights; in oneDNN's own layout, a second copy, 1.1 to 1.8 (docs/LOG.md).
-That is the shape of every forward that denoises a block or checks a draft. There a row's result is also the
-same bits whatever rows are beside it (tests/unit/models/test_packed.py).
+though both read the same weights; in oneDNN's own layout, a second copy, 1.1 to 1.8. In bfloat16 PyTorch
+brings the weights into that layout in every product, from which it takes 1.3 to 2.8 times as long (both:
+docs/LOG.md). That is the shape of every forward that denoises a block or checks a draft. There a row's
+result is also the same bits whatever rows are beside it, in bfloat16 up to 32
+(tests/unit/models/test_packed.py).
 
 Copies are used in a forward within :meth:`Packs.in_use` alone, so training and scoring never see them, and a
 weight that has changed since (an optimizer's step, another tensor in its place) is multiplied as it is. Of a
@@ -23,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from t3d.models.placement import cpu_has_bfloat16
+
 MIN_ELEMENTS = 2**18
 """Of a matrix: calling oneDNN takes about 20 microseconds more than PyTorch's own product."""
 MAX_BYTES = 4 * 2**30
@@ -32,8 +36,10 @@ NUM_ROWS = 64
 
 
 @cache
-def can_pack() -> bool:
-    """Whether this PyTorch has the products: an x86 build with oneDNN."""
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this PyTorch has the products, an x86 build with oneDNN; bfloat16 where the CPU has it, too."""
+    if dtype not in (torch.float32, torch.bfloat16) or (dtype == torch.bfloat16 and not cpu_has_bfloat16()):
+        return False
     if platform.machine().lower() not in {"x86_64", "amd64"} or not torch.backends.mkldnn.is_available():
         return False
     return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(
@@ -134,7 +140,7 @@ def forget_packs_of(model: nn.Module) -> None:
 def _copy_for(layer: nn.Linear, input: Tensor) -> Tensor | None:
     """None, too, where autocast multiplies in another dtype."""
     packs = _in_use.get()
-    if packs is None or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if packs is None or input.dtype != layer.weight.dtype or torch.is_autocast_enabled("cpu"):
         return None
     return packs.copy_of(layer)
 
@@ -144,7 +150,7 @@ def _is_packable(layer: nn.Linear) -> bool:
         return False
     weight = layer.weight
     is_plain = type(weight.data) is Tensor and weight.device.type == "cpu" and not weight.is_inference()
-    return is_plain and weight.dtype == torch.float32 and weight.numel() >= MIN_ELEMENTS
+    return is_plain and weight.numel() >= MIN_ELEMENTS and can_pack(weight.dtype)
 
 
 def _packed(layer: nn.Linear) -> _Pack:
@@ -157,6 +163,9 @@ def _packed(layer: nn.Linear) -> _Pack:
 
 @torch.no_grad()
 def _products(weight: Tensor) -> Tensor:
-    """Of every row with the same drawn numbers, none of them small: an element that changes changes one."""
+    """Of every row with the same drawn numbers, none of them small: an element that changes changes one.
+
+    In float32: rounded to bfloat16 a product would hide most changes.
+    """
     drawn = torch.rand(weight.shape[1], generator=torch.Generator().manual_seed(0))
-    return weight @ (drawn - 0.5 + (drawn - 0.5).sign())
+    return weight.float() @ (drawn - 0.5 + (drawn - 0.5).sign())

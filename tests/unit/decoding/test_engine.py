@@ -234,7 +234,7 @@ def test_an_engine_of_a_model_that_was_cast_lets_its_copies_go(make_model, monke
 @pytest.mark.skipif(not packed.can_pack(), reason="no oneDNN products on this machine")
 def test_packed_weights_are_refused_where_no_such_product_is(tiny_model):
     with pytest.raises(
-        InputError, match=r"pack_weights=True: only float32 on an x86 CPU .* not torch.float64 on cpu"
+        InputError, match=r"pack_weights=True: only float32 on an x86 CPU, .* not torch.float64 on cpu"
     ):
         engine_of(tiny_model, pack_weights=True)
 

@@ -19,6 +19,17 @@ from t3d.models.packed import (
 pytestmark = pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
 
 WIDTH, OUT = 256, MIN_ELEMENTS // 256
+PRECISIONS = pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        pytest.param(
+            torch.bfloat16,
+            marks=pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no bfloat16 on this CPU"),
+        ),
+    ],
+)
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 class Two(nn.Module):
@@ -31,9 +42,9 @@ class Two(nn.Module):
         return self.large(given), self.small(given), self.head(given)
 
 
-def packed_two():
+def packed_two(dtype=torch.float32):
     torch.manual_seed(0)
-    model, packs = Two(), Packs()
+    model, packs = Two().to(dtype), Packs()
     packs.refresh(model)
     return model, packs
 
@@ -44,29 +55,33 @@ def products(model, packs, given):
         return model(given)
 
 
+@PRECISIONS
 @pytest.mark.parametrize("num_rows", [1, 2, 9, 70])
-def test_copies_multiply_as_the_weights_do(num_rows):
-    model, packs = packed_two()
-    given = torch.randn(num_rows, WIDTH)
-    plain = model(given)
+def test_copies_multiply_as_the_weights_do(num_rows, dtype):
+    model, packs = packed_two(dtype)
+    given = torch.randn(num_rows, WIDTH, dtype=dtype)
+    plain, within = model(given), TOLERANCE[dtype]
     for ours, theirs in zip(products(model, packs, given), plain, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=within, atol=within)
     assert type(model.large) is PackableLinear and type(model.small) is nn.Linear
     assert packs.copy_of(model.large) is not None and packs.copy_of(model.head) is not None
 
 
-def test_a_row_is_the_same_bits_beside_any_others():
-    model, packs = packed_two()
-    given = torch.randn(40, WIDTH)
+@PRECISIONS
+def test_a_row_is_the_same_bits_beside_any_others(dtype):
+    """In bfloat16 beside 31 others at most: more are multiplied in another order."""
+    model, packs = packed_two(dtype)
+    given = torch.randn(40 if dtype == torch.float32 else 32, WIDTH, dtype=dtype)
     for whole, alone in zip(products(model, packs, given), products(model, packs, given[7:8]), strict=True):
         if whole.shape[1] == OUT:
             assert torch.equal(whole[7], alone[0])
 
 
+@PRECISIONS
 @pytest.mark.parametrize("change", ["in place", "optimizer", "another tensor", "load", "grown", "unseen"])
-def test_a_changed_weight_is_never_multiplied_as_it_was(change):
-    model, packs = packed_two()
-    given = torch.randn(3, WIDTH)
+def test_a_changed_weight_is_never_multiplied_as_it_was(change, dtype):
+    model, packs = packed_two(dtype)
+    given = torch.randn(3, WIDTH, dtype=dtype)
     layer = model.large
     before = products(model, packs, given)[0]
     if change == "in place":
@@ -82,8 +97,8 @@ def test_a_changed_weight_is_never_multiplied_as_it_was(change):
     elif change == "load":
         model.load_state_dict({name: weight + 1 for name, weight in model.state_dict().items()})
     else:
-        layer.weight = nn.Parameter(torch.randn(OUT + 1, WIDTH))
-        layer.bias = nn.Parameter(torch.zeros(OUT + 1))
+        layer.weight = nn.Parameter(torch.randn(OUT + 1, WIDTH, dtype=dtype))
+        layer.bias = nn.Parameter(torch.zeros(OUT + 1, dtype=dtype))
     with torch.no_grad():
         expected = model(given)[0]
     if change != "unseen":  # PyTorch tells nobody of it
@@ -92,26 +107,34 @@ def test_a_changed_weight_is_never_multiplied_as_it_was(change):
     packs.refresh(model)
     assert packs.copy_of(layer) is not None
     after = products(model, packs, given)[0]
-    torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     assert after.shape != before.shape or not torch.allclose(after, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("change", ["a row", "all but a column", "fused optimizer"])
-def test_the_next_run_sees_what_pytorch_does_not_tell(change):
-    """Whichever elements they are."""
-    model, packs = packed_two()
-    given = torch.randn(3, WIDTH)
+@PRECISIONS
+@pytest.mark.parametrize("change", ["a row", "an element", "all but a column", "fused optimizer"])
+def test_the_next_run_sees_what_pytorch_does_not_tell(change, dtype):
+    """Whichever elements they are; of one the smallest step there is, but for numbers near zero."""
+    model, packs = packed_two(dtype)
+    given, before = torch.randn(3, WIDTH, dtype=dtype), packs.copy_of(model.large)
     if change == "a row":
         model.large.weight.data[7] = 3
+    elif change == "an element":
+        model.large.weight.data[7, 9] = 0.03125
+        packs.refresh(model)
+        before = packs.copy_of(model.large)
+        model.large.weight.data[7, 9] *= 1 + (1e-3 if dtype == torch.float32 else 2**-7)
     elif change == "all but a column":
         model.large.weight.data[:, 1:] *= 2
     else:
         model(given)[0].sum().backward()
         torch.optim.AdamW(model.parameters(), lr=0.1, fused=True).step()
     packs.refresh(model)
+    assert packs.copy_of(model.large) is not before
     with torch.no_grad():
         expected = model(given)[0]
-    torch.testing.assert_close(products(model, packs, given)[0], expected, rtol=1e-4, atol=1e-4)
+    within = 10 * TOLERANCE[dtype]
+    torch.testing.assert_close(products(model, packs, given)[0], expected, rtol=within, atol=within)
 
 
 def test_a_refresh_copies_nothing_that_did_not_change():
