@@ -74,10 +74,14 @@ class LowRank(nn.Module):
 
     def unscaled(self, input_GD: Float[Tensor, "G D"]) -> Tensor:
         """The same over ``scaling``."""
-        input_GD = input_GD.to(self.lora_A.dtype)
+        a, b = self.lora_A, self.lora_B
+        if a.dtype == torch.bfloat16 and a.device.type == "cpu" and not torch.is_grad_enabled():
+            # So few numbers take a CPU five times as long in bfloat16, casts not counted.
+            a, b = a.float(), b.float()
+        input_GD = input_GD.to(a.dtype)
         if self.dropout and self.training:
             input_GD = dropout(input_GD, self.dropout)
-        return linear(linear(input_GD, self.lora_A), self.lora_B)
+        return linear(linear(input_GD, a), b)
 
 
 class Gated(nn.Module, ABC):
