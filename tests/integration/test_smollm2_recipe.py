@@ -183,7 +183,8 @@ def test_the_page_has_the_tables_of_the_committed_numbers_and_says_how_many_were
     printed, page = capsys.readouterr().out, RESULTS.read_text()
     told = [line for line in printed.splitlines() if line]
     assert told and all(line in page for line in told)
-    assert "| 4 together (room for 8) |" in printed and "| batch 1 |" in printed
+    for dtype in ("float32", "bfloat16"):
+        assert f"| {dtype}, 4 together (room for 8) |" in printed and f"| {dtype}, batch 1 |" in printed
     rows = [{"batch": 8, "n": 12}, {"batch": 1, "n": 4}]
     assert table.batch_title(rows, 8) == "batch 8"
     for name in ("next_token_table", "next_token", "self_speculation_table"):
