@@ -40,9 +40,9 @@ def events_of(response):
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
-def generated(llm, prompt=PROMPT, n=1, **fields):
+def generated(llm, prompt=PROMPT, **fields):
     """What ``LLM.generate`` gives."""
-    return llm.generate([prompt] * n, DecodeParams(**fields), progress=False)
+    return llm.generate([prompt], DecodeParams(**fields), progress=False)
 
 
 @asynccontextmanager

@@ -266,7 +266,7 @@ def _round_plan(one: "Round") -> dict[str, Any]:
             "style": one.style,
             "kind": one.kind,
         },
-        "decode": dataclasses.asdict(one.params),
+        "decode": one.params.record(),
         **one.choice.plan(one.problems),
     }
 

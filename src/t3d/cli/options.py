@@ -91,7 +91,7 @@ class DecodeFlags:
 
         given, resolved = self.given(), resolve_params(own, self.given())
         check_used(given, resolved)
-        params = dataclasses.asdict(resolved)
+        params = resolved.record()
         told = [
             f"{name}={value}"
             for name, value in params.items()

@@ -95,7 +95,7 @@ def evaluator_of(command: "Train", loaded: "LoadedModel", config: "T3DConfig") -
         few, full = (
             DecodeParams(
                 block_size=command.resolved_block_size,
-                steps_per_block=command.resolved_block_size // tokens_per_step,
+                tokens_per_step=tokens_per_step,
                 temperature=0.0,
                 max_new_tokens=command.eval_max_new_tokens,
             )

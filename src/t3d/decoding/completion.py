@@ -114,7 +114,7 @@ class Completion:
             block_size=size,
             terminal_complete=(length + len(self.response_ids)) % size == 0,
             mask_token_id=self.mask_token_id,
-            decode_params=dataclasses.asdict(self.params),
+            decode_params=self.params.record(),
         )
 
 
@@ -134,6 +134,8 @@ class BlockUpdate:
     step_map: tuple[int, ...] = field(default=(), compare=False)
     """Of each token as in a completion; any number where still masked. So are ``logprobs``."""
     logprobs: tuple[float, ...] = field(default=(), compare=False)
+    stop: Sequence[str] = field(default=(), compare=False)
+    """The stop texts of its request."""
     text: str = ""
     """What the block adds to the visible answer; filled in where there is a tokenizer (``t3d.LLM``)."""
 

@@ -27,6 +27,8 @@ _OWN_TO_A_ROW = (
     "max_draft_tokens",
     "max_new_tokens",
     "seed",
+    "n",
+    "stop",
 )
 
 sampling_key = attrgetter(*(field.name for field in fields(DecodeParams) if field.name not in _OWN_TO_A_ROW))

@@ -3,11 +3,20 @@
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.drafting import num_columns_needed
 from t3d.decoding.params import DecodeParams
+
+
+@runtime_checkable
+class Ends(Protocol):
+    """What ends a response besides its stop tokens and its length."""
+
+    def num_kept(self, token_ids: Sequence[int], /) -> int | None:
+        """How many of the tokens so far the response ends with; None if it goes on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,8 @@ class Job:
 
     request: DecodeRequest
     params: DecodeParams
+    ends: Ends | None = None
+    """Asked whenever a block is finished."""
 
 
 class Room(NamedTuple):

@@ -1,10 +1,8 @@
 """``t3d.LLM``: load a model and generate, as in vLLM. Everything that decodes goes through it."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import groupby
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +13,16 @@ from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Arrivals, Job
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import resolve_params
+from t3d.decoding.prompt_inputs import Chat, Prompt, conversations, ids_of_prompt, is_one_prompt
 from t3d.decoding.stats import EngineStats
+from t3d.decoding.texts import StopTexts, told_updates, with_text
 from t3d.errors import InputError
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, adopt_model, load_model, with_tokenizer
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
-from t3d.problems.prompts import chat_ids, problem_ids, token_ids, token_text
+from t3d.problems.prompts import problem_ids
 from t3d.work.progress import Progress
-
-Chat = Sequence[Mapping[str, str]]
-"""Messages with a role and a content each."""
-Prompt = str | Chat | Sequence[int]
-"""A text as it is, a chat for the tokenizer's template, or token ids."""
 
 
 class LLM:
@@ -127,19 +122,33 @@ class LLM:
     ) -> list[Completion]:
         """Decode prompts; completions in their order, under ``ids`` (default "0", "1", ...).
 
-        An id also keys its request's sampling noise. A request that can never be decoded (an empty
+        An id also keys its request's sampling noise. With ``n`` of the settings above 1 the completions of a
+        prompt lie side by side, under ``ID#0``, ``ID#1``, ... A request that can never be decoded (an empty
         prompt, or one that does not fit) does not stop the others: with ``on_error="raise"`` a
         DecodingError names it when they are finished and holds them, with "return" its completion has
         ``finish_reason`` "error". Raises InputError for prompts of another kind or ids used twice.
         """
-        requests = self.requests(prompts, ids)
+        requests, each = self._samples(self.requests(prompts, ids), params)
         with Progress("generate", len(requests)) if progress else nullcontext() as bar:
             return self.decode(
                 requests,
-                self.default_params if params is None else params,
+                each,
                 on_finish=None if bar is None else lambda _: bar.advance(),
                 on_error=on_error,
             )
+
+    def chat(
+        self,
+        messages: Chat | Sequence[Chat],
+        params: DecodeParams | Sequence[DecodeParams] | None = None,
+        **options: Any,
+    ) -> list[Completion]:
+        """:meth:`generate` for one conversation or several, by the tokenizer's chat template.
+
+        ``options`` are those of :meth:`generate`. Raises InputError where the tokenizer has no template, and
+        for messages without a role and a content.
+        """
+        return self.generate(conversations(self.tokenizer, messages), params, **options)
 
     def stream(
         self,
@@ -154,8 +163,9 @@ class LLM:
         ``text`` of a committed block continues the texts before it. With ``provisional`` also what the
         other denoising steps leave, masks as "░".
         """
-        jobs = self._jobs(self.requests(prompts, ids), self.default_params if params is None else params)
-        return self._told(self._engine.stream(jobs, detail="steps" if provisional else "blocks"))
+        jobs = self._jobs(*self._samples(self.requests(prompts, ids), params))
+        detail = "steps" if provisional else "blocks"
+        return told_updates(self._engine.stream(jobs, detail=detail), self.tokenizer)
 
     @property
     def max_model_len(self) -> int:
@@ -170,28 +180,7 @@ class LLM:
 
     def serve(self, arrivals: Arrivals) -> Iterator[BlockUpdate]:
         """:meth:`stream` jobs that other threads let in while it decodes, until ``arrivals`` are closed."""
-        return self._told(self._engine.stream(arrivals))
-
-    def _told(self, updates: Iterator[BlockUpdate]) -> Iterator[BlockUpdate]:
-        """The engine's updates with their texts."""
-        visible: dict[str, list[int]] = {}
-        told: dict[str, str] = {}
-        for update in updates:
-            if not update.is_committed:
-                yield dataclasses.replace(update, text=self._provisional_text(update))
-                continue
-            so_far = visible.setdefault(update.id, [])
-            so_far += [token for token in update.token_ids if token is not None]
-            completion = update.completion
-            if completion is not None:
-                completion, so_far = self._with_text(completion), list(completion.visible_ids)
-            text, before = token_text(self.tokenizer, so_far), told.get(update.id, "")
-            if completion is None:
-                text = text.rstrip("\ufffd")  # a character whose bytes are not all there yet
-            told[update.id] = text
-            if completion is not None:  # where jobs keep coming, nothing may stay of those that have ended
-                del visible[update.id], told[update.id]
-            yield dataclasses.replace(update, text=text[len(before) :], completion=completion)
+        return told_updates(self._engine.stream(arrivals), self.tokenizer)
 
     def decode(
         self,
@@ -206,7 +195,7 @@ class LLM:
         try:
             for update in self._engine.stream(self._jobs(requests, params), detail="completions"):
                 assert update.completion is not None, "no other updates were asked for"
-                told[update.id] = self._with_text(update.completion)
+                told[update.id] = with_text(update.completion, self.tokenizer)
                 if on_finish is not None:
                     on_finish(told[update.id])
             return completions_of(requests, told, on_error=on_error)
@@ -218,38 +207,42 @@ class LLM:
         self, prompts: Prompt | Sequence[Prompt], ids: Sequence[str] | None = None
     ) -> list[DecodeRequest]:
         """Prompts as token ids, with their request ids."""
-        many: Any = [prompts] if _is_one_prompt(prompts) else prompts
+        many: Any = [prompts] if is_one_prompt(prompts) else prompts
         names = [str(index) for index in range(len(many))] if ids is None else list(ids)
         if len(names) != len(many):
             raise InputError("ids", len(names), f"there are {len(many)} prompts", "give one id per prompt")
+        size = self.loaded.model.config.vocab_size
         return [
-            DecodeRequest(id=name, prompt_ids=tuple(self._prompt_ids(prompt)))
+            DecodeRequest(id=name, prompt_ids=tuple(ids_of_prompt(self.tokenizer, prompt, size)))
             for name, prompt in zip(names, many, strict=True)
         ]
 
-    def _prompt_ids(self, prompt: Any) -> Sequence[int]:
-        if isinstance(prompt, str):
-            return token_ids(self.tokenizer, prompt)
-        if not isinstance(prompt, Sequence):
-            fix = "give texts, chats (lists of messages) or lists of token ids"
-            raise InputError("prompts", prompt, "not a prompt", fix)
-        if len(prompt) and isinstance(prompt[0], Mapping):
-            for message in prompt:
-                if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-                    fix = 'give messages such as {"role": "user", "content": "..."}'
-                    raise InputError("prompts", message, "not a chat message", fix)
-            return chat_ids(self.tokenizer, prompt)
-        size = self.loaded.model.config.vocab_size
-        for token in prompt:
-            if not isinstance(token, Integral) or not 0 <= token < size:
-                raise InputError("prompts", token, "not a token id", f"use ids of 0 to {size - 1}")
-        return [int(token) for token in prompt]
+    def _samples(
+        self,
+        requests: Sequence[DecodeRequest],
+        params: DecodeParams | Sequence[DecodeParams] | None,
+    ) -> tuple[list[DecodeRequest], list[DecodeParams]]:
+        """Each request as often as its settings say, and the settings of each."""
+        each = _one_each(requests, self.default_params if params is None else params)
+        pairs = [
+            (sample, dataclasses.replace(own, n=1))
+            for request, own in zip(requests, each, strict=True)
+            for sample in request.samples(own.n)
+        ]
+        return [sample for sample, _ in pairs], [own for _, own in pairs]
 
     def _jobs(
         self, requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]
     ) -> list[Job]:
-        jobs, predicts = _jobs(requests, params), self.loaded.predicts
+        each, predicts = _one_each(requests, params), self.loaded.predicts
+        jobs = [
+            Job(request, own, StopTexts(own.stop, self.tokenizer) if own.stop else None)
+            for request, own in zip(requests, each, strict=True)
+        ]
         for job in jobs:
+            if job.params.n != 1:
+                fix = "use LLM.generate, or as many samples of each request"
+                raise InputError("n", job.params.n, "each request has one response", fix)
             if job.params.predicts != predicts:
                 kind = "an autoregressive" if predicts == "next" else "a block-diffusion"
                 fix = "change what its default_params say: dataclasses.replace(llm.default_params, ...)"
@@ -257,31 +250,16 @@ class LLM:
                 raise InputError("predicts", job.params.predicts, problem, fix)
         return jobs
 
-    def _with_text(self, completion: Completion) -> Completion:
-        return dataclasses.replace(completion, text=token_text(self.tokenizer, completion.visible_ids))
 
-    def _provisional_text(self, update: BlockUpdate) -> str:
-        text = ""
-        for is_masked, run in groupby(update.token_ids, key=lambda token: token is None):
-            tokens: list[Any] = list(run)  # together: a character may take several tokens
-            text += "░" * len(tokens) if is_masked else token_text(self.tokenizer, tokens)
-        return text
-
-
-def _is_one_prompt(prompts: Any) -> bool:
-    """Whether this is a text, a chat or a list of token ids rather than several of them."""
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        return True
-    return len(prompts) > 0 and isinstance(prompts[0], (Mapping, Integral))
-
-
-def _jobs(requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]) -> list[Job]:
-    """Requests with their settings, shared or one each."""
+def _one_each(
+    requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]
+) -> list[DecodeParams]:
+    """The settings of each request, which may share theirs."""
     each = [params] * len(requests) if isinstance(params, DecodeParams) else list(params)
     if len(each) != len(requests):
         problem = f"there are {len(requests)} requests"
         raise InputError("params", len(each), problem, "give one DecodeParams, or one per request")
-    return [Job(request, own) for request, own in zip(requests, each, strict=True)]
+    return each
 
 
 def decode_requests(

@@ -1,7 +1,8 @@
 """How to decode: the block schedule, the transfer strategy and the sampling."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, fields
+from typing import Any, Literal, get_args
 
 from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive
 from t3d.predicts import Predicts
@@ -35,6 +36,8 @@ USED_BY = {
     **dict.fromkeys(("draft_groups", "max_draft_tokens"), "self_speculative (t3d eval: --self-speculative)"),
 }
 """Of fields that one strategy alone uses, that one."""
+_UNSET: dict[str, Any] = {"n": 1, "stop": []}
+"""Fields that are written down only where they say something."""
 _OF_NEXT = "use left_to_right or self_speculative"
 _NO_TEMPERATURE = f"neither 0 nor from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
 
@@ -76,9 +79,38 @@ class DecodeParams:
     """Most visible response tokens, the stop token included."""
     seed: int = 0
     """Seed of the sampling noise."""
+    n: int = 1
+    """Responses to each prompt of ``LLM.generate``, ``stream`` and ``chat``. Those of a prompt with the id ID
+    are the ones of the requests ``ID#0``, ``ID#1``, ..., however many there are."""
+    stop: Sequence[str] = ()
+    """Texts before the first of which the response's text ends; a single text will do. They are looked for
+    block by block."""
+    tokens_per_step: InitVar[int | None] = None
+    """Says ``steps_per_block`` by the tokens that each step commits, which divide the block; that field alone
+    is kept."""
 
-    def __post_init__(self) -> None:
-        require_positive(self, "block_size", "steps_per_block", "max_new_tokens")
+    def __new__(cls, **given: Any) -> "DecodeParams":
+        """One way alone says the steps of a block."""
+        if given.get("tokens_per_step") is not None and "steps_per_block" in given:
+            problem = "steps_per_block says the same"
+            fix = "give one of the two; to change what is made already, give steps_per_block"
+            raise InputError("tokens_per_step", given["tokens_per_step"], problem, fix)
+        return super().__new__(cls)
+
+    def __post_init__(self, tokens_per_step: int | None) -> None:
+        object.__setattr__(self, "stop", stop_texts(self.stop))
+        if tokens_per_step is not None:
+            require_positive(self, "block_size")
+            if self.is_left_to_right:
+                problem = f"remasking={self.remasking!r} has no number of steps"
+                raise InputError("tokens_per_step", tokens_per_step, problem, "leave it out")
+            object.__setattr__(self, "steps_per_block", steps_of(self.block_size, tokens_per_step))
+        self._check()
+        if self.n > 1:
+            self.check_samples("n", self.n)
+
+    def _check(self) -> None:
+        require_positive(self, "block_size", "steps_per_block", "max_new_tokens", "n")
         require_choices(self)
         require_at_least_zero(self, "temperature", "entropy_bound", "max_draft_tokens")
         fits, size = self.steps_per_block <= self.block_size, self.block_size
@@ -111,6 +143,23 @@ class DecodeParams:
                 if getattr(self, name) != getattr(DecodeParams, name):
                     raise without_effect(name, getattr(self, name), f"remasking={self.remasking!r} {reason}")
 
+    def check_samples(self, field: str, count: int) -> None:
+        """Raise InputError for ``field`` where so many responses to a prompt would all be the same."""
+        if count == 1 or self.remasking == "random":  # whose order is drawn
+            return
+        for name, greedy in (("temperature", 0), ("top_k", 1)):
+            if getattr(self, name) == greedy:
+                problem = f"all samples of a prompt are the same at {name}={greedy}"
+                fix = f"raise {name}, or draw one sample of each prompt"
+                raise InputError(field, count, problem, fix)
+
+    def record(self) -> dict[str, Any]:
+        """The settings as they are written down, JSON-ready; without ``n`` and ``stop`` where these are
+        unset, so that what was recorded before there were such fields still says the same."""
+        told = {item.name: getattr(self, item.name) for item in fields(self)}
+        told |= {"stop": list(self.stop)}
+        return {name: value for name, value in told.items() if name not in _UNSET or value != _UNSET[name]}
+
     @property
     def is_left_to_right(self) -> bool:
         """Whether each token is drawn behind all tokens before it."""
@@ -135,6 +184,26 @@ class DecodeParams:
             return ()
         quotient, remainder = divmod(self.block_size, self.steps_per_block)
         return tuple(quotient + (step < remainder) for step in range(self.steps_per_block))
+
+
+def stop_texts(stop: Sequence[str]) -> tuple[str, ...]:
+    """The stop texts, of which one may stand alone. Raises InputError for what is none, or an empty one."""
+    texts = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Sequence) else (stop,)
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise InputError("stop", text, "not a text, or an empty one", 'give texts such as ["\\n\\n"]')
+    return texts
+
+
+def steps_of(block_size: int, tokens_per_step: int) -> int:
+    """Steps of a block that commits so many tokens in each. Raises InputError unless they divide it."""
+    if not isinstance(tokens_per_step, int) or tokens_per_step < 1:
+        problem = "not positive" if isinstance(tokens_per_step, int) else "not a whole number"
+        raise InputError("tokens_per_step", tokens_per_step, problem, "use 1 or more")
+    if block_size % tokens_per_step:
+        problem = f"does not divide block_size={block_size}"
+        raise InputError("tokens_per_step", tokens_per_step, problem, f"use divisors of {block_size}")
+    return block_size // tokens_per_step
 
 
 def without_effect(name: str, value: object, reason: str) -> InputError:

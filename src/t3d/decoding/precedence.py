@@ -12,7 +12,7 @@ from t3d.errors import InputError
 from t3d.field_types import fit, type_text
 from t3d.models.own_settings import KEY
 
-_OF_REQUESTS = ("max_new_tokens", "seed")
+_OF_REQUESTS = ("max_new_tokens", "seed", "n", "stop")
 """Fields that depend on what is asked, not on the model."""
 OWN_FIELDS = tuple(item.name for item in dataclasses.fields(DecodeParams) if item.name not in _OF_REQUESTS)
 """Fields of which a checkpoint may say what it was trained for."""
@@ -23,7 +23,8 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
 
     Steps belong to a block size: those of the checkpoint do not count for another one, nor do steps,
     thresholds and confidence for a strategy that has none, and a checkpoint that names a block size alone is
-    decoded at full steps. Raises InputError for settings of the checkpoint that cannot be used, and for given
+    decoded at full steps. ``tokens_per_step`` says the steps, and with them the strategy: a static one unless
+    another is given. Raises InputError for settings of the checkpoint that cannot be used, and for given
     ones that cannot, together with them.
     """
     own, given = check_own(own), dict(given or {})
@@ -32,6 +33,9 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
         problem = f"of the model, not a choice: this one has predicts={predicts!r}"
         raise InputError("predicts", given["predicts"], problem, "leave it out")
     if given.get("block_size", own.get("block_size")) != own.get("block_size"):
+        own.pop("steps_per_block", None)
+    if given.get("tokens_per_step") is not None:
+        given.setdefault("remasking", DecodeParams.remasking)
         own.pop("steps_per_block", None)
     if given.get("remasking", own.get("remasking")) in get_args(LeftToRight):
         own = {name: own[name] for name in own if name not in ("steps_per_block", *NOT_LEFT_TO_RIGHT)}

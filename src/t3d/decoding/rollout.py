@@ -1,6 +1,5 @@
 """Rollouts: a teacher decodes prompts and its trajectories are kept."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -132,7 +131,7 @@ class FileRollout:
                 "style": self.style,
                 "kind": self.kind,
             },
-            "decode": dataclasses.asdict(self.params),
+            "decode": self.params.record(),
             "model": {"source": self.loaded.source, **self.loaded.identity()},
             "batch_size": self.batch_size,
             "chunk_size": self.chunk_size,

@@ -36,13 +36,7 @@ class SampleChoice:
 
     def check(self, params: DecodeParams) -> None:
         """Raise InputError where several samples of a prompt would all be the same."""
-        if self.num_samples == 1 or params.remasking == "random":  # whose order is drawn
-            return
-        for name, greedy in (("temperature", 0), ("top_k", 1)):
-            if getattr(params, name) == greedy:
-                problem = f"all samples of a prompt are the same at {name}={greedy}"
-                fix = f"raise {name}, or draw one sample of each prompt"
-                raise InputError("num_samples", self.num_samples, problem, fix)
+        params.check_samples("num_samples", self.num_samples)
 
     def check_kept(self, count: int) -> None:
         """Raise InputError where no sample at all was kept."""

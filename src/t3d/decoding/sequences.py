@@ -233,10 +233,16 @@ class RowTable:
         has_stop_R = (is_stop_RS & is_response_RS).any(1)
         length_R = self.block_start_R[rows] + self.block_size_R[rows] - self.prompt_length_R[rows]
         is_last = has_stop_R | (length_R >= self.max_new_tokens_R[rows])
-        for place, own in enumerate(self.drafting_R[rows]):
+        for place, (row, own) in enumerate(zip(rows.tolist(), self.drafting_R[rows], strict=True)):
             if own is not None:
                 is_last[place] = own.has_ended
+            is_last[place] |= self._num_kept(row, None) is not None
         return is_last
+
+    def _num_kept(self, row: int, limit: int | None) -> int | None:
+        """How many of a row's first tokens a text that ends its response keeps; None: it goes on."""
+        ends, first = self.job_R[row].ends, int(self.prompt_length_R[row])
+        return ends and ends.num_kept(self.ids_RL[row, first : self._block_end(row)].tolist()[:limit])
 
     def _block_end(self, row: int) -> int:
         """Where the active block of a row ends. Left to right, a forward may commit beyond it, and a response
@@ -265,6 +271,7 @@ class RowTable:
             completion=completion,
             step_map=tuple(self.steps_RL[row, block].tolist()),
             logprobs=tuple(self.logprobs_RL[row, block].tolist()),
+            stop=self.job_R[row].params.stop,
         )
 
     def _completion(self, row: int) -> Completion:
@@ -273,6 +280,8 @@ class RowTable:
         response, own = slice(self.prompt_length_R[row], self._block_end(row)), self.drafting_R[row]
         response_ids = tuple(self.ids_RL[row, response].tolist())
         length, reason = visible_length(response_ids, tuple(self.stop_token_ids), params.max_new_tokens)
+        if (num_kept := self._num_kept(row, length)) is not None:
+            length, reason = num_kept, "stop"
         return Completion(
             id=request.id,
             prompt_ids=request.prompt_ids,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from t3d.decoding.params import NOT_LEFT_TO_RIGHT, DecodeParams, LeftToRight, StaticRemasking
+from t3d.decoding.params import NOT_LEFT_TO_RIGHT, DecodeParams, LeftToRight, StaticRemasking, steps_of
 from t3d.errors import InputError
 
 _OF_LEFT_TO_RIGHT: dict[str, Any] = {
@@ -39,9 +39,7 @@ def decoding_settings(
     for size in block_sizes:
         full = dataclasses.replace(shared, block_size=size, steps_per_block=size, **_OF_LEFT_TO_RIGHT)
         for count in tokens_per_step:
-            found[f"B{size}-T{count}"] = dataclasses.replace(
-                full, steps_per_block=steps_per_block(size, count)
-            )
+            found[f"B{size}-T{count}"] = dataclasses.replace(full, steps_per_block=steps_of(size, count))
         for threshold in dynamic:
             ending = "" if threshold == DecodeParams.confidence_threshold else f"-{threshold}"
             found[f"B{size}-dynamic{ending}"] = dataclasses.replace(
@@ -91,13 +89,3 @@ def _of_next(
         _label(1, strategy, shared): dataclasses.replace(shared, remasking=strategy)
         for strategy in strategies
     }
-
-
-def steps_per_block(block_size: int, tokens_per_step: int) -> int:
-    """Steps of a block that commits so many tokens in each. Raises InputError unless they divide it."""
-    if tokens_per_step < 1:
-        raise InputError("tokens_per_step", tokens_per_step, "not positive", "use 1 or more")
-    if block_size % tokens_per_step:
-        problem = f"does not divide block_size={block_size}"
-        raise InputError("tokens_per_step", tokens_per_step, problem, f"use divisors of {block_size}")
-    return block_size // tokens_per_step

@@ -108,7 +108,7 @@ class Evaluation:
         """All that the entries depend on."""
         return {
             "tasks": {posed.task.name: _task_plan(posed) for posed in self._tasks},
-            "settings": {name: asdict(params) for name, params in self._settings.items()},
+            "settings": {name: params.record() for name, params in self._settings.items()},
             "model": self.loaded.identity(),
             **asdict(self._config),
         }

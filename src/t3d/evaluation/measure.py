@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from t3d.decoding.completion import Completion, DecodeRequest
@@ -66,7 +66,7 @@ class Measurement:
             **self.cost,
             "latency": self.cost["seconds"] / len(self.samples),
             "finish_reasons": dict(Counter(sample["finish_reason"] for sample in self.samples).most_common()),
-            "decode_params": asdict(self.params),
+            "decode_params": self.params.record(),
             **(
                 {
                     "batch1_latency": {

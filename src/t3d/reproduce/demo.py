@@ -186,7 +186,7 @@ def _plan(config: DemoConfig) -> dict[str, Any]:
     fields = dataclasses.asdict(config)
     for name in ("output", "drafter", "device", "show_progress"):
         del fields[name]
-    settings = {name: dataclasses.asdict(params) for name, params in (SETTINGS | LEFT_TO_RIGHT).items()}
+    settings = {name: params.record() for name, params in (SETTINGS | LEFT_TO_RIGHT).items()}
     plan = {
         **fields,
         "tasks": list(TASKS),

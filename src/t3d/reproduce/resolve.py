@@ -106,9 +106,7 @@ def resolve_cell(suite: Suite, budget: Budget, cell: CellSpec) -> Resolved:
     identities = {task: suite.data.evaluation_identity(task, cell.split) for task in tasks}
     how |= {"data_and_graders": identities} if any(identities.values()) else {}
     how |= {"batch_size": suite.batch_size} if suite.is_below_float32 else {}
-    how["settings"] = {
-        name: dataclasses.asdict(evaluation_params(suite, cell, name)) for name in cell.settings
-    }
+    how["settings"] = {name: evaluation_params(suite, cell, name).record() for name in cell.settings}
     return _resolved({**_student_config(suite, budget, cell.student), "evaluation": how})
 
 
@@ -159,7 +157,7 @@ def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     config |= _source(suite, budget, student)
     if student.rollout_filter != "none":
         config["filter"] = student.rollout_filter
-    return {**config, "decode": dataclasses.asdict(student_rollout(suite, student))}
+    return {**config, "decode": student_rollout(suite, student).record()}
 
 
 def _source(suite: Suite, budget: Budget, student: StudentSpec) -> dict[str, Any]:

@@ -122,9 +122,8 @@ class Exchange:
             raise
         choices, echoes = [], []
         for request in requests:
-            for _ in range(asked.n):
-                job = self._job(llm, name, len(choices), request, asked)
-                choices.append(Choice(job, asked.stops, llm.tokenizer))
+            for sample in request.samples(asked.n):
+                choices.append(Choice(self._job(llm, f"{name}/{len(choices)}", sample, asked)))
         if asked.echo:
             for request, prompt in zip(requests, asked.prompts, strict=True):
                 echoes += [_echo(llm, request, prompt, asked)] * asked.n
@@ -140,16 +139,15 @@ class Exchange:
             echoes=echoes,
         )
 
-    def _job(self, llm: LLM, name: str, index: int, request: DecodeRequest, asked: Asked) -> Job:
-        """Of a choice: its noise is that of ``LLM.generate`` for the same prompts, ``n`` times each."""
+    def _job(self, llm: LLM, name: str, request: DecodeRequest, asked: Asked) -> Job:
+        """Of a choice: its noise is that of ``LLM.generate`` for the same prompts and ``n``."""
         limit = asked.max_tokens
         if limit is None:
             size = asked.params.block_size
             room = llm.max_model_len // size * size - len(request.prompt_ids)
             limit = max(1, min(self.service.config.max_new_tokens, room))
         params = replace(asked.params, max_new_tokens=max(1, limit))
-        own = DecodeRequest(id=f"{name}/{index}", prompt_ids=request.prompt_ids, noise_id=str(index))
-        return llm.job(own, params)
+        return llm.job(replace(request, id=name, noise_id=request.id), params)
 
     async def _grown(self, served: Served, answer: Answer) -> AsyncGenerator[int]:
         """Indices of choices as they grow, until all have ended. Raises Refusal if one cannot be decoded."""
@@ -177,8 +175,6 @@ class Exchange:
                     raise Refusal(500, "decoding_failed", choice.error)
                 if choice.has_ended:
                     del growing[update.id]
-                    if update.completion is None:  # at a stop text
-                        worker.cancel([update.id])
                 yield index
         finally:
             worker.cancel(growing)

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from t3d.decoding.params import DecodeParams, Remasking
+from t3d.decoding.params import DecodeParams, Remasking, stop_texts
 from t3d.decoding.precedence import resolve_params
-from t3d.decoding.settings import steps_per_block
 from t3d.errors import InputError
 from t3d.field_types import fit, type_text
 
@@ -48,10 +47,12 @@ _OF_PARAMS = {
     **{
         name: name
         for name in (
+            "stop",
             "temperature",
             "top_p",
             "top_k",
             "block_size",
+            "tokens_per_step",
             "confidence_threshold",
             "entropy_bound",
         )
@@ -97,7 +98,6 @@ class Asked:
     max_tokens: int | None
     """None: as many as the server gives; 0, with ``echo``: none."""
     n: int
-    stops: Sequence[str]
     echo: bool
     num_logprobs: int | None
     """How many of a prompt's likeliest tokens are told; None: no log-probability at all."""
@@ -117,6 +117,7 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
     if not isinstance(body, dict):
         raise InputError("body", type(body).__name__, "not a JSON object", 'send {"prompt": ...}')
     fields = _typed({name: value for name, value in body.items() if value is not None}, KINDS[endpoint])
+    _check_stops(fields)
     prompts = _chat(fields) if endpoint == "chat/completions" else _prompts(fields)
     n, echo = fields.get("n", 1), fields.get("echo", False)
     _require("n", n, 1 <= n * len(prompts) <= max_choices, f"with {len(prompts)} prompts", 1, max_choices)
@@ -129,7 +130,6 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
         params=_params(fields, own),
         max_tokens=_max_tokens(fields, least=0 if echo else 1),
         n=n,
-        stops=_stops(fields),
         echo=echo,
         num_logprobs=_num_logprobs(fields),
         returns_step_map=fields.get("return_step_map", False),
@@ -206,10 +206,7 @@ def _params(fields: Mapping[str, Any], own: Mapping[str, Any]) -> DecodeParams:
     given["seed"] = fields.get("seed", secrets.randbits(31))
     try:
         if "tokens_per_step" in fields:
-            given.setdefault("remasking", DecodeParams.remasking)  # static, as in t3d eval
-            sizes = {"block_size": given["block_size"]} if "block_size" in given else {}
-            size = resolve_params(own, sizes).block_size
-            given["steps_per_block"] = steps_per_block(size, fields["tokens_per_step"])
+            given |= {"remasking": given.get("remasking", DecodeParams.remasking)}  # static, as in t3d eval
         elif given.get("block_size", own.get("block_size")) != own.get("block_size"):
             given["steps_per_block"] = given["block_size"]  # of blocks it was not made for: all steps
         _check_thresholds(given, given.get("remasking", own.get("remasking", DecodeParams.remasking)))
@@ -237,13 +234,10 @@ def _max_tokens(fields: Mapping[str, Any], *, least: int) -> int | None:
     return None
 
 
-def _stops(fields: Mapping[str, Any]) -> list[str]:
-    stops = fields.get("stop", [])
-    stops = [stops] if isinstance(stops, str) else stops
-    if len(stops) > MAX_STOPS or not all(stops):
-        problem = f"more than {MAX_STOPS} texts, or an empty one"
-        raise InputError("stop", _short(stops), problem, f"give up to {MAX_STOPS} texts")
-    return stops
+def _check_stops(fields: Mapping[str, Any]) -> None:
+    stops = stop_texts(fields.get("stop", ()))
+    if len(stops) > MAX_STOPS:
+        raise InputError("stop", _short(stops), f"more than {MAX_STOPS} texts", f"give up to {MAX_STOPS}")
 
 
 def _num_logprobs(fields: Mapping[str, Any]) -> int | None:

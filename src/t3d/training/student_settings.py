@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from t3d.decoding.params import DecodeParams
-from t3d.decoding.settings import steps_per_block
+from t3d.decoding.params import DecodeParams, steps_of
 from t3d.trajectory import Trajectory
 
 TOKENS_PER_STEP = 4
@@ -29,7 +28,7 @@ def student_settings(
         settings |= {"remasking": "low_confidence_dynamic", "confidence_threshold": threshold}
     else:
         count = math.gcd(block_size, TOKENS_PER_STEP) if tokens_per_step is None else tokens_per_step
-        settings["steps_per_block"] = steps_per_block(block_size, count)
+        settings["steps_per_block"] = steps_of(block_size, count)
         settings["remasking"] = DecodeParams.remasking
     temperatures = {trajectory.decode_params.get("temperature") for trajectory in trajectories}
     if len(temperatures) == 1 and temperatures != {None}:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import inspect
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from t3d.decoding.completion import DecodeRequest, DecodingError
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.models.sdar import SDARForCausalLM
 from t3d.problems.prompts import prompt_ids, token_ids
 from t3d.trajectory import read_trajectories, write_trajectories
 
@@ -27,36 +25,6 @@ SAMPLED = DecodeParams(temperature=1.0, steps_per_block=2, max_new_tokens=11)
 def llm(checkpoint):
     """The tiny checkpoint in float64, two sequences at a time; do not count on its ``stats``."""
     return LLM(checkpoint, device="cpu", dtype="float64", max_batch_size=2)
-
-
-class ScriptedSDAR(SDARForCausalLM):
-    """Predicts the token that its script has for each position, whatever it sees."""
-
-    script: list[int]
-    forwards_left = 1_000_000
-
-    def forward(self, input_ids, position_ids, logit_positions, **_):
-        if self.forwards_left == 0:
-            raise RuntimeError("out of memory\nand a traceback")
-        self.forwards_left -= 1
-        wanted_N = torch.tensor(self.script)[position_ids[0, logit_positions]]
-        choice_NV = torch.nn.functional.one_hot(wanted_N, self.config.vocab_size).double()
-        return SimpleNamespace(logits=1000 * choice_NV)
-
-
-@pytest.fixture(scope="module")
-def make_scripted(tiny_config, tiny_tokenizer):
-    """Factory of LLMs that answer any prompt of ``num_prompt_tokens`` with these tokens, then end."""
-    ids = {name: getattr(tiny_tokenizer, name) for name in ("eos_token_id", "pad_token_id", "mask_token_id")}
-    config = tiny_config(vocab_size=len(tiny_tokenizer), num_hidden_layers=1, **ids)
-
-    def make(response_ids, num_prompt_tokens=4, **options):
-        model = ScriptedSDAR(config)
-        ends = [tiny_tokenizer.eos_token_id] * 128
-        model.script = [0] * num_prompt_tokens + list(response_ids) + ends
-        return LLM(model, tiny_tokenizer, **options)
-
-    return make
 
 
 def as_pairs(completions):

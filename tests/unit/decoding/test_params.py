@@ -1,6 +1,8 @@
 """Settings of decoding."""
 
 import dataclasses
+import json
+from functools import partial
 
 import pytest
 
@@ -46,7 +48,7 @@ def test_a_bad_value_is_named(field, value):
         params = object.__new__(DecodeParams)
         for name, default in (dataclasses.asdict(DecodeParams()) | fields).items():
             object.__setattr__(params, name, default)
-        check = params.__post_init__
+        check = partial(params.__post_init__, None)
     else:
 
         def check():
@@ -104,3 +106,66 @@ def test_strategies_that_go_by_position_have_no_confidence(remasking, field, val
 def test_params_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DecodeParams().seed = 1
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 8), (2, 4), (8, 1)])
+def test_tokens_per_step_say_the_steps(tokens, steps):
+    said = DecodeParams(block_size=8, tokens_per_step=tokens)
+    assert said == DecodeParams(block_size=8, steps_per_block=steps)
+    assert said.record() == DecodeParams(block_size=8, steps_per_block=steps).record()
+    assert dataclasses.replace(said, seed=1).steps_per_block == steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tokens_per_step": 3}, "tokens_per_step=3: does not divide block_size=4. Fix: use divisors of 4."),
+        ({"tokens_per_step": 8}, "tokens_per_step=8: does not divide"),
+        ({"tokens_per_step": 0}, "tokens_per_step=0: not positive"),
+        ({"tokens_per_step": 2, "steps_per_block": 2}, "tokens_per_step=2: steps_per_block says the same"),
+        ({"tokens_per_step": 1, "remasking": "left_to_right"}, "tokens_per_step=1: .* no number of steps"),
+        ({"tokens_per_step": 1, "block_size": 0}, "block_size=0: not positive"),
+        ({"n": 0}, "n=0: not positive"),
+        ({"n": 2, "temperature": 0.0}, "n=2: all samples of a prompt are the same at temperature=0"),
+        ({"n": 2, "top_k": 1}, "n=2: all samples of a prompt are the same at top_k=1"),
+        ({"stop": [""]}, "stop='': not a text, or an empty one"),
+        ({"stop": ""}, "stop='': not a text, or an empty one"),
+    ],
+)
+def test_what_n_stop_and_tokens_per_step_cannot_be_is_named(fields, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        DecodeParams(**fields)
+
+
+def test_greedy_samples_differ_where_the_order_is_drawn():
+    assert DecodeParams(n=2, temperature=0.0, remasking="random").n == 2
+
+
+def test_a_single_stop_text_may_stand_alone():
+    assert DecodeParams(stop="###") == DecodeParams(stop=["###"]) == DecodeParams(stop=("###",))
+    assert hash(DecodeParams(stop=["###"])) == hash(DecodeParams(stop=("###",)))
+
+
+def test_a_record_says_what_was_set_and_of_new_fields_nothing_else():
+    """A run that was recorded before there were ``n`` and ``stop`` is the same run."""
+    before = {
+        "block_size": 4,
+        "steps_per_block": 4,
+        "remasking": "low_confidence_static",
+        "confidence_threshold": 0.9,
+        "entropy_bound": 0.1,
+        "predicts": "self",
+        "context": "block",
+        "draft_groups": "last",
+        "max_draft_tokens": 0,
+        "confidence": "model",
+        "temperature": 0.1,
+        "top_k": 0,
+        "top_p": 1.0,
+        "max_new_tokens": 256,
+        "seed": 0,
+    }
+    assert DecodeParams().record() == before
+    said = DecodeParams(n=2, stop=["\n\n"]).record()
+    assert said == before | {"n": 2, "stop": ["\n\n"]}
+    assert DecodeParams(**json.loads(json.dumps(said))) == DecodeParams(n=2, stop=["\n\n"])

@@ -35,9 +35,19 @@ def test_steps_of_the_checkpoint_count_for_its_own_block_size_only():
     assert resolve_params({"block_size": 4}, given) == DecodeParams(**given)
 
 
-def test_length_and_seed_are_no_settings_of_a_checkpoint():
+def test_tokens_per_step_say_the_steps_of_the_checkpoints_blocks():
+    """And a static strategy, whatever the checkpoint's own."""
+    own = {"block_size": 8, "remasking": "low_confidence_dynamic", "confidence_threshold": 0.8}
+    found = resolve_params(own, {"tokens_per_step": 4})
+    assert (found.block_size, found.steps_per_block) == (8, 2)
+    assert (found.remasking, found.confidence_threshold) == ("low_confidence_static", 0.8)
+    assert resolve_params(own, {"tokens_per_step": 4, "block_size": 16}).steps_per_block == 4
+    assert resolve_params({}, {"tokens_per_step": 2}) == DecodeParams(steps_per_block=2)
+
+
+def test_what_a_request_asks_is_no_setting_of_a_checkpoint():
     fields = {item.name for item in dataclasses.fields(DecodeParams)}
-    assert fields - set(OWN_FIELDS) == {"max_new_tokens", "seed"}
+    assert fields - set(OWN_FIELDS) == {"max_new_tokens", "seed", "n", "stop"}
 
 
 @pytest.mark.parametrize(

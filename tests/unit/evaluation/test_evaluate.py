@@ -63,7 +63,7 @@ def test_files_hold_every_task_under_every_setting(loaded, tmp_path):
         assert entry["mean_length"] == pytest.approx(sum(row["num_tokens"] for row in mine) / len(mine))
         steps = sum(row["num_denoising_steps"] for row in mine) / len(mine)
         assert entry["mean_denoising_steps"] == pytest.approx(steps)
-        assert entry["decode_params"] == dataclasses.asdict(SETTINGS[entry["setting"]])
+        assert entry["decode_params"] == SETTINGS[entry["setting"]].record()
         assert entry["batch1_latency"]["n"] == 1
     assert entries[-1]["prompt"] == {"style": "sdar", "kind": "math"}
     assert list(rows[0])[:6] == ["setting", "task", "id", "question", "answer", "response"]

@@ -77,7 +77,7 @@ def test_each_round_rolls_out_in_the_blocks_and_steps_of_its_setting():
     decoded = [resolve_records(suite, suite.full, one).full["decode"] for one in (first, last)]
     assert [(one["block_size"], one["steps_per_block"]) for one in decoded] == [(4, 4), (8, 1)]
     assert all(one["temperature"] == suite.rollout.temperature for one in decoded)
-    assert decoded[0] == dataclasses.asdict(suite.rollout)
+    assert decoded[0] == suite.rollout.record()
     assert (
         resolve_student(suite, suite.full, last).full["before"]
         == resolve_student(suite, suite.full, first).hash

@@ -79,13 +79,9 @@ def test_the_settings_of_a_request_are_those_of_decoding(client, llm):
 
 
 def test_token_ids_and_several_prompts_n_times_each(client, llm):
-    """In the order of the prompts, drawn as by one call of the model for all of them."""
+    """In the order of the prompts, drawn as by one call of the model with the same ``n``."""
     prompts = [token_ids(llm.tokenizer, PROMPT), [5, 6, 7]]
-    expected = llm.generate(
-        [prompt for prompt in prompts for _ in range(2)],
-        DecodeParams(max_new_tokens=6, **SAMPLED),
-        progress=False,
-    )
+    expected = llm.generate(prompts, DecodeParams(max_new_tokens=6, n=2, **SAMPLED), progress=False)
     told = completed(client, prompt=prompts, n=2, max_tokens=6)
     assert [choice["index"] for choice in told["choices"]] == [0, 1, 2, 3]
     assert [choice["text"] for choice in told["choices"]] == [one.text for one in expected]

@@ -24,7 +24,7 @@ ROLLOUT = Trajectory(
     finish_reason="length",
     block_size=4,
     mask_token_id=0,
-    decode_params=dataclasses.asdict(DecodeParams()),
+    decode_params=DecodeParams().record(),
 )
 SOLUTION = dataclasses.replace(ROLLOUT, decode_params={"source": SOURCES[0]})
 IMPORTED = dataclasses.replace(ROLLOUT, decode_params={"steps_per_block": 4})

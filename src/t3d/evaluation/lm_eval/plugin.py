@@ -198,7 +198,7 @@ class T3dLM(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness adds to the configuration in its results: settings, identity and cost."""
-        settings = asdict(self.config)
+        settings = asdict(self.config) | {"decode": self.config.decode.record()}
         cost = decoding_cost(self._rows) if self._rows else None
         identity = self._llm.loaded.identity()
         return {"t3d": {"settings": settings, "identity": identity, "cost": cost, "versions": versions()}}

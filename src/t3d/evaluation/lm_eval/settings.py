@@ -7,14 +7,17 @@ from typing import Any, get_type_hints
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import resolve_params
-from t3d.decoding.settings import steps_per_block
 from t3d.errors import InputError, require_positive
 from t3d.field_types import fit, type_text
 from t3d.problems.prompt_styles import PromptStyle
 
 _OWN_KINDS: dict[str, Any] = {"device": str, "dtype": str, "prompt_style": PromptStyle}
-_DECODE_KINDS: dict[str, Any] = get_type_hints(DecodeParams)
-_FURTHER_NAMES = ("batch_size", "max_batch_size", "tokens_per_step")
+_KINDS = get_type_hints(DecodeParams)
+_DECODE_KINDS: dict[str, Any] = {name: _KINDS[name] for name in DecodeParams().record()} | {
+    "tokens_per_step": int
+}
+"""Without ``n`` and ``stop``, which the harness's tasks say in their own words (repeats, until)."""
+_FURTHER_NAMES = ("batch_size", "max_batch_size")
 _NEEDS_REMASKING = {
     "confidence_threshold": "low_confidence_dynamic",
     "entropy_bound": "entropy_bounded",
@@ -57,9 +60,8 @@ def read_model_args(arguments: Mapping[str, Any], own: Mapping[str, Any] | None 
         for kinds in (_OWN_KINDS, _DECODE_KINDS)
     )
     own = own or {}
-    if "tokens_per_step" in arguments:  # static decoding, as in t3d eval
+    if "tokens_per_step" in decode:  # static decoding, as in t3d eval
         decode = {"remasking": DecodeParams.remasking, **decode}
-        decode["steps_per_block"] = _steps_per_block(decode, arguments["tokens_per_step"], own)
     chosen = decode.get("remasking", own.get("remasking", DecodeParams.remasking))
     for name, remasking in _NEEDS_REMASKING.items():
         if name in decode and chosen != remasking:
@@ -119,15 +121,6 @@ def _stops(until: Any) -> list[str]:
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         raise InputError("until", until, "not a text or a list of texts", 'use for example ["\\n\\n"]')
     return [stop for stop in stops if stop]  # an empty one, a tokenizer's missing stop token, ends nothing
-
-
-def _steps_per_block(decode: Mapping[str, Any], value: Any, own: Mapping[str, Any]) -> int:
-    """Denoising steps of a block that commits so many tokens in each."""
-    tokens_per_step = _typed("tokens_per_step", value, int)
-    if "steps_per_block" in decode:
-        raise InputError("tokens_per_step", value, "steps_per_block says the same", "give one of the two")
-    size = resolve_params(own, {name: decode[name] for name in ("block_size",) if name in decode}).block_size
-    return steps_per_block(size, tokens_per_step)
 
 
 def _batch_size(value: Any, maximum: Any) -> int:
