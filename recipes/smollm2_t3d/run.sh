@@ -64,14 +64,14 @@ teacher="$RUNS/sft/student"
 say "5 the gate: its full steps end"
 is_there "$RUNS/gate/results.json" ||
     "${T3D[@]}" eval --model "$teacher" --prompts "$RUNS/test.jsonl" --limit "$GATE_PROMPTS" --block-size 4 \
-        --tokens-per-step 1 --temperature 0 --max-new-tokens "$TOKENS" --output "$RUNS/gate"
+        --tokens-per-step 1 --temperature 0 --max-new-tokens "$TOKENS" --dtype float32 --output "$RUNS/gate"
 "${PYTHON[@]}" "$here/gate.py" "$RUNS/gate/results.json" --at-least "$GATE"
 
 say "6 rollouts at full steps"
 is_there "$RUNS/rollout.parquet" ||
     "${T3D[@]}" rollout --model "$teacher" --prompts "$RUNS/train.jsonl" --limit "$PROMPTS" --block-size 4 \
         --steps-per-block 4 --temperature 0 --max-new-tokens "$TOKENS" --batch-size 32 --chunk-size 32 \
-        --output "$RUNS/rollout.parquet"
+        --dtype float32 --output "$RUNS/rollout.parquet"
 
 say "7 students at equal budget: $STUDENTS"
 named=()

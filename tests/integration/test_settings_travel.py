@@ -6,16 +6,22 @@ import re
 import shutil
 
 import pytest
+import torch
 import yaml
 from command_helpers import run_failing
 from safetensors.torch import load_file, save_file
 from training_helpers import config
 
 from t3d import LLM
+from t3d.cli.evaluate import Eval
+from t3d.cli.generate import Generate
 from t3d.cli.main import main
+from t3d.cli.rollout import Rollout
+from t3d.cli.serve import Serve
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.precedence import OWN_FIELDS
 from t3d.evaluation.lm_eval.plugin import T3dLM
+from t3d.evaluation.lm_eval.settings import read_model_args
 from t3d.models.loading import load_model, load_own_settings
 from t3d.reproduce.pipeline import Pipeline
 from t3d.reproduce.resolve import rollout_params
@@ -300,6 +306,25 @@ def test_the_student_of_a_base_in_16_bits_has_16_bits_and_says_so(train, checkpo
     }
     written = json.loads((student / "config.json").read_text())
     assert (written["dtype"], written["torch_dtype"]) == ("bfloat16", "bfloat16")
+
+
+def test_whatever_decodes_does_so_in_the_checkpoints_own_precision(checkpoint, tmp_path, monkeypatch):
+    """Where the processor has arithmetic for it."""
+    monkeypatch.setattr("t3d.models.placement.cpu_has_bfloat16", lambda: True)
+    half = tmp_path / "half"
+    shutil.copytree(checkpoint, half)
+    edit(half / "config.json", dtype="bfloat16")
+    model = {"model": str(half), "device": "cpu"}
+    commands = [
+        Generate(**model, prompt="now?"),
+        Rollout(**model, task="chain", output="r.parquet"),
+        Eval(**model, tasks="chain", output="e"),
+        Serve(**model),
+    ]
+    assert {str(command.load().model.dtype) for command in commands} == {"torch.bfloat16"}
+    assert LLM(half, device="cpu").loaded.model.dtype == torch.bfloat16
+    assert read_model_args({}).dtype == "auto"
+    assert load_model(half, device="cpu").model.dtype == torch.float32  # it may be trained
 
 
 @pytest.mark.parametrize("command", ["rollout", "generate", "eval"])

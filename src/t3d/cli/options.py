@@ -153,7 +153,7 @@ class ModelChoice:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
-    """float32, bfloat16 or float64; auto is the checkpoint's own (not for training)."""
+    """float32, bfloat16 or float64."""
 
     def load(self) -> "LoadedModel":
         """Load it."""
@@ -169,7 +169,16 @@ class ModelChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftedModelChoice(ModelChoice):
+class DecodingModelChoice(ModelChoice):
+    """The same of a model that only decodes."""
+
+    dtype: str = "auto"
+    """float32, bfloat16 or float64; auto is the checkpoint's own, but float32 for 16 bits on a CPU without
+    arithmetic for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftedModelChoice(DecodingModelChoice):
     """The same, with what may draft for it."""
 
     drafter: str | None = None

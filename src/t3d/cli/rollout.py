@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.cli.config_file import UNWRITTEN, check_config, write_config
-from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice, check_record_name
+from t3d.cli.options import DecodeFlags, DecodingModelChoice, Flat, ProblemChoice, check_record_name
 from t3d.cli.processes import own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.decoding.params import BATCH_SIZE
@@ -32,7 +32,7 @@ MAX_NAMED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollout(ModelChoice, ProblemChoice):
+class Rollout(DecodingModelChoice, ProblemChoice):
     """Let a teacher decode prompts and keep its trajectories."""
 
     output: str

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
@@ -30,7 +31,8 @@ class LLM:
 
     ``model`` is a local folder, a hub id, a bundled model's name, a LoadedModel, or a transformers
     model together with its ``tokenizer``. ``dtype`` and ``device`` concern models that are loaded here;
-    dtype "auto" is the checkpoint's own, but float32 where the processor has no arithmetic for it.
+    dtype "auto" is the checkpoint's own, but float32 where the processor has no arithmetic for it; a name or
+    a ``torch.dtype`` is another. ``revision`` and ``token`` are those of ``load_model``, for hub ids.
     ``tp_plan="auto"`` shares the model among the processes that ``torchrun`` started (``load_model``):
     each makes the same calls and gets all completions, the same as from a single process.
     Without ``params`` its methods decode by ``default_params``. ``drafter`` is the folder of a drafter that
@@ -49,8 +51,10 @@ class LLM:
         max_batch_size: int = BATCH_SIZE,
         max_model_len: int | None = EngineConfig.max_model_len,
         device: str = "auto",
-        dtype: str = "auto",
+        dtype: str | torch.dtype = "auto",
         tp_plan: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
         stop_token_ids: Sequence[int] | None = None,
         max_prefill_tokens: int = EngineConfig.max_prefill_tokens,
         enforce_eager: bool = EngineConfig.enforce_eager,
@@ -58,15 +62,18 @@ class LLM:
         forward_cost: int = EngineConfig.forward_cost,
         drafter: str | Path | None = None,
     ) -> None:
-        if tp_plan is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
-            fix = "give its folder or hub id, or share it with load_model(..., tp_plan=...)"
-            raise InputError("tp_plan", tp_plan, "the model is in memory already", fix)
+        of_loading = {"tp_plan": tp_plan, "revision": revision, "token": token}
+        for name, value in of_loading.items():
+            if value is not None and isinstance(model, (LoadedModel, PreTrainedModel)):
+                shown, fix = "..." if name == "token" else value, f"load_model(..., {name}=...)"
+                problem = "the model is in memory already"
+                raise InputError(name, shown, problem, f"give its folder or hub id, or use {fix}")
         if isinstance(model, LoadedModel):
             self.loaded = model
         elif isinstance(model, PreTrainedModel):
             self.loaded = adopt_model(model, tokenizer)
         else:
-            self.loaded = load_model(model, device=device, dtype=dtype, tp_plan=tp_plan)
+            self.loaded = load_model(model, device=device, dtype=dtype, **of_loading)
         if tokenizer is not None:
             self.loaded = with_tokenizer(self.loaded, tokenizer)
         has_mask = self.loaded.predicts == "self"

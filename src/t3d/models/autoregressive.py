@@ -20,7 +20,7 @@ from transformers import (
 
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, Architecture
-from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
+from t3d.models.checkpoint import USUAL, Checkpoint, HubAccess, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
 from t3d.models.reading import checkpoint_of, load_weights, read_config, read_tokenizer
 from t3d.models.token_ids import union_of_stops
@@ -72,7 +72,9 @@ class AutoregressiveModel:
         return union_of_stops(self.source, declared, self.tokenizer)
 
 
-def open_autoregressive(source: str, gguf_file: str | None = None) -> AutoregressiveModel:
+def open_autoregressive(
+    source: str, gguf_file: str | None = None, access: HubAccess = USUAL
+) -> AutoregressiveModel:
     """A local folder or hub id, or a GGUF file in one.
 
     Raises InputError for what is not in the table of architectures (:mod:`t3d.models.adopted`), changes its
@@ -82,8 +84,8 @@ def open_autoregressive(source: str, gguf_file: str | None = None) -> Autoregres
         return _open_gguf(source, gguf_file)
     source = checkpoint_of(source)
     _hint_at_gguf(Path(source))
-    architecture = _adoptable(open_checkpoint(source))
-    checkpoint = _on_this_machine(open_checkpoint(source))
+    opened = open_checkpoint(source, access)
+    architecture, checkpoint = _adoptable(opened), _on_this_machine(opened)
     config = read_config(checkpoint)
     tokenizer = _fast(source, _tokenizer(checkpoint))
     files = checkpoint.check_weights()
@@ -159,7 +161,8 @@ def _on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint as a folder: of a hub id, its snapshot at that commit."""
     if checkpoint.is_folder:
         return checkpoint
-    folder = snapshot_download(checkpoint.source, revision=checkpoint.commit, allow_patterns=list(_FILES))
+    how: dict[str, Any] = {"revision": checkpoint.commit, "token": checkpoint.token}
+    folder = snapshot_download(checkpoint.source, allow_patterns=list(_FILES), **how)
     return open_checkpoint(folder)
 
 

@@ -10,7 +10,7 @@ from anywhere but the folder itself.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,19 @@ _KERNEL_FIELDS = ("attn_implementation", "experts_implementation")
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubAccess:
+    """Which version of a hub id is meant, and by whose leave it is read."""
+
+    revision: str | None = None
+    """A branch, tag or commit; None: the newest of its main branch."""
+    token: str | None = field(default=None, repr=False)
+    """None: that of ``HF_TOKEN`` or of ``hf auth login``, if there is one."""
+
+
+USUAL = HubAccess()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A local folder, or a hub id at one commit, whose config is read and whose tokenizer needs no code."""
 
@@ -36,6 +49,8 @@ class Checkpoint:
     """Of ``config.json``."""
     commit: str | None
     """Of a hub id: all files are read as they were at this commit."""
+    token: str | None = field(default=None, repr=False)
+    """Of a hub id: by whose leave they are read (:class:`HubAccess`)."""
 
     @property
     def is_folder(self) -> bool:
@@ -45,7 +60,7 @@ class Checkpoint:
     @property
     def options(self) -> dict[str, Any]:
         """For every ``from_pretrained``: no code of the checkpoint, and one commit throughout."""
-        return {"trust_remote_code": False, "revision": self.commit}
+        return {"trust_remote_code": False, "revision": self.commit, "token": self.token}
 
     def config(self) -> PreTrainedConfig:
         """Its config, without the kernels it may name: :mod:`t3d.attention` supplies the attention."""
@@ -102,7 +117,7 @@ class Checkpoint:
                 return None
         else:
             try:
-                path = Path(hf_hub_download(self.source, name, revision=self.commit))
+                path = Path(hf_hub_download(self.source, name, revision=self.commit, token=self.token))
             except EntryNotFoundError:
                 return None
         try:
@@ -118,11 +133,11 @@ class Checkpoint:
             problem = f"its config (model_type {kind!r}) needs code of its own, which is never executed"
             fix = "give one of an architecture that transformers has, such as SDAR's (model_type 'sdar')"
             raise _refusal(self.source, problem, fix)
-        for field in (name for kernel in _KERNEL_FIELDS for name in (kernel, f"_{kernel}")):
-            value = self.fields.get(field)
+        for key in (name for kernel in _KERNEL_FIELDS for name in (kernel, f"_{kernel}")):
+            value = self.fields.get(key)
             if value is not None and not (isinstance(value, str) and value.isidentifier()):
-                problem = f"{field} of config.json names a kernel, {value!r}, which is never executed"
-                raise _refusal(self.source, problem, f"delete {field} from config.json")
+                problem = f"{key} of config.json names a kernel, {value!r}, which is never executed"
+                raise _refusal(self.source, problem, f"delete {key} from config.json")
         tokenizer = self.json_file("tokenizer_config.json") or {}
         if tokenizer.get("auto_map") is not None and not _is_known(tokenizer.get("tokenizer_class")):
             problem = "its tokenizer needs code of its own (auto_map), which is never executed"
@@ -130,12 +145,14 @@ class Checkpoint:
             raise _refusal(self.source, problem, fix)
 
 
-def open_checkpoint(source: str) -> Checkpoint:
+def open_checkpoint(source: str, access: HubAccess = USUAL) -> Checkpoint:
     """The checkpoint in a local folder or under a hub id, its config read.
 
-    Raises InputError if there is none, or if it could only be used by executing code of its own.
+    Raises InputError if there is none, if it could only be used by executing code of its own, or for a
+    revision of a folder.
     """
     folder = Path(source)
+    check_revision(source, access)
     if folder.is_dir() and not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             fix = "give its base as the model, and the adapter as its drafter"
@@ -147,17 +164,18 @@ def open_checkpoint(source: str) -> Checkpoint:
     if folder.is_dir():
         check_links(folder)
     try:
-        commit = None if folder.is_dir() else _newest_commit(source)
-        fields, _ = PreTrainedConfig.get_config_dict(source, revision=commit)
+        commit = None if folder.is_dir() else _commit_of(source, access)
+        fields, _ = PreTrainedConfig.get_config_dict(source, revision=commit, token=access.token)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        problem = f"neither a local folder nor a hub id that can be loaded ({reason})"
+        wanted = "" if access.revision is None else f" at revision {access.revision!r}"
+        problem = f"neither a local folder nor a hub id that can be loaded{wanted} ({reason})"
         if folder.is_dir():
             problem = f"its config cannot be read ({reason})"
         raise InputError(
             "model", source, problem, "give a checkpoint folder, or a hub id such as org/name"
         ) from error
-    checkpoint = Checkpoint(source=source, fields=fields, commit=commit)
+    checkpoint = Checkpoint(source=source, fields=fields, commit=commit, token=access.token)
     checkpoint.check_code()
     return checkpoint
 
@@ -198,9 +216,17 @@ def check_links(folder: Path) -> None:
             raise _refusal(str(folder), problem, fix)
 
 
-def _newest_commit(source: str) -> str:
+def check_revision(source: str, access: HubAccess) -> None:
+    """Raise InputError for a revision of a local folder."""
+    if access.revision is not None and Path(source).is_dir():
+        problem = f"{source} is a local folder, which has no revisions"
+        raise InputError("revision", access.revision, problem, "leave it out, or give a hub id as the model")
+
+
+def _commit_of(source: str, access: HubAccess) -> str:
     """Of a hub id; without the network, that of the cache. The cache has a folder for each commit."""
-    return Path(hf_hub_download(source, "config.json")).parent.name
+    file = hf_hub_download(source, "config.json", revision=access.revision, token=access.token)
+    return Path(file).parent.name
 
 
 def _refusal(source: str, problem: str, fix: str) -> InputError:

@@ -64,7 +64,8 @@ def export_model(
         if not revision:
             problem = "neither a folder nor loaded from the hub, so its tokenizer files are not at hand"
             raise InputError("model", loaded.source, problem, "save it to a folder and load that")
-        base = Path(snapshot_download(loaded.source, revision=revision, ignore_patterns=list(_WEIGHT_FILES)))
+        how: dict[str, Any] = {"revision": revision, "token": loaded.token}
+        base = Path(snapshot_download(loaded.source, ignore_patterns=list(_WEIGHT_FILES), **how))
     check_links(base)
     with atomic_folder(folder) as partial:
         loaded.model.save_pretrained(partial, state_dict=None if weights is None else dict(weights))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, BlockDiffusionModel
-from t3d.models.checkpoint import Checkpoint, hash_of, open_checkpoint, shapes_of
+from t3d.models.checkpoint import Checkpoint, HubAccess, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
 from t3d.models.gated import Gated
 from t3d.models.own_settings import KEY, drafts_by_itself, own_settings, tell
@@ -46,6 +46,8 @@ class LoadedModel(LoadedTokenizer):
     """What drafts for it (:func:`t3d.models.drafter.with_drafter`), attached to the model."""
     drafter_hash: str = ""
     """SHA-256 of its weights."""
+    token: str | None = dataclasses.field(default=None, repr=False)
+    """What the hub was asked with."""
 
     @property
     def predicts(self) -> Predicts:
@@ -74,7 +76,13 @@ class LoadedModel(LoadedTokenizer):
 
 
 def load_model(
-    source: str | Path, *, device: str = "auto", dtype: str = "float32", tp_plan: str | None = None
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "float32",
+    tp_plan: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> LoadedModel:
     """Load a block-diffusion checkpoint, SDAR's or a converted one, from a local folder or a hub id; ``mini``
     and ``mini-small`` are bundled. An autoregressive one is loaded as it is (:mod:`t3d.models.unconverted`),
@@ -83,19 +91,25 @@ def load_model(
     Never runs code from a checkpoint, and reads weights from safetensors files in its own folder only
     (:mod:`t3d.models.checkpoint`).
 
+    ``revision`` is the branch, tag or commit of a hub id, and ``token`` what the hub is asked with; None:
+    ``HF_TOKEN``, or that of ``hf auth login``. ``dtype`` is float32, for training too; "auto" is the
+    checkpoint's own.
+
     ``tp_plan="auto"`` is tensor parallelism, for decoding: the processes that ``torchrun`` started share
     the model, each with its part of the weights and attention heads on the device of its ``LOCAL_RANK``
     (on the CPU where PyTorch is built for nothing else). transformers opens the process group unless
     there is one. All processes must make the same calls; each gets whole logits and all completions.
 
     Raises InputError if there is nothing to load, if it is no block-diffusion model, if it needs code of its
-    own or weights from elsewhere, if its config says what cannot be or what its weights are not, for a
-    tokenizer or a mask token that :func:`load_tokenizer` refuses, or if these processes cannot share it.
+    own or weights from elsewhere, for a revision of a folder, if its config says what cannot be or what its
+    weights are not, for a tokenizer or a mask token that :func:`load_tokenizer` refuses, or if these
+    processes cannot share it.
     """
     name, source = str(source), checkpoint_of(source)
-    if is_unconverted(source):
-        return _load_unconverted(source, device, dtype, tp_plan)
-    checkpoint = open_checkpoint(source)
+    access = HubAccess(revision=revision, token=token)
+    if is_unconverted(source, access):
+        return _load_unconverted(source, access, device, dtype, tp_plan)
+    checkpoint = open_checkpoint(source, access)
     config = read_config(checkpoint)
     if config.model_type not in MODEL_TYPES:
         fix = "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe'), "
@@ -121,15 +135,18 @@ def load_model(
         model=(model.to(target) if parallel is None else model).eval(),  # shared: each part is in place
         source=name,
         weights_hash=checkpoint.commit or hash_of(files),
+        token=token,
         checkpoint_dtype=own_dtype if isinstance(own_dtype, torch.dtype) else torch.float32,
     )
 
 
-def _load_unconverted(source: str, device: str, dtype: str, tp_plan: str | None) -> LoadedModel:
+def _load_unconverted(
+    source: str, access: HubAccess, device: str, dtype: str | torch.dtype, tp_plan: str | None
+) -> LoadedModel:
     if tp_plan is not None:
         problem = "not for autoregressive checkpoints as they are"
         raise InputError("tp_plan", tp_plan, problem, "leave it out, or convert the model: t3d convert")
-    opened, target = open_unconverted(source), resolve_device(device)
+    opened, target = open_unconverted(source, access), resolve_device(device)
     network = opened.read()
     declare_head(network)
     own_dtype = opened.config.dtype = network.dtype

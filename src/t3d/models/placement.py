@@ -38,13 +38,14 @@ def require_training_device(device: str) -> None:
         raise InputError("device", device, "training uses the first visible GPU", fix)
 
 
-def resolve_dtype(dtype: str, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
-    """The dtype of a name; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
+def resolve_dtype(dtype: str | torch.dtype, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    """The dtype of a name, or itself; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
 
-    On a CPU without bfloat16 arithmetic ``auto`` is float32. Raises InputError for an unknown name.
+    On a CPU without bfloat16 arithmetic ``auto`` is float32. Raises InputError for any other.
     """
-    if dtype in DTYPES:
-        return DTYPES[dtype]
+    named = DTYPES | {str(known): known for known in DTYPES.values()}
+    if str(dtype) in named:
+        return named[str(dtype)]
     if dtype != "auto":
         raise InputError("dtype", dtype, "not known", f"use one of auto, {', '.join(DTYPES)}")
     own: Any = config.dtype

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES
 from t3d.models.autoregressive import FOREIGN_FIELDS, AutoregressiveModel, open_autoregressive
-from t3d.models.checkpoint import open_checkpoint
+from t3d.models.checkpoint import USUAL, HubAccess, check_revision, open_checkpoint
 from t3d.models.token_choice import choose_mask, used_ids
 from t3d.models.token_ids import LoadedTokenizer, with_ids
 
@@ -33,9 +33,12 @@ class Unconverted:
     """Its network, in the precision of its files."""
 
 
-def is_unconverted(source: str) -> bool:
+def is_unconverted(source: str, access: HubAccess = USUAL) -> bool:
     """Whether this is an autoregressive checkpoint of a known architecture, or a folder of one GGUF file."""
-    return gguf_of(source) is not None or open_checkpoint(source).fields.get("model_type") in ARCHITECTURES
+    check_revision(source, access)
+    if gguf_of(source) is not None:
+        return True
+    return open_checkpoint(source, access).fields.get("model_type") in ARCHITECTURES
 
 
 def gguf_of(source: str) -> str | None:
@@ -55,10 +58,10 @@ def gguf_of(source: str) -> str | None:
     return files[0] if files else None
 
 
-def open_unconverted(source: str) -> Unconverted:
+def open_unconverted(source: str, access: HubAccess = USUAL) -> Unconverted:
     """Raises InputError for what :func:`~t3d.models.autoregressive.open_autoregressive` refuses, and where no
     token can stand where a drafter drafts."""
-    opened = open_autoregressive(source, gguf_of(source))
+    opened = open_autoregressive(source, gguf_of(source), access)
     stops = opened.stop_token_ids()
     fields = {name: value for name, value in opened.config.to_dict().items() if name not in FOREIGN_FIELDS}
     fields |= {"block_size": 1, "mask_token_id": _placeholder(opened, stops), "predicts": "next"}

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,3 +171,14 @@ def test_a_tokenizer_without_a_chat_template_is_named(llm):
     tokenizer.chat_template = None
     with pytest.raises(InputError, match=r"^chat_template=None: the tokenizer has none"):
         LLM(llm.loaded, tokenizer).chat(CHAT)
+
+
+# --- dtype --------------------------------------------------------------------------------------------
+
+
+def test_a_dtype_may_be_torchs_own_or_its_name(checkpoint):
+    for dtype in (torch.bfloat16, "bfloat16"):
+        assert LLM(checkpoint, device="cpu", dtype=dtype).loaded.model.dtype == torch.bfloat16
+    assert LLM(checkpoint, device="cpu").loaded.model.dtype == torch.float32  # the checkpoint's
+    with pytest.raises(InputError, match=r"^dtype=torch.int8: not known"):
+        LLM(checkpoint, device="cpu", dtype=torch.int8)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 from safetensors.torch import load_file, save_file
 
 import t3d
+from t3d.decoding.llm import LLM
 from t3d.errors import InputError
 from t3d.models.export import export_model
 from t3d.models.loading import load_model, load_tokenizer
@@ -253,3 +254,62 @@ def test_what_is_refused_in_a_folder_is_refused_of_a_hub_id(snapshot, witness):
     (snapshot / "tokenizer_config.json").write_text(json.dumps(settings))
     assert "its tokenizer needs code of its own" in refusal("org/tiny")
     assert not witness.exists()
+
+
+@pytest.fixture
+def branch(snapshot, checkpoint):
+    """Another version of ``org/tiny``: its branch ``wip``, of other weights."""
+    other = snapshot.with_name("b" * 40)
+    shutil.copytree(checkpoint, other)
+    model = load_model(checkpoint, device="cpu").model
+    model.lm_head.weight.data.neg_()
+    model.save_pretrained(other)
+    (snapshot.parents[1] / "refs" / "wip").write_text(other.name)
+    return other
+
+
+def test_a_revision_of_a_hub_id_is_what_is_loaded(snapshot, branch, checkpoint):
+    """By its name or its commit; without one it is the main branch."""
+    for revision in ("wip", branch.name):
+        loaded = load_model("org/tiny", device="cpu", revision=revision)
+        assert loaded.weights_hash == branch.name != COMMIT
+        head = load_model(checkpoint, device="cpu").model.lm_head.weight
+        assert torch.equal(loaded.model.lm_head.weight, -head)
+    assert load_model("org/tiny", device="cpu").weights_hash == COMMIT
+    assert LLM("org/tiny", device="cpu", revision="wip").loaded.weights_hash == branch.name
+
+
+def test_a_revision_that_is_not_there_is_named(snapshot):
+    with pytest.raises(InputError, match=r"^model='org/tiny': .* at revision 'v9'"):
+        load_model("org/tiny", device="cpu", revision="v9")
+
+
+def test_a_folder_has_no_revisions(checkpoint):
+    with pytest.raises(InputError, match=r"^revision='main': .* is a local folder, which has no revisions"):
+        load_model(checkpoint, device="cpu", revision="main")
+    with pytest.raises(InputError, match=r"^revision='main': .* is a local folder"):
+        load_model("mini", device="cpu", revision="main")
+
+
+def test_a_model_in_memory_has_neither_revision_nor_token(checkpoint):
+    loaded = load_model(checkpoint, device="cpu")
+    with pytest.raises(InputError, match=r"^revision='main': the model is in memory already"):
+        LLM(loaded, revision="main")
+    with pytest.raises(InputError, match=r"^token='\.\.\.': the model is in memory already"):
+        LLM(loaded, token="hf_secret")
+
+
+def test_the_token_goes_to_the_hub_with_every_question_and_nowhere_else(snapshot, monkeypatch):
+    asked = []
+    download = file_download.hf_hub_download
+
+    def hf_hub_download(*names, token=None, **options):
+        asked.append(token)
+        return download(*names, token=token, **options)
+
+    for module in ("t3d.models.checkpoint", "transformers.utils.hub"):
+        monkeypatch.setattr(f"{module}.hf_hub_download", hf_hub_download)
+    loaded = load_model("org/tiny", device="cpu", token="hf_secret")
+    assert len(asked) > 3 and set(asked) == {"hf_secret"}
+    assert loaded.token == "hf_secret"
+    assert "hf_secret" not in repr(loaded) + json.dumps(loaded.identity())

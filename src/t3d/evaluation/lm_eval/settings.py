@@ -34,8 +34,8 @@ class LmEvalConfig:
 
     decode: DecodeParams = dataclasses.field(default_factory=DecodeParams)
     device: str = "auto"
-    dtype: str = "float32"
-    """As in ``t3d eval``; auto is the checkpoint's own."""
+    dtype: str = "auto"
+    """As in ``t3d eval``: auto is the checkpoint's own."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     prompt_style: PromptStyle | None = None
