@@ -15,6 +15,8 @@ from t3d.models.loading import LoadedModel
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.models.own_settings import KEY
 from t3d.models.reading import checkpoint_of
+from t3d.models.sglang import FILE as SGLANG_FILE
+from t3d.models.sglang import sglang_settings
 from t3d.work.files import atomic_folder
 from t3d.work.weights import first_not_finite
 
@@ -41,7 +43,8 @@ def export_model(
 
     Engines that load SDAR with the base's code (JetEngine) then load the export the same way, with
     transformers 4 too: names that only transformers 5 knows are written as 4 knows them.
-    The model's own settings (:mod:`t3d.models.own_settings`) replace those of the base.
+    The model's own settings (:mod:`t3d.models.own_settings`) replace those of the base, and SGLang's file
+    (:mod:`t3d.models.sglang`) says the same where it can.
     ``finish`` may add files to what becomes the folder, which appears only when complete. ``weights`` is the
     state dict, whole, of a model that is sharded. Raises InputError
     for a model that processes share: each holds a part of it; for weights that are not finite; and for a base
@@ -77,6 +80,9 @@ def export_model(
             loaded.tokenizer.save_pretrained(partial)
         use_older_tokenizer_names(partial)
         _write_own_settings(loaded.model, partial / "generation_config.json")
+        told = sglang_settings(loaded)
+        if told is not None:
+            (partial / SGLANG_FILE).write_text(told, encoding="utf-8")
         finish(partial)
 
 

@@ -13,13 +13,14 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from t3d.errors import InputError
 from t3d.models.checkpoint import INDEX, WEIGHTS, Checkpoint, check_links, open_checkpoint
+from t3d.models.sglang import FILE as SGLANG_FILE
 
 CARD = "README.md"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json")
 _TOKENIZER += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
 _TOKENIZER += ("chat_template.jinja", "chat_template.json")
 _TERMS = tuple(f"{name}{ending}" for name in ("LICENSE", "NOTICE") for ending in ("", ".md", ".txt"))
-_FILES = (CARD, "config.json", "generation_config.json", "training.json", *_TOKENIZER, *_TERMS)
+_FILES = (CARD, "config.json", "generation_config.json", "training.json", SGLANG_FILE, *_TOKENIZER, *_TERMS)
 """Names that are a checkpoint's, besides those of its weights and of its code; others are somebody's own."""
 
 
