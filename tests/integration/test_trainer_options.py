@@ -14,7 +14,9 @@ from t3d.problems.problem import Problem
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.training.lora import add_adapter
 from t3d.training.run import distil
+from t3d.training.selection import as_trajectories
 from t3d.training.trainer import T3DTrainer
+from t3d.trajectory import write_trajectories
 from t3d.work.checkpoints import DivergedError, checkpoints, newest_checkpoint
 
 
@@ -261,3 +263,20 @@ def test_a_lora_student_is_exported_merged_and_loads_anywhere(checkpoint, trajec
 def test_bad_lora_settings_are_named(tmp_path, fields, named):
     with pytest.raises(InputError, match=named):
         config(tmp_path, **fields)
+
+
+def test_a_data_set_of_trajectories_trains_as_they_do(checkpoint, trajectories, tmp_path):
+    """What ``load_dataset("parquet", ...)`` makes of a rollout's file."""
+    datasets = pytest.importorskip("datasets")
+    write_trajectories(tmp_path / "rollout.parquet", trajectories)
+    rows = datasets.Dataset.from_parquet(str(tmp_path / "rollout.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert as_trajectories(rows) == trajectories
+    assert as_trajectories(trajectories) is trajectories
+    logs = []
+    for name, given in (("rows", rows), ("records", trajectories)):
+        run = trainer(checkpoint, given, tmp_path / name, max_steps=2)
+        run.train()
+        logs.append((logged(run, "loss"), weights(run)))
+    assert logs[0][0] == logs[1][0] and torch.equal(logs[0][1], logs[1][1])
+    with pytest.raises(InputError, match=r"^train_dataset='Dataset': the columns step_map are missing"):
+        as_trajectories(rows.remove_columns("step_map"))

@@ -71,7 +71,7 @@ class Eval(DraftedModelChoice, PromptChoice):
     tasks: str | None = None
     """With commas: gsm8k, math500, mbpp, humaneval, or chain, make, code of the mini suite."""
     prompts: str | None = None
-    """Instead of tasks: JSONL file with a "question" and an "answer" per line."""
+    """Instead of tasks: JSONL or Parquet file with a "question" (or "messages") and an "answer" per line."""
     data: str | None = None
     """Folder of the benchmarks' data, or hub to download them."""
     split: str = "test"

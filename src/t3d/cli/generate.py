@@ -30,7 +30,7 @@ class Generate(DraftedModelChoice, PromptChoice):
     prompt: str | None = None
     """One question."""
     prompts: str | None = None
-    """JSONL file with a "question" per line."""
+    """JSONL or Parquet file with a "question", or "messages", per line."""
     limit: int | None = None
     """At most this many prompts of the file."""
     batch_size: int = BATCH_SIZE

@@ -239,7 +239,8 @@ class ProblemChoice(PromptChoice):
     task: str | None = None
     """Task of the mini suite (chain, make, code) or benchmark (gsm8k, math500, mbpp, humaneval)."""
     prompts: str | None = None
-    """JSONL file with a "question" per line, and optional "id", "answer" and "solution"."""
+    """JSONL or Parquet file with a "question", or "messages", per line, and optional "id", "answer" and
+    "solution"."""
     data: str | None = None
     """Folder of the benchmark's data, or hub to download them."""
     split: str = "train"

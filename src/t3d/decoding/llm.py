@@ -1,7 +1,7 @@
 """``t3d.LLM``: load a model and generate, as in vLLM. Everything that decodes goes through it."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -146,11 +146,12 @@ class LLM:
 
     def chat(
         self,
-        messages: Chat | Sequence[Chat],
+        messages: Chat | Sequence[Chat] | Iterable[Mapping[str, Any]],
         params: DecodeParams | Sequence[DecodeParams] | None = None,
         **options: Any,
     ) -> list[Completion]:
-        """:meth:`generate` for one conversation or several, by the tokenizer's chat template.
+        """:meth:`generate` for one conversation, several, or the column ``messages`` of a data set, by the
+        tokenizer's chat template.
 
         ``options`` are those of :meth:`generate`. Raises InputError where the tokenizer has no template, and
         for messages without a role and a content.

@@ -41,13 +41,19 @@ def ids_of_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any, vocab_size: i
 
 
 def conversations(tokenizer: PreTrainedTokenizerBase, messages: Any) -> list[Chat]:
-    """One conversation or several as a list of them, of messages that have a role and a content.
+    """One conversation, several, or a data set's column ``messages``, as a list of them.
 
     Raises InputError where the tokenizer has no chat template, and for what is no conversation.
     """
     if not tokenizer.chat_template:
         problem, fix = "the tokenizer has none", "use generate with texts or token ids, or give it one"
         raise InputError("chat_template", None, problem, fix)
+    columns = getattr(messages, "column_names", None)
+    if columns is not None:  # a data set of conversations
+        if "messages" not in columns:
+            problem, fix = "the data set has no such column", "rename_column one of these to messages"
+            raise InputError("messages", columns, problem, fix)
+        messages = list(messages["messages"])
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise InputError("messages", messages, "neither a conversation nor a list of some", _MESSAGE)
     chats = [messages] if isinstance(messages[0], Mapping) else list(messages)

@@ -1,25 +1,30 @@
-"""Prompt files: JSON Lines of problems."""
+"""Prompt files: JSON Lines or Parquet of problems."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from t3d.errors import InputError
 from t3d.problems.fields import Record, is_text
-from t3d.problems.files import read_objects
+from t3d.problems.files import read_data_file, read_objects
 from t3d.problems.problem import Problem
 
 PROMPT_FIELDS = ("id", "question", "task", "answer", "solution")
 """Keys of a prompt file's lines, all but the question optional."""
+MESSAGES = "messages"
+"""A key that may stand in place of ``question`` and ``solution``: a user's message, and what answers it."""
 
 
 def read_prompt_file(path: str | Path) -> list[Problem]:
-    """Problems of a JSONL file: one object per line with ``question``, and optional ``id``, ``answer``,
-    ``task`` and ``solution``.
+    """Problems of a JSONL or Parquet file: one object per line or row with ``question``, and optional ``id``,
+    ``answer``, ``task`` and ``solution``. ``messages``, as chat data sets have them, may stand in place of
+    ``question`` and ``solution``: one of the user, and the assistant's answer if there is one.
 
     Raises InputError for a missing or empty file, a line that is not such an object, an unknown
-    key, text that is not Unicode, or an id used twice.
+    key, text that is not Unicode, messages of another kind, or an id used twice.
     """
     problems: dict[str, Problem] = {}
-    for where, row in read_objects(path, "prompts", 'a JSONL file with a "question" per line'):
+    for where, row in _rows(Path(path)):
         problem = _problem_of(Path(path), where, row)
         if problem.id in problems:
             raise InputError("id", problem.id, f"used twice in {path}", "give every line its own id")
@@ -31,12 +36,22 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     return list(problems.values())
 
 
+def _rows(path: Path) -> Iterator[tuple[str, Record]]:
+    if path.suffix != ".parquet":
+        yield from read_objects(path, "prompts", 'a JSONL file with a "question" per line')
+        return
+    for number, row in enumerate(read_data_file(path, "prompts").rows, start=1):
+        yield f"row {number} of {path}", {name: value for name, value in row.items() if value is not None}
+
+
 def _problem_of(path: Path, where: str, row: Record) -> Problem:
+    if MESSAGES in row:
+        row = _of_messages(where, row)
     if not isinstance(row.get("question"), str) or not row["question"].strip():
         raise InputError("question", where, "missing or empty", 'give each line a non-empty "question"')
     unknown = sorted(set(row) - set(PROMPT_FIELDS))
     if unknown:
-        fix = f"use {', '.join(PROMPT_FIELDS)}"
+        fix = f"use {', '.join(PROMPT_FIELDS)}, or {MESSAGES}"
         raise InputError("prompts", where, f"unknown key {unknown[0]!r}", fix)
     answer, solution = (None if row.get(name) is None else str(row[name]) for name in ("answer", "solution"))
     for name in ("id", "task"):
@@ -57,3 +72,27 @@ def _problem_of(path: Path, where: str, row: Record) -> Problem:
         if not is_text(text or ""):
             raise InputError(name, where, "half of a surrogate pair, no text", "write the character whole")
     return Problem(id=identity, question=row["question"], answer=answer, task=task, solution=solution)
+
+
+def _of_messages(where: str, row: Record) -> Record:
+    """The same with ``question`` and ``solution`` in place of ``messages``."""
+    rest = {name: value for name, value in row.items() if name != MESSAGES}
+    for name in ("question", "solution"):
+        if name in rest:
+            raise InputError(MESSAGES, where, f"{name} says the same", f"leave out {name}")
+    said = [_role_and_text(where, message) for message in row[MESSAGES] or ()]
+    roles = [role for role, _ in said]
+    if roles not in (["user"], ["user", "assistant"]):
+        problem = f"a conversation of {', '.join(roles) or 'nobody'}, but a prompt is one message of the user"
+        raise InputError(
+            MESSAGES, where, problem, "give one of the user, and the answer to it if there is one"
+        )
+    return rest | dict(zip(("question", "solution"), (text for _, text in said), strict=False))
+
+
+def _role_and_text(where: str, message: Any) -> tuple[str, str]:
+    role, text = (message.get(name) if isinstance(message, dict) else None for name in ("role", "content"))
+    if not (isinstance(role, str) and isinstance(text, str)):
+        fix = 'give messages such as {"role": "user", "content": "..."}'
+        raise InputError(MESSAGES, where, "a message without a role and a text", fix)
+    return role, text

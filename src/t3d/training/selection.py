@@ -1,7 +1,8 @@
 """Which trajectories can teach a student."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -13,7 +14,22 @@ from t3d.predicts import predicts_of
 from t3d.training.config import T3DConfig
 from t3d.training.packing import cut_response
 from t3d.training.presets import SOLUTION_PRESETS
-from t3d.trajectory import Trajectory
+from t3d.trajectory import Trajectory, trajectory_of_row
+
+
+def as_trajectories(dataset: Any) -> Sequence[Trajectory]:
+    """The trajectories of a ``datasets.Dataset``, such as ``load_dataset`` makes of a rollout's Parquet file;
+    anything else as it is. Raises InputError for a data set without a rollout's columns."""
+    columns = getattr(dataset, "column_names", None)
+    if columns is None:
+        return dataset
+    names = [item.name for item in fields(Trajectory)]
+    missing = [name for name in names if name not in columns]
+    if missing:
+        problem = f"the columns {', '.join(missing)} are missing"
+        fix = "give a rollout: load_dataset('parquet', data_files=...), or read_trajectories"
+        raise InputError("train_dataset", type(dataset).__name__, problem, fix)
+    return [trajectory_of_row({name: row[name] for name in names}) for row in dataset]
 
 
 def check_trajectories(

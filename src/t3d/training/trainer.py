@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from t3d.training.loss import BatchCounts, count_batch, nll_by_mask_ratio
 from t3d.training.micro_batch import MicroBatch
 from t3d.training.reference import REFERENCE_ADAPTER, Reference, RefreshReference, build_reference
 from t3d.training.scoring import refuse_sharding
-from t3d.training.selection import check_trajectories, select_trajectories
+from t3d.training.selection import as_trajectories, check_trajectories, select_trajectories
 from t3d.training.sharding import is_sharded_model, keep_float32, let_cpus_shard, make_room, share_of
 from t3d.training.soft_targets import check_soft_targets
 from t3d.training.states import EpochShuffle, TrajectoryCollator, TrajectoryDataset
@@ -76,7 +76,7 @@ class T3DTrainer(CheckpointingTrainer):
         self,
         model: torch.nn.Module,
         args: T3DConfig,
-        train_dataset: Sequence[Trajectory],
+        train_dataset: Sequence[Trajectory] | Iterable[Mapping[str, Any]],
         processing_class: PreTrainedTokenizerBase,
         evaluator: Evaluator | None = None,
         own_settings: Mapping[str, Any] | None = None,
@@ -88,6 +88,7 @@ class T3DTrainer(CheckpointingTrainer):
             fix = "give an evaluator, a function that scores the student"
             raise InputError("eval_dataset", "given", "there is no loss on held-out trajectories", fix)
         check_trained(args, model, has_evaluator=evaluator is not None)
+        train_dataset = as_trajectories(train_dataset)
         check_trajectories(train_dataset, processing_class, args.block_size)
         base: Any = base_of(model)
         config = base.config

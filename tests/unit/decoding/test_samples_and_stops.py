@@ -182,3 +182,16 @@ def test_a_dtype_may_be_torchs_own_or_its_name(checkpoint):
     assert LLM(checkpoint, device="cpu").loaded.model.dtype == torch.float32  # the checkpoint's
     with pytest.raises(InputError, match=r"^dtype=torch.int8: not known"):
         LLM(checkpoint, device="cpu", dtype=torch.int8)
+
+
+# --- data sets ----------------------------------------------------------------------------------------
+
+
+def test_a_data_set_of_conversations_is_a_list_of_them(llm):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"messages": CHAT}, {"messages": [*CHAT, *CHAT]}])
+    expected = llm.chat([CHAT, [*CHAT, *CHAT]], SAMPLED, progress=False)
+    assert llm.chat(rows, SAMPLED, progress=False) == expected
+    assert llm.chat(rows["messages"], SAMPLED, progress=False) == expected
+    with pytest.raises(InputError, match=r"^messages=\['prompt'\]: the data set has no such column"):
+        llm.chat(rows.rename_column("messages", "prompt"), SAMPLED)

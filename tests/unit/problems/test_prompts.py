@@ -1,9 +1,12 @@
 """Prompts: one rendering for rollout, training and evaluation; prompt files."""
 
 import copy
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,3 +150,49 @@ def test_threads_that_share_a_tokenizer_do_not_read_each_others_special_tokens(t
             assert [job.result() for job in jobs] == [expected[number % 2] for number in range(600)]
     finally:
         sys.setswitchinterval(before)
+
+
+# --- messages, and Parquet ----------------------------------------------------------------------------
+
+ASKED = {"role": "user", "content": "1+1?"}
+ANSWERED = {"role": "assistant", "content": "It is 2."}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_messages_of_a_chat_data_set_are_question_and_solution(tmp_path, ending):
+    rows = [{"messages": [ASKED, ANSWERED], "answer": "2"}, {"messages": [ASKED], "id": "x"}]
+    path = tmp_path / f"set.{ending}"
+    if ending == "parquet":  # where a row that lacks a value has null
+        pq.write_table(pa.Table.from_pylist([{"id": None, "answer": None} | row for row in rows]), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_prompt_file(path) == [
+        Problem(id="set/1", question="1+1?", answer="2", task="set", solution="It is 2."),
+        Problem(id="x", question="1+1?", task="set"),
+    ]
+
+
+def test_questions_in_parquet_are_read_as_those_in_lines(tmp_path):
+    rows = [{"question": "1+1?", "answer": "2"}, {"question": "é?", "answer": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
+    lines = write(tmp_path, *(json.dumps(row) for row in rows))
+    assert read_prompt_file(tmp_path / "set.parquet") == read_prompt_file(lines)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"messages": []}, "messages='line 1 of .*a conversation of nobody"),
+        ({"messages": None}, "messages='line 1 of .*a conversation of nobody"),
+        ({"messages": "1+1?"}, "messages=.*a message without a role and a text"),
+        ({"messages": [{"role": "user"}]}, "messages=.*a message without a role and a text"),
+        ({"messages": [ANSWERED]}, "messages=.*a conversation of assistant, but a prompt is one message"),
+        ({"messages": [ASKED, ANSWERED, ASKED]}, "messages=.*a conversation of user, assistant, user"),
+        ({"messages": [{"role": "user", "content": " "}]}, "question=.*missing or empty"),
+        ({"messages": [ASKED], "question": "1+1?"}, "messages=.*question says the same"),
+        ({"messages": [ASKED], "tools": []}, "prompts=.*unknown key 'tools'"),
+    ],
+)
+def test_messages_that_are_no_prompt_are_named(tmp_path, row, problem):
+    with pytest.raises(InputError, match=problem):
+        read_prompt_file(write(tmp_path, json.dumps(row)))
