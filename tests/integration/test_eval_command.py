@@ -173,7 +173,7 @@ def test_the_style_of_the_prompts_says_where_a_program_is_and_results_say_it(
         ({"left_to_right": True, "max_draft_tokens": 2}, "max_draft_tokens=2: ignored"),
         ({"self_speculative": True, "max_draft_tokens": -1}, "max_draft_tokens=-1: not a number of 0"),
         ({"temperature": -1.0}, "temperature=-1.0: not a number of 0 or more"),
-        ({"latency_samples": -1}, "latency_samples=-1: negative"),
+        ({"latency_samples": -1}, "latency_samples=-1: not a number of 0 or more"),
         ({"samples_per_prompt": 0}, "samples_per_prompt=0: not positive"),
         ({"chunk_size": 0}, "chunk_size=0: not positive"),
         ({"limit": 0}, "limit=0: not positive"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from failing_helpers import poisoned
 from model_fixtures import load_copy
 
 from t3d.cli.main import main
@@ -30,19 +31,7 @@ def loaded(checkpoint):
 @pytest.fixture
 def poison(loaded):
     """The model raises while it reads the poisoned prompt, until the flag is lowered."""
-    tokenizer, flag = loaded.tokenizer, {"is_on": True, "num_raised": 0}
-    harmless = {token for text in QUESTIONS if POISON not in text for token in tokenizer(text)["input_ids"]}
-    (bad, *_) = [t for t in tokenizer(QUESTIONS[1])["input_ids"] if t not in harmless]
-
-    def hook(module, arguments, keywords):
-        ids = keywords.get("input_ids", arguments[0] if arguments else None)
-        if flag["is_on"] and torch.is_tensor(ids) and (ids == bad).any():
-            flag["num_raised"] += 1
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    embedding = loaded.model.get_input_embeddings()
-    embedding.register_forward_pre_hook(hook, with_kwargs=True)
-    return flag
+    return poisoned(loaded, QUESTIONS, POISON)
 
 
 @pytest.fixture

@@ -54,12 +54,10 @@ def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path,
     assert "was finished before by the same command" in caplog.text
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_prompt_that_fails_is_left_out_by_workers_too_and_the_bound_is_that_of_all(
-    cluster, checkpoint, tmp_path, capsys
-):
-    """The model has no numbers for a word of one prompt, whichever process reads it."""
+@pytest.fixture(scope="module")
+def broken(checkpoint, tmp_path_factory):
+    """Flags: prompts, and a model that has no numbers for a word of one, whichever process reads it."""
+    folder = tmp_path_factory.mktemp("broken")
     model = load_model(checkpoint, device="cpu")
     questions = ["how many apples", "HOW MANY PEARS", "how many", "apples"]
     problems = [Problem(id=str(number), question=text) for number, text in enumerate(questions)]
@@ -69,13 +67,21 @@ def test_a_prompt_that_fails_is_left_out_by_workers_too_and_the_bound_is_that_of
     bad = min(set(rolled[1].prompt_ids) - elsewhere)
     with torch.no_grad():
         model.model.get_input_embeddings().weight[bad] = float("nan")
-    model.model.save_pretrained(tmp_path / "broken")
-    model.tokenizer.save_pretrained(tmp_path / "broken")
-    prompts = tmp_path / "prompts.jsonl"
-    rows = [{"id": str(number), "question": text} for number, text in enumerate(questions)]
+    model.model.save_pretrained(folder / "model")
+    model.tokenizer.save_pretrained(folder / "model")
+    prompts = folder / "prompts.jsonl"
+    rows = [{"id": str(number), "question": text, "answer": "1"} for number, text in enumerate(questions)]
     prompts.write_text("\n".join(map(json.dumps, rows)))
-    line = ["rollout", "--model", str(tmp_path / "broken"), "--prompts", str(prompts), "--device", "cpu"]
-    line += ["--max-new-tokens", "4", "--chunk-size", "2"]
+    line = ["--model", str(folder / "model"), "--prompts", str(prompts), "--device", "cpu"]
+    return [*line, "--max-new-tokens", "4", "--chunk-size", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_prompt_that_fails_is_left_out_by_workers_too_and_the_bound_is_that_of_all(
+    cluster, broken, tmp_path, capsys
+):
+    line = ["rollout", *broken]
     on_ray = [*line, "--output", str(tmp_path / "several"), "--ray", "--num-workers", "2"]
     assert "max_errors=0: 1 prompt failed ('1'" in run_failing(on_ray, capsys)
     assert main([*on_ray, "--max-errors", "1"]) == 0
@@ -84,6 +90,24 @@ def test_a_prompt_that_fails_is_left_out_by_workers_too_and_the_bound_is_that_of
     assert (tmp_path / "several").read_bytes() == (tmp_path / "one").read_bytes()
     listed = [(tmp_path / f"{name}.errors.jsonl").read_text() for name in ("one", "several")]
     assert listed[0] == listed[1] and json.loads(listed[0])["id"] == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_answer_that_fails_counts_as_wrong_and_as_an_error_with_workers_too(
+    cluster, broken, tmp_path, capsys
+):
+    line = ["eval", *broken, "--grader", "exact", "--tokens-per-step", "1,2"]
+    on_ray = [*line, "--output", str(tmp_path / "several"), "--ray", "--num-workers", "2"]
+    assert "max_errors=1: 2 responses failed (" in run_failing([*on_ray, "--max-errors", "1"], capsys)
+    assert main([*on_ray, "--max-errors", "2"]) == 0
+    assert "2 responses failed, listed in" in capsys.readouterr().out.splitlines()[-1]
+    assert main([*line, "--output", str(tmp_path / "one"), "--max-errors", "2"]) == 0
+    for name in ("samples.jsonl", "errors.jsonl"):
+        assert (tmp_path / "several" / name).read_text() == (tmp_path / "one" / name).read_text()
+    report = json.loads((tmp_path / "several" / "results.json").read_text())
+    assert [entry["num_errors"] for entry in report["results"]] == [1, 1]
+    assert main([*on_ray, "--max-errors", "2"]) == 0, "they are tried again"
 
 
 def test_a_worker_that_dies_is_replaced_and_chunks_that_fail_are_named(cluster, tmp_path, capsys):

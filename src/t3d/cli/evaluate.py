@@ -35,8 +35,8 @@ from t3d.decoding.params import (
     StaticRemasking,
 )
 from t3d.decoding.settings import decoding_settings
-from t3d.errors import InputError, require_positive
-from t3d.evaluation.finished import OWN_NAMES, RESULTS, check_evaluation
+from t3d.errors import InputError, require_at_least_zero, require_positive
+from t3d.evaluation.finished import ERRORS, OWN_NAMES, RESULTS, check_evaluation
 from t3d.grading.math_worker import GraderName
 from t3d.predicts import OF_NEXT, Predicts
 from t3d.report.html.name import NAME, check_report
@@ -45,6 +45,7 @@ from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
+from t3d.work.failures import failed_line, new_attempt
 from t3d.work.files import check_output_folder
 from t3d.work.kept import CHUNK_SIZE
 
@@ -132,7 +133,9 @@ class Eval(DraftedModelChoice, PromptChoice):
     chunk_size: int = CHUNK_SIZE
     """A killed evaluation keeps finished responses; in bfloat16, where rounding depends on the batch,
     finished chunks of this many requests."""
-
+    max_errors: int = 0
+    """Responses for which the model may raise. They count as wrong and as errors, are listed in
+    OUTPUT/errors.jsonl, and tried again by the same command; one more ends the evaluation."""
     shard: str | None = None
     """I/N: answer every N-th chunk of chunk_size requests, from the I-th on. The last of N runs with the same
     output writes the results. Processes of torchrun take a shard each by themselves."""
@@ -154,8 +157,7 @@ class Eval(DraftedModelChoice, PromptChoice):
 
     def _check_numbers(self) -> None:
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
-        if self.latency_samples < 0:
-            raise InputError("latency_samples", self.latency_samples, "negative", "use 0 or more")
+        require_at_least_zero(self, "latency_samples", "max_errors")
         DecodeParams(**self._shared(self._given()))
 
     @staticmethod
@@ -208,7 +210,7 @@ class Eval(DraftedModelChoice, PromptChoice):
         self._settings()  # what they refuse, before anything is loaded
         shard, whole = own_shard(self.shard), dataclasses.replace(self, shard=None)
         if self.workers.ray:
-            prepare, results = partial(_prepared, self), Path(self.output) / RESULTS
+            prepare, results = partial(_prepared, self, attempt=new_attempt()), Path(self.output) / RESULTS
             entries = self.workers.made(prepare, results, self.device, "evaluate", "responses")
         elif shard is not None:
             entries = _prepared(self, tasks, f"evaluate, shard {shard}").make(shard)
@@ -226,6 +228,9 @@ class Eval(DraftedModelChoice, PromptChoice):
         if reasons["length"]:
             print(endings(reasons))
         add_report(Path(self.output))
+        num_errors = sum(entry.get("num_errors", 0) for entry in entries)
+        for line in failed_line(num_errors, Path(self.output) / ERRORS, "response"):
+            print(line)
 
     def _work(self, tasks: list[PosedTask]) -> dict[str, Any]:
         """What is evaluated and how, with the model loaded."""
@@ -238,6 +243,7 @@ class Eval(DraftedModelChoice, PromptChoice):
             "settings": self._settings(),
             "output": self.output,
             "config": EvalConfig(**numbers),
+            "max_errors": self.max_errors,
             "report": resolved_config(dataclasses.replace(self, shard=None)),
         }
 
@@ -276,13 +282,13 @@ class Eval(DraftedModelChoice, PromptChoice):
 
 
 def _prepared(
-    command: Eval, tasks: list[PosedTask] | None = None, label: str = "evaluate"
+    command: Eval, tasks: list[PosedTask] | None = None, label: str = "evaluate", attempt: str = ""
 ) -> "SharedEvaluation":
     """With the model loaded, for a run that does a part of it, or a worker on Ray."""
     from t3d.evaluation.evaluate import shared_evaluation
 
     work = command._work(command._tasks() if tasks is None else tasks)
-    return shared_evaluation(**work, label=label)
+    return shared_evaluation(**work, label=label, attempt=attempt)
 
 
 def _settings_of(params: DecodeParams) -> dict[str, Any]:

@@ -194,12 +194,12 @@ class PreparedRollout:
         write_config(used, f"{command.output}.yaml")
         answered = choice.problems_of((trajectory.id for trajectory in trajectories), problems)
         posed = replace(self.asked.posed, problems=answered)
-        tokenizer = self.rollout.loaded.tokenizer
+        tokenizer, failures = self.rollout.loaded.tokenizer, self.rollout.failures()
         return [
             f"{len(trajectories)} trajectories in {command.output}",
             *sample_lines(trajectories, problems, choice),
             *rollout_lines(trajectories, posed, tokenizer, seconds, command.rollout_filter),
-            *failed_line(self.rollout.failures().found(), self.rollout.output),
+            *failed_line(failures.count(), failures.path),
         ]
 
 

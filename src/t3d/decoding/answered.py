@@ -53,13 +53,19 @@ def roll_out_answered(
     problem_of = {
         sample.id: request.id for request in requests for sample in request.samples(choice.num_samples)
     }
+    told = set[str]()
+
+    def advance(completion: Completion) -> None:
+        progress.advance(int(completion.id not in told))
+        told.add(completion.id)
+
     completions, failed = decode_without_failing(
         LLM(loaded, max_batch_size=batch_size),
         [sample for request in requests for sample in request.samples(choice.num_samples)],
         params,
         max_failed=max_failed,
         prompt_of=problem_of.__getitem__,
-        on_finish=lambda _: progress.advance(),
+        on_finish=advance,
     )
     if len(failed) > max_failed:
         return [], failed

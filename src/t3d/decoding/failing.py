@@ -22,14 +22,14 @@ def decode_without_failing(
 
     A prompt fails with any of its requests; ``prompt_of`` names the prompt of a request's id. All others
     are decoded again without it: what is decoded beside a response may change its rounding, so theirs are
-    those of a call without that prompt. The search ends with the first one beyond ``max_failed``. Raises the
-    DecodingError of requests that fail together, but none of them alone.
+    those of a call without that prompt. ``on_finish`` is then told of them again. The search ends with the
+    first one beyond ``max_failed``. Raises the DecodingError of requests that fail together, but none of them
+    alone.
     """
-    left, failed, told = list(requests), dict[str, Failure](), set[str]()
+    left, failed = list(requests), dict[str, Failure]()
 
     def tell(completion: Completion) -> None:
-        if not completion.error and completion.id not in told:
-            told.add(completion.id)
+        if not completion.error:
             on_finish(completion)
 
     while left:

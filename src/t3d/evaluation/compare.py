@@ -5,7 +5,7 @@ minus first, so that it is positive where the second evaluation is better.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from string import ascii_uppercase
@@ -22,7 +22,7 @@ from t3d.evaluation.intervals import (
     wilson_interval,
 )
 from t3d.evaluation.pairs import DATA_FIELDS, Pair, check_sources, match_cells, pair_rows, shorten
-from t3d.evaluation.samples import COSTS, GradedSamples, Key, prompt_key
+from t3d.evaluation.samples import COSTS, ERROR, GradedSamples, Key, prompt_key
 
 _GROUP = ("a", "b", "setting_a", "setting_b")
 SPEEDS = ("tokens_per_forward", "tokens_per_second")
@@ -137,6 +137,8 @@ def compare_pairs(pairs: Sequence[Pair], num_listed: int = 0) -> dict[str, Any]:
         if one_each
         else sign_flip_p([gain(group) for group in groups]),
         **_costs(pairs),
+        "num_errors_a": sum(_is_error(first) for first, _ in pairs),
+        "num_errors_b": sum(_is_error(second) for _, second in pairs),
         "data_compared": any(
             None not in (a.get(name), b.get(name)) for a, b in pairs for name in DATA_FIELDS
         ),
@@ -153,8 +155,12 @@ def _accuracy(side: str, num_correct: int, count: int, num_prompts: int) -> dict
 
 
 def _costs(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Means per answer of both, and the second's by the first's; None where the lines do not say."""
-    if not all(name in row for pair in pairs for row in pair for name in COSTS):
+    """Means per answer of both, and the second's by the first's; None where the lines do not say.
+
+    Pairs of which a response is missing, since decoding failed, are left out.
+    """
+    pairs = [pair for pair in pairs if not any(map(_is_error, pair))]
+    if not pairs or not all(name in row for pair in pairs for row in pair for name in COSTS):
         return {"cost_a": None, "cost_b": None, "cost_ratio": None}
     costs = []
     for side in (0, 1):
@@ -168,6 +174,10 @@ def _costs(pairs: Sequence[Pair]) -> dict[str, Any]:
         )
     ratios = {name: costs[1][name] / costs[0][name] if costs[0][name] else None for name in costs[0]}
     return {"cost_a": costs[0], "cost_b": costs[1], "cost_ratio": ratios}
+
+
+def _is_error(row: Mapping[str, Any]) -> bool:
+    return row.get("finish_reason") == ERROR
 
 
 def _speed(evaluation: GradedSamples, key: Key) -> dict[str, float | None]:
@@ -227,6 +237,13 @@ def _notes(cells: Sequence[dict[str, Any]], *, has_sources: bool) -> list[str]:
         f"only in {cell['a']} and {cell['left_out_b']} only in {cell['b']} left out."
         for cell in cells
         if cell["left_out_a"] or cell["left_out_b"]
+    ]
+    notes += [
+        f"{cell[side]}, {cell['task']}: {cell[f'num_errors_{side}']} responses failed and count as wrong; "
+        "costs are without them."
+        for cell in cells
+        for side in "ab"
+        if cell[f"num_errors_{side}"]
     ]
     if any(cell["num_prompts"] < cell["n"] for cell in cells):
         notes.append("Several answers to one prompt: interval and test go by prompts.")

@@ -26,9 +26,10 @@ from t3d.evaluation.measure import Asked
 from t3d.evaluation.samples import jsonl
 from t3d.models.loading import LoadedModel
 from t3d.tasks.task import PosedTask
+from t3d.work.failures import Failures, new_attempt
 from t3d.work.files import read_json, write_errors, write_text
 from t3d.work.kept import once
-from t3d.work.plan import fingerprint, full_plan, of_unknown_origin, sealed, take_finished
+from t3d.work.plan import check_same, fingerprint, full_plan, of_unknown_origin, sealed, take_finished
 from t3d.work.shards import Shard, once_by_shards
 from t3d.work.versions import versions
 
@@ -45,6 +46,7 @@ def evaluate(
     *,
     report: Mapping[str, Any] | None = None,
     label: str = "evaluate",
+    max_errors: int = 0,
 ) -> list[Entry]:
     """Evaluate every task under every setting; the entries are task by task, setting by setting.
 
@@ -53,6 +55,10 @@ def evaluate(
     continues after a kill and ends with the numbers of an uninterrupted one. Its seconds are the sum over
     the parts. Entries that the same call finished before are read; so are those of a call with fewer tasks or
     settings, and the others are added to them. The weights must be as they were loaded.
+
+    In a folder ``max_errors`` requests may make the model raise: their responses count as wrong and as
+    ``num_errors``, ``errors.jsonl`` lists them, and the next call tries them again, for which
+    ``OUTPUT/unfinished`` stays. With one more TooManyErrors is raised.
 
     Raises InputError if another run is using the folder or it holds work or results of another evaluation,
     or of one with more tasks or settings, for a task or id used twice, a prompt that cannot fit, no problem
@@ -64,10 +70,12 @@ def evaluate(
     if output is None:
         return [entry for entry, _ in work.found(None)]
     check_evaluation(Path(output))
+    failures = work.failures(Path(output), max_errors, new_attempt())
     how: dict[str, Any] = {
-        "take": partial(_take, Path(output), work.plan),
-        "work": partial(_write, Path(output), work, report or {}),
+        "take": partial(_take, Path(output), work.plan, failures),
+        "work": partial(_write, Path(output), work, report or {}, failures, True),
         "may_grow": _MAY_GROW,
+        "stays": failures.any,
     }
     return once(Path(output) / UNFINISHED, work.plan, "*.jsonl", **how)
 
@@ -82,6 +90,10 @@ class SharedEvaluation:
     work: Evaluation
     output: Path
     report: Mapping[str, Any]
+    max_errors: int = 0
+    """Requests that may fail, in all runs together."""
+    attempt: str = ""
+    """Of workers that make all chunks together: the same name for each. Without it every call is one."""
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -99,24 +111,32 @@ class SharedEvaluation:
         return []
 
     def is_made(self, shard: Shard) -> bool:
-        """Whether the shard's answers are there."""
-        return self.work.is_complete(self.output / UNFINISHED, self.output, shard)
+        """Whether the shard's answers are there, and nothing is to be tried again."""
+        return self.work.is_complete(self.output / UNFINISHED, self.output, self._failures(), shard)
 
     def make(self, shard: Shard) -> list[Entry] | None:
         """Answer and grade a shard's chunks. The run after which all are there writes the files and has the
         entries; None: there are some missing, or another one wrote them."""
+        failures = self._failures()
 
         def write(folder: Path) -> list[Entry] | None:
-            is_complete = self.work.is_complete(folder, self.output)
-            return _write(self.output, self.work, self.report, folder) if is_complete else None
+            is_tried = not (self.attempt and failures.to_try())
+            is_complete = is_tried and self.work.is_complete(folder, self.output, failures)
+            return (
+                _write(self.output, self.work, self.report, failures, False, folder) if is_complete else None
+            )
 
         how: dict[str, Any] = {
-            "take": partial(_take, self.output, self.work.plan),
-            "part": lambda folder: self.work.answer(folder, self.output, shard),
+            "take": partial(_take, self.output, self.work.plan, failures),
+            "part": lambda folder: self.work.answer(folder, self.output, shard, failures),
             "work": write,
             "may_grow": _MAY_GROW,
+            "stays": failures.any,
         }
         return once_by_shards(self.output / UNFINISHED, self.work.plan, "*.jsonl", shard, **how)
+
+    def _failures(self) -> Failures:
+        return self.work.failures(self.output, self.max_errors, self.attempt or new_attempt())
 
 
 def shared_evaluation(
@@ -128,18 +148,28 @@ def shared_evaluation(
     *,
     report: Mapping[str, Any] | None = None,
     label: str = "evaluate, a shard",
+    max_errors: int = 0,
+    attempt: str = "",
 ) -> SharedEvaluation:
     """An evaluation for several runs. Raises InputError as :func:`evaluate` does."""
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
     check_evaluation(Path(output))
     work = Evaluation(loaded, tasks, settings, requests, config, label)
-    return SharedEvaluation(work, Path(output), report or {})
+    return SharedEvaluation(work, Path(output), report or {}, max_errors, attempt)
 
 
-def _write(output: Path, work: Evaluation, report: Mapping[str, Any], folder: Path) -> list[Entry]:
+def _write(
+    output: Path,
+    work: Evaluation,
+    report: Mapping[str, Any],
+    failures: Failures,
+    tries_again: bool,
+    folder: Path,
+) -> list[Entry]:
     """Make what is missing, and the files of all of it."""
     keep_finished(output, folder)
-    found = work.found(folder)
+    found = work.found(folder, failures, tries_again=tries_again)
+    failures.report()
     samples, entries = jsonl(row for _, rows in found for row in rows), [entry for entry, _ in found]
     with write_errors(output):
         (output / RESULTS).unlink(missing_ok=True)  # of fewer entries: a copy is in the folder
@@ -188,8 +218,8 @@ def requests_of(
     return found
 
 
-def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:
-    """The entries that the same call has finished; None: none, or not all."""
+def _take(output: Path, plan: Mapping[str, Any], failures: Failures) -> list[Entry] | None:
+    """The entries that the same call has finished; None: none, not all, or some are to be tried again."""
     results = output / RESULTS
     if not results.is_file():
         return None
@@ -197,6 +227,9 @@ def _take(output: Path, plan: Mapping[str, Any]) -> list[Entry] | None:
         case {"plan": dict() as before, "results": list()} as found:
             check_results(found, results)
             check_lines(found, output / SAMPLES, results)
+            if failures.to_try():
+                check_same(results, before, plan, may_grow=_MAY_GROW)
+                return None
             return found["results"] if take_finished(results, before, plan, may_grow=_MAY_GROW) else None
     raise of_unknown_origin(results)
 

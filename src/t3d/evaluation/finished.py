@@ -21,12 +21,15 @@ RESULTS, SAMPLES, SUMMARY_ENDING = "results.json", "samples.jsonl", ".summary.js
 """Names of what ``t3d eval`` writes, and the ending beside a file of ``t3d grade``."""
 UNFINISHED = "unfinished"
 """Folder of responses in the output, until all are there."""
-OWN_NAMES = (RESULTS, SAMPLES, UNFINISHED, "config.yaml", "report.html")
+ERRORS = "errors.jsonl"
+"""Lists the responses that are missing since decoding failed."""
+OWN_NAMES = (RESULTS, SAMPLES, UNFINISHED, ERRORS, "config.yaml", "report.html")
 """What ``t3d eval`` writes in its output."""
 _LINES = "lines_sha256"
 """Field of results and summaries: the SHA-256 of the file of lines that they sum up."""
 _TEXTS = ("setting", "task", "verdicts", "config_hash", "command", "teacher", "method", "split")
 _COUNTS = ("n", "num_correct", "num_prompts", "num_threads", "seed", "num_drafted", "num_accepted")
+_COUNTS += ("num_errors",)
 _NUMBERS = ("distinct_answers_per_prompt", "tokens_per_step", "tokens_per_forward", "tokens_per_second")
 _NUMBERS += ("latency", "seconds", "training_seconds", "mean_denoising_steps", "mean_length", "stopped")
 _NUMBERS += ("accuracy", "acceptance")
@@ -140,6 +143,8 @@ def _fault_of_row(row: Any, required: Collection[str]) -> str | None:
         return "verdicts is not a 0 or 1 for every response"
     if verdicts is not None and verdicts.count("1") != row["num_correct"]:
         return f"num_correct is {row['num_correct']}, but verdicts has {verdicts.count('1')} of 1"
+    if row["num_correct"] + row.get("num_errors", 0) > row["n"]:
+        return f"num_errors is {row['num_errors']}, more than n less num_correct"
     if row["n"] % row.get("num_prompts", 1):
         return f"n is {row['n']}, no multiple of num_prompts"
     return None

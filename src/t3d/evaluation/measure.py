@@ -7,7 +7,7 @@ measurement that was cut repeats nothing.
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
 from t3d.evaluation.cost import decoding_cost, keep_rows
 from t3d.evaluation.intervals import wilson_interval
-from t3d.evaluation.samples import sample_row
+from t3d.evaluation.samples import ERROR, failed_row, sample_row
 from t3d.grading.verdict import OTHER_RULES
 from t3d.problems.problem import Problem
 from t3d.tasks.task import Task, verdicts_of
@@ -48,23 +48,31 @@ class Measurement:
         """Right responses."""
         return sum(sample["correct"] for sample in self.samples)
 
+    @property
+    def num_errors(self) -> int:
+        """Responses that are missing since decoding failed."""
+        return sum(sample["finish_reason"] == ERROR for sample in self.samples)
+
     def summary(self) -> dict[str, Any]:
         """The numbers, JSON-ready; accuracies in percent.
 
         ``verdicts``: a character per response, ``1`` for right. ``distinct_answers_per_prompt``: mean number
-        of different responses to one prompt. ``latency``: seconds of wall time per response, all decoded
-        together; ``batch1_latency``: of those decoded alone.
+        of different responses to one prompt. ``num_errors``: responses missing since decoding failed;
+        they count as wrong, and no cost counts them. ``latency``: seconds of wall time per response, all
+        decoded together; ``batch1_latency``: of those decoded alone.
         """
-        distinct = {(name, s["response"]) for name, s in zip(self.problem_ids, self.samples, strict=True)}
-        num_prompts = len(set(self.problem_ids))
+        num_prompts, num_errors = len(set(self.problem_ids)), self.num_errors
+        pairs = zip(self.problem_ids, self.samples, strict=True)
+        distinct = {(name, s["response"]) for name, s in pairs if s["finish_reason"] != ERROR}
         alone = self.batch1_seconds
         return {
             "task": self.task,
             **summarise(self.samples, num_prompts),
+            "num_errors": num_errors,
             "verdicts": "".join("01"[sample["correct"]] for sample in self.samples),
-            "distinct_answers_per_prompt": len(distinct) / num_prompts,
+            "distinct_answers_per_prompt": len(distinct) / len({name for name, _ in distinct}),
             **self.cost,
-            "latency": self.cost["seconds"] / len(self.samples),
+            "latency": self.cost["seconds"] / (len(self.samples) - num_errors),
             "finish_reasons": dict(Counter(sample["finish_reason"] for sample in self.samples).most_common()),
             "decode_params": self.params.record(),
             **(
@@ -114,43 +122,99 @@ def measure(
     params: DecodeParams,
     decode: Decode,
     lines: KeptLines,
+    **how: Any,
+) -> Measurement:
+    """Decode and grade what ``lines`` do not have yet, as :func:`answer` does, and sum up."""
+    answer(task, asked, decode, lines, **how)
+    return summed_up(task, asked, params, lines)
+
+
+def summed_up(
+    task: Task,
+    asked: Sequence[Asked],
+    params: DecodeParams,
+    lines: KeptLines,
+    failed: Collection[str] = (),
+) -> Measurement:
+    """What graded answers come to. At least one of the requests must not have ``failed``."""
+    rows = [lines.rows[request.id] for _, request in asked if request.id not in failed]
+    return Measurement(
+        task=task.name,
+        params=params,
+        samples=_samples(task.name, asked, rows, failed),
+        problem_ids=tuple(problem.id for problem, _ in asked),
+        cost=decoding_cost(rows),
+        batch1_seconds=tuple(row["batch1_seconds"] for row in rows if "batch1_seconds" in row),
+    )
+
+
+def answer(
+    task: Task,
+    asked: Sequence[Asked],
+    decode: Decode,
+    lines: KeptLines,
     *,
     chunk_size: int | None = None,
     num_alone: int = 0,
     on_response: Callable[[int], object] = lambda _: None,
-) -> Measurement:
-    """Decode what ``lines`` do not have yet, grade what is not graded, and sum up.
+    failed: Callable[[], Collection[str]] = tuple,
+    again: Collection[str] = (),
+) -> None:
+    """Decode what ``lines`` do not have yet, and grade what is not graded.
 
     ``num_alone`` problems are decoded once more, one by one, for their seconds. ``on_response`` is told how
     many responses have come, kept ones at once. With ``chunk_size`` requests are decoded in chunks of that
     many, of which a cut one is decoded again as a whole: where rounding depends on what is decoded beside a
     response, the cut then leaves no trace.
+
+    ``failed`` says which requests have failed up to now, with those of earlier runs; ``decode`` fails by
+    adding to them. They are not decoded, but for those that are to be tried ``again``.
     """
     size = len(asked) if chunk_size is None else chunk_size
     for first in range(0, len(asked), size):
         part = [request for _, request in asked[first : first + size]]
-        missing = [request for request in part if request.id not in lines.rows]
-        if missing and chunk_size is not None:
-            missing = part
+        missing = _missing(part, lines, chunk_size is not None, failed(), again)
         on_response(len(part) - len(missing))
+        waiting = {request.id for request in missing}
 
-        def keep(row: Row) -> None:
+        def keep(row: Row, waiting: set[str] = waiting) -> None:
             lines.append(row)
-            on_response(1)
+            on_response(int(row["id"] in waiting))  # what is decoded again is told again
+            waiting.discard(row["id"])
 
         decode(missing, keep_rows(keep))
-    grade_lines(task, [(problem, request.id) for problem, request in asked], lines)
-    _decode_alone(asked, decode, lines, num_alone, on_response)
-    rows = [lines.rows[request.id] for _, request in asked]
-    return Measurement(
-        task=task.name,
-        params=params,
-        samples=tuple(
-            sample_row(task.name, problem, row) for (problem, _), row in zip(asked, rows, strict=True)
-        ),
-        problem_ids=tuple(problem.id for problem, _ in asked),
-        cost=decoding_cost(rows),
-        batch1_seconds=tuple(row["batch1_seconds"] for row in rows if "batch1_seconds" in row),
+        on_response(len(waiting))
+    without = failed()
+    answered = [(problem, request.id) for problem, request in asked if request.id not in without]
+    grade_lines(task, answered, lines)
+    _decode_alone(asked, without, decode, lines, num_alone, on_response)
+
+
+def _missing(
+    part: Sequence[DecodeRequest],
+    lines: KeptLines,
+    as_a_whole: bool,
+    failed: Collection[str],
+    again: Collection[str],
+) -> list[DecodeRequest]:
+    """Requests of a chunk that are to be decoded."""
+    left = [request for request in part if request.id in again or request.id not in failed]
+    missing = [request for request in left if request.id in again or request.id not in lines.rows]
+    is_cut = any(request.id not in again for request in missing)
+    return left if as_a_whole and is_cut else missing
+
+
+def _samples(
+    task: str, asked: Sequence[Asked], rows: Sequence[Row], failed: Collection[str]
+) -> tuple[Row, ...]:
+    """A line for every request; ``rows`` are those of the answered ones, in order."""
+    rules = [rule for rule in OTHER_RULES if rows and rule in rows[0]]
+    answers = iter(rows)
+    return tuple(
+        failed_row(task, problem, request.id, rules)
+        if request.id in failed
+        else sample_row(task, problem, next(answers))
+        for problem, request in asked
     )
 
 
@@ -172,17 +236,21 @@ def grade_lines(
 
 def _decode_alone(
     asked: Sequence[Asked],
+    failed: Collection[str],
     decode: Decode,
     lines: KeptLines,
     count: int,
     on_response: Callable[[int], object],
 ) -> None:
-    """Decode the first answer to each of the first problems once more, by itself, and keep its seconds."""
+    """Decode the first answer to each of the first problems once more, by itself, and keep its seconds.
+
+    Without those that have failed.
+    """
     firsts: dict[str, DecodeRequest] = {}
     for problem, request in asked:
         firsts.setdefault(problem.id, request)
     for request in list(firsts.values())[:count]:
-        if "batch1_seconds" not in lines.rows[request.id]:
+        if request.id not in failed and "batch1_seconds" not in lines.rows[request.id]:
             started = time.perf_counter()
             decode([request], lambda _: None)
             lines.append({"id": request.id, "batch1_seconds": time.perf_counter() - started})

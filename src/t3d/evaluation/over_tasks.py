@@ -26,7 +26,7 @@ def _of_setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         right = entry["num_correct"] * num_prompts / entry["n"]
         intervals[entry["task"]] = wilson_interval(right, num_prompts)
     num_tasks = len(entries)
-    visible = sum(entry["n"] * entry["mean_length"] for entry in entries)
+    visible = sum((entry["n"] - entry.get("num_errors", 0)) * entry["mean_length"] for entry in entries)
     return {
         "accuracy": {"mean": 100 * sum(accuracies.values()) / num_tasks}
         | {task: 100 * accuracy for task, accuracy in accuracies.items()},

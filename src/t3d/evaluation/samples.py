@@ -27,6 +27,8 @@ COSTS = ("num_tokens", "num_denoising_steps", "num_forwards")
 """What decoding an answer took; files of outputs from elsewhere do not say."""
 DRAFTS = ("num_drafted", "num_accepted")
 """What is kept of drafts, where a strategy makes some."""
+ERROR = "error"
+"""Reason of a verdict on a response that is missing since decoding failed, and why that ended."""
 _DRAW = re.compile(r"#\d+$")
 _POSED = ("split", "seed", "limit", "samples_per_prompt")
 """What poses the problems of a cell of ``t3d reproduce``, besides its suite and data."""
@@ -45,6 +47,16 @@ def sample_row(task: str, problem: Problem, row: Row) -> dict[str, Any]:
         **{name: row[name] for name in (*COSTS, "finish_reason")},
         **{name: row[name] for name in DRAFTS if name in row},
     }
+
+
+def failed_row(task: str, problem: Problem, identity: str, rules: Iterable[str]) -> dict[str, Any]:
+    """The line of a response that is missing since decoding failed: wrong, by all rules."""
+    wrong = {"correct": False, "extracted": None, "reason": ERROR, **dict.fromkeys(rules, False)}
+    return sample_row(
+        task,
+        problem,
+        {"id": identity, "response": "", **wrong, **dict.fromkeys(COSTS, 0), "finish_reason": ERROR},
+    )
 
 
 def jsonl(rows: Iterable[Row]) -> str:

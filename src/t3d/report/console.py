@@ -30,6 +30,11 @@ def accuracy_text(accuracy: float, interval: Sequence[float]) -> str:
     return f"{accuracy:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
+def _errors_text(count: int) -> str:
+    """Responses that are missing, which count as wrong."""
+    return f", {count} error{'s' * (count > 1)}" if count else ""
+
+
 RESULT_NAMES = ("task", "setting")
 RESULT_NUMBERS = ("accuracy % [95 %]", "TokPS", "TPF", "tok/s", "s", "steps", "length", "end %")
 """Columns of an evaluation."""
@@ -43,7 +48,7 @@ def results_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             [
                 entry["task"],
                 entry["setting"],
-                accuracy_text(entry["accuracy"], entry["ci95"]),
+                accuracy_text(entry["accuracy"], entry["ci95"]) + _errors_text(entry.get("num_errors", 0)),
                 f"{entry['tokens_per_step']:.2f}",
                 f"{entry['tokens_per_forward']:.2f}",
                 f"{entry['tokens_per_second']:.0f}",

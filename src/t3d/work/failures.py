@@ -1,7 +1,7 @@
-"""Prompts that failed while others were decoded: kept beside the units of work, bounded, told in one file.
+"""What failed while others were decoded: kept beside the units of work, bounded, told in one file.
 
-Those of a unit lie beside it in a file of their own (:class:`UnitFailures`), since several processes may make
-the units. ``OUTPUT.errors.jsonl`` lists those of all units (:class:`Failures`).
+Failures of a unit lie beside it in a file of their own (:class:`UnitFailures`), since several processes may
+make the units. One file beside the output lists those of all units (:class:`Failures`).
 """
 
 import json
@@ -15,12 +15,12 @@ from t3d.work.files import write_errors, write_text
 
 
 class TooManyErrors(InputError):
-    """More prompts failed than may. Told in one line, which names the file with their tracebacks."""
+    """More failed than may. Told in one line, which names the file with their tracebacks."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A prompt that has no response."""
+    """A prompt without a response, or one of the responses to a prompt that is missing."""
 
     id: str
     error: str
@@ -31,7 +31,7 @@ class Failure:
 
 
 class UnitFailures:
-    """Failed prompts of one unit, each with the attempt that it failed in: a JSON line each.
+    """What failed of one unit, each with the attempt that it failed in: a JSON line each.
 
     The file is written as a whole, so that other processes may read it at any time.
     """
@@ -79,20 +79,20 @@ class UnitFailures:
 
 @dataclass(frozen=True)
 class Failures:
-    """Failed prompts of all units of one output, as one attempt to make it sees them."""
+    """What failed of all units of one output, as one attempt to make it sees it."""
 
-    output: Path
+    path: Path
+    """The file that lists them, a JSON line each."""
     max_errors: int
-    """Prompts that may fail; one more ends the attempt."""
+    """How many may fail; one more ends the attempt."""
     attempt: str
     """Processes that make the units together give the same. What failed in another attempt is tried again."""
     files: Sequence[Path]
     """Of each unit: where its failures are kept."""
-
-    @property
-    def path(self) -> Path:
-        """The file that lists them, a JSON line each, beside the output."""
-        return errors_file(self.output)
+    labels: Sequence[Mapping[str, str]] = ()
+    """Of each unit, where ids alone do not tell: what its lines in the list say first."""
+    item: str = "prompt"
+    """What fails."""
 
     def of_unit(self, number: int) -> UnitFailures:
         """Those of a unit, counted from 0."""
@@ -102,54 +102,66 @@ class Failures:
         """Keep those that a unit has had in this attempt. Raises TooManyErrors beyond the bound."""
         if failures:
             self.of_unit(number).add(failures)
-            self._check([each for each, attempt in self._all() if attempt == self.attempt])
+            self._check([found for found in self._all() if found.attempt == self.attempt])
 
     def num_left(self) -> int:
         """How many more may fail in this attempt; what other processes have found is counted."""
-        return self.max_errors - sum(attempt == self.attempt for _, attempt in self._all())
+        return max(0, self.max_errors - sum(found.attempt == self.attempt for found in self._all()))
 
     def to_try(self) -> bool:
-        """Whether prompts of any unit failed in another attempt."""
-        return any(attempt != self.attempt for _, attempt in self._all())
+        """Whether anything of any unit failed in another attempt."""
+        return any(found.attempt != self.attempt for found in self._all())
 
     def any(self) -> bool:
-        """Whether a prompt has failed and was not answered since."""
-        return bool(self.found())
-
-    def found(self) -> list[Failure]:
-        """All of them, of every attempt."""
-        return [failure for failure, _ in self._all()]
+        """Whether anything has failed, in whatever attempt, and did not succeed since."""
+        return bool(self._all())
 
     def report(self) -> None:
-        """List them in the file beside the output, which goes where there are none.
-
-        Raises TooManyErrors beyond the bound.
-        """
-        found = self.found()
+        """List them in the file, which goes where there are none. Raises TooManyErrors beyond the bound."""
+        found = self._all()
         self._check(found)
         self._list(found)
 
-    def _check(self, found: Sequence[Failure]) -> None:
+    def count(self) -> int:
+        """How many, of every attempt."""
+        return len(self._all())
+
+    def _check(self, found: Sequence["_Found"]) -> None:
         if len(found) > self.max_errors:
             self._list(found)
-            first = f"{found[0].id!r}: {found[0].error}: {found[0].message.partition(chr(10))[0]}"
-            problem = f"{_counted(len(found))} failed ({first}); {self.path} lists all, finished work is kept"
+            failure = found[0].failure
+            name = " ".join([*found[0].label.values(), repr(failure.id)])
+            first = f"{name}: {failure.error}: {failure.message.partition(chr(10))[0]}"
+            told = f"{_counted(len(found), self.item)} failed ({first})"
+            problem = f"{told}; {self.path} lists all, finished work is kept"
             fix = "mend what it names, or let more fail; the same command then tries them again"
             raise TooManyErrors("max_errors", self.max_errors, problem, fix)
 
-    def _list(self, found: Sequence[Failure]) -> None:
+    def _list(self, found: Sequence["_Found"]) -> None:
         if found:
-            write_text(self.path, "".join(json.dumps(asdict(each)) + "\n" for each in found))
+            rows = [dict(each.label) | asdict(each.failure) for each in found]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         else:
             with write_errors(self.path):
                 self.path.unlink(missing_ok=True)
 
-    def _all(self) -> list[tuple[Failure, str]]:
-        return [pair for number in range(len(self.files)) for pair in self.of_unit(number).all().values()]
+    def _all(self) -> list["_Found"]:
+        return [
+            _Found(failure, attempt, self.labels[number] if self.labels else {})
+            for number in range(len(self.files))
+            for failure, attempt in self.of_unit(number).all().values()
+        ]
+
+
+@dataclass(frozen=True)
+class _Found:
+    failure: Failure
+    attempt: str
+    label: Mapping[str, str]
 
 
 def errors_file(output: Path) -> Path:
-    """Where the failed prompts of an output are listed."""
+    """Where the failures of an output that is one file are listed."""
     return output.with_name(f"{output.name}.errors.jsonl")
 
 
@@ -158,13 +170,11 @@ def new_attempt() -> str:
     return uuid4().hex
 
 
-def failed_line(failures: Sequence[Failure], output: Path) -> list[str]:
-    """What a command says last of the prompts that failed; nothing where none did."""
-    if not failures:
-        return []
-    told = f"{_counted(len(failures))} failed, listed in {errors_file(output)}"
-    return [f"{told}; the same command tries them again"]
+def failed_line(count: int, path: Path, item: str = "prompt") -> list[str]:
+    """What a command says last of what failed; nothing where all succeeded."""
+    told = f"{_counted(count, item)} failed, listed in {path}"
+    return [f"{told}; the same command tries them again"] if count else []
 
 
-def _counted(count: int) -> str:
-    return f"{count} prompt{'s' * (count > 1)}"
+def _counted(count: int, item: str) -> str:
+    return f"{count} {item}{'s' * (count > 1)}"

@@ -105,7 +105,7 @@ def test_a_cut_evaluation_ends_like_one_that_was_not(loaded, tmp_path, monkeypat
 def test_a_finished_evaluation_is_read_and_not_made_again(loaded, tmp_path, monkeypatch, caplog):
     entries = run(loaded, tmp_path, [posed()])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(module, "measure", None)
+    monkeypatch.setattr(module, "answer", None)
     assert run(loaded, tmp_path, [posed()]) == json.loads(json.dumps(entries))
     assert "results.json was finished before by the same command" in caplog.text
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

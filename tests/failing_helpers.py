@@ -1,0 +1,28 @@
+"""A model that raises while it reads one word."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from t3d.models.loading import LoadedModel
+
+
+def poisoned(loaded: LoadedModel, texts: Sequence[str], word: str) -> dict[str, Any]:
+    """Let the model raise on texts with the word; lower ``is_on`` of the flag, and it does not any more.
+
+    ``num_raised`` counts.
+    """
+    tokenizer, flag = loaded.tokenizer, {"is_on": True, "num_raised": 0}
+    harmless = {token for text in texts if word not in text for token in tokenizer(text)["input_ids"]}
+    (first, *_) = [text for text in texts if word in text]
+    (bad, *_) = [token for token in tokenizer(first)["input_ids"] if token not in harmless]
+
+    def hook(module: Any, arguments: Any, keywords: Any) -> None:
+        ids = keywords.get("input_ids", arguments[0] if arguments else None)
+        if flag["is_on"] and torch.is_tensor(ids) and (ids == bad).any():
+            flag["num_raised"] += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    loaded.model.get_input_embeddings().register_forward_pre_hook(hook, with_kwargs=True)
+    return flag
