@@ -15,6 +15,7 @@ from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.models.loading import load_model
 from t3d.problems.problem import Problem
+from t3d.scale import ray_workers
 from t3d.scale.chunked import Workers
 from t3d.scale.ray_workers import make_on_ray
 
@@ -132,3 +133,23 @@ def test_a_worker_is_asked_again_where_the_last_chunk_had_no_result(cluster, tmp
     """Another run was in the folder at that moment, and has perhaps made the output since."""
     made = make_on_ray(Numbers(tmp_path, {0: "silent once"}), ONE, "numbers")
     assert made.result == [1, 2, 3, 4] and made.num_new == 40
+
+
+def test_workers_that_no_machine_can_hold_end_the_command_in_one_line(
+    cluster, checkpoint, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(ray_workers, "SECONDS_WITHOUT_WORKERS", 0.2)
+    monkeypatch.setattr(ray_workers, "SECONDS_TO_GROW", 1.0)
+    line = [
+        "rollout",
+        "--model",
+        str(checkpoint),
+        "--prompts",
+        str(write_prompts(tmp_path)),
+        "--device",
+        "cpu",
+    ]
+    line += ["--output", str(tmp_path / "out"), "--ray", "--cpus-per-worker", "3"]
+    text = "num_workers=1: with 3 cores and 0 GPUs each there is room for 0 on all machines (2 cores, 0 GPUs)"
+    assert text in run_failing(line, capsys)
+    assert text in run_failing([*line, "--address", "auto"], capsys)

@@ -25,6 +25,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from t3d.errors import InputError
 from t3d.scale.chunked import LOCAL, ChunkedWork, Made, Workers
+from t3d.scale.room import check_room
 from t3d.work.failures import TooManyErrors
 from t3d.work.lock import InUseError
 from t3d.work.plan import described, differences
@@ -42,6 +43,8 @@ MAX_FAILED = 8
 """Chunks that may fail; then no other is begun."""
 SECONDS_WITHOUT_WORKERS = 60.0
 """After so many without a worker the cluster's resources are told."""
+SECONDS_TO_GROW = 300.0
+"""So long a cluster none of whose machines has room for a worker is given to gain one."""
 SECONDS_IN_USE = 3.0
 """So long a worker waits for a chunk that another run holds, before it is given another one."""
 MAX_ASKED = 20
@@ -95,9 +98,9 @@ def make_on_ray(prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: 
     """The result of work that every worker prepares for itself in the folder where this process runs.
 
     Prints the work's notes. A chunk that fails does not stop the others, which are kept; a worker that dies
-    is replaced. Raises InputError where there is no such cluster, for input that the workers refuse, and if
-    they differ in what the result depends on (packages, weights); TooManyErrors beyond the work's own bound;
-    RuntimeError if chunks failed otherwise.
+    is replaced. Raises InputError where there is no such cluster or it has no room for a worker, for input
+    that the workers refuse, and if they differ in what the result depends on (packages, weights);
+    TooManyErrors beyond the work's own bound; RuntimeError if chunks failed otherwise.
     """
     started = time.perf_counter()
     with _connected(workers), _Run(prepare, workers, label, started) as run:
@@ -150,6 +153,7 @@ class _Run(Generic[T]):
         self._result: T | None = None
 
     def __enter__(self) -> "_Run[T]":
+        check_room(self._workers, self._num_gpus, may_grow=True)
         for _ in range(self._workers.num_workers):
             self._start()
         return self
@@ -166,6 +170,8 @@ class _Run(Generic[T]):
             for call in done:
                 self._answered(call, *self._calls.pop(call))
             if not done and self._first is None:
+                may_grow = time.perf_counter() - self._started < SECONDS_TO_GROW
+                check_room(self._workers, self._num_gpus, may_grow=may_grow)
                 asked = {"CPU": self._workers.cpus_per_worker, "GPU": self._num_gpus}
                 _logger.warning("no worker yet: each asks for %s of %s", asked, ray.cluster_resources())
         if self._result is None:
@@ -174,14 +180,9 @@ class _Run(Generic[T]):
         return Made(self._result, self._num_new, self._seconds_to_start, seconds)
 
     def _gpus(self) -> float:
-        """Of each worker. Raises InputError for more than a cluster has that cannot grow."""
-        found, wanted = ray.cluster_resources().get("GPU", 0), self._workers.gpus_per_worker
-        if wanted is None:
-            return 1 if found else 0
-        if self._workers.address == LOCAL and wanted * self._workers.num_workers > found:
-            fix = "use fewer workers or a smaller part of a GPU for each, or a cluster's --address"
-            raise InputError("gpus_per_worker", wanted, f"this machine has {found:g} GPUs", fix)
-        return wanted
+        """Of each worker."""
+        wanted = self._workers.gpus_per_worker
+        return wanted if wanted is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
 
     def _start(self) -> None:
         actor: Any = (
