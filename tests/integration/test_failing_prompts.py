@@ -115,6 +115,26 @@ def test_errors_of_all_shards_count_at_the_end(rolling, poison, tmp_path):
     assert replace(job, max_errors=2).run() and len(told(job.output)) == 2
 
 
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_merged_shards_tell_which_prompts_failed(rolling, poison, tmp_path, capsys, num_samples):
+    how = {"choice": SampleChoice(num_samples=num_samples)}
+    for number in (1, 2):
+        rolling(tmp_path / str(number), chunk_size=1, **how).run_shard(Shard(number, 2))
+    whole = rolling(tmp_path / "whole", chunk_size=1, **how).run()
+    merge = ["data", "merge", str(tmp_path / "merged"), *(str(tmp_path / name) for name in "12")]
+    assert main(merge) == 0
+    assert f"1 of their prompts failed, listed in {tmp_path}/merged.errors.jsonl" in capsys.readouterr().out
+    assert told(tmp_path / "merged") == told(tmp_path / "whole")
+    assert read_trajectories(tmp_path / "merged") == whole
+    assert main(["data", "merge", str(tmp_path / "joined"), str(tmp_path / "whole")]) == 0
+    assert told(tmp_path / "joined") == told(tmp_path / "whole"), "of whole files, too"
+    poison["is_on"] = False
+    rolling(tmp_path / "2", chunk_size=1, **how).run_shard(Shard(2, 2))
+    capsys.readouterr()
+    assert main(merge) == 0
+    assert "failed" not in capsys.readouterr().out and "merged.errors.jsonl" not in names(tmp_path)
+
+
 def test_prompts_that_fail_only_together_are_nobody_s_fault(rolling, loaded, tmp_path):
     def hook(module, arguments):
         if torch.is_tensor(arguments[0]) and len(arguments[0].flatten()) > 12:

@@ -8,12 +8,16 @@ import tyro
 
 from t3d.cli.options import check_record_name
 from t3d.errors import InputError
+from t3d.work.failures import errors_file, list_failures
 from t3d.work.files import check_output_file
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataMerge:
-    """Put parts of a rollout together, or join whole files; no record is lost, doubled or changed."""
+    """Put parts of a rollout together, or join whole files; no record is lost, doubled or changed.
+
+    Prompts that failed in all of them (t3d rollout --max-errors) are counted, and listed beside the output.
+    """
 
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Parquet file to write."""
@@ -22,7 +26,7 @@ class DataMerge:
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.interchange.merge import files_of, merge
+        from t3d.interchange.merge import failures_of, files_of, merge
         from t3d.trajectory import is_without_plan, read_plan, write_trajectories
 
         if not self.parts:
@@ -37,7 +41,11 @@ class DataMerge:
         check_output_file(self.output, *files, is_own=is_own)
         write_trajectories(self.output, merged.trajectories, plan=merged.plan)
         doubled = f"; {merged.num_doubled} were there twice, equal" if merged.num_doubled else ""
+        failed = failures_of(files, merged.trajectories)
+        list_failures(Path(self.output), failed)
         print(f"{len(merged.trajectories)} records of {len(files)} files in {self.output}{doubled}")
+        if failed:
+            print(f"{len(failed)} of their prompts failed, listed in {errors_file(Path(self.output))}")
 
 
 @dataclass(frozen=True, kw_only=True)

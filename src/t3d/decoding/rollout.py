@@ -16,7 +16,7 @@ from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
-from t3d.work.failures import Failures, errors_file, new_attempt
+from t3d.work.failures import Failures, errors_file, new_attempt, unit_errors_file
 from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE, once
 from t3d.work.parts import Part, plan_of_part
@@ -150,7 +150,7 @@ class FileRollout:
 
     def failures(self) -> Failures:
         """Prompts that failed, by chunk."""
-        files = [file.with_suffix(".errors.jsonl") for file in self._files(self.chunks)]
+        files = [unit_errors_file(file) for file in self._files(self.chunks)]
         return Failures(errors_file(self.output), self.max_errors, self.attempt or new_attempt(), files)
 
     def run_shard(self, shard: Shard) -> list[Trajectory] | None:

@@ -25,7 +25,7 @@ from t3d.evaluation.measure import Asked, answer, summed_up
 from t3d.evaluation.unanswered import Unanswered
 from t3d.models.loading import LoadedModel
 from t3d.tasks.task import PosedTask
-from t3d.work.failures import Failures
+from t3d.work.failures import Failures, unit_errors_file
 from t3d.work.kept import CHUNK_SIZE, KeptLines
 from t3d.work.plan import fingerprint
 from t3d.work.progress import Progress
@@ -133,7 +133,7 @@ class Evaluation:
     def failures(self, output: Path, max_errors: int, attempt: str) -> Failures:
         """Requests that failed, by chunk."""
         folder = output / UNFINISHED
-        files = [(one, file.with_suffix(".errors.jsonl")) for one in self._all for file in one.files(folder)]
+        files = [(one, unit_errors_file(file)) for one in self._all for file in one.files(folder)]
         return Failures(
             path=output / ERRORS,
             max_errors=max_errors,

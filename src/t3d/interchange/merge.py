@@ -13,6 +13,7 @@ from typing import Any
 
 from t3d.errors import InputError
 from t3d.trajectory import Trajectory, read_plan, read_trajectories, write_trajectories
+from t3d.work.failures import Failure, listed_failures, unit_failures
 from t3d.work.files import check_output_file
 from t3d.work.parts import Part, part_of, plan_of_part, plan_of_whole
 from t3d.work.plan import described, differences
@@ -76,6 +77,13 @@ def merge(files: Sequence[Path]) -> Merged:
             fix = "merge the parts first, then join whole files"
             raise InputError("parts", str(part.path), problem, fix)
     return _join(sources) if first.part is None else _assemble(sources)
+
+
+def failures_of(files: Iterable[Path], trajectories: Sequence[Trajectory]) -> list[Failure]:
+    """Prompts that failed in some of the files and have a record in none of them."""
+    answered = {name for one in trajectories for name in (one.id, one.id.rpartition("#")[0])}
+    told = [unit_failures(file) if file.match(CHUNKS) else listed_failures(file) for file in files]
+    return list({each.id: each for some in told for each in some if each.id not in answered}.values())
 
 
 def split(path: str | Path, count: int) -> list[Path]:

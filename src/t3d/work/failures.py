@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from t3d.errors import InputError
@@ -69,12 +70,8 @@ class UnitFailures:
             self._write(kept)
 
     def _write(self, found: Mapping[str, tuple[Failure, str]]) -> None:
-        if found:
-            rows = [asdict(failure) | {"attempt": attempt} for failure, attempt in found.values()]
-            write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-        else:
-            with write_errors(self._path):
-                self._path.unlink(missing_ok=True)
+        rows = [asdict(failure) | {"attempt": attempt} for failure, attempt in found.values()]
+        _write_rows(self._path, rows)
 
 
 @dataclass(frozen=True)
@@ -138,12 +135,7 @@ class Failures:
             raise TooManyErrors("max_errors", self.max_errors, problem, fix)
 
     def _list(self, found: Sequence["_Found"]) -> None:
-        if found:
-            rows = [dict(each.label) | asdict(each.failure) for each in found]
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        else:
-            with write_errors(self.path):
-                self.path.unlink(missing_ok=True)
+        _write_rows(self.path, [dict(each.label) | asdict(each.failure) for each in found])
 
     def _all(self) -> list["_Found"]:
         return [
@@ -160,9 +152,36 @@ class _Found:
     label: Mapping[str, str]
 
 
+def unit_errors_file(unit: Path) -> Path:
+    """Where the failures of a unit that is one file are kept."""
+    return unit.with_suffix(".errors.jsonl")
+
+
 def errors_file(output: Path) -> Path:
     """Where the failures of an output that is one file are listed."""
     return output.with_name(f"{output.name}.errors.jsonl")
+
+
+def unit_failures(unit: Path) -> list[Failure]:
+    """Those that lie beside a unit. Raises InputError for a file that is not as it was written."""
+    return [failure for failure, _ in UnitFailures(unit_errors_file(unit), "").all().values()]
+
+
+def listed_failures(output: Path) -> list[Failure]:
+    """Those that are listed beside an output. Raises InputError for a list that is not as it was written."""
+    path = errors_file(output)
+    if not path.is_file():
+        return []
+    try:
+        return [Failure(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        fix = f"delete it; the command that made {output.name} then lists them again"
+        raise InputError("parts", str(path), f"damaged ({error})", fix) from error
+
+
+def list_failures(output: Path, failures: Sequence[Failure]) -> None:
+    """List them beside an output; without any the list goes."""
+    _write_rows(errors_file(output), [asdict(failure) for failure in failures])
 
 
 def new_attempt() -> str:
@@ -178,3 +197,12 @@ def failed_line(count: int, path: Path, item: str = "prompt") -> list[str]:
 
 def _counted(count: int, item: str) -> str:
     return f"{count} {item}{'s' * (count > 1)}"
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON line each; no file without any."""
+    if rows:
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with write_errors(path):
+            path.unlink(missing_ok=True)
