@@ -122,7 +122,7 @@ def _connected(workers: Workers) -> Generator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a bare one where its processes do not start in time
         problem = f"no Ray cluster ({str(error).partition(chr(10))[0]})"
         fix = "start one (ray start --head), give its HOST:PORT, or leave the flag out"
         raise InputError("address", workers.address, problem, fix) from error
