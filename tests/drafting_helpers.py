@@ -1,14 +1,18 @@
 """Drawn settings of all strategies, and requests whose drafts the test chooses."""
 
+import dataclasses
 from typing import ClassVar
 
+import torch
 from hypothesis import strategies as st
 
-from t3d.decoding.completion import DecodeRequest
+from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.drafting import Drafting
+from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.self_speculation import num_to_draft
+from t3d.decoding.specification import decode_by_steps, decode_left_to_right
 
 MASK, VOCAB = 37, 40
 COMMON = (13, 17, 34)
@@ -102,3 +106,31 @@ class Forced(Drafting):
             draft.append(self.forced[place])
             place += 1
         self.propose(draft, [1.0] * len(draft))
+
+
+def with_random_weights(adapter, scale=0.2):
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.normal_(std=scale)
+    return adapter
+
+
+def decode(model, these, drafter=None, stops=(5,), **config):
+    engine = Engine(
+        model, mask_token_id=MASK, stop_token_ids=stops, config=EngineConfig(**config), drafter=drafter
+    )
+    return completions_of([job.request for job in these], engine.decode(these))
+
+
+def without_drafts(job):
+    if job.params.remasking != "self_speculative":
+        return job
+    fields = {"remasking": "left_to_right", "draft_groups": "last"}
+    return Job(job.request, dataclasses.replace(job.params, **fields))
+
+
+def specified(model, job, stops):
+    how = {"mask_token_id": MASK, "stop_token_ids": stops}
+    if not job.params.is_left_to_right:
+        return decode_by_steps(model, job.request, job.params, **how)
+    return decode_left_to_right(model, job.request, job.params, has_drafter=True, **how)

@@ -43,11 +43,11 @@ class SlotCache:
             for values in slots:
                 values[target, :num_positions] = values[source, :num_positions]
 
-    def clear(self, slot: int) -> None:
-        """Forget what a slot holds."""
+    def clear(self, slot: int, first: int = 0) -> None:
+        """Forget what a slot holds, from its column ``first`` on."""
         for slots in self._layers.values():
             for values in slots:
-                values[slot].zero_()
+                values[slot, first:].zero_()
 
     @property
     def num_bytes(self) -> int:

@@ -100,9 +100,14 @@ class Drafting:
     """What the forward that was arranged last reads besides the closed tokens, or has read already."""
     reading: Reading = field(init=False)
     """What of it is read."""
+    may_draft: bool = field(init=False)
+    """Whether it drafts at all, or no more."""
     num_drafted: int = 0
     num_accepted: int = 0
     has_ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.may_draft = self.params.remasking == "self_speculative"
 
     @classmethod
     def of_request(cls, request: DecodeRequest, params: DecodeParams) -> "Drafting":
@@ -129,6 +134,14 @@ class Drafting:
         """Let the next forward check this draft."""
         self.draft, self.chances = draft, chances
 
+    def draft_no_more(self) -> None:
+        """Read the same again, all open tokens too, without a draft or draft groups.
+
+        That is for numbers of a forward that are none: no mask hides a token whose own are none from those
+        read beside it, as a weight of zero times NaN is NaN. What is not a number then is the base's.
+        """
+        self.may_draft, self.num_read = False, 0
+
     def arrange(self, value: float) -> None:
         """Settle what the next forward reads. ``value`` is what a token is worth in it, in positions."""
         size, context = self.params.block_size, self.params.context
@@ -136,6 +149,8 @@ class Drafting:
         self.draft, groups = chosen_drafts(
             self.num_tokens, self.end, self.params, self.draft, self.chances, right, value
         )
+        if not self.may_draft:
+            self.draft, groups = [], ()
         self.scratch = scratch_of_params(len(self.open_ids), len(self.draft), groups, self.params)
         self.reading = reading_of(self.scratch, self.num_read, size, context)
 

@@ -73,7 +73,8 @@ class Engine:
 
     Threads may share an engine, and engines a model: their forwards take turns, and each call decodes what it
     would alone. A ``drafter`` is what is attached to the model for its drafts: it drafts for
-    ``self_speculative``, and changes nothing else.
+    ``self_speculative``, and changes nothing else; a request ends its drafts where a forward with some gives
+    numbers that are none (NaN), and reads the same again without.
     """
 
     def __init__(
@@ -235,6 +236,8 @@ class Engine:
         logits_MV = runner.run(forward)
         left = rows.commit(forward, decide(logits_MV, forward.masked, self.mask_token_id))
         failures = dict.fromkeys(left.broken.tolist(), self._why_broken()) if len(left.broken) else {}
+        for row in left.unread.tolist():
+            runner.cache.clear(row, int(rows.committed_R[row]))
         updates = rows.finish(forward, left.clean, failures, runner.cache, detail)
         self.stats.count_forward(
             forward,

@@ -16,16 +16,20 @@ def origins(completion: Completion) -> tuple[Origin, ...]:
     """One for each token of a response of ``self_speculative`` or ``left_to_right``.
 
     A forward's last token is drawn, all before it are accepted; a draft cannot reach the length limit. Only a
-    stop token may be the last of a forward and accepted: the count of accepted tokens tells.
+    stop token may be the last of a forward and accepted: the count of accepted tokens tells. Behind a forward
+    that committed nothing, for its numbers were none, nothing is drafted.
     """
     committed, num_draft = len(completion.prompt_ids), 0
     end, params = committed + completion.params.max_new_tokens, completion.params
-    counts = [len(list(tokens)) for _, tokens in groupby(completion.step_map)]
+    steps = [(step, len(list(tokens))) for step, tokens in groupby(completion.step_map)]
+    counts = [count for _, count in steps]
     all_accepted = [count - 1 for count in counts]
     if counts:
         all_accepted[-1] = completion.num_accepted - sum(all_accepted[:-1])
     found = list[Origin]()
-    for count, accepted in zip(counts, all_accepted, strict=True):
+    for number, ((step, count), accepted) in enumerate(zip(steps, all_accepted, strict=True), start=1):
+        if step != number:
+            num_draft = 0
         found += ["accepted"] * accepted
         if accepted < count:
             found.append("drawn" if params.draft_groups == "auto" else _of_draw(accepted, num_draft))

@@ -15,7 +15,9 @@ One forward reads, each token at its own position:
 
 Position n + j is drawn from c_j. The longest prefix of the draft that equals its draws is accepted, and the
 draw behind it is committed too. No draw depends on a draft, so the tokens are those of K = 0, which is
-``left_to_right``. The next draft is what the group of the last draw says of the positions behind it.
+``left_to_right``. The next draft is what the group of the last draw says of the positions behind it. A
+forward whose logits are not all numbers is read again with K = 0 and without groups, and so are all that come
+after it: what a token holds that is not a number reaches those it is hidden from, too.
 
 An autoregressive model (``predicts="next"``) is decoded in blocks of one token, with causal context: nothing
 is open, all that is committed is closed. Every position, a mask too, gives the logits of the one behind it.

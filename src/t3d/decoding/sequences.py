@@ -34,6 +34,8 @@ class Committed(NamedTuple):
     """Blocks that are complete now: a row that drafts may finish two at once."""
     broken: np.ndarray
     """Rows whose logits are not numbers."""
+    unread: np.ndarray
+    """The same of rows that had drafts: they read it again without, before it is the model that is broken."""
     checked: list[Checked]
     """What became of the drafts."""
 
@@ -143,12 +145,16 @@ class RowTable:
     def commit(self, forward: Forward, decisions: Decisions) -> Committed:
         """Note what was written and decided."""
         active = slice(0, self.num_active)
+        broken = np.unique(forward.row_M[~np.isfinite(decisions.logprob_M)])
+        may_draft = [row for row, own in self.drafting() if own.may_draft]
+        unread = np.intersect1d(broken, np.array(may_draft, dtype=np.int64))
         # Clean tokens are written now; the active block counts as unwritten until it rides as a clean one.
-        self.committed_R[active] += forward.written_R
+        written_R = forward.written_R.copy()
+        written_R[unread] = 0
+        self.committed_R[active] += written_R
         self.denoising_steps_R[active] += forward.denoises_R
         self.step_in_block_R[active] += forward.denoises_R
         self.commits_R[active] += forward.is_commit_R
-        broken = np.unique(forward.row_M[~np.isfinite(decisions.logprob_M)])
         chosen_M = decisions.is_committed_M & ~np.isin(forward.row_M, broken)
         checks = []
         for row, own_M in forward.checked.items():
@@ -158,6 +164,8 @@ class RowTable:
                 chosen_M[own_M.start + progress.num_new : own_M.stop] = False
                 self.committed_R[row] += progress.num_written
                 checks.append(progress.checked)
+        for row in unread:
+            self.drafting_R[row].draft_no_more()
         row, position = forward.row_M[chosen_M], forward.position_M[chosen_M]
         self.ids_RL[row, position] = decisions.token_M[chosen_M]
         self.logprobs_RL[row, position] = decisions.logprob_M[chosen_M]
@@ -166,7 +174,8 @@ class RowTable:
         clean = np.flatnonzero(~self.active_masks().any(1))  # a row that did not denoise has masks left
         ended = np.array([row for row, own in self.drafting() if own.has_ended], dtype=np.int64)
         clean = np.union1d(clean, ended)
-        return Committed(clean, sum(map(self._num_finished_blocks, clean.tolist())), broken, checks)
+        num_finished = sum(map(self._num_finished_blocks, clean.tolist()))
+        return Committed(clean, num_finished, np.setdiff1d(broken, unread), unread, checks)
 
     def finish(
         self, forward: Forward, clean: np.ndarray, failures: dict[int, str], cache: SlotCache, detail: Detail

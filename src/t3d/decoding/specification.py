@@ -115,6 +115,7 @@ def decode_left_to_right(
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
     end = prompt_length + params.max_new_tokens
     draft, chances, num_drafted, num_right, num_forwards = list[int](), list[float](), 0, 0, 0
+    may_draft = params.remasking == "self_speculative"
     while True:
         n, num_forwards = len(ids), num_forwards + 1
         size = num_to_draft(n, end, params)
@@ -122,12 +123,17 @@ def decode_left_to_right(
             draft, chances = [draft_of(n + place) for place in range(size)], [1.0] * size
         num_open, right = n % params.block_size, share_right(num_right, num_drafted)
         draft, groups = chosen_drafts(n, end, params, draft[:size], chances[:size], right, token_value(1))
+        if not may_draft:
+            draft, groups = [], ()
         scratch = scratch_of_params(num_open, len(draft), groups, params)
         logits_MV = read_scratch(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
         position_M = torch.from_numpy(n - num_open + scratch.drawn_offset_M)
         uniform_M = counter_uniform(params.seed, key, position_M, 0, TOKEN_STREAM)
         drawn = candidate_tokens(logits_MV, uniform_M, params, mask_token_id)
+        if may_draft and not drawn.logprob_M.isfinite().all():
+            may_draft = False  # what is not a number without drafts either is the model's
+            continue
         tokens = drawn.token_M.tolist()
         accepted = num_accepted(draft, tokens)
         ids += tokens[: accepted + 1]

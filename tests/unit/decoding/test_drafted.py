@@ -4,17 +4,26 @@ import dataclasses
 
 import pytest
 import torch
-from drafting_helpers import COMMON, MASK, fields_of_any_strategy, fields_of_next, jobs_of, mixed_cases
+from drafting_helpers import (
+    COMMON,
+    MASK,
+    decode,
+    fields_of_any_strategy,
+    fields_of_next,
+    jobs_of,
+    mixed_cases,
+    specified,
+    with_random_weights,
+    without_drafts,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import exact
 
-from t3d.decoding.completion import DecodeRequest, completions_of
-from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.specification import decode_by_steps, decode_left_to_right
 from t3d.errors import InputError
 from t3d.models.drafter import save_drafter, with_drafter
 from t3d.models.gated import add_gated_adapter
@@ -24,13 +33,6 @@ from t3d.models.loading import load_model
 OF_SELF = fields_of_any_strategy(groups=["last", "all", "auto"])
 OF_NEXT = fields_of_next(groups=["last", "all", "auto"])
 """Of one model all requests predict alike."""
-
-
-def with_random_weights(adapter, scale=0.2):
-    with torch.no_grad():
-        for weight in adapter.parameters():
-            weight.normal_(std=scale)
-    return adapter
 
 
 def disturbed(model):
@@ -61,27 +63,6 @@ def drafted(request, exact_model_with, exact_moe_model, make_model, make_moe_mod
         drafter = with_random_weights(add_gated_adapter(model, 4, mask_token_id=MASK), 0.02)
     yield model, drafter
     drafter.detach()
-
-
-def decode(model, these, drafter=None, stops=(5,), **config):
-    engine = Engine(
-        model, mask_token_id=MASK, stop_token_ids=stops, config=EngineConfig(**config), drafter=drafter
-    )
-    return completions_of([job.request for job in these], engine.decode(these))
-
-
-def without_drafts(job):
-    if job.params.remasking != "self_speculative":
-        return job
-    fields = {"remasking": "left_to_right", "draft_groups": "last"}
-    return Job(job.request, dataclasses.replace(job.params, **fields))
-
-
-def specified(model, job, stops):
-    how = {"mask_token_id": MASK, "stop_token_ids": stops}
-    if not job.params.is_left_to_right:
-        return decode_by_steps(model, job.request, job.params, **how)
-    return decode_left_to_right(model, job.request, job.params, has_drafter=True, **how)
 
 
 @settings(max_examples=6)

@@ -60,7 +60,7 @@ def count(stats, spans, *, num_logits, num_steps=1, num_commits=0):
         is_commit_R=row < num_commits,
         writes_prompt=False,
     )
-    left = Committed(clean=row[:0], num_finished_blocks=0, broken=row[:0], checked=[])
+    left = Committed(clean=row[:0], num_finished_blocks=0, broken=row[:0], unread=row[:0], checked=[])
     stats.count_forward(forward, left, completions=[], kv_bytes=0, seconds=0.0)
 
 

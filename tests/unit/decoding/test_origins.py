@@ -15,19 +15,25 @@ from t3d.trajectory import visible_length
 STOP = 9
 
 
-def decoded(params: DecodeParams, num_prompt: int, draw: random.Random):
-    """A response of random draws, without a model, and the origins that its forwards know."""
+def decoded(params: DecodeParams, num_prompt: int, draw: random.Random, breaks_at: int = 0):
+    """A response of random draws, without a model, and the origins that its forwards know.
+
+    Numbers of the forward ``breaks_at`` are none."""
     request = DecodeRequest(id="a", prompt_ids=(1,) * num_prompt)
     own, tokens, steps, told = Drafting.of_request(request, params), [], [], []
-    stops = draw.choice((0.2, 4))
+    stops, step = draw.choice((0.2, 4)), 0
     while not own.has_ended:
         own.arrange(draw.choice((3.0, 30.0)))
+        step += 1
+        if step == breaks_at:
+            own.draft_no_more()
+            continue
         drawn = [draw.choices((1, 2, STOP), (8, 2, stops))[0] for _ in own.scratch.drawn_offset_M]
         logprobs = [math.log(draw.choice((0.3, 0.9))) for _ in drawn]
         progress = own.commit(drawn, logprobs, {STOP})
         drafted, accepted = progress.checked
         tokens += drawn[: progress.num_new]
-        steps += [(steps[-1] if steps else 0) + 1] * progress.num_new
+        steps += [step] * progress.num_new
         draws = "undrafted" if not drafted else "bonus" if accepted == drafted else "correction"
         told += (["accepted"] * accepted + [draws])[: progress.num_new]
     length, reason = visible_length(tokens, (STOP,), params.max_new_tokens)
@@ -68,6 +74,19 @@ def test_origins_are_what_the_forwards_knew(groups, most, context):
     assert min(seen[origin] for origin in ("accepted", "correction", "bonus", "undrafted")) > 20
     assert seen["stop", "accepted"] and seen["stop", "correction"] and seen["length", "bonus"]
     assert not seen["length", "accepted"], "a draft leaves the last position to the draw"
+
+
+@pytest.mark.parametrize("groups", ["last", "all"])
+def test_origins_are_known_behind_a_forward_whose_numbers_are_none(groups):
+    draw, seen = random.Random(3), Counter()
+    for number in range(60):
+        params = DecodeParams(
+            block_size=8, remasking="self_speculative", draft_groups=groups, max_new_tokens=20
+        )
+        completion, told = decoded(params, draw.randint(1, 9), draw, breaks_at=1 + number % 3)
+        assert origins(completion) == told
+        seen.update(told)
+    assert min(seen[origin] for origin in ("accepted", "correction", "undrafted")) > 5
 
 
 @pytest.mark.parametrize("context", ["block", "causal"])
