@@ -132,7 +132,8 @@ def sections(record: dict[str, Any]) -> list[str]:
         found += ["## Quality and tokens per forward", quality_table(record["quality"])]
         found += ["## Drafts that were right up to each offset"]
         found += [
-            "Share of the drafts that had a token there; places behind the end of a response count, too.",
+            "Share of the drafts that had a token there; places behind the end of a response count, too,\n"
+            "here and in `num_drafted` and `num_accepted` of completions and samples.",
             acceptance_table(record["quality"]),
         ]
     if "agreement" in record:

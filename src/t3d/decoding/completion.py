@@ -57,7 +57,8 @@ class Completion:
     num_drafted: int = 0
     """Draft tokens that forwards checked (``self_speculative``)."""
     num_accepted: int = 0
-    """Those of them that the response has."""
+    """Those of them that were right, together with all before them in their drafts; behind a stop token too,
+    which the response does not have. Over an engine's completions both add up to what its stats count."""
     params: DecodeParams
     mask_token_id: int
     logprobs: tuple[float, ...] = field(default=(), compare=False)

@@ -177,7 +177,7 @@ class Drafting:
         stop = next((place for place, token in enumerate(new) if token in stop_token_ids), len(new))
         new = new[: stop + 1]
         self.num_drafted += checked.num_drafted
-        self.num_accepted += min(checked.num_accepted, len(new))
+        self.num_accepted += checked.num_accepted
         self.num_tokens += len(new)
         self.has_ended = new[-1] in stop_token_ids or self.num_tokens == self.end
         num_closed, num_right = self.block_start - start, num_open + checked.num_accepted

@@ -16,8 +16,9 @@ def origins(completion: Completion) -> tuple[Origin, ...]:
     """One for each token of a response of ``self_speculative`` or ``left_to_right``.
 
     A forward's last token is drawn, all before it are accepted; a draft cannot reach the length limit. Only a
-    stop token may be the last of a forward and accepted: the count of accepted tokens tells. Behind a forward
-    that committed nothing, for its numbers were none, nothing is drafted.
+    stop token may be the last of a forward and accepted: the count of accepted tokens tells. Those that were
+    accepted behind it are none of the response's, so fewer may be found here than are counted. Behind a
+    forward that committed nothing, for its numbers were none, nothing is drafted.
     """
     committed, num_draft = len(completion.prompt_ids), 0
     end, params = committed + completion.params.max_new_tokens, completion.params
@@ -25,7 +26,7 @@ def origins(completion: Completion) -> tuple[Origin, ...]:
     counts = [count for _, count in steps]
     all_accepted = [count - 1 for count in counts]
     if counts:
-        all_accepted[-1] = completion.num_accepted - sum(all_accepted[:-1])
+        all_accepted[-1] = min(counts[-1], completion.num_accepted - sum(all_accepted[:-1]))
     found = list[Origin]()
     for number, ((step, count), accepted) in enumerate(zip(steps, all_accepted, strict=True), start=1):
         if step != number:

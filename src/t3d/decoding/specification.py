@@ -142,7 +142,7 @@ def decode_left_to_right(
         num_new = len(ids) - n
         steps += [num_forwards] * num_new
         logprobs += drawn.logprob_M[:num_new].tolist()
-        num_drafted, num_right = num_drafted + len(draft), num_right + min(accepted, num_new)
+        num_drafted, num_right = num_drafted + len(draft), num_right + accepted
         if finish_reason == "stop" or length == params.max_new_tokens:
             return Completion(
                 id=request.id,

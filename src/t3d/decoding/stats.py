@@ -24,9 +24,9 @@ class EngineStats:
     row_commits: int = 0
     """Separate commit forwards of requests."""
     drafted_tokens: int = 0
-    """Draft tokens that forwards checked."""
+    """Draft tokens that forwards checked; the sum over completions, but for requests without a response."""
     accepted_tokens: int = 0
-    """Those of them that were right, together with all before them in their drafts."""
+    """Those of them that were right, together with all before them in their drafts; behind a stop too."""
     drafted_at: list[int] = field(default_factory=list)
     """Drafts by offset: how many had a first token, a second, ..."""
     accepted_at: list[int] = field(default_factory=list)

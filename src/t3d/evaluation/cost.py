@@ -47,7 +47,7 @@ def decoding_cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     ``tokens_per_step``: committed tokens per denoising step (TokPS). ``tokens_per_forward``: committed
     tokens per forward of a request, separate commit forwards counted (TPF). Committed tokens include the
     filler of a terminal block; ``tokens_per_second`` and ``mean_length`` count visible tokens only.
-    Where drafts were checked, their counts, and ``acceptance``: which share of them the responses have.
+    Where drafts were checked, their counts, and ``acceptance``: which share of them was right.
     """
     committed, visible, steps, forwards, seconds = (
         sum(row[name] for row in rows)

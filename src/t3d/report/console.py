@@ -107,8 +107,10 @@ def draft_legend(completion: Completion) -> str:
     if not _drafts(completion):
         return ""
     counts = Counter(origins(completion))
+    beyond = completion.num_accepted - counts["accepted"]
+    more = f", {beyond} more behind the end" if beyond else ""
     meanings: dict[Origin, str] = {
-        "accepted": f"accepted draft ({counts['accepted']} of {completion.num_drafted})",
+        "accepted": f"accepted draft ({counts['accepted']} of {completion.num_drafted}{more})",
         "correction": f"correction ({counts['correction']})",
         "bonus": f"bonus ({counts['bonus']})",
         "undrafted": f"no draft ({counts['undrafted']})",

@@ -23,6 +23,7 @@ from t3d.decoding import drafting, scheduling, sequences
 from t3d.decoding.completion import DecodeRequest, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
+from t3d.decoding.origins import origins
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.self_speculation import num_to_draft
 from t3d.decoding.specification import decode_as_specified, decode_left_to_right
@@ -270,6 +271,36 @@ def test_counts_are_those_of_the_completions(exact_model_with, attention):
     assert stats.drafted_tokens == sum(stats.drafted_at) == sum(one.num_drafted for one in done) > 0
     assert stats.accepted_tokens == sum(stats.accepted_at) == sum(one.num_accepted for one in done)
     assert stats.committed_tokens == stats.visible_tokens == 4 * 13
+
+
+@pytest.mark.parametrize("groups", ["last", "all", "auto"])
+def test_drafts_are_counted_alike_where_a_stop_or_the_limit_ends_a_response(exact_model_with, groups):
+    """Those accepted behind a stop token are, too; their origins are not told, as the response lacks them."""
+    num_beyond = 0
+    for attention in (0.0, 0.2):
+        for stop in range(0, VOCAB, 3):
+            jobs = [
+                Job(
+                    DecodeRequest(id=str(n), prompt_ids=(1 + n,) * n),
+                    DecodeParams(
+                        remasking="self_speculative",
+                        block_size=8,
+                        draft_groups=groups,
+                        temperature=(stop % 2) * 1.0,
+                        max_new_tokens=6 + 4 * n,
+                    ),
+                )
+                for n in (1, 3, 4)
+            ]
+            engine = engine_of(exact_model_with(attention), (stop,), max_batch_size=2)
+            done, stats = engine.decode(jobs).values(), engine.stats
+            assert stats.drafted_tokens == sum(stats.drafted_at) == sum(one.num_drafted for one in done)
+            assert stats.accepted_tokens == sum(stats.accepted_at) == sum(one.num_accepted for one in done)
+            for one in done:
+                beyond = one.num_accepted - origins(one).count("accepted")
+                assert beyond == 0 or (beyond > 0 and one.finish_reason == "stop")
+                num_beyond += beyond
+    assert num_beyond > 0 or groups == "auto"
 
 
 @pytest.mark.parametrize(("size", "length", "new"), [(1, 3, 8), (4, 3, 6), (4, 4, 9)])

@@ -76,6 +76,12 @@ def test_a_stop_token_that_was_drafted_is_an_accepted_draft():
     assert lines == ["7 7 <|im_end|>", "1 2 2", "o = ="]
 
 
+def test_the_legend_names_accepted_drafts_behind_the_stop_token_which_no_mark_stands_for():
+    told = drafted([2, 3, 5], [1, 2, 2], 3, 3)
+    assert coloured_steps(Words(), told).plain.splitlines() == [" 7 7 <|im_end|>", " 1 2 2", " o = ="]
+    assert draft_legend(told).startswith("= accepted draft (2 of 3, 1 more behind the end), x correction (0)")
+
+
 def test_without_drafts_there_are_no_marks_and_no_legend():
     plain = completion([3, 3], [1, 2])
     left_to_right = dataclasses.replace(plain, params=DecodeParams(remasking="left_to_right"))
