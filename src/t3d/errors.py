@@ -54,6 +54,13 @@ def require_positive(settings: object, *names: str) -> None:
     _require(settings, names, lambda v: v is None or v >= 1, "not positive", "use 1 or more")
 
 
+def require_whole(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is no whole number: 8.0 and True are
+    none, numpy's integers are."""
+    problem, fix = "not a whole number", "use for example 8"
+    _require(settings, names, lambda v: isinstance(v, Integral) and not isinstance(v, bool), problem, fix)
+
+
 def require_above_zero(settings: object, *names: str) -> None:
     """Raise :class:`InputError` for the first of these attributes that is no finite number above 0."""
     fix = "use a finite number above 0"

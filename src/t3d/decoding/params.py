@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, fields
 from typing import Any, Literal, get_args
 
-from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive
+from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive, require_whole
 from t3d.predicts import Predicts
 
 StaticRemasking = Literal["low_confidence_static", "sequential", "random"]
@@ -38,6 +38,7 @@ USED_BY = {
 """Of fields that one strategy alone uses, that one."""
 _UNSET: dict[str, Any] = {"n": 1, "stop": []}
 """Fields that are written down only where they say something."""
+_WHOLE = ("block_size", "steps_per_block", "max_draft_tokens", "top_k", "max_new_tokens", "seed", "n")
 _OF_NEXT = "use left_to_right or self_speculative"
 _NO_TEMPERATURE = f"neither 0 nor from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
 
@@ -99,6 +100,7 @@ class DecodeParams:
 
     def __post_init__(self, tokens_per_step: int | None) -> None:
         object.__setattr__(self, "stop", stop_texts(self.stop))
+        require_whole(self, *_WHOLE)
         if tokens_per_step is not None:
             require_positive(self, "block_size")
             if self.is_left_to_right:

@@ -2,12 +2,23 @@
 
 import dataclasses
 import json
-from functools import partial
+from typing import get_type_hints
 
+import numpy as np
 import pytest
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
+
+WHOLE = [name for name, kind in get_type_hints(DecodeParams).items() if kind is int]
+
+
+def check(field, value):
+    """What DecodeParams do of such a value; the runtime type checker would refuse some first."""
+    params = object.__new__(DecodeParams)
+    for name, default in (dataclasses.asdict(DecodeParams()) | {field: value}).items():
+        object.__setattr__(params, name, default)
+    params.__post_init__(None)
 
 
 def test_defaults_are_the_papers_full_step_decoding():
@@ -43,20 +54,23 @@ def test_defaults_are_the_papers_full_step_decoding():
     ],
 )
 def test_a_bad_value_is_named(field, value):
-    fields = {"block_size": 4, "steps_per_block": 4} | {field: value}
-    if isinstance(value, str):  # the runtime type checker would refuse them first
-        params = object.__new__(DecodeParams)
-        for name, default in (dataclasses.asdict(DecodeParams()) | fields).items():
-            object.__setattr__(params, name, default)
-        check = partial(params.__post_init__, None)
-    else:
-
-        def check():
-            return DecodeParams(**fields)
-
     with pytest.raises(InputError) as caught:
-        check()
+        check(field, value)
     assert (caught.value.field, caught.value.value) == (field, value)
+
+
+@pytest.mark.parametrize("value", [2.5, 4.0, True, "4", None, float("nan")], ids=repr)
+@pytest.mark.parametrize("field", WHOLE)
+def test_a_count_that_is_no_whole_number_is_refused(field, value):
+    with pytest.raises(
+        InputError, match=rf"^{field}={value!r}: not a whole number. Fix: use for example 8.$"
+    ):
+        check(field, value)
+
+
+@pytest.mark.parametrize("field", WHOLE)
+def test_whole_numbers_of_numpy_are_counts(field):
+    check(field, np.int64(4))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
