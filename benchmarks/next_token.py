@@ -147,12 +147,14 @@ def sides_of(loaded: LoadedModel, count: int, draft_tokens: int) -> dict[str, Si
     sides = {
         GENERATE: Side.of_transformers(network, count),
         LOOKUP: Side.of_transformers(network, count, prompt_lookup_num_tokens=LOOKUP_TOKENS),
-        PLAIN: Side.of_engine(loaded, dataclasses.replace(params, remasking="left_to_right"), cost),
+        PLAIN: Side.of_engine(
+            loaded, dataclasses.replace(params, remasking="left_to_right", max_draft_tokens=0), cost
+        ),
     }
     for groups in GROUPS:
         own = dataclasses.replace(params, remasking="self_speculative", draft_groups=groups)
         sides[f"drafter, {groups}"] = Side.of_engine(loaded, own, cost)
-    plain = dataclasses.replace(params, remasking="left_to_right")
+    plain = dataclasses.replace(params, remasking="left_to_right", max_draft_tokens=0)
     last = dataclasses.replace(params, remasking="self_speculative", draft_groups="last")
     for name, own in ((PLAIN, plain), ("drafter, last", last)):
         sides[f"{name}, plain products"] = Side.of_engine(loaded, own, cost, pack_weights=False)
@@ -232,7 +234,7 @@ def measure_sameness(
     params = dataclasses.replace(
         llm.default_params, temperature=0.0, max_new_tokens=count, max_draft_tokens=draft_tokens
     )
-    plain = llm.decode(requests, dataclasses.replace(params, remasking="left_to_right"))
+    plain = llm.decode(requests, dataclasses.replace(params, remasking="left_to_right", max_draft_tokens=0))
     rows = []
     for groups in GROUPS:
         how = dataclasses.replace(params, remasking="self_speculative", draft_groups=groups)

@@ -13,7 +13,7 @@ from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, Deco
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Arrivals, Job
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
-from t3d.decoding.precedence import resolve_params
+from t3d.decoding.precedence import check_drafts_are_used, resolve_params
 from t3d.decoding.prompt_inputs import Chat, Prompt, conversations, ids_of_prompt, is_one_prompt
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.texts import StopTexts, told_updates, with_text
@@ -37,8 +37,8 @@ class LLM:
     each makes the same calls and gets all completions, the same as from a single process.
     Without ``params`` its methods decode by ``default_params``. ``drafter`` is the folder of a drafter that
     was trained for this model (``t3d train --preset drafter``) or of a student of it, or a bundled drafter's
-    name: ``remasking="self_speculative"`` takes fewer forwards with it and gives the same tokens; other ways
-    to decode leave it unused. A LoadedModel may have one already.
+    name: ``remasking="self_speculative"``, with it the default unless the checkpoint names a strategy, takes
+    fewer forwards for the tokens of ``left_to_right``; others leave it unused. A LoadedModel may have one.
     ``stop_token_ids`` replaces the checkpoint's own (generation_config). The other settings are those of
     :class:`~t3d.decoding.engine.EngineConfig`.
     """
@@ -251,6 +251,7 @@ class LLM:
             if job.params.n != 1:
                 fix = "use LLM.generate, or as many samples of each request"
                 raise InputError("n", job.params.n, "each request has one response", fix)
+            check_drafts_are_used(job.params)
             if job.params.predicts != predicts:
                 kind = "an autoregressive" if predicts == "next" else "a block-diffusion"
                 fix = "change what its default_params say: dataclasses.replace(llm.default_params, ...)"

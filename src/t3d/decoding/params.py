@@ -30,10 +30,11 @@ NOT_LEFT_TO_RIGHT = {
     "entropy_bound": "has no bound",
 }
 """Fields without a meaning for left_to_right and self_speculative, and why."""
+OF_DRAFTS = ("draft_groups", "max_draft_tokens")
 USED_BY = {
     "confidence_threshold": "low_confidence_dynamic (t3d eval: --dynamic)",
     "entropy_bound": "entropy_bounded (t3d eval: --entropy-bound)",
-    **dict.fromkeys(("draft_groups", "max_draft_tokens"), "self_speculative (t3d eval: --self-speculative)"),
+    **dict.fromkeys(OF_DRAFTS, "self_speculative (t3d eval: --self-speculative)"),
 }
 """Of fields that one strategy alone uses, that one."""
 _UNSET: dict[str, Any] = {"n": 1, "stop": []}

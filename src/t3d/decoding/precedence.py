@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
-from t3d.decoding.params import NOT_LEFT_TO_RIGHT, DecodeParams, LeftToRight, without_effect
+from t3d.decoding.params import NOT_LEFT_TO_RIGHT, OF_DRAFTS, DecodeParams, LeftToRight, without_effect
 from t3d.errors import InputError
 from t3d.field_types import fit, type_text
 from t3d.models.own_settings import KEY
@@ -22,10 +22,10 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
     """What was ``given``, else what the checkpoint says (``own``), else DecodeParams' defaults.
 
     Steps belong to a block size: those of the checkpoint do not count for another one, nor do steps,
-    thresholds and confidence for a strategy that has none, and a checkpoint that names a block size alone is
-    decoded at full steps. ``tokens_per_step`` says the steps, and with them the strategy: a static one unless
-    another is given. Raises InputError for settings of the checkpoint that cannot be used, and for given
-    ones that cannot, together with them.
+    thresholds and confidence for a strategy that has none, nor drafts for one that makes none, and a
+    checkpoint that names a block size alone is decoded at full steps. ``tokens_per_step`` says the steps, and
+    with them the strategy: a static one unless another is given. Raises InputError for settings of the
+    checkpoint that cannot be used, and for given ones that cannot, together with them.
     """
     own, given = check_own(own), dict(given or {})
     predicts = own.get("predicts", DecodeParams.predicts)
@@ -37,7 +37,10 @@ def resolve_params(own: Mapping[str, Any], given: Mapping[str, Any] | None = Non
     if given.get("tokens_per_step") is not None:
         given.setdefault("remasking", DecodeParams.remasking)
         own.pop("steps_per_block", None)
-    if given.get("remasking", own.get("remasking")) in get_args(LeftToRight):
+    remasking = given.get("remasking", own.get("remasking"))
+    if remasking != "self_speculative":
+        own = {name: own[name] for name in own if name not in OF_DRAFTS}
+    if remasking in get_args(LeftToRight):
         own = {name: own[name] for name in own if name not in ("steps_per_block", *NOT_LEFT_TO_RIGHT)}
     return DecodeParams(**(own | given))
 
@@ -53,8 +56,7 @@ def ignored_fields(params: DecodeParams) -> dict[str, str]:
         del reasons["confidence"]
         reasons["context"] = f"remasking={params.remasking!r} reads every block whole"
     if params.remasking != "self_speculative":
-        drafts = f"remasking={params.remasking!r} drafts nothing"
-        reasons |= {"draft_groups": drafts, "max_draft_tokens": drafts}
+        reasons |= dict.fromkeys(OF_DRAFTS, f"remasking={params.remasking!r} drafts nothing")
     if params.temperature == 0:
         drawn = "temperature=0 draws nothing, it takes the likeliest token"
         reasons |= {"top_k": drawn, "top_p": drawn}
@@ -72,6 +74,12 @@ def check_used(given: Mapping[str, Any], params: DecodeParams, *others: DecodePa
     for name, reason in ignored_by_all(params, *others).items():
         if given.get(name) is not None:
             raise without_effect(name, given[name], reason)
+
+
+def check_drafts_are_used(params: DecodeParams) -> None:
+    """The same for what whole settings say of drafts, but for the defaults."""
+    said = {name: getattr(params, name) for name in OF_DRAFTS}
+    check_used({name: said[name] for name in said if said[name] != getattr(DecodeParams, name)}, params)
 
 
 def check_own(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from t3d.decoding.params import NOT_LEFT_TO_RIGHT, DecodeParams, LeftToRight, StaticRemasking, steps_of
+from t3d.decoding.params import (
+    NOT_LEFT_TO_RIGHT,
+    OF_DRAFTS,
+    DecodeParams,
+    LeftToRight,
+    StaticRemasking,
+    steps_of,
+)
 from t3d.errors import InputError
 
-_OF_LEFT_TO_RIGHT: dict[str, Any] = {
-    name: getattr(DecodeParams, name) for name in ("context", "draft_groups", "max_draft_tokens")
-}
+_OF_LEFT_TO_RIGHT: dict[str, Any] = {name: getattr(DecodeParams, name) for name in ("context", *OF_DRAFTS)}
 """Fields that the other strategies ignore, and their defaults."""
 _OF_OTHERS: dict[str, Any] = {name: getattr(DecodeParams, name) for name in NOT_LEFT_TO_RIGHT}
 
@@ -29,8 +34,8 @@ def decoding_settings(
 
     ``dynamic`` are confidence thresholds, ``entropy_bounds`` those of ``entropy_bounded``; a block may take
     as many steps as it has tokens in both. ``shared`` gives all else, and the strategy of those with a
-    number of tokens per step; what it says of drafts and context holds for ``left_to_right``. Raises
-    InputError for a size, number, threshold or bound that cannot be.
+    number of tokens per step; what it says of context holds for ``left_to_right``, of drafts for the one that
+    drafts. Raises InputError for a size, number, threshold or bound that cannot be.
     """
     if shared.predicts == "next":
         others = {"tokens_per_step": tokens_per_step, "dynamic": dynamic, "entropy_bounds": entropy_bounds}
@@ -51,8 +56,8 @@ def decoding_settings(
             )
         for strategy in left_to_right:
             drafts = {name: getattr(shared, name) for name in _OF_LEFT_TO_RIGHT}
-            found[_label(size, strategy, shared)] = dataclasses.replace(
-                full, remasking=strategy, **_OF_OTHERS, **drafts
+            found[_label(size, strategy, shared)] = _of_strategy(
+                dataclasses.replace(full, **_OF_OTHERS, **drafts), strategy
             )
     if not found:
         raise InputError("block_size", tuple(block_sizes), "no setting to evaluate", "give at least one")
@@ -85,7 +90,12 @@ def _of_next(
             raise InputError(name, values[0], problem, fix)
     if not strategies:
         raise InputError("left_to_right", (), problem, fix)
-    return {
-        _label(1, strategy, shared): dataclasses.replace(shared, remasking=strategy)
-        for strategy in strategies
-    }
+    return {_label(1, strategy, shared): _of_strategy(shared, strategy) for strategy in strategies}
+
+
+def _of_strategy(params: DecodeParams, strategy: LeftToRight) -> DecodeParams:
+    """By this strategy; one that drafts nothing has nothing to say of drafts."""
+    unsaid = () if strategy == "self_speculative" else OF_DRAFTS
+    return dataclasses.replace(
+        params, remasking=strategy, **{name: getattr(DecodeParams, name) for name in unsaid}
+    )

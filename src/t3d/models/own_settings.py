@@ -39,9 +39,9 @@ def own_settings(config: PreTrainedConfig, generation_config: GenerationConfig |
 
 
 def drafts_by_itself(own: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a model that has a drafter: what is decoded token by token is then drafted."""
-    is_next = own.get("predicts") == "next" and own.get("remasking") == "left_to_right"
-    return {**own, **({"remasking": "self_speculative"} if is_next else {})}
+    """The settings of a model that has a drafter: what names no strategy, or goes token by token, drafts."""
+    drafts = own.get("remasking", "left_to_right") == "left_to_right"
+    return {**own, **({"remasking": "self_speculative"} if drafts else {})}
 
 
 def set_own_settings(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:

@@ -109,6 +109,37 @@ def test_an_engine_without_it_decodes_as_if_it_were_not_attached(exact_model):
         decode(exact_model, [Job(prompt, params)], adapter)
 
 
+@pytest.fixture
+def drafter_folder(checkpoint, tmp_path):
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    adapter = with_random_weights(add_gated_adapter(loaded.model, 2))
+    save_drafter(adapter, loaded, tmp_path / "drafter")
+    return tmp_path / "drafter"
+
+
+def test_an_llm_with_a_drafter_drafts_unless_it_is_told_a_strategy(checkpoint, drafter_folder):
+    """And decodes without drafts where it is, which is what drafts are compared with."""
+    llm = LLM(checkpoint, device="cpu", dtype="float64", drafter=drafter_folder)
+    assert llm.default_params.remasking == "self_speculative"
+    assert LLM(checkpoint, device="cpu").default_params.remasking == DecodeParams.remasking
+    short = dataclasses.replace(llm.default_params, max_new_tokens=12)
+    plain = dataclasses.replace(short, remasking="left_to_right")
+    own, other = (llm.generate("Tom has 3 pens.", how, progress=False)[0] for how in (short, plain))
+    assert own.num_drafted > other.num_drafted == 0
+    assert own.response_ids == other.response_ids
+
+
+@pytest.mark.parametrize("remasking", ["left_to_right", "low_confidence_static"])
+@pytest.mark.parametrize(("field", "value"), [("draft_groups", "all"), ("max_draft_tokens", 2)])
+def test_an_llm_refuses_what_is_said_of_drafts_where_none_are_made(checkpoint, remasking, field, value):
+    params = DecodeParams(remasking=remasking, **{field: value})
+    problem = (
+        f"^{field}={value!r}: ignored: remasking='{remasking}' drafts nothing. Fix: leave it out, or dec"
+    )
+    with pytest.raises(InputError, match=problem):
+        LLM(checkpoint, device="cpu").generate("Tom", params, progress=False)
+
+
 def test_an_llm_takes_the_folder_of_a_drafter_and_says_so_in_its_identity(checkpoint, tmp_path):
     loaded = load_model(checkpoint, device="cpu", dtype="float64")
     adapter = with_random_weights(add_gated_adapter(loaded.model, 2))

@@ -71,6 +71,8 @@ def test_settings_left_to_right_by_label():
         temperature=1.0,
     )
     assert found["B8-self-speculative-all"] == drafts
+    plain = {"remasking": "left_to_right", "draft_groups": "last", "max_draft_tokens": 0}
+    assert found["B8-left-to-right"] == dataclasses.replace(drafts, **plain)
     assert list(decoding_settings(**BLOCK_OF_4, left_to_right=names)) == [
         "B4-left-to-right",
         "B4-self-speculative",
