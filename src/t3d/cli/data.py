@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from t3d.cli.options import ProblemChoice, check_record_name
+from t3d.cli.options import ProblemChoice
+from t3d.cli.record_name import check_record_name
 from t3d.errors import InputError, require_positive
 from t3d.interchange.formats.names import FormatName
 from t3d.tasks.benchmarks import BENCHMARKS

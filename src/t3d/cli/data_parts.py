@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from t3d.cli.options import check_record_name
+from t3d.cli.record_name import check_record_name
 from t3d.errors import InputError
 from t3d.work.failures import errors_file, list_failures
 from t3d.work.files import check_output_file

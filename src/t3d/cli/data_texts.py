@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from t3d.cli.options import check_record_name
+from t3d.cli.record_name import check_record_name
 from t3d.errors import InputError, require_positive
 from t3d.work.files import check_output_file
 

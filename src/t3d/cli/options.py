@@ -4,7 +4,6 @@ import dataclasses
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOG_WIDTH = 110
 """Columns of a table where there is no terminal."""
-TEXT_ENDINGS = (".jsonl", ".json", ".csv", ".txt", ".yaml", ".md")
-"""Of names that no Parquet file should have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,13 +275,6 @@ def check_kind_is_used(kind: PromptKind | None, style: PromptStyle) -> None:
     if kind is not None and style == "plain":
         problem = "ignored: prompt_style='plain' puts the question alone"
         raise InputError("prompt_kind", kind, problem, "leave it out, or give another prompt_style")
-
-
-def check_record_name(output: str) -> None:
-    """Raise InputError for a file of records whose name says that it is a text."""
-    if Path(output).suffix.lower() in TEXT_ENDINGS:
-        fix = f"name it {Path(output).with_suffix('.parquet').name}"
-        raise InputError("output", output, "the records are written as Parquet, not as text", fix)
 
 
 def check_data_is_used(data: str | None, names: tuple[str, ...]) -> None:

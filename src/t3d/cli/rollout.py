@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.cli.config_file import UNWRITTEN, check_config, write_config
-from t3d.cli.options import DecodeFlags, DecodingModelChoice, Flat, ProblemChoice, check_record_name
+from t3d.cli.options import DecodeFlags, DecodingModelChoice, Flat, ProblemChoice
 from t3d.cli.processes import own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
+from t3d.cli.record_name import check_record_name
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
 from t3d.errors import InputError, require_at_least_zero, require_positive

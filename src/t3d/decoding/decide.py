@@ -35,6 +35,24 @@ sampling_key = attrgetter(*(field.name for field in fields(DecodeParams) if fiel
 """What of its DecodeParams :func:`decide` depends on: rows with equal keys are one group."""
 
 
+class SamplingGroups:
+    """The numbers of groups of rows. Where jobs keep coming, those that no row has are forgotten."""
+
+    def __init__(self, max_kept: int) -> None:
+        self._max_kept, self._number_of, self._next = max_kept, dict[object, int](), 0
+
+    def number(self, params: DecodeParams, used: np.ndarray) -> int:
+        """That of a row's group; ``used`` are those of the rows there are."""
+        key = sampling_key(params)
+        if key not in self._number_of:
+            if len(self._number_of) > self._max_kept:
+                kept = set(used.tolist())
+                self._number_of = {other: group for other, group in self._number_of.items() if group in kept}
+            self._number_of[key] = self._next
+            self._next += 1
+        return self._number_of[key]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedPositions:
     """The masked positions of a group's active blocks before a denoising step (host side)."""

@@ -14,11 +14,10 @@ import numpy as np
 
 from t3d.attention.slots import SlotCache
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest
-from t3d.decoding.decide import Decisions, sampling_key
+from t3d.decoding.decide import Decisions, SamplingGroups
 from t3d.decoding.drafting import Checked, Drafting
 from t3d.decoding.forward import Forward
 from t3d.decoding.jobs import Job, Room
-from t3d.decoding.params import DecodeParams
 from t3d.trajectory import visible_length
 
 Detail = Literal["completions", "blocks", "steps"]
@@ -49,9 +48,8 @@ class RowTable:
         self.mask_token_id, self.stop_token_ids = mask_token_id, stop_token_ids
         self.waiting = deque(jobs)
         self.num_rows, self.num_active, self.num_columns = room.num_rows, 0, room.num_columns
-        self._groups: dict[object, int] = {}
-        """Numbers of the groups of rows whose tokens are decided in one call, by what that depends on."""
-        self._num_groups = 0
+        self._groups = SamplingGroups(max_kept=2 * self.num_rows)
+        """Of rows whose tokens are decided in one call."""
         self.job_R = np.empty(self.num_rows, dtype=object)
         self.drafting_R = np.empty(self.num_rows, dtype=object)
         """None for rows that are not decoded left to right."""
@@ -104,7 +102,7 @@ class RowTable:
         self.schedule_RS[row, : len(params.schedule)] = params.schedule
         self.key_R[row] = request.noise_key
         self.seed_R[row] = params.seed
-        self.group_R[row] = self._group(params)
+        self.group_R[row] = self._groups.number(params, self.group_R[: self.num_active])
         self.prompt_length_R[row] = length
         self.block_size_R[row] = size
         self.read_size_R[row] = 1 if params.is_left_to_right and params.context == "causal" else size
@@ -114,17 +112,6 @@ class RowTable:
         self.committed_R[row] = 0
         self.block_start_R[row] = length // size * size
         self.step_in_block_R[row] = self.denoising_steps_R[row] = self.commits_R[row] = 0
-
-    def _group(self, params: DecodeParams) -> int:
-        """The number of a row's group. Where jobs keep coming, groups without a row are forgotten."""
-        key = sampling_key(params)
-        if key not in self._groups:
-            if len(self._groups) > 2 * self.num_rows:
-                used = set(self.group_R[: self.num_active].tolist())
-                self._groups = {other: group for other, group in self._groups.items() if group in used}
-            self._groups[key] = self._num_groups
-            self._num_groups += 1
-        return self._groups[key]
 
     def drop(self, ids: Collection[str], cache: SlotCache) -> list[Completion]:
         """End these requests, wherever they are: in a row, or still waiting."""

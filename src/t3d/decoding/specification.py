@@ -111,25 +111,23 @@ def decode_left_to_right(
     With ``draft_of`` the draft of a position is its token, whatever the model says there; with
     ``has_drafter`` what is attached to the model drafts.
     """
-    prompt_length, key = len(request.prompt_ids), request.noise_key
+    prompt_length, end = len(request.prompt_ids), len(request.prompt_ids) + params.max_new_tokens
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
-    end = prompt_length + params.max_new_tokens
-    draft, chances, num_drafted, num_right, num_forwards = list[int](), list[float](), 0, 0, 0
-    may_draft = params.remasking == "self_speculative"
+    draft, chances, may_draft = list[int](), list[float](), params.remasking == "self_speculative"
+    num_drafted, num_right, num_forwards = 0, 0, 0
     while True:
         n, num_forwards = len(ids), num_forwards + 1
         size = num_to_draft(n, end, params)
         if draft_of is not None:
             draft, chances = [draft_of(n + place) for place in range(size)], [1.0] * size
         num_open, right = n % params.block_size, share_right(num_right, num_drafted)
-        draft, groups = chosen_drafts(n, end, params, draft[:size], chances[:size], right, token_value(1))
-        if not may_draft:
-            draft, groups = [], ()
+        chosen = chosen_drafts(n, end, params, draft[:size], chances[:size], right, token_value(1))
+        draft, groups = chosen if may_draft else ([], ())
         scratch = scratch_of_params(num_open, len(draft), groups, params)
         logits_MV = read_scratch(model, ids, draft, scratch, params, mask_token_id, has_drafter=has_drafter)
         # The same draw for a draft and for its check: the noise depends on the position alone.
         position_M = torch.from_numpy(n - num_open + scratch.drawn_offset_M)
-        uniform_M = counter_uniform(params.seed, key, position_M, 0, TOKEN_STREAM)
+        uniform_M = counter_uniform(params.seed, request.noise_key, position_M, 0, TOKEN_STREAM)
         drawn = candidate_tokens(logits_MV, uniform_M, params, mask_token_id)
         if may_draft and not drawn.logprob_M.isfinite().all():
             may_draft = False  # what is not a number without drafts either is the model's
@@ -139,9 +137,8 @@ def decode_left_to_right(
         ids += tokens[: accepted + 1]
         length, finish_reason = visible_length(ids[prompt_length:], stop_token_ids, params.max_new_tokens)
         ids = ids[: prompt_length + length]
-        num_new = len(ids) - n
-        steps += [num_forwards] * num_new
-        logprobs += drawn.logprob_M[:num_new].tolist()
+        steps += [num_forwards] * (len(ids) - n)
+        logprobs += drawn.logprob_M[: len(ids) - n].tolist()
         num_drafted, num_right = num_drafted + len(draft), num_right + accepted
         if finish_reason == "stop" or length == params.max_new_tokens:
             return Completion(

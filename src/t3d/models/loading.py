@@ -112,10 +112,7 @@ def load_model(
     checkpoint = open_checkpoint(source, access)
     config = read_config(checkpoint)
     if config.model_type not in MODEL_TYPES:
-        fix = "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe'), "
-        fix += f"or an autoregressive one ({', '.join(ARCHITECTURES)})"
-        problem = f"its architecture is {config.model_type!r}, not a block-diffusion model"
-        raise InputError("model", source, problem, fix)
+        raise _other_architecture(source, config.model_type)
     files = checkpoint.check_weights()
     if checkpoint.fields.get("quantization_config") is None:  # which packs the weights into other shapes
         check_sizes(source, config, shapes_of(files))
@@ -138,6 +135,13 @@ def load_model(
         token=token,
         checkpoint_dtype=own_dtype if isinstance(own_dtype, torch.dtype) else torch.float32,
     )
+
+
+def _other_architecture(source: str, model_type: str) -> InputError:
+    fix = "give an SDAR checkpoint (config.json with model_type 'sdar' or 'sdar_moe'), "
+    fix += f"or an autoregressive one ({', '.join(ARCHITECTURES)})"
+    problem = f"its architecture is {model_type!r}, not a block-diffusion model"
+    return InputError("model", source, problem, fix)
 
 
 def _load_unconverted(
