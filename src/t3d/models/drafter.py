@@ -197,7 +197,7 @@ def _check_base(source: Path, base: Mapping[str, Any], loaded: LoadedModel) -> N
         problem = (
             f"drafts for a model with predicts={predicts!r}, that of {loaded.source} is {loaded.predicts!r}"
         )
-        raise _refusal(source, problem, "train a drafter for this one")
+        raise _refusal(source, problem, f"give the base that it was trained on ({named}), or train a drafter")
     if expected == loaded.weights_hash:
         return
     found = loaded.weights_hash[:_HASH_SHOWN] or "none known"
@@ -210,13 +210,17 @@ def _read(source: Path, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads((source / name).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise _refusal(source, f"it has no {name}", _FOLDERS) from error
+        below = source / "drafter"
+        fix = f"give {below}" if (below / name).is_file() else _FOLDERS
+        raise _refusal(source, f"it has no {name}", fix) from error
     except (ValueError, TypeError) as error:
         raise _refusal(source, f"its {name} is no JSON object ({error})", "copy that file again") from error
 
 
 def _refusal(source: Path, problem: str, fix: str) -> InputError:
-    return InputError("drafter", str(source), problem, fix)
+    """Of a bundled drafter, by its name."""
+    names = (name for name, folder in BUNDLED_DRAFTERS.items() if folder == source)
+    return InputError("drafter", next(names, str(source)), problem, fix)
 
 
 def _json(value: Any) -> str:

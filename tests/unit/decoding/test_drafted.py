@@ -1,6 +1,7 @@
 """A drafter changes how many forwards ``self_speculative`` takes, and nothing else."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -138,6 +139,17 @@ def test_an_llm_refuses_what_is_said_of_drafts_where_none_are_made(checkpoint, r
     )
     with pytest.raises(InputError, match=problem):
         LLM(checkpoint, device="cpu").generate("Tom", params, progress=False)
+
+
+def test_a_drafter_that_does_not_fit_is_named_as_it_was_given_with_its_base(checkpoint):
+    fix = "give the base that it was trained on (SmolLM2-135M-Instruct.Q4_1.gguf, of t3d fetch smollm2"
+    with pytest.raises(InputError, match=f"^drafter='smollm2': .*{re.escape(fix)}"):
+        LLM(checkpoint, device="cpu", drafter="smollm2")
+
+
+def test_a_folder_above_a_drafter_s_is_refused_with_the_folder_to_give(checkpoint, drafter_folder):
+    with pytest.raises(InputError, match=f"Fix: give {re.escape(str(drafter_folder))}.$"):
+        LLM(checkpoint, device="cpu", drafter=drafter_folder.parent)
 
 
 def test_an_llm_takes_the_folder_of_a_drafter_and_says_so_in_its_identity(checkpoint, tmp_path):
