@@ -47,6 +47,10 @@ from t3d.decoding import rollout
             "reproduce cell --method origina --settings B4-T1",
             "Fix: did you mean original? It is one of original, t3d,",
         ),
+        (
+            "generate --model minni --prompt x",
+            "model='minni': no such folder. Fix: did you mean mini? Else give",
+        ),
         ("generate --model nowhere --prompt x", "model='nowhere': no such folder. Fix: give a checkpoint"),
         ("generate --prompt x --limit 3", "limit=3: ignored: there is one prompt"),
         ("generate --prompt x --prompt-kind math", "prompt_kind='math': ignored: prompt_style='plain'"),

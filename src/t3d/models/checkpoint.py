@@ -22,6 +22,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from t3d.errors import InputError
+from t3d.models.bundled_models import meant_model
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _KERNEL_FIELDS = ("attn_implementation", "experts_implementation")
@@ -159,8 +160,11 @@ def open_checkpoint(source: str, access: HubAccess = USUAL) -> Checkpoint:
             raise InputError("model", source, "an adapter, without the model that it acts on", fix)
         raise InputError("model", source, "the folder has no config.json", "give a checkpoint folder")
     if not folder.is_dir() and _is_path(source):
+        meant = meant_model(source)
         fix = "give a checkpoint folder, or a hub id such as org/name"
-        raise InputError("model", source, "no such folder", fix)
+        raise InputError(
+            "model", source, "no such folder", f"did you mean {meant}? Else {fix}" if meant else fix
+        )
     if folder.is_dir():
         check_links(folder)
     try:

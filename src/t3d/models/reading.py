@@ -15,12 +15,10 @@ from transformers import (
 
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES
+from t3d.models.bundled_models import BUNDLED_MODELS
 from t3d.models.checkpoint import Checkpoint
 from t3d.models.config_fields import check_fields
 from t3d.models.own_settings import KEY, tell
-
-_MINI = Path(__file__).parents[1] / "mini"
-BUNDLED_MODELS = {"mini": _MINI / "teacher", "mini-small": _MINI / "teacher_small"}
 
 _UNTRUE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),

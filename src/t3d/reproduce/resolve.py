@@ -16,7 +16,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.models.reading import BUNDLED_MODELS, checkpoint_of
+from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.models.reading import checkpoint_of
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.training.config import T3DConfig

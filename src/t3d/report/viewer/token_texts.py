@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import InputError
+from t3d.models.bundled_models import BUNDLED_MODELS
 from t3d.models.loading import load_tokenizer
-from t3d.models.reading import BUNDLED_MODELS
 from t3d.models.token_ids import tokenizer_hash
 from t3d.problems.prompts import token_text
 from t3d.report.viewer.shown import Shown
