@@ -34,7 +34,7 @@ from t3d.decoding.params import (
     LeftToRight,
     StaticRemasking,
 )
-from t3d.decoding.settings import decoding_settings
+from t3d.decoding.settings import decoding_settings, setting_flags
 from t3d.errors import InputError, require_at_least_zero, require_positive
 from t3d.evaluation.finished import ERRORS, OWN_NAMES, RESULTS, check_evaluation
 from t3d.grading.math_worker import GraderName
@@ -193,7 +193,7 @@ class Eval(DraftedModelChoice, PromptChoice):
             found["remasking"] = DecodeParams.remasking
         if not self._named() and (self.tokens_per_step, self.dynamic, self.entropy_bound) == (None,) * 3:
             is_own = found["block_size"] == str(params.block_size)
-            found |= _settings_of(params) if is_own else {"tokens_per_step": "1"}
+            found |= setting_flags(params) if is_own else {"tokens_per_step": "1"}
         return found
 
     def _named(self) -> tuple[LeftToRight, ...]:
@@ -289,18 +289,3 @@ def _prepared(
 
     work = command._work(command._tasks() if tasks is None else tasks)
     return shared_evaluation(**work, label=label, attempt=attempt)
-
-
-def _settings_of(params: DecodeParams) -> dict[str, Any]:
-    """The flag that names the one setting of a checkpoint. Raises InputError for steps of unequal tokens."""
-    if params.is_left_to_right:
-        return {params.remasking: True}
-    if params.remasking == "low_confidence_dynamic":
-        return {"dynamic": str(params.confidence_threshold)}
-    if params.remasking == "entropy_bounded":
-        return {"entropy_bound": str(params.entropy_bound)}
-    count, rest = divmod(params.block_size, params.steps_per_block)
-    if rest:
-        problem = f"the checkpoint decodes blocks of {params.block_size} in {params.steps_per_block} steps"
-        raise InputError("tokens_per_step", None, problem, "give numbers that divide the block size")
-    return {"tokens_per_step": str(count)}

@@ -99,3 +99,21 @@ def _of_strategy(params: DecodeParams, strategy: LeftToRight) -> DecodeParams:
     return dataclasses.replace(
         params, remasking=strategy, **{name: getattr(DecodeParams, name) for name in unsaid}
     )
+
+
+def setting_flags(params: DecodeParams) -> dict[str, Any]:
+    """The flag of ``t3d eval`` that names a checkpoint's one setting.
+
+    Raises InputError for steps of unequal tokens.
+    """
+    if params.is_left_to_right:
+        return {params.remasking: True}
+    if params.remasking == "low_confidence_dynamic":
+        return {"dynamic": str(params.confidence_threshold)}
+    if params.remasking == "entropy_bounded":
+        return {"entropy_bound": str(params.entropy_bound)}
+    count, rest = divmod(params.block_size, params.steps_per_block)
+    if rest:
+        problem = f"the checkpoint decodes blocks of {params.block_size} in {params.steps_per_block} steps"
+        raise InputError("tokens_per_step", None, problem, "give numbers that divide the block size")
+    return {"tokens_per_step": str(count)}

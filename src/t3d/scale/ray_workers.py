@@ -2,8 +2,7 @@
 
 A chunk is made as by a run of its own with ``--shard I/N``, where N is the number of chunks: under a lock,
 into the folder that all share, under the name it always has. So it does not matter which worker makes it, how
-often, or whether chunks of an earlier run lie there, and what Ray sends is a number. The worker that finds
-all of them makes the output.
+often, or whether an earlier run's lie there, and Ray sends a number. Who finds all makes the output.
 """
 
 import logging
