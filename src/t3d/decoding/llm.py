@@ -16,6 +16,7 @@ from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import check_drafts_are_used, resolve_params
 from t3d.decoding.prompt_inputs import Chat, Prompt, conversations, ids_of_prompt, is_one_prompt
 from t3d.decoding.stats import EngineStats
+from t3d.decoding.streamers import Streamer, check_streamed, feed
 from t3d.decoding.texts import StopTexts, told_updates, with_text
 from t3d.errors import InputError
 from t3d.models.drafter import with_drafter
@@ -126,6 +127,7 @@ class LLM:
         ids: Sequence[str] | None = None,
         progress: bool = True,
         on_error: Literal["raise", "return"] = "raise",
+        streamer: Streamer | None = None,
     ) -> list[Completion]:
         """Decode prompts; completions in their order, under ``ids`` (default "0", "1", ...).
 
@@ -133,9 +135,19 @@ class LLM:
         prompt lie side by side, under ``ID#0``, ``ID#1``, ... A request that can never be decoded (an empty
         prompt, or one that does not fit) does not stop the others: with ``on_error="raise"`` a
         DecodingError names it when they are finished and holds them, with "return" its completion has
-        ``finish_reason`` "error". Raises InputError for prompts of another kind or ids used twice.
+        ``finish_reason`` "error". ``streamer`` is one of transformers', for a single response, in the place
+        of the progress bar: ``TextStreamer``, or ``TextDiffusionStreamer``, which shows denoising steps too.
+        Raises InputError for prompts of another kind, ids used twice, or a streamer of several responses.
         """
         requests, each = self._samples(self.requests(prompts, ids), params)
+        if streamer is not None:
+            check_streamed(len(requests))
+            detail = "steps" if hasattr(streamer, "put_draft") else "blocks"
+            updates = told_updates(
+                self._engine.stream(self._jobs(requests, each), detail=detail), self.tokenizer
+            )
+            done = feed(streamer, requests[0].prompt_ids, updates, self.loaded.mask_token_id)
+            return completions_of(requests, done, on_error=on_error)
         with Progress("generate", len(requests)) if progress else nullcontext() as bar:
             return self.decode(
                 requests,
