@@ -2,7 +2,9 @@
 
 import pytest
 
+from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.draft_costs import chosen_drafts, share_right, token_value
+from t3d.decoding.drafting import Drafting
 from t3d.decoding.params import DecodeParams
 
 PARAMS = DecodeParams(block_size=8, remasking="self_speculative", draft_groups="auto", max_new_tokens=64)
@@ -28,6 +30,18 @@ def test_the_value_of_a_token_by_hand():
 def test_the_share_that_is_right_is_learnt():
     assert share_right(0, 0) == 0.7
     assert share_right(30, 30) > 0.9 > 0.2 > share_right(0, 30)
+
+
+def test_a_request_whose_drafts_were_wrong_drafts_less_than_one_whose_were_right():
+    """By what the request itself has seen; the same tokens are worth as much to either."""
+    groups = {}
+    for num_accepted in (0, 30):
+        request = DecodeRequest(id="r", prompt_ids=tuple(range(17)))
+        own = Drafting.of_request(request, PARAMS)
+        own.num_drafted, own.num_accepted = 30, num_accepted
+        own.arrange(6.0)
+        groups[num_accepted] = own.scratch.drafts
+    assert not groups[0] and groups[30]
 
 
 def test_behind_a_sure_draft_the_next_one_is_made_and_behind_an_unsure_token_too():
