@@ -1,7 +1,11 @@
 """The one function that renders a problem's prompt for rollout, training and evaluation."""
 
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateError
@@ -13,6 +17,13 @@ from t3d.problems.prompt_styles import PromptKind, PromptStyle, released_prompt,
 
 _ENCODING = threading.Lock()
 """Whether a special token's name is text is a setting of the tokenizer, which every call makes its own."""
+TEMPLATE_SECONDS = 10.0
+"""What a chat template may take; it is anyone's code."""
+_FILE_OF_TEMPLATES = "<template>"
+"""Under which name Jinja compiles them."""
+_OF_TEMPLATES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+_OF_TEMPLATES += (RecursionError, MemoryError, TimeoutError)
+"""What they raise."""
 
 
 def problem_ids(
@@ -118,12 +129,38 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return marked | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
+@contextmanager
+def _time_limit(seconds: float) -> Generator[None]:
+    """End a template of loops within loops by a TimeoutError in this thread, unless a debugger traces it."""
+    if sys.gettrace() is not None:
+        yield
+        return
+    end = time.monotonic() + seconds
+
+    def at_line(frame: FrameType, event: str, argument: object) -> Any:
+        del frame, event, argument
+        if time.monotonic() > end:
+            raise TimeoutError(f"takes more than {seconds:g} seconds")
+        return at_line
+
+    def at_call(frame: FrameType, event: str, argument: object) -> Any:
+        del event, argument
+        return at_line if frame.f_code.co_filename == _FILE_OF_TEMPLATES else None
+
+    sys.settrace(at_call)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
 def _chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
     chat: Any = [dict(message) for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
-    except (TemplateError, TypeError, ValueError) as error:  # what a template does is anyone's code
-        said = " ".join(str(error).split())[:200]
+        with _time_limit(TEMPLATE_SECONDS):
+            return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    except _OF_TEMPLATES as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
         problem = f"cannot put these messages ({said})"
         fix = "mend chat_template of the tokenizer, or leave out what it refuses"
         raise InputError("chat_template", tokenizer.name_or_path, problem, fix) from error

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from t3d.decoding.llm import decode_requests
 from t3d.errors import InputError
+from t3d.problems import prompts
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.prompts import chat_ids, problem_ids, prompt_ids, token_ids, token_text
@@ -131,11 +132,25 @@ def test_a_name_that_the_tokenizer_cannot_write_as_text_names_the_problem(tiny_t
 
 def test_what_a_chat_template_refuses_is_named(tiny_tokenizer):
     own = copy.deepcopy(tiny_tokenizer)
-    for template in ("{{ raise_exception('roles must alternate') }}", "{% if %}", None):
+    refused = ("{{ raise_exception('roles must alternate') }}", "{% if %}", None, "{{ 1 // 0 }}")
+    endless = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"
+    for template in (*refused, "{% for a in range(10**9) %}x{% endfor %}", endless):
         own.chat_template = template
         with pytest.raises(InputError, match=r"chat_template=.*cannot put these messages") as caught:
             prompt_ids(own, "so?")
         assert "\n" not in str(caught.value)
+
+
+def test_a_chat_template_of_endless_loops_is_ended_and_named(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(prompts, "TEMPLATE_SECONDS", 0.2)
+    own = copy.deepcopy(tiny_tokenizer)
+    loops = "".join(f"{{% for {name} in range(59049) %}}" for name in "abc") + "{% endfor %}" * 3
+    own.chat_template = loops
+    with pytest.raises(InputError, match=r"cannot put these messages \(takes more than 0.2 seconds\)"):
+        prompt_ids(own, "so?")
+    assert sys.gettrace() is None
+    own.chat_template = "{% for a in range(1000) %}{% endfor %}so?"
+    assert prompt_ids(own, "so?") == token_ids(own, "so?")
 
 
 def test_threads_that_share_a_tokenizer_do_not_read_each_others_special_tokens(tiny_tokenizer):
