@@ -32,8 +32,8 @@ from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.forward import Forward
 from t3d.decoding.jobs import Job
-from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.sequences import Committed
 from t3d.models.loading import load_model
 from t3d.models.sdar import SDARConfig, SDARForCausalLM

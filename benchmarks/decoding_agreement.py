@@ -12,8 +12,9 @@ import itertools
 
 from decoding import SETTINGS
 
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.evaluation.text_measures import token_agreement
 from t3d.tasks.mini.suite import TASKS
 

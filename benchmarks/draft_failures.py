@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from t3d.decoding.completion import Completion
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.origins import origins
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.tasks.mini.suite import TASKS
 
 BANDS = ((0.7, "below 0.7"), (0.99, "0.7 to 0.99"), (math.inf, "0.99 or more"))

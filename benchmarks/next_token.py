@@ -29,8 +29,9 @@ from differences import first_difference
 from transformers import PreTrainedModel
 
 from t3d.decoding.completion import Completion, DecodeRequest
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.models.adopted import ARCHITECTURES
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, load_model

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from t3d.decoding.completion import Completion, DecodeRequest
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError
 from t3d.evaluation.cost import decoding_cost, response_row

@@ -28,8 +28,9 @@ from typing import Any
 from differences import distance_of_draw, first_difference
 
 from t3d.decoding.completion import Completion, DecodeRequest
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.self_speculation import num_to_draft
 from t3d.decoding.settings import decoding_settings
 from t3d.models.drafter import with_drafter

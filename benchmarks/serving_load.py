@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from t3d.decoding.completion import DecodeRequest
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
+from t3d.decoding.posed_requests import decode_requests
 from t3d.tasks.mini.suite import TASKS
 
 MAX_NEW_TOKENS = 56

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from model_fixtures import exact
 
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.models.loading import load_model
 from t3d.tasks.mini.suite import TASKS
 

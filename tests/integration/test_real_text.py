@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, TrainingArguments
 
 from t3d import DecodeParams, SDARConfig, SDARForCausalLM, load_model, read_trajectories
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.rollout import roll_out_to_file
 from t3d.evaluation.text_measures import token_agreement
 from t3d.mini.pretrain import PretrainCollator, PretrainTrainer

@@ -46,7 +46,8 @@ class Generate(DraftedModelChoice, PromptChoice):
     def run(self) -> None:
         """Run the command."""
         from t3d.decoding.completion import check_requests
-        from t3d.decoding.llm import LLM, decode_requests
+        from t3d.decoding.llm import LLM
+        from t3d.decoding.posed_requests import decode_requests
         from t3d.evaluation.samples import jsonl
         from t3d.report.console import coloured_steps, draft_legend
         from t3d.report.viewer.recorded import BEGINNING, recorded

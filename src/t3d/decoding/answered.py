@@ -6,8 +6,9 @@ from itertools import compress
 
 from t3d.decoding.completion import Completion, is_too_long
 from t3d.decoding.failing import decode_without_failing
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
 from t3d.models.loading import LoadedModel
 from t3d.problems.problem import Problem

@@ -21,9 +21,6 @@ from t3d.decoding.texts import StopTexts, told_updates, with_text
 from t3d.errors import InputError
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import LoadedModel, adopt_model, load_model, with_tokenizer
-from t3d.problems.problem import Problem
-from t3d.problems.prompt_styles import PromptKind, PromptStyle
-from t3d.problems.prompts import problem_ids
 from t3d.work.progress import Progress
 
 
@@ -113,6 +110,10 @@ class LLM:
     def default_params(self) -> DecodeParams:
         """How it decodes without ``params``: as the checkpoint says, a student as it was trained."""
         return resolve_params(self.loaded.own_settings)
+
+    def params(self, **given: Any) -> DecodeParams:
+        """Settings of these fields; the others are the checkpoint's own, as those of every command."""
+        return resolve_params(self.loaded.own_settings, given)
 
     @property
     def stats(self) -> EngineStats:
@@ -266,7 +267,7 @@ class LLM:
             check_drafts_are_used(job.params)
             if job.params.predicts != predicts:
                 kind = "an autoregressive" if predicts == "next" else "a block-diffusion"
-                fix = "change what its default_params say: dataclasses.replace(llm.default_params, ...)"
+                fix = "make them by LLM.params(max_new_tokens=..., ...), which asks the model for the rest"
                 problem = f"{self.loaded.source} is {kind} model, which predicts={predicts!r}"
                 raise InputError("predicts", job.params.predicts, problem, fix)
         return jobs
@@ -281,19 +282,3 @@ def _one_each(
         problem = f"there are {len(requests)} requests"
         raise InputError("params", len(each), problem, "give one DecodeParams, or one per request")
     return each
-
-
-def decode_requests(
-    tokenizer: PreTrainedTokenizerBase,
-    problems: Sequence[Problem],
-    *,
-    style: PromptStyle = "plain",
-    kind: PromptKind = "math",
-) -> list[DecodeRequest]:
-    """One request per problem, under the problem's id, with its :func:`problem_ids`."""
-    return [
-        DecodeRequest(
-            id=problem.id, prompt_ids=tuple(problem_ids(tokenizer, problem, style=style, kind=kind))
-        )
-        for problem in problems
-    ]

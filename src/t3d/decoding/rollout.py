@@ -8,8 +8,9 @@ from typing import Any
 
 from t3d.decoding.answered import roll_out_answered, trajectories_of
 from t3d.decoding.completion import check_requests
-from t3d.decoding.llm import LLM, decode_requests
+from t3d.decoding.llm import LLM
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
 from t3d.errors import InputError, require_at_least_zero, require_unique_ids
 from t3d.models.loading import LoadedModel

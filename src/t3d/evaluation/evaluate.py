@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from t3d.decoding.completion import check_requests
-from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.errors import InputError, require_once, require_unique_ids
 from t3d.evaluation.added import Entry, keep_finished
 from t3d.evaluation.answering import EvalConfig, Evaluation

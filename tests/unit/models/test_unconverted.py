@@ -171,7 +171,10 @@ def test_what_cannot_be_asked_of_it_is_named(tmp_path):
     with pytest.raises(InputError, match=r"tp_plan='auto': not for autoregressive checkpoints"):
         load_model(tmp_path / "model", device="cpu", tp_plan="auto")
     llm = LLM(tmp_path / "model", device="cpu")
-    with pytest.raises(InputError, match=r"predicts='self': .*is an autoregressive model.*default_params"):
+    with pytest.raises(InputError, match=r"predicts='self': .*is an autoregressive model.*LLM.params"):
         llm.generate([PROMPTS[0]], DecodeParams(), progress=False)
+    params = llm.params(temperature=0.0, max_new_tokens=3)
+    assert (params.predicts, params.block_size, params.temperature) == ("next", 1, 0.0)
+    assert len(llm.generate([PROMPTS[0]], params, progress=False)[0].response_ids) <= 3
     with pytest.raises(InputError, match=r"predicts='next': mini is a block-diffusion model"):
         LLM("mini", device="cpu").generate([PROMPTS[0]], DecodeParams(**OF_NEXT), progress=False)

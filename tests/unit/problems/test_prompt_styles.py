@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d.decoding.llm import decode_requests
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.posed_requests import decode_requests
 from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
 from t3d.evaluation.evaluate import evaluation_requests

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d.decoding.llm import decode_requests
+from t3d.decoding.posed_requests import decode_requests
 from t3d.errors import InputError
 from t3d.problems import prompts
 from t3d.problems.problem import Problem
