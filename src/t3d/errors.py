@@ -54,11 +54,25 @@ def require_positive(settings: object, *names: str) -> None:
     _require(settings, names, lambda v: v is None or v >= 1, "not positive", "use 1 or more")
 
 
+def is_whole_number(value: object) -> bool:
+    """Whether a value is one: 8.0 and True are none, numpy's integers are."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def require_numbers(settings: object, *names: str) -> None:
+    """Raise :class:`InputError` for the first of these attributes that is no number; True is none."""
+    _require(
+        settings,
+        names,
+        lambda v: isinstance(v, Real) and not isinstance(v, bool),
+        "not a number",
+        "use for example 0.9",
+    )
+
+
 def require_whole(settings: object, *names: str) -> None:
-    """Raise :class:`InputError` for the first of these attributes that is no whole number: 8.0 and True are
-    none, numpy's integers are."""
-    problem, fix = "not a whole number", "use for example 8"
-    _require(settings, names, lambda v: isinstance(v, Integral) and not isinstance(v, bool), problem, fix)
+    """Raise :class:`InputError` for the first of these attributes that is no :func:`is_whole_number`."""
+    _require(settings, names, is_whole_number, "not a whole number", "use for example 8")
 
 
 def require_above_zero(settings: object, *names: str) -> None:

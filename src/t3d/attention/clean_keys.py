@@ -28,6 +28,7 @@ def attend_clean(
         sums = torch.full(query.shape[:-1], -torch.inf, dtype=_wide(query.dtype), device=query.device)
         return torch.zeros_like(query), sums
     if has_fused_kernel(query.device):
+        assert key.stride(-1) == value.stride(-1) == 1, "the kernel takes no others, and does not say so"
         mixed, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query.flatten(1, 2), key, value, attn_mask=_bias(hides, query), scale=1.0
         )

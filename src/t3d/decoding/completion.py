@@ -53,7 +53,8 @@ class Completion:
     finish_reason: FinishReason | Literal["error"]
     num_denoising_steps: int = 0
     num_commit_forwards: int = 0
-    """Forwards that only wrote the keys and values of a finished block; 0 where commits are fused."""
+    """Forwards that only wrote the keys and values of a finished block; 0 where commits are fused, but for a
+    prompt that is read again since drafts gave no numbers."""
     num_drafted: int = 0
     """Draft tokens that forwards checked (``self_speculative``)."""
     num_accepted: int = 0

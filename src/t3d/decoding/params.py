@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, fields
 from typing import Any, Literal, get_args
 
-from t3d.errors import InputError, require_at_least_zero, require_choices, require_positive, require_whole
+from t3d.errors import (
+    InputError,
+    is_whole_number,
+    require_at_least_zero,
+    require_choices,
+    require_numbers,
+    require_positive,
+    require_whole,
+)
 from t3d.predicts import Predicts
 
 StaticRemasking = Literal["low_confidence_static", "sequential", "random"]
@@ -40,6 +48,7 @@ USED_BY = {
 _UNSET: dict[str, Any] = {"n": 1, "stop": []}
 """Fields that are written down only where they say something."""
 _WHOLE = ("block_size", "steps_per_block", "max_draft_tokens", "top_k", "max_new_tokens", "seed", "n")
+_NUMBERS = ("temperature", "top_p", "confidence_threshold", "entropy_bound")
 _OF_NEXT = "use left_to_right or self_speculative"
 _NO_TEMPERATURE = f"neither 0 nor from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
 
@@ -102,6 +111,9 @@ class DecodeParams:
     def __post_init__(self, tokens_per_step: int | None) -> None:
         object.__setattr__(self, "stop", stop_texts(self.stop))
         require_whole(self, *_WHOLE)
+        for name in _WHOLE:
+            object.__setattr__(self, name, int(getattr(self, name)))  # numpy's, too
+        require_numbers(self, *_NUMBERS)
         if tokens_per_step is not None:
             require_positive(self, "block_size")
             if self.is_left_to_right:
@@ -200,13 +212,14 @@ def stop_texts(stop: Sequence[str]) -> tuple[str, ...]:
 
 def steps_of(block_size: int, tokens_per_step: int) -> int:
     """Steps of a block that commits so many tokens in each. Raises InputError unless they divide it."""
-    if not isinstance(tokens_per_step, int) or tokens_per_step < 1:
-        problem = "not positive" if isinstance(tokens_per_step, int) else "not a whole number"
+    is_whole = is_whole_number(tokens_per_step)
+    if not is_whole or tokens_per_step < 1:
+        problem = "not positive" if is_whole else "not a whole number"
         raise InputError("tokens_per_step", tokens_per_step, problem, "use 1 or more")
     if block_size % tokens_per_step:
         problem = f"does not divide block_size={block_size}"
         raise InputError("tokens_per_step", tokens_per_step, problem, f"use divisors of {block_size}")
-    return block_size // tokens_per_step
+    return block_size // int(tokens_per_step)
 
 
 def without_effect(name: str, value: object, reason: str) -> InputError:

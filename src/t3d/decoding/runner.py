@@ -227,8 +227,9 @@ class RunnerPool:
         is_sound = True
         try:
             yield runner
-        except Exception:
-            is_sound = False  # a graph may be half recorded
+        except BaseException as error:
+            # A graph may be half recorded; in a stream that nobody read on, drafts' numbers may be none.
+            is_sound = isinstance(error, GeneratorExit) and not self.is_gated
             raise
         finally:
             idle = self._idle

@@ -8,35 +8,21 @@ where blocks begin and what is committed is known here, so a forward needs one r
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from t3d.attention.slots import SlotCache
+from t3d.decoding.committed import Committed
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest
 from t3d.decoding.decide import Decisions, SamplingGroups
-from t3d.decoding.drafting import Checked, Drafting
+from t3d.decoding.drafting import Drafting
 from t3d.decoding.forward import Forward
 from t3d.decoding.jobs import Job, Room
 from t3d.trajectory import visible_length
 
 Detail = Literal["completions", "blocks", "steps"]
 """Which updates are wanted: those with a completion, of every block, or of every denoising step."""
-
-
-class Committed(NamedTuple):
-    """What a forward left."""
-
-    clean: np.ndarray
-    """Rows whose block is clean now, or whose response ends."""
-    num_finished_blocks: int
-    """Blocks that are complete now: a row that drafts may finish two at once."""
-    broken: np.ndarray
-    """Rows whose logits are not numbers."""
-    unread: np.ndarray
-    """The same of rows that had drafts: they read it again without, before it is the model that is broken."""
-    checked: list[Checked]
-    """What became of the drafts."""
 
 
 class RowTable:
@@ -192,7 +178,12 @@ class RowTable:
         return updates
 
     def _free(self, row: int, cache: SlotCache) -> None:
-        """Give a finished row to the next request, or close the gap with the last row."""
+        """Give a finished row to the next request, or close the gap with the last row.
+
+        What drafts left behind its tokens may be no numbers, which -inf does not hide from whoever is next.
+        """
+        if self.drafting_R[row] is not None:
+            cache.clear(row, int(self.committed_R[row]))
         if self.waiting:
             self._begin(row, self.waiting.popleft())
             return
@@ -202,6 +193,8 @@ class RowTable:
             if own is not None:
                 num_columns = own.block_start + own.num_kept_columns
             cache.move(last, row, num_columns)
+            if own is not None:
+                cache.clear(last, num_columns)
             for values in vars(self).values():
                 if isinstance(values, np.ndarray):
                     values[row] = values[last]
@@ -278,6 +271,8 @@ class RowTable:
         length, reason = visible_length(response_ids, tuple(self.stop_token_ids), params.max_new_tokens)
         if (num_kept := self._num_kept(row, length)) is not None:
             length, reason = num_kept, "stop"
+            if own is not None:  # what a forward commits behind the answer depends on its draft
+                response_ids, response = response_ids[:length], slice(response.start, response.start + length)
         return Completion(
             id=request.id,
             prompt_ids=request.prompt_ids,

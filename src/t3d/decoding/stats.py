@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from t3d.attention.slots import Spans
+from t3d.decoding.committed import Committed
 from t3d.decoding.completion import Completion
 from t3d.decoding.drafting import Checked
 from t3d.decoding.forward import Forward
-from t3d.decoding.sequences import Committed
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """A drafter whose numbers are none (NaN, infinite), or whose drafts the base cannot read, costs forwards."""
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from t3d.decoding import sequences
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
+from t3d.models.adopted import T3DLlamaConfig, T3DLlamaForCausalLM
 from t3d.models.gated import add_gated_adapter
 
 HUGE = 1e200
@@ -139,3 +141,29 @@ def test_a_drafted_token_that_the_base_cannot_read_is_no_error(make_model, monke
     assert [one.error for one in done] == [""] * 4
     assert [one.response_ids for one in done] == [one.response_ids for one in plain]
     assert [one.num_forwards for one in done] == [13] * 4
+
+
+def test_keys_of_drafts_that_overflow_are_not_there_for_whoever_has_the_slot_next():
+    """Hidden by minus infinity, infinite scores give no number in the next request's forwards alone."""
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    ends = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
+    config = T3DLlamaConfig(**sizes, **heads, **ends, mask_token_id=MASK, initializer_range=0.3)
+    model = T3DLlamaForCausalLM(config).eval()  # which does not norm its keys
+    torch.manual_seed(0)
+    drafter = add_gated_adapter(model, 1, target_modules=["k_proj"], alpha=1.0)
+    with torch.no_grad():
+        for name, weight in drafter.named_parameters():
+            weight.normal_(std=0.3).mul_(3.4e37 if "lora_B" in name else 1.0)
+    draw = random.Random(0)
+    prompts = [tuple(draw.randrange(37) for _ in range(draw.randint(1, 9))) for _ in range(2)]
+    drafted = DecodeParams(remasking="self_speculative", temperature=0.0, max_new_tokens=9)
+    plain = DecodeParams(remasking="left_to_right", temperature=0.0, max_new_tokens=8)
+    these = [
+        Job(DecodeRequest(id=str(index), prompt_ids=prompt), params)
+        for index, (prompt, params) in enumerate(zip(prompts, (drafted, plain), strict=True))
+    ]
+    _, later = decode(model, these, drafter, (), max_batch_size=1)
+    drafter.detach()
+    assert not later.error and later == decode(model, these[1:], stops=())[0]

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3d.attention.slots import Spans
+from t3d.decoding.committed import Committed
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.forward import Forward
 from t3d.decoding.jobs import Job
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.sequences import Committed
 from t3d.decoding.stats import EngineStats
 
 ModelShape = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "roofline.py"))["ModelShape"]

@@ -68,9 +68,17 @@ def test_a_count_that_is_no_whole_number_is_refused(field, value):
         check(field, value)
 
 
-@pytest.mark.parametrize("field", WHOLE)
-def test_whole_numbers_of_numpy_are_counts(field):
-    check(field, np.int64(4))
+@pytest.mark.parametrize("field", [*WHOLE, "tokens_per_step"])
+def test_whole_numbers_of_numpy_are_counts_that_can_be_written(field):
+    record = DecodeParams(**{field: np.int64(4)}).record()
+    assert record == DecodeParams(**{field: 4}).record() and json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.parametrize("value", ["1", None, True], ids=repr)
+@pytest.mark.parametrize("field", ["temperature", "top_p", "confidence_threshold", "entropy_bound"])
+def test_what_is_no_number_is_refused(field, value):
+    with pytest.raises(InputError, match=rf"^{field}={value!r}: not a number"):
+        check(field, value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -5,10 +5,12 @@ import dataclasses
 
 import pytest
 import torch
+from drafting_helpers import decode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t3d.decoding.completion import DecodeRequest
+from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
@@ -17,6 +19,7 @@ from t3d.trajectory import read_trajectories, write_trajectories
 
 QUESTIONS = ["how many apples are left now?", "so the answer is 7"]
 SAMPLED = DecodeParams(temperature=1.0, steps_per_block=2, max_new_tokens=11)
+OF_NEXT = {"predicts": "next", "block_size": 1, "context": "causal"}
 CHAT = [{"role": "user", "content": QUESTIONS[0]}]
 
 
@@ -195,3 +198,34 @@ def test_a_data_set_of_conversations_is_a_list_of_them(llm):
     assert llm.chat(rows["messages"], SAMPLED, progress=False) == expected
     with pytest.raises(InputError, match=r"^messages=\['prompt'\]: the data set has no such column"):
         llm.chat(rows.rename_column("messages", "prompt"), SAMPLED)
+
+
+class EndsAt:
+    """Stands for a stop text: the response ends behind its first token of this id."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def num_kept(self, token_ids):
+        return next((place + 1 for place, own in enumerate(token_ids) if own == self.token), None)
+
+
+@pytest.mark.parametrize("fields", [{"block_size": 4}, OF_NEXT], ids=["blocks", "next"])
+def test_a_stop_text_ends_a_response_left_to_right_at_the_same_token_with_drafts_and_without(
+    exact_model_with, fields
+):
+    """Though a draft's forward may commit tokens behind it."""
+    model, num_drafted = exact_model_with(0.0), 0
+    for seed in range(25):
+        shared = fields | {"temperature": 1.0, "seed": seed, "max_new_tokens": 9}
+        plain = DecodeParams(remasking="left_to_right", **shared)
+        request = DecodeRequest(id="a", prompt_ids=(1, 2, 3, 4))
+        (whole,) = decode(model, [Job(request, plain)], stops=())
+        ends = EndsAt(whole.response_ids[6])
+        drafted = dataclasses.replace(plain, remasking="self_speculative")
+        ours, theirs = (decode(model, [Job(request, own, ends)], stops=())[0] for own in (drafted, plain))
+        assert ours.response_ids == theirs.response_ids == whole.response_ids[: theirs.visible_length]
+        assert ours.response_ids[-1] == ends.token and len(ours.step_map) == len(ours.response_ids)
+        assert ours.finish_reason == theirs.finish_reason == "stop"
+        num_drafted += ours.num_accepted
+    assert num_drafted or "predicts" in fields
