@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from t3d.work.shards import Shard
 
@@ -12,6 +12,7 @@ LOCAL = "local"
 """Address of a cluster that is started for this command, and ends with it."""
 
 
+@runtime_checkable
 class ChunkedWork(Protocol[T_co]):
     """Work in chunks of one output, as a worker holds it: prepared, and the model loaded."""
 
