@@ -1,10 +1,12 @@
-"""A model that raises while it reads one word."""
+"""Models and engines that raise."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 
+from t3d.decoding import engine
 from t3d.models.loading import LoadedModel
 
 
@@ -26,3 +28,15 @@ def poisoned(loaded: LoadedModel, texts: Sequence[str], word: str) -> dict[str, 
 
     loaded.model.get_input_embeddings().register_forward_pre_hook(hook, with_kwargs=True)
     return flag
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let every forward raise, by a fault of ours, while the request of this id is decoded."""
+    real = engine.Engine._step
+
+    def step(self: Any, rows: Any, *others: Any) -> Any:
+        if any(row.id == name for row in rows.unfinished):
+            raise RuntimeError("a bug")
+        return real(self, rows, *others)
+
+    monkeypatch.setattr(engine.Engine, "_step", step)

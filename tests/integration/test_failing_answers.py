@@ -4,12 +4,11 @@ import json
 
 import pytest
 from command_helpers import run_failing, write_prompts
-from failing_helpers import poisoned
+from failing_helpers import fail_at, poisoned
 from model_fixtures import load_copy
 from task_helpers import EvenTask, ReasonTask
 
 from t3d.cli.main import main
-from t3d.decoding import engine
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.settings import decoding_settings
 from t3d.errors import InputError
@@ -230,14 +229,7 @@ def test_without_a_folder_it_raises_as_ever(asking, poison):
 def test_the_command_shows_errors_beside_the_accuracy_and_says_last_where_they_are_listed(
     checkpoint, tmp_path, capsys, monkeypatch
 ):
-    real = engine.Engine._step
-
-    def step(self, rows, *others):
-        if any(row.id == "1" for row in rows.unfinished):
-            raise RuntimeError("a bug")
-        return real(self, rows, *others)
-
-    monkeypatch.setattr(engine.Engine, "_step", step)
+    fail_at(monkeypatch, "1")
     line = ["eval", "--model", str(checkpoint), "--prompts", str(write_prompts(tmp_path)), "--device", "cpu"]
     line += ["--grader", "exact", "--max-new-tokens", "4", "--output", str(tmp_path / "out")]
     assert "max_errors=0: 1 response failed (prompts B4-T1 '1': RuntimeError: a bug)" in run_failing(

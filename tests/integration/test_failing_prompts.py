@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from failing_helpers import poisoned
+from failing_helpers import fail_at, poisoned
 from model_fixtures import load_copy
 
 from t3d.cli.main import main
-from t3d.decoding import engine, rollout
+from t3d.decoding import rollout
 from t3d.decoding.completion import DecodingError
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout import FileRollout
@@ -150,14 +150,7 @@ def test_prompts_that_fail_only_together_are_nobody_s_fault(rolling, loaded, tmp
 def test_the_command_says_last_how_many_failed_and_where_they_are_listed(
     checkpoint, tmp_path, capsys, monkeypatch
 ):
-    real = engine.Engine._step
-
-    def step(self, rows, *others):
-        if any(row.id == "1" for row in rows.unfinished):
-            raise RuntimeError("a bug")
-        return real(self, rows, *others)
-
-    monkeypatch.setattr(engine.Engine, "_step", step)
+    fail_at(monkeypatch, "1")
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(
         "".join(json.dumps({"id": str(n), "question": t}) + "\n" for n, t in enumerate(QUESTIONS))

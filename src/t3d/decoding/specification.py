@@ -108,8 +108,7 @@ def decode_left_to_right(
 ) -> Completion:
     """The same by ``left_to_right`` and ``self_speculative``; rules and words: :mod:`.self_speculation`.
 
-    With ``draft_of`` the draft of a position is its token, whatever the model says there; with
-    ``has_drafter`` what is attached to the model drafts.
+    ``draft_of``: of a position, in the place of its draft; ``has_drafter``: the model's own drafts.
     """
     prompt_length, end = len(request.prompt_ids), len(request.prompt_ids) + params.max_new_tokens
     ids, steps, logprobs = list(request.prompt_ids), list[int](), list[float]()
