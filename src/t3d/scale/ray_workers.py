@@ -8,16 +8,13 @@ often, or whether an earlier run's lie there, and Ray sends a number. Who finds 
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -25,6 +22,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from t3d.errors import InputError
 from t3d.scale.chunked import LOCAL, ChunkedWork, Made, Workers
 from t3d.scale.room import check_room
+from t3d.scale.worker import Hello, Worker
 from t3d.work.failures import TooManyErrors
 from t3d.work.lock import InUseError
 from t3d.work.plan import described, differences
@@ -44,53 +42,12 @@ SECONDS_WITHOUT_WORKERS = 60.0
 """After so many without a worker the cluster's resources are told."""
 SECONDS_TO_GROW = 300.0
 """So long a cluster none of whose machines has room for a worker is given to gain one."""
-SECONDS_IN_USE = 3.0
-"""So long a worker waits for a chunk that another run holds, before it is given another one."""
+SECONDS_TO_SAY = 5.0
+"""So long those that made the last chunks beside the worker that found all are given to say so."""
 MAX_ASKED = 20
 """How often, a second apart, workers are asked for the result of chunks that are all made."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Hello:
-    """What a worker says when it is ready."""
-
-    host: str
-    plan: Mapping[str, Any]
-    sizes: Sequence[int]
-    notes: Sequence[str]
-
-
-class _Worker(Generic[T]):
-    """The actor. The work is prepared in its first call, since what a constructor raises comes as a text."""
-
-    def __init__(self, prepare: Callable[[], ChunkedWork[T]], folder: Path) -> None:
-        self._prepare, self._folder = prepare, folder
-
-    @cached_property
-    def _work(self) -> ChunkedWork[T]:
-        try:
-            os.chdir(self._folder)
-        except OSError as error:
-            problem, fix = f"not on {socket.gethostname()}", "start in a folder that all machines share"
-            raise InputError("address", str(self._folder), problem, fix) from error
-        return self._prepare()
-
-    def hello(self) -> _Hello:
-        work = self._work
-        return _Hello(socket.gethostname(), work.plan, work.sizes, work.notes)
-
-    def make(self, shard: Shard) -> tuple[bool, T | None]:
-        """Whether the shard was there before, and the result if all are."""
-        is_made, until = self._work.is_made(shard), time.monotonic() + SECONDS_IN_USE
-        while True:
-            try:
-                return is_made, self._work.make(shard)
-            except InUseError:  # often by a worker of a run that was killed, which is about to end
-                if time.monotonic() > until:
-                    raise
-            time.sleep(1)
 
 
 def make_on_ray(prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str) -> Made[T]:
@@ -143,7 +100,7 @@ class _Run(Generic[T]):
         self._arguments, self._num_gpus = (prepare, Path.cwd()), self._gpus()
         self._calls: dict[Any, tuple[Any, Shard | None]] = {}
         self._todo: deque[Shard] = deque()
-        self._first: _Hello | None = None
+        self._first: Hello | None = None
         self._progress: Progress | None = None
         self._seconds_to_start, self._num_new = 0.0, 0
         self._failures: list[tuple[Shard | None, Exception]] = []
@@ -175,6 +132,7 @@ class _Run(Generic[T]):
                 _logger.warning("no worker yet: each asks for %s of %s", asked, ray.cluster_resources())
         if self._result is None:
             self._fail()
+        self._count_last()
         seconds = time.perf_counter() - self._started - self._seconds_to_start
         return Made(self._result, self._num_new, self._seconds_to_start, seconds)
 
@@ -185,7 +143,7 @@ class _Run(Generic[T]):
 
     def _start(self) -> None:
         actor: Any = (
-            ray.remote(_Worker)
+            ray.remote(Worker)
             .options(
                 num_cpus=self._workers.cpus_per_worker,
                 num_gpus=self._num_gpus,
@@ -219,7 +177,7 @@ class _Run(Generic[T]):
             self._take(shard, *answer)
         self._give(actor)
 
-    def _greet(self, hello: _Hello) -> None:
+    def _greet(self, hello: Hello) -> None:
         """Raises InputError for a worker that would make something else than the first."""
         if self._first is not None:
             if found := differences(self._first.plan, hello.plan):
@@ -247,6 +205,15 @@ class _Run(Generic[T]):
         if result is not None:
             self._result = result
             self._todo.clear()  # the output is there, and with it all chunks
+
+    def _count_last(self) -> None:
+        """Chunks that were made while another worker found that all were, and not told of yet."""
+        calls = [call for call, (_, shard) in self._calls.items() if shard not in {None, *self._made}]
+        done, _ = ray.wait(calls, num_returns=len(calls), timeout=SECONDS_TO_SAY) if calls else ([], [])
+        for call in done:
+            _, shard = self._calls[call]
+            with suppress(RayTaskError, RayActorError):  # the output is there
+                self._take(cast(Shard, shard), *ray.get(call))
 
     def _later(self, shard: Shard, error: InUseError) -> None:
         """Put a chunk that another run holds behind all others, unless no other is begun any more."""
