@@ -2,7 +2,7 @@
 
 In float32 a product of 2 to 9 rows with a matrix as PyTorch keeps it takes 1.7 to 2.3 times that of one row,
 though both read the same weights; in oneDNN's own layout, a second copy, 1.1 to 1.8. In bfloat16 PyTorch
-brings the weights into that layout in every product, from which it takes 1.3 to 2.8 times as long (both:
+brings the weights into that layout in every product, from which it takes 1.3 to 2.9 times as long (both:
 docs/LOG.md). That is the shape of every forward that denoises a block or checks a draft. There a row's
 result is also the same bits whatever rows are beside it, in bfloat16 up to 32
 (tests/unit/models/test_packed.py).

@@ -79,3 +79,12 @@ def test_a_hidden_query_has_zeros_and_gives_no_gradient():
     assert not mixed.any() and total.eq(-torch.inf).all()
     gradients = clean_keys.attend_clean_backward(grad, query, clean, hides, mixed, torch.zeros_like(total))
     assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("part", ["key", "value"])
+def test_keys_that_the_fused_kernel_would_misread_are_refused(part):
+    query, (key, value), hides, _, _ = drawn((1, 2, 1, 8, 8), torch.float64, 0)
+    strided = torch.stack([key if part == "key" else value] * 2, -1)[..., 0]
+    clean = (strided, value) if part == "key" else (key, strided)
+    with pytest.raises(AssertionError, match="the kernel takes no others"):
+        clean_keys.attend_clean(query, clean, hides)
