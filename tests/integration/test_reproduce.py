@@ -21,7 +21,7 @@ from t3d.cli import reproduce as reproduce_command
 from t3d.cli.main import main
 from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
-from t3d.reproduce import pipeline, recipes, runner, suite_choice, suites
+from t3d.reproduce import making, pipeline, recipes, runner, suite_choice, suites
 from t3d.reproduce.recipes import cell_command
 from t3d.reproduce.resolve import ADDED_LATER, resolve_cell
 from t3d.reproduce.suites import MINI, Budget, MiniData
@@ -442,7 +442,7 @@ def test_what_another_process_makes_is_left_to_it_until_it_ends(held, tmp_path, 
         counts.append(len(cells_of(tmp_path / "out")))
         other.__exit__(None, None, None)
 
-    monkeypatch.setattr(runner.time, "sleep", sleep)
+    monkeypatch.setattr(making.time, "sleep", sleep)
     reproduction.run()
     assert counts == [2 if held == "student" else 0], "two other students, or none, before the wait"
     assert len(cells_of(tmp_path / "out")) == 3
@@ -606,3 +606,80 @@ def is_of_present_recipe(path) -> bool:
     resolved = resolve_cell(suite, suite.budget(quick=command.quick), cell)
     named = path.name.split(".")[-2] == record["config_hash"] == resolved.hash
     return named and differences(record["config"], resolved.full, added_later=ADDED_LATER) == []
+
+
+STUDY = """
+title: a toy
+common: {settings: [B8-T4, B4-T1], learning_rate: 1.0e-3}
+groups:
+  - title: methods
+    base: T3D
+    rows:
+      - {name: the teacher, method: original, learning_rate: null}
+      - {name: T3D, method: t3d, seeds: [0, 1]}
+      - {name: T3D twice, method: t3d, num_rounds: 2, round_start: teacher}
+  - title: draws
+    common: {rollout_temperature: 1.0, num_samples: 2, rollout_filter: likelihood}
+    rows:
+      - {name: likelier of two, method: naive_td, settings: [B4-T1-temperature-1], samples_per_prompt: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "toy.yaml").write_text(STUDY)
+    assert main(["reproduce", "study", str(folder / "toy.yaml"), "--output", str(folder / "out")]) == 0
+    return folder
+
+
+def test_a_study_has_every_row_with_its_cost_and_its_distance_to_the_base(study):
+    text = (study / "out" / "study.md").read_text()
+    groups = json.loads((study / "out" / "study.json").read_text())["groups"]
+    rows = {row["name"]: row for group in groups for row in group["rows"]}
+    assert rows["the teacher"]["training_cost"] == {}
+    once, twice, drawn = (rows[name]["training_cost"] for name in ("T3D", "T3D twice", "likelier of two"))
+    assert (once["rollouts"], once["optimizer_steps"]) == (TINY.num_prompts, TINY.num_optimizer_steps)
+    assert (twice["rollouts"], twice["optimizer_steps"]) == (12, 4)
+    assert (drawn["rollouts"], drawn["kept_rollouts"]) == (12, 6)
+    assert rows["T3D"]["seeds"] == [0, 1]
+    assert "Points above `T3D`, on the same prompts:" in text and "distinct answers" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| T3D twice | 1 |"))
+    assert line.count("%") == 0 and line.count("[") == 2
+
+
+def test_a_finished_study_trains_nothing_and_its_cells_do_for_another_output(study, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "distil", None)
+    before = (study / "out" / "study.md").read_text()
+    command = ["reproduce", "study", str(study / "toy.yaml"), "--output"]
+    assert main([*command, str(study / "out")]) == 0
+    assert (study / "out" / "study.md").read_text() == before
+    assert main([*command, str(study / "other"), "--cells", str(study / "out" / "cells"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 cells are missing"
+    assert not (study / "other").exists()
+
+
+def test_a_cell_of_a_study_is_what_its_command_makes(study, tmp_path):
+    groups = json.loads((study / "out" / "study.json").read_text())["groups"]
+    (row,) = (row for row in groups[0]["rows"] if row["name"] == "T3D twice")
+    words = shlex.split(row["commands"][0])
+    assert "--round-start" in words
+    words[words.index("--output") + 1] = str(tmp_path)
+    assert main(words[1:]) == 0
+    cell = json.loads((tmp_path / "cell.json").read_text())
+    assert cell["config_hash"] == row["cells"][0]
+    (kept,) = (study / "out" / "cells").glob(f"*.{row['cells'][0]}.json")
+    assert cell["model"]["weights"] == json.loads(kept.read_text())["model"]["weights"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--round-start", "teacher"], "num_rounds=1, whose training begins with the teacher anyway"),
+        (["--num-samples", "2"], "all samples of a prompt are the same at temperature=0"),
+        (["--rollout-filter", "likelihood"], "each prompt has one sample"),
+    ],
+)
+def test_rollouts_that_make_no_sense_are_refused_before_the_work(flags, says, capsys):
+    cell = ["reproduce", "cell", "--method", "t3d", "--learning-rate", "1e-3", "--settings", "B8-T4"]
+    assert says in run_failing([*cell, *flags], capsys)

@@ -32,7 +32,7 @@ from t3d.cli.plan import Plan
 from t3d.cli.processes import check_one_process
 from t3d.cli.push import Push
 from t3d.cli.report import Report
-from t3d.cli.reproduce import Reproduce, ReproduceCell
+from t3d.cli.reproduce import Reproduce, ReproduceCell, ReproduceStudy
 from t3d.cli.rollout import Rollout
 from t3d.cli.serve import Serve
 from t3d.cli.stopping import Terminated, kept_text, terminable
@@ -70,6 +70,7 @@ COMMANDS: dict[tuple[str, ...], Any] = {
     ("mini", "oracle"): MiniOracle,
     ("theory",): Theory,
     ("reproduce", "cell"): ReproduceCell,
+    ("reproduce", "study"): ReproduceStudy,
     ("reproduce",): Reproduce,
     ("plan",): Plan,
     ("env",): Env,

@@ -1,12 +1,11 @@
 """The commands that reproduce the paper's tables, and single cells of them."""
 
-import difflib
 import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich import box
@@ -14,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from t3d.cli.options import LOG_WIDTH
-from t3d.errors import InputError, require_once, require_positive
-from t3d.reproduce.suite_choice import ReproduceConfig, SuiteChoice
+from t3d.errors import InputError
+from t3d.reproduce.cell_choice import CellChoice
+from t3d.reproduce.suite_choice import ReproduceConfig
 from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.lock import locked
 from t3d.work.own import json_with, text_from
@@ -24,9 +24,7 @@ from t3d.work.shards import join
 
 if TYPE_CHECKING:
     from t3d.reproduce.eta import Plan
-    from t3d.reproduce.recipes import CellSpec
     from t3d.reproduce.runner import Reproduction
-    from t3d.reproduce.suites import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,103 +78,11 @@ class Reproduce(ReproduceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceCell(SuiteChoice):
+class ReproduceCell(CellChoice):
     """Make one cell again: train the student it names, evaluate it, print and keep the result."""
 
-    method: str
-    """A preset of training, or original."""
-    settings: tuple[str, ...]
-    """Decoding settings by name, for example B8-T2."""
-    teacher: str | None = None
-    """One of the suite's, or a checkpoint folder; None: the suite's main one."""
-    seed: int = 0
-    """Of the prompts, the rollouts and the training."""
-    learning_rate: float | None = None
-    """Of the training; original has none."""
-    override: tuple[str, ...] = ()
-    """T3DConfig fields over the preset's, as name=value."""
-    num_rounds: int | None = None
-    """Of rollout and training, each with all prompts and optimizer steps of the budget, as of t3d distil: the
-    student of a round writes the trajectories of the next, on other prompts, and goes on from its weights.
-    Default: 1, or the method's."""
-    rollout_settings: tuple[str, ...] = ()
-    """Decoding settings by name, one for each round, whose blocks and steps the rollouts take, such as B8-T8.
-    Default: the suite's full steps in all."""
-    split: Literal["validation", "test"] = "test"
-    samples_per_prompt: int = 1
-    """Answers drawn for each prompt."""
     output: str = "runs/cell"
     """Folder for cell.json, cells, the student and the records it learns from."""
-    quick: bool = False
-    """Half the prompts and optimizer steps (sdar: a fifth)."""
-
-    def spec(self) -> "tuple[Suite, CellSpec]":
-        """The suite and the cell. Raises InputError for what suite or training do not have."""
-        from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, default_rounds, learns_solutions
-        from t3d.reproduce.resolve import resolve_cell
-        from t3d.reproduce.students import training_config
-        from t3d.training.ignored import check_training_fields
-        from t3d.training.presets import PRESETS, parse_overrides
-
-        require_positive(self, "samples_per_prompt", "num_rounds")
-        known = (ORIGINAL, *(name for name in PRESETS if name != "drafter"))  # that is no student
-        if self.method not in known:
-            close = difflib.get_close_matches(self.method, known, n=1)
-            meant = f"did you mean {close[0]}? It is" if close else "use"
-            raise InputError("method", self.method, "not known", f"{meant} one of {', '.join(known)}")
-        suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
-        if (self.learning_rate is None) != (self.method == ORIGINAL):
-            fix = "give it for a method that is trained, and only then"
-            raise InputError("learning_rate", self.learning_rate, f"method={self.method!r}", fix)
-        if self.override and self.method == ORIGINAL:
-            problem = f"method={self.method!r} is not trained"
-            raise InputError("override", list(self.override), problem, "leave it out")
-        num_rounds = default_rounds(self.method) if self.num_rounds is None else self.num_rounds
-        if num_rounds > 1 and (self.method == ORIGINAL or learns_solutions(self.method)):
-            problem = f"method={self.method!r} learns no rollouts"
-            raise InputError("num_rounds", num_rounds, problem, "leave it out")
-        self._check_rollouts(suite, num_rounds)
-        overrides = parse_overrides(self.override)
-        if "num_train_epochs" in overrides:
-            problem = "ignored: a cell trains for max_steps optimizer steps"
-            fix = "override max_steps; an epoch is num_prompts trajectories by those of a step"
-            raise InputError("override", f"num_train_epochs={overrides['num_train_epochs']}", problem, fix)
-        student = StudentSpec(
-            teacher=next(iter(suite.teachers)),
-            method=self.method,
-            seed=self.seed,
-            learning_rate=self.learning_rate,
-            overrides=tuple(overrides.items()),
-            num_rounds=num_rounds,
-            rollout_settings=self.rollout_settings,
-        )
-        how = {"split": self.split, "samples_per_prompt": self.samples_per_prompt}
-        cell = CellSpec(student=student, settings=self.settings, **how)
-        if not self.settings:
-            fix = f"use some of {', '.join(suite.settings)}"
-            raise InputError("settings", self.settings, "empty", fix)
-        require_once("settings", self.settings)
-        budget = suite.budget(quick=self.quick)
-        resolve_cell(suite, budget, cell)
-        if self.method != ORIGINAL:
-            check_training_fields(training_config(suite, budget, student, Path(self.output)))
-        return suite, cell
-
-    def _check_rollouts(self, suite: "Suite", num_rounds: int) -> None:
-        from t3d.reproduce.recipes import ORIGINAL, learns_solutions
-
-        given = self.rollout_settings
-        if given and (self.method == ORIGINAL or learns_solutions(self.method)):
-            problem = f"method={self.method!r} learns no rollouts"
-            raise InputError("rollout_settings", given, problem, "leave it out")
-        if given and len(given) != num_rounds:
-            fix = f"name {num_rounds} settings, or leave it out"
-            raise InputError("rollout_settings", given, f"num_rounds={num_rounds}", fix)
-        for name in given:
-            if name not in suite.settings:
-                raise InputError(
-                    "rollout_settings", name, "not known", f"use some of {', '.join(suite.settings)}"
-                )
 
     def run(self) -> None:
         """Run the command."""
@@ -184,7 +90,7 @@ class ReproduceCell(SuiteChoice):
         from t3d.reproduce.store import FINISHED, CellStore
         from t3d.reproduce.students import Workshop
 
-        suite, cell = self.spec()
+        suite, cell = self.spec(self.output)
         self.require_data()
         output = Path(self.output)
         check_output_folder(output, OWN_NAMES)
@@ -200,6 +106,46 @@ class ReproduceCell(SuiteChoice):
         for row in record["results"]:
             print(f"{row['setting']} {row['task']}: {row['num_correct']} of {row['n']}")
         print(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceStudy:
+    """Make the cells of a study, students and settings of your own choice, and tabulate them.
+
+    The file names groups of rows, whose keys are the flags of t3d reproduce cell (docs/reproduce.md).
+    """
+
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """YAML file."""
+    output: str = "runs/study"
+    """Folder for cells, students, study.md and study.json. The same command continues a killed run, and
+    processes with the same output share the work."""
+    cells: str | None = None
+    """Folder of finished cells that may be reused; it may be missing."""
+    dry_run: bool = False
+    """Print which cells are there and which are missing, and do nothing."""
+
+    def run(self) -> None:
+        """Run the command."""
+        from t3d.reproduce.study import read_study
+        from t3d.reproduce.study_report import check_study_output, write_study
+        from t3d.reproduce.study_run import StudyRun
+
+        study, output = read_study(self.file), Path(self.output)
+        for choice in study.choices():
+            choice.require_data()
+        check_study_output(output)
+        run = StudyRun(study, output, None if self.cells is None else Path(self.cells))
+        missing = set(run.missing())
+        if self.dry_run:
+            for choice in study.choices():
+                print(f"{'missing' if choice in missing else 'there'}: {run.label(choice)}")
+            print(f"{len(missing)} cells are missing")
+            return
+        run.run(lambda text: print(text, flush=True))
+        with locked(output / "report", wait=True):
+            for path in write_study(run, f"t3d reproduce study {self.file}"):
+                print(path)
 
 
 def students_table(reproduction: "Reproduction") -> Table:

@@ -19,11 +19,12 @@ def paired_difference(
     seeds: Sequence[int],
     settings: Sequence[str],
     tasks: Sequence[str],
+    split: str = "test",
 ) -> tuple[float, float, float] | None:
     """Accuracy of the other minus that of the base, over seeds, settings and tasks, with its interval.
 
-    As fractions. ``limit`` is that of the cells' test problems. A prompt counts once, however many settings
-    and seeds have it. None where a row was made before verdicts were kept.
+    As fractions. ``limit`` is that of the cells' problems, of one split. A prompt counts once, however many
+    settings and seeds have it. None where a row was made before verdicts were kept.
     """
     places = [(seed, setting, task) for seed in seeds for setting in settings for task in tasks]
     if not all("verdicts" in rows[place] for rows in (base, other) for place in places):
@@ -36,7 +37,7 @@ def paired_difference(
             # Names under which other seeds find the same prompts; numbers where there is no other seed.
             numbers = range(pairs[0][0]["num_prompts"])
             is_alone = len(seeds) == 1
-            prompts = numbers if is_alone else questions(data.problems, task, limit, seed)
+            prompts = numbers if is_alone else questions(data.problems, task, limit, seed, split)
             found.append(_by_prompt(pairs, prompts))
         per_seed.append(found)
     return paired_seeds_interval(per_seed)

@@ -14,6 +14,7 @@ from typing import Any
 from t3d.decoding.rollout_filter import RolloutFilter
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC_SETTINGS
 from t3d.reproduce.suites import Budget, Suite
+from t3d.training.choices import RoundStart
 from t3d.training.presets import ROUNDS, SOLUTION_PRESETS, override_text
 
 ORIGINAL = "original"
@@ -36,6 +37,11 @@ def default_rounds(method: str) -> int:
     return ROUNDS.get(method, {}).get("num_rounds", 1)
 
 
+def default_filter(method: str) -> RolloutFilter:
+    """Which rollouts a method learns from unless it is told otherwise."""
+    return ROUNDS.get(method, {}).get("rollout_filter", "none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudentSpec:
     """One student, or, as method ``original``, its teacher."""
@@ -54,6 +60,12 @@ class StudentSpec:
     rollout_settings: tuple[str, ...] = ()
     """Decoding settings by name, one for each round, whose blocks and steps its rollouts take; else the
     suite's."""
+    round_start: RoundStart = "student"
+    """Whose weights a later round begins with: those of the one before, or the teacher's."""
+    num_samples: int = 1
+    """Responses drawn for each prompt of its rollouts."""
+    rollout_filter: RolloutFilter = "none"
+    """Which of them it learns from."""
 
     @property
     def name(self) -> str:
@@ -61,12 +73,11 @@ class StudentSpec:
         settings = [*self.overrides, *([("num_rounds", self.num_rounds)] if self.num_rounds > 1 else [])]
         if self.rollout_settings:
             settings.append(("rollouts", ",".join(self.rollout_settings)))
+        settings += [("round_start", self.round_start)] if self.round_start != "student" else []
+        settings += [("num_samples", self.num_samples)] if self.num_samples > 1 else []
+        if self.rollout_filter != default_filter(self.method):
+            settings.append(("rollout_filter", self.rollout_filter))
         return " ".join([self.method, *(f"{field}={value}" for field, value in settings)])
-
-    @property
-    def rollout_filter(self) -> RolloutFilter:
-        """Which rollouts it learns from."""
-        return ROUNDS.get(self.method, {}).get("rollout_filter", "none")
 
     @property
     def rounds(self) -> "list[StudentSpec]":
@@ -76,7 +87,8 @@ class StudentSpec:
     def after(self, num_rounds: int) -> "StudentSpec":
         """The student of the first rounds alone."""
         settings = self.rollout_settings[:num_rounds]
-        return dataclasses.replace(self, num_rounds=num_rounds, rollout_settings=settings)
+        start = self.round_start if num_rounds > 1 else "student"
+        return dataclasses.replace(self, num_rounds=num_rounds, rollout_settings=settings, round_start=start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +135,7 @@ class Demand:
             seed=seed,
             learning_rate=None if self.method == ORIGINAL else learning_rate,
             overrides=self.overrides,
+            rollout_filter=default_filter(self.method),
         )
 
     def cells(self, learning_rate: float | None) -> list[CellSpec]:
@@ -222,6 +235,12 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--num-rounds", str(student.num_rounds)]
     if student.rollout_settings:
         words += ["--rollout-settings", *student.rollout_settings]
+    if student.round_start != "student":
+        words += ["--round-start", student.round_start]
+    if student.num_samples != 1:
+        words += ["--num-samples", str(student.num_samples)]
+    if student.rollout_filter != default_filter(student.method):
+        words += ["--rollout-filter", student.rollout_filter]
     words += ["--settings", *cell.settings]
     if cell.split != "test":
         words += ["--split", cell.split]

@@ -143,6 +143,8 @@ def _student_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     known = {name: defaults[name] for name in own if name not in _FREE}
     training = known | training_fields(suite, budget, student)
     records = _records_config(suite, budget, student)
+    if student.round_start != "student":
+        config["round_start"] = student.round_start
     return {**config, **_source(suite, budget, student), "training": training, "records": records}
 
 
@@ -158,6 +160,8 @@ def _records_config(suite: Suite, budget: Budget, student: StudentSpec) -> dict[
     config |= _source(suite, budget, student)
     if student.rollout_filter != "none":
         config["filter"] = student.rollout_filter
+    if student.num_samples != 1:
+        config["samples"] = student.num_samples
     return {**config, "decode": student_rollout(suite, student).record()}
 
 

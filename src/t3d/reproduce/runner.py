@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from t3d.errors import InputError
 from t3d.reproduce.eta import Plan, Speeds, make_plan
+from t3d.reproduce.making import cell_accuracy, make_all, make_cells
 from t3d.reproduce.recipes import (
     ORIGINAL,
     TABLES,
@@ -26,12 +26,8 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suite_choice import ReproduceConfig
-from t3d.work.lock import InUseError, locked
 from t3d.work.progress import duration, numbered
 from t3d.work.shards import join
-
-WAIT_SECONDS = 10.0
-"""Between two looks at what other processes have made."""
 
 
 def tables_of(name: str) -> tuple[int, ...]:
@@ -84,15 +80,7 @@ class Reproduction:
         plan = self.plan(speeds)
         clock = _Clock(total=plan.seconds, speeds=speeds, say=say)
         clock.count(plan)
-        num_waited_for = 0
-        while students := self._unfinished():
-            if sum(self._make_cells(cells, clock) for cells in students):
-                num_waited_for = 0
-                continue
-            if len(students) != num_waited_for:
-                say(f"waiting for other processes, which are making cells of {len(students)} students")
-            num_waited_for = len(students)
-            time.sleep(WAIT_SECONDS)
+        make_all(self._unfinished, lambda cells: self._make_cells(cells, clock), say)
 
     def learning_rate(self, demand: Demand) -> float | None:
         """Of the grid; with ``quick`` and no finished grid its middle. None: original, or no choice yet."""
@@ -146,7 +134,7 @@ class Reproduction:
         for cell in grid_cells(self.suite, method):
             record = self.store.find(resolve_cell(self.suite, self.suite.full, cell))
             if record is not None:
-                scores[cell.student.learning_rate or 0.0] = _accuracy(record)
+                scores[cell.student.learning_rate or 0.0] = cell_accuracy(record)
         if self.config.quick or len(scores) == len(self.suite.learning_rates):
             self._kept_scores[method] = scores
         return scores
@@ -160,27 +148,13 @@ class Reproduction:
         return list(by_student.values())
 
     def _make_cells(self, cells: Sequence[CellSpec], clock: "_Clock") -> int:
-        """Make what is missing of one student's cells, unless another process is at that student or at the
-        rollouts it needs; returns how many were made."""
-        num_made = 0
-        try:
-            with locked(self.workshop.student(cells[0].student).path):
-                for cell in cells:
-                    if self.find(cell) is None:
-                        record = self.workshop.make_cell(cell)
-                        self.store.write(cell.label, record)
-                        num_made += 1
-                        clock.say_finished(f"{cell.label}: {_accuracy(record):.1f} %")
-        except InUseError:
-            return num_made
+        def made(cell: CellSpec, record: dict[str, Any]) -> None:
+            clock.say_finished(f"{cell.label}: {cell_accuracy(record):.1f} %")
+
+        num_made = make_cells(self.workshop, self.store, cells, self.find, made)
         if num_made:
             clock.say_left(self.plan)
         return num_made
-
-
-def _accuracy(record: dict[str, Any]) -> float:
-    """Mean over the cell's settings and tasks, percent."""
-    return mean(100 * row["num_correct"] / row["n"] for row in record["results"])
 
 
 @dataclass

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from t3d.decoding.sample_choice import ONE_SAMPLE, SampleChoice
+from t3d.decoding.rollout_filter import is_graded
+from t3d.decoding.sample_choice import SampleChoice
 from t3d.errors import InputError
 from t3d.interchange.solutions import solution_trajectory
 from t3d.models.loading import load_tokenizer
@@ -38,7 +39,7 @@ from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import override_text
-from t3d.trajectory import Trajectory
+from t3d.trajectory import Trajectory, read_trajectories
 from t3d.work.kept import Product
 from t3d.work.lock import locked
 from t3d.work.versions import versions
@@ -115,11 +116,30 @@ class Workshop:
             "results": [_row(entry) for entry in by_setting],
             "seconds": evaluation.seconds,
             "training_seconds": training_seconds,
+            **self.training_cost(cell.student),
             "num_threads": torch.get_num_threads(),
             "model": self._pipeline.load(source).identity(),
             "versions": versions(),
             "config": resolved.full,
         }
+
+    def training_cost(self, spec: StudentSpec) -> dict[str, dict[str, int]]:
+        """What a student's rounds took, as ``training_cost``; empty for the original, and where rollouts that
+        it was made of are no longer there."""
+        if spec.method == ORIGINAL:
+            return {}
+        config = training_config(self.suite, self.budget, spec, self.output)
+        cost = {"optimizer_steps": spec.num_rounds * config.max_steps}
+        if not learns_solutions(spec.method):
+            files = [self.records(one).path for one in spec.rounds]
+            if not all(file.is_file() for file in files):
+                return {}
+            kept = [trajectory for file in files for trajectory in read_trajectories(file)]
+            drawn = spec.num_rounds * self.budget.num_prompts * spec.num_samples
+            cost |= {"rollouts": drawn, "kept_rollouts": len(kept)}
+            cost["kept_tokens"] = sum(one.visible_length for one in kept)
+            cost["kept_forwards"] = sum(max(one.step_map) for one in kept)
+        return {"training_cost": cost}
 
     def make_student(self, spec: StudentSpec) -> tuple[str | Path, float]:
         """The student's checkpoint, trained now if need be, and the seconds of its training (0 for the
@@ -136,7 +156,8 @@ class Workshop:
             self._pipeline.train(student, spec.teacher, read, config, **told)
         else:
             rounds = [self._round(one) for one in spec.rounds]
-            run_rounds(self._pipeline, spec.teacher, rounds, running=partial(_alone, student))
+            running = partial(_alone, student)
+            run_rounds(self._pipeline, spec.teacher, rounds, running=running, start=spec.round_start)
         return student.path, student.seconds
 
     def _round(self, spec: StudentSpec) -> Round:
@@ -153,9 +174,9 @@ class Workshop:
         )
 
     def _choice(self, spec: StudentSpec) -> SampleChoice:
-        if spec.rollout_filter == "none":
-            return ONE_SAMPLE
-        return SampleChoice(rollout_filter=spec.rollout_filter, grader=self.suite.data.sample_grader())
+        grader = self.suite.data.sample_grader() if is_graded(spec.rollout_filter) else None
+        how: dict[str, Any] = {"rollout_filter": spec.rollout_filter, "grader": grader}
+        return SampleChoice(num_samples=spec.num_samples, **how)
 
     def evaluation(self, cell: CellSpec) -> Product:
         """A cell's responses, to be made or made."""

@@ -164,12 +164,15 @@ def _with_prompt(problem: Problem, kind: PromptKind) -> Problem:
 SuiteData = MiniData | SdarData
 
 
-def shared_share(data: SuiteData, task: str, limit: int | None, seeds: Sequence[int]) -> float:
-    """Share of a task's test problems that two seeds have in common, the mean over all pairs.
+def shared_share(
+    data: SuiteData, task: str, limit: int | None, seeds: Sequence[int], split: str = "test"
+) -> float:
+    """Share of a task's problems of a split that two seeds have in common, the mean over all pairs.
 
     0 for a single seed, which has nobody to share with.
     """
-    drawn = [set(questions(data.problems, task, limit, seed)) for seed in seeds] if len(seeds) > 1 else []
+    of_seeds = seeds if len(seeds) > 1 else ()
+    drawn = [set(questions(data.problems, task, limit, seed, split)) for seed in of_seeds]
     shares = [len(first & second) / len(first) for first, second in combinations(drawn, 2)]
     return mean(shares) if shares else 0.0
 
@@ -186,6 +189,7 @@ def questions(
     task: str,
     limit: int | None,
     seed: int,
+    split: str = "test",
 ) -> tuple[str, ...]:
-    """The questions of a task's test problems, in their order."""
-    return tuple(problem.question for problem in problems_of(task, "test", limit, seed))
+    """The questions of a task's problems of a split, in their order."""
+    return tuple(problem.question for problem in problems_of(task, split, limit, seed))

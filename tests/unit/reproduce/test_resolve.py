@@ -39,6 +39,9 @@ STUDENT_CHANGES = {
     "overrides": (("path_weight", 0.05),),
     "num_rounds": 2,
     "rollout_settings": ("B8-T8",),
+    "round_start": "teacher",
+    "num_samples": 2,
+    "rollout_filter": "likelihood",
 }
 CELL_CHANGES = {"settings": ("B8-T2",), "split": "validation", "samples_per_prompt": 2}
 BUDGET_CHANGES = {"num_prompts": 1, "num_optimizer_steps": 1, "train_batch_size": 1, "limit": 1}
