@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from t3d.decoding.rollout_filter import RolloutFilter
-from t3d.errors import InputError, require_choices, require_once, require_positive
+from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import SuiteChoice
 from t3d.training.choices import RoundStart
 
@@ -63,7 +63,6 @@ class CellChoice(SuiteChoice):
         from t3d.training.ignored import check_training_fields  # noqa: PLC0415
 
         require_positive(self, "samples_per_prompt", "num_rounds", "num_samples")
-        require_choices(self)
         self._check_method()
         suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
         student = self._student(suite)

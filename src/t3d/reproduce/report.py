@@ -113,9 +113,9 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
         f"{budget.train_batch_size} trajectories from the same {budget.num_prompts} rollouts (block size 4, "
         f"full steps, {rollouts}; not filtered), student blocks of 8. SFT learns as many real solutions, "
         "dParallel sees each trajectory in two states. "
-        f"That is {_num_epochs(budget):.3g} epochs with fresh noise; the released configuration trains 30 "
-        "epochs with noise drawn once. `T3D` is preset `t3d`, between `paper` and `released`, which no table "
-        "trains.",
+        f"That is {_num_epochs(budget):.3g} epochs with {_noise_text(suite)}; the released configuration "
+        "trains 30 epochs with noise drawn once (`--regime paper`). `T3D` is preset `t3d`, between `paper` "
+        "and `released`, which no table trains.",
         f"- {seeds_note(suite, budget.limit, config.seeds)}",
         "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds at least "
         "the t interval of the seeds' own averages, with one seed over prompts only. Prompts that settings "
@@ -134,6 +134,10 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
 
 def _num_epochs(budget: Budget) -> float:
     return budget.num_optimizer_steps * budget.train_batch_size / budget.num_prompts
+
+
+def _noise_text(suite: Suite) -> str:
+    return "noise drawn once" if suite.training.get("noise_refresh") == "once" else "fresh noise"
 
 
 def seeds_note(suite: Suite, limit: int | None, num_seeds: int) -> str:

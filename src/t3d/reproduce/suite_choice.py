@@ -8,15 +8,19 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
-from t3d.errors import InputError, require_once, require_positive
+from t3d.errors import InputError, require_choices, require_once, require_positive
 
 if TYPE_CHECKING:
     from t3d.reproduce.suites import Budget, Suite
 
 _CHANGES = ("num_prompts", "num_optimizer_steps", "limit", "max_new_tokens")
+Regime = Literal["short", "paper"]
+"""How a budget of optimizer steps is spent: ``short``, on the suite's prompts with fresh noise, or as in the
+``paper``'s released configuration, on so many that each is seen in 30 epochs, with noise drawn once."""
+PAPER_EPOCHS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,11 @@ class SuiteChoice:
     quick: bool = False
     """Half the prompts and optimizer steps (sdar: a fifth); of tables also one seed, and no learning-rate
     grid: the kept one's choice, else the middle."""
+    regime: Regime = "short"
+    """paper: 30 epochs with noise drawn once, on as few prompts as the optimizer steps then take (mini: 160);
+    short: the suite's prompts, fresh noise."""
     num_prompts: int | None = None
-    """Trajectories (or real solutions) of a student, in place of the suite's."""
+    """Trajectories (or real solutions) of a student, in place of the suite's and the regime's."""
     num_optimizer_steps: int | None = None
     """Of a student, in place of the suite's."""
     limit: int | None = None
@@ -53,6 +60,7 @@ class SuiteChoice:
 
     def __post_init__(self) -> None:
         require_positive(self, *_CHANGES, "batch_size")
+        require_choices(self)
         require_once("tasks", self.tasks)
         from t3d.models.placement import require_training_device  # noqa: PLC0415 - torch, not for flags
 
@@ -68,7 +76,9 @@ class SuiteChoice:
         suite = load_suite(self.suite, self.data)
         suite = dataclasses.replace(suite, device=self.device, batch_size=self.batch_size)
         changes = {name: getattr(self, name) for name in (*_CHANGES, "rollout_temperature")}
-        flags = [
+        is_paper = self.regime == "paper"
+        flags = ["--regime", self.regime] if is_paper else []
+        flags += [
             word
             for name, value in changes.items()
             if value is not None
@@ -89,6 +99,7 @@ class SuiteChoice:
             quick=self._budget(suite.quick),
             settings={name: _changed(params, **length) for name, params in suite.settings.items()},
             rollout=self._rollout(suite.rollout),
+            training={**suite.training, **({"noise_refresh": "once"} if is_paper else {})},
             flags=(*suite.flags, *flags),
         )
 
@@ -107,7 +118,11 @@ class SuiteChoice:
     def _budget(self, budget: "Budget") -> "Budget":
         changes = {name: getattr(self, name) for name in ("num_prompts", "num_optimizer_steps", "limit")}
         validation = None if self.limit is None else min(self.limit, budget.validation_limit)
-        return _changed(budget, **changes, validation_limit=validation)
+        changed: Budget = _changed(budget, **changes, validation_limit=validation)
+        if self.regime == "short" or self.num_prompts is not None:
+            return changed
+        num_seen = changed.num_optimizer_steps * changed.train_batch_size
+        return dataclasses.replace(changed, num_prompts=max(1, num_seen // PAPER_EPOCHS))
 
     def _rollout(self, params: DecodeParams) -> DecodeParams:
         try:

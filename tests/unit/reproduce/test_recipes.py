@@ -154,3 +154,19 @@ def test_every_method_has_a_valid_training_configuration(suite, method, tmp_path
     assert config.max_steps == suite.full.num_optimizer_steps
     assert config.bf16 == (suite is SDAR)
     check_training_fields(config)
+
+
+def test_the_papers_regime_sees_few_prompts_in_thirty_epochs_under_noise_drawn_once():
+    flags = {"method": "naive_td", "learning_rate": 1e-3, "settings": ("B8-T4",), "regime": "paper"}
+    suite, cell = ReproduceCell(**flags).spec()
+    budget = suite.full
+    fields = training_fields(suite, budget, cell.student)
+    assert fields["noise_refresh"] == "once" and budget.num_prompts == 160
+    assert budget.num_optimizer_steps * budget.train_batch_size == 30 * budget.num_prompts
+    assert "--regime paper" in cell_command(suite, cell, quick=False)
+    more = ReproduceCell(**flags, num_prompts=320).spec()[0]
+    assert (more.full.num_prompts, more.full.num_optimizer_steps) == (320, 150)
+    kept = ReproduceCell(**flags, override=("noise_refresh=epoch",)).spec()
+    assert training_fields(kept[0], kept[0].full, kept[1].student)["noise_refresh"] == "epoch"
+    with pytest.raises(InputError, match="regime='long': not known"):
+        ReproduceCell(**flags | {"regime": "long"})
