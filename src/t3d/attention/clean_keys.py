@@ -14,6 +14,10 @@ CleanKeys = tuple[Float[Tensor, "_ G _ d"], Float[Tensor, "_ G _ d"]]
 Gradients = tuple[Float[Tensor, "D G g Q d"], Float[Tensor, "D G C d"], Float[Tensor, "D G C d"]]
 """Of queries, keys and values."""
 
+_WIDE_UP_TO = 256
+"""Clean keys up to which the fused kernel's backward is faster in float32 than in bfloat16, whose small
+products it makes one by one (with AMX: 12 times for 38 keys, 3 to 5 for 76, 1.3 for 256; docs/LOG.md)."""
+
 
 def attend_clean(
     query: Float[Tensor, "D G g Q d"], clean: CleanKeys, hides: Float[Tensor, "D 1 1 Q C"]
@@ -57,6 +61,10 @@ def attend_clean_backward(
     if not key.shape[2]:
         return torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
     if has_fused_kernel(query.device):
+        if query.dtype.itemsize < 4 and key.shape[2] <= _WIDE_UP_TO:
+            wide = [part.float() for part in (grad, query, key, value, mixed)]
+            grads = attend_clean_backward(*wide[:2], (wide[2], wide[3]), hides, wide[4], total)
+            return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
         flat = [part.flatten(1, 2) for part in (grad, query, mixed, total)]
         grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             *flat[:2], key, value, *flat[2:], 0.0, False, attn_mask=_bias(hides, query), scale=1.0

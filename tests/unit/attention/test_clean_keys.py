@@ -88,3 +88,23 @@ def test_keys_that_the_fused_kernel_would_misread_are_refused(part):
     clean = (strided, value) if part == "key" else (key, strided)
     with pytest.raises(AssertionError, match="the kernel takes no others"):
         clean_keys.attend_clean(query, clean, hides)
+
+
+@pytest.mark.parametrize(("num_keys", "is_wide"), [(40, True), (257, False)])
+def test_few_bfloat16_keys_go_backwards_in_float32(num_keys, is_wide, monkeypatch):
+    case = drawn((2, 2, 2, 16, num_keys), torch.bfloat16, seed=3)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    seen = []
+
+    def spy(*args, **kwargs):
+        seen.append(args[0].dtype)
+        return kernel(*args, **kwargs)
+
+    monkeypatch.setattr(
+        torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", spy, raising=False
+    )
+    *_, gradients = part_of_a_softmax(*case)
+    assert seen == [torch.float32 if is_wide else torch.bfloat16]
+    assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
+    for ours, theirs in zip(gradients, plainly(*case)[2], strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=3e-2, rtol=3e-2)
