@@ -31,7 +31,7 @@ def weights(output, number):
     return (Path(output) / f"round-{number}" / "student" / "model.safetensors").read_bytes()
 
 
-OF_TWO = ["--num-rounds", "2", "--round-steps", "4", "2"]
+OF_TWO = ["--num-rounds", "2", "--rollout-settings", "B4-T1", "B4-T2"]
 SAMPLED = ["--num-samples", "2", "--rollout-filter", "likelihood", "--temperature", "1"]
 SAMPLED += ["--num-old-rounds", "1", "--preset", "naive_td"]
 
@@ -60,7 +60,10 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(pipeline, "distil", dies_in_round_2)
-    assert main(command(checkpoint, prompts, cut, *SAMPLED, "--num-rounds", "1", "--round-steps", "4")) == 0
+    assert (
+        main(command(checkpoint, prompts, cut, *SAMPLED, "--num-rounds", "1", "--rollout-settings", "B4-T1"))
+        == 0
+    )
     with pytest.raises(SystemExit):
         main(command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO))
     assert main(command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO)) == 0
@@ -111,9 +114,10 @@ def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, 
     ("flags", "told"),
     [
         ("--num-rounds 4", "num_rounds=4: 4 rounds need 8 prompts, there are 6"),
-        ("--preset t3d-plus --round-steps 4 4", "round_steps=(4, 4): num_rounds=3. Fix: give 3 numbers"),
-        ("--num-rounds 2 --round-steps 4", "round_steps=(4,): num_rounds=2. Fix: give 2 numbers"),
-        ("--round-steps 4 9", "steps_per_block=9: exceeds block_size=4"),
+        ("--preset t3d-plus --rollout-settings B4-T1", "num_rounds=3. Fix: name 3 settings"),
+        ("--num-rounds 2 --rollout-settings B4-T1", "num_rounds=2. Fix: name 2 settings"),
+        ("--rollout-settings B4-T1 B4-T8", "rollout_settings='B4-T8': tokens_per_step=8 does not divide"),
+        ("--rollout-settings B4-T1 4", "rollout_settings='4': no block size and tokens per step"),
         ("--limit 4", "limit=4: num_prompts is given too"),
         ("--preset sft", "preset='sft': learns solutions, so it has no rounds"),
         ("--train-batch-size 3 --gradient-accumulation-steps 2", "train_batch_size=3: not a multiple of"),

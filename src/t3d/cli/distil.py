@@ -13,9 +13,11 @@ from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice
 from t3d.cli.train import Train
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
+from t3d.decoding.settings import static_setting
 from t3d.errors import InputError, require_at_least_zero, require_positive
 from t3d.tasks.task import PosedTask
 from t3d.training.choices import RoundStart
+from t3d.training.preset_rounds import ROUNDS, preset_rollouts
 from t3d.work.files import check_output_folder
 from t3d.work.plan import fingerprint
 
@@ -49,8 +51,9 @@ class Distil(ModelChoice, ProblemChoice):
     """Whose weights a training begins with: those of the round before, or --model's."""
     num_old_rounds: int = 0
     """Rounds before it whose trajectories a training reads as well."""
-    round_steps: tuple[int, ...] = ()
-    """Denoising steps per block of the rollouts, a number for each round. Default: steps_per_block in all."""
+    rollout_settings: tuple[str, ...] = ()
+    """Block size and tokens per step of the rollouts, one for each round, such as B4-T1 B8-T4. Default: the
+    preset's, else block_size and steps_per_block in all."""
     num_samples: int = 1
     """Responses drawn for each prompt, as of t3d rollout."""
     rollout_filter: RolloutFilter | None = None
@@ -116,8 +119,6 @@ class Distil(ModelChoice, ProblemChoice):
         return self._of_preset("rollout_filter", "none")
 
     def _of_preset(self, name: str, otherwise: Any) -> Any:
-        from t3d.training.presets import ROUNDS
-
         given = getattr(self, name)
         return ROUNDS.get(self.preset, {}).get(name, otherwise) if given is None else given
 
@@ -129,9 +130,9 @@ class Distil(ModelChoice, ProblemChoice):
         if self.train_batch_size % self.gradient_accumulation_steps:
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             raise InputError("train_batch_size", self.train_batch_size, problem, "use a multiple of it")
-        if self.round_steps and len(self.round_steps) != self._num_rounds:
-            fix = f"give {self._num_rounds} numbers, or leave it out"
-            raise InputError("round_steps", self.round_steps, f"num_rounds={self._num_rounds}", fix)
+        if self.rollout_settings and len(self.rollout_settings) != self._num_rounds:
+            fix = f"name {self._num_rounds} settings, or leave it out"
+            raise InputError("rollout_settings", self.rollout_settings, f"num_rounds={self._num_rounds}", fix)
         if self.preset in ("drafter", "sft", "sft_dllm_rl"):
             problem = "makes no student of rollouts" if self.preset == "drafter" else "learns solutions"
             raise InputError("preset", self.preset, f"{problem}, so it has no rounds", "use t3d train")
@@ -166,10 +167,11 @@ class Distil(ModelChoice, ProblemChoice):
         from t3d.reproduce.rounds import Round
 
         choice, found = self._choice(posed), []
+        settings = self.rollout_settings or preset_rollouts(self.preset, self._num_rounds)
         size = self.num_prompts or len(posed.problems) // self._num_rounds
         for number in range(1, self._num_rounds + 1):
-            if self.round_steps:
-                params = dataclasses.replace(params, steps_per_block=self.round_steps[number - 1])
+            if settings:
+                params = static_setting("rollout_settings", settings[number - 1], params)
             choice.check(params)
             config = self._train(number).resolved_config()
             self._check_model(params, config.block_size)

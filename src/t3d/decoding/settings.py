@@ -1,6 +1,7 @@
 """Decoding settings by label: block size and how many tokens a denoising step commits."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -66,6 +67,21 @@ def decoding_settings(
         problem = "no strategy of a setting with a number of tokens per step"
         raise InputError("remasking", shared.remasking, problem, f"use {default}")
     return found
+
+
+def static_setting(field: str, name: str, shared: DecodeParams) -> DecodeParams:
+    """Of a label such as ``B8-T4``, blocks of 8 and four tokens per step. Raises InputError, naming the
+    field, for another label, and for numbers that cannot be."""
+    found = re.fullmatch(r"B([0-9]{1,6})-T([0-9]{1,6})", name)
+    if found is None:
+        problem = "no block size and tokens per step"
+        raise InputError(field, name, problem, "write for example B8-T4")
+    size, count = int(found[1]), int(found[2])
+    try:
+        settings = decoding_settings(block_sizes=(size,), tokens_per_step=(count,), shared=shared)
+    except InputError as error:
+        raise InputError(field, name, f"{error.field}={error.value!r} {error.problem}", error.fix) from error
+    return settings[name]
 
 
 def _label(size: int, strategy: LeftToRight, shared: DecodeParams) -> str:

@@ -9,6 +9,7 @@ from t3d.decoding.rollout_filter import RolloutFilter
 from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import SuiteChoice
 from t3d.training.choices import RoundStart
+from t3d.training.preset_rounds import preset_rollouts
 
 if TYPE_CHECKING:
     from t3d.reproduce.recipes import CellSpec, StudentSpec
@@ -41,7 +42,7 @@ class CellChoice(SuiteChoice):
     Default: 1, or the method's."""
     rollout_settings: tuple[str, ...] = ()
     """Decoding settings by name, one for each round, whose blocks and steps the rollouts take, such as B8-T8.
-    Default: the suite's full steps in all."""
+    Default: the method's, else the suite's full steps in all."""
     round_start: RoundStart = "student"
     """Whose weights a later round's training begins with: those of the round before, or the teacher's."""
     num_samples: int = 1
@@ -119,7 +120,7 @@ class CellChoice(SuiteChoice):
             learning_rate=self.learning_rate,
             overrides=tuple(overrides.items()),
             num_rounds=num_rounds,
-            rollout_settings=self.rollout_settings,
+            rollout_settings=self.rollout_settings or preset_rollouts(self.method, num_rounds),
             round_start=self.round_start,
             num_samples=self.num_samples,
             rollout_filter=default_filter(self.method) if wanted is None else wanted,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.settings import static_setting
 from t3d.errors import InputError
 from t3d.evaluation.over_tasks import over_tasks
 from t3d.models.drafter import with_drafter
@@ -120,15 +121,18 @@ class _Demo:
             return self.pipeline.evaluate(product, source, tasks, settings, drafter=drafter, label=name)
 
     def rounds(self) -> list[Round]:
-        """Each on prompts of its own, at full steps."""
+        """Each on prompts of its own, at full steps unless the method says otherwise."""
         config = self.config
         params = DecodeParams(
             max_new_tokens=MAX_NEW_TOKENS, seed=config.seed, temperature=config.rollout_temperature
         )
         shares = [_training_problems(task, config) for task in TASKS]
         found: list[Round] = []
-        for number in range(1, config.num_rounds + 1):
+        for number in range(1, config.count_rounds + 1):
             rollouts, training = self._round(number)
+            if config.rollout_settings:
+                name = config.rollout_settings[number - 1]
+                params = static_setting("method", name, params)
             found.append(
                 Round(
                     number=number,
@@ -155,7 +159,7 @@ class _Demo:
         of_teacher = ["teacher", "teacher-left-to-right"]
         if self.config.drafter is not None:
             of_teacher.append("teacher-drafter")
-        rounds = map(self._round, range(1, self.config.num_rounds + 1))
+        rounds = map(self._round, range(1, self.config.count_rounds + 1))
         for product in (*map(self._evaluation, of_teacher), *chain(*rounds), self._evaluation("student")):
             product.check_is_own()
 
@@ -165,7 +169,7 @@ class _Demo:
 
     def _round(self, number: int) -> tuple[Product, Product]:
         """Rollouts and student."""
-        student = "student" if number == self.config.num_rounds else f"student-{number}"
+        student = "student" if number == self.config.count_rounds else f"student-{number}"
         checkpoints = self.output / f"checkpoints-{number}"
         rollouts = self.output / f"trajectories-{number}.parquet"
         return (
@@ -213,7 +217,7 @@ def _check_counts(config: DemoConfig) -> None:
 def _training_problems(task: str, config: DemoConfig) -> list[list[Problem]]:
     """A task's problems by round."""
     share = -(-config.num_prompts // len(TASKS))
-    problems = TASKS[task].problems("train", share * config.num_rounds, config.seed)
+    problems = TASKS[task].problems("train", share * config.count_rounds, config.seed)
     return [problems[start : start + share] for start in range(0, len(problems), share)]
 
 

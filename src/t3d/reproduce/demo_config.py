@@ -11,6 +11,7 @@ from t3d.errors import (
     require_positive,
     require_seed,
 )
+from t3d.training.preset_rounds import ROUNDS, preset_rollouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,9 @@ class DemoConfig:
     """Of prompts, rollouts, training and sampling."""
     method: Literal["t3d", "t3d-plus", "naive_td"] = "t3d"
     """Preset of the training, as of t3d train."""
-    num_rounds: int = 2
+    num_rounds: int | None = None
     """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
-    before in the others, on prompts of their own. 1 is the paper's method."""
+    before in the others, on prompts of their own. 1 is the paper's method. Default: 2, or the method's."""
     num_prompts: int = 3072
     """Training prompts rolled out in a round, over all tasks."""
     rollout_temperature: float = 0.0
@@ -53,6 +54,8 @@ class DemoConfig:
     """Say which stage runs, and how far it is."""
 
     def __post_init__(self) -> None:
+        if self.num_rounds is None:
+            object.__setattr__(self, "num_rounds", ROUNDS.get(self.method, {}).get("num_rounds", 2))
         require_positive(
             self,
             "num_rounds",
@@ -66,3 +69,14 @@ class DemoConfig:
         require_above_zero(self, "learning_rate")
         require_at_least_zero(self, "rollout_temperature")
         require_below_one(self, "random_token_prob")
+
+    @property
+    def rollout_settings(self) -> tuple[str, ...]:
+        """The method's, one for each round; empty: full steps in all."""
+        return preset_rollouts(self.method, self.count_rounds)
+
+    @property
+    def count_rounds(self) -> int:
+        """The number of rounds that are made."""
+        assert self.num_rounds is not None
+        return self.num_rounds

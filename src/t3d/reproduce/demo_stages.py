@@ -26,7 +26,7 @@ def demo_stages(config: DemoConfig) -> list[Stage]:
     num_trajectories = config.num_optimizer_steps * config.train_batch_size
     rounds = [
         stage
-        for number in range(1, config.num_rounds + 1)
+        for number in range(1, config.count_rounds + 1)
         for stage in (
             _stage(rollout_stage(number), "rollout", config.num_prompts),
             _stage(training_stage(number), "train", num_trajectories),

@@ -15,7 +15,8 @@ from t3d.decoding.rollout_filter import RolloutFilter
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC_SETTINGS
 from t3d.reproduce.suites import Budget, Suite
 from t3d.training.choices import RoundStart
-from t3d.training.presets import ROUNDS, SOLUTION_PRESETS, override_text
+from t3d.training.preset_rounds import ROUNDS, preset_rollouts
+from t3d.training.presets import SOLUTION_PRESETS, override_text
 
 ORIGINAL = "original"
 MAIN_METHODS = (ORIGINAL, "sft", "redi", "dparallel", "naive_td", "t3d")
@@ -71,7 +72,7 @@ class StudentSpec:
     def name(self) -> str:
         """Method and overrides, as the tables and :mod:`t3d.reproduce.paper` name them; then the rounds."""
         settings = [*self.overrides, *([("num_rounds", self.num_rounds)] if self.num_rounds > 1 else [])]
-        if self.rollout_settings:
+        if self.rollout_settings != preset_rollouts(self.method, self.num_rounds):
             settings.append(("rollouts", ",".join(self.rollout_settings)))
         settings += [("round_start", self.round_start)] if self.round_start != "student" else []
         settings += [("num_samples", self.num_samples)] if self.num_samples > 1 else []
@@ -135,6 +136,8 @@ class Demand:
             seed=seed,
             learning_rate=None if self.method == ORIGINAL else learning_rate,
             overrides=self.overrides,
+            num_rounds=default_rounds(self.method),
+            rollout_settings=preset_rollouts(self.method, default_rounds(self.method)),
             rollout_filter=default_filter(self.method),
         )
 
@@ -233,7 +236,7 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
     if student.num_rounds != default_rounds(student.method):
         words += ["--num-rounds", str(student.num_rounds)]
-    if student.rollout_settings:
+    if student.rollout_settings != preset_rollouts(student.method, student.num_rounds):
         words += ["--rollout-settings", *student.rollout_settings]
     if student.round_start != "student":
         words += ["--round-start", student.round_start]

@@ -109,12 +109,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_PLAIN,
     },
 }
-ROUNDS: dict[str, dict[str, Any]] = {
-    "t3d-plus": {"num_rounds": 3},
-    "t3d-plus-verified": {"num_rounds": 3, "rollout_filter": "correct"},
-}
-"""Of presets that are made for rounds of rollout and training: what ``t3d distil`` and ``t3d reproduce cell``
-do unless they are told otherwise."""
 SOLUTION_PRESETS = ("sft", "sft_dllm_rl")
 """Presets that train on real solutions; all others do on rollouts."""
 
