@@ -76,7 +76,7 @@ class Eval(DraftedModelChoice, PromptChoice):
     data: str | None = None
     """Folder of the benchmarks' data, or hub to download them."""
     split: str = "test"
-    """Split of the tasks."""
+    """Split of the tasks; of mini tasks also ood, with numbers that training never has in their place."""
     limit: int | None = None
     """At most this many problems of each task."""
     problem_seed: int = 0

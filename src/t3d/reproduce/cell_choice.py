@@ -49,7 +49,8 @@ class CellChoice(SuiteChoice):
     """Responses drawn for each prompt, as of t3d rollout; several need a rollout_temperature."""
     rollout_filter: RolloutFilter | None = None
     """What is kept of them, as of t3d rollout. Default: none, or the method's."""
-    split: Literal["validation", "test"] = "test"
+    split: Literal["validation", "test", "ood"] = "test"
+    """Of suite mini also ood: numbers that training never has in their place."""
     samples_per_prompt: int = 1
     """Answers drawn for each prompt."""
     quick: bool = False

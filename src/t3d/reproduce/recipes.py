@@ -106,9 +106,11 @@ class CellSpec:
         """Short text for file names and progress."""
         student = self.student
         where = self.settings[0] if len(self.settings) == 1 else "grid"
-        rate = f".lr{student.learning_rate:g}" if self.split == "validation" else ""
+        has_rate = self.split == "validation" and student.learning_rate is not None
+        rate = f".lr{student.learning_rate:g}" if has_rate else ""
+        split = "" if self.split in ("validation", "test") else f".{self.split}"
         name = re.sub(r"[ =/]", "-", student.name)
-        return f"{Path(student.teacher).name}.{name}.seed{student.seed}{rate}.{where}"
+        return f"{Path(student.teacher).name}.{name}.seed{student.seed}{rate}{split}.{where}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, ClassVar
 
 from t3d.decoding.rollout_filter import SampleGrader
 from t3d.errors import InputError
@@ -18,6 +18,7 @@ from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.prompt_styles import PromptKind, user_turn
 from t3d.tasks.benchmarks import load_benchmark, prompt_kind, style_options
+from t3d.tasks.mini.mini_task import OUT_OF_DISTRIBUTION
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import ExplainingTask, Task
 from t3d.work.plan import file_sha256
@@ -29,12 +30,15 @@ MISSING: dict[str, Any] = {"data": "missing"}
 class MiniData:
     """Problems of the built-in tasks."""
 
+    splits = ("validation", "test", OUT_OF_DISTRIBUTION)
+    """Of evaluation."""
+
     def task(self, name: str) -> Task:
         """The verifier of a task."""
         return TASKS[name]
 
     def problems(self, task: str, split: str, limit: int | None, seed: int) -> list[Problem]:
-        """Held-out problems (``validation`` or ``test``), drawn with this seed."""
+        """Problems of a split of evaluation, none of them trained on, drawn with this seed."""
         return TASKS[task].problems(split, limit, seed)
 
     def training_problems(self, count: int, seed: int, *, solved: bool) -> list[Problem]:
@@ -81,6 +85,7 @@ class SdarData:
     """Real data in one folder: ``train.jsonl`` (question, task math, function or stdio), ``solutions.jsonl``
     (with a solution each, for SFT), and a folder per benchmark. Prompts are the paper's (C.3)."""
 
+    splits: ClassVar = ("validation", "test")
     folder: Path
     _tasks: dict[str, Task] = field(default_factory=dict, init=False, repr=False, compare=False)
     _identities: dict[tuple[str, str], dict[str, Any]] = field(

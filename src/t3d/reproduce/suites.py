@@ -85,10 +85,16 @@ class Suite:
 
 
 def split_problems(suite: Suite, budget: Budget, split: str) -> tuple[tuple[str, ...], int | None]:
-    """Which tasks are evaluated on a split (``validation`` or ``test``), and on how many problems of each."""
-    if split == "test":
-        return suite.tasks, budget.limit
-    return suite.validation_tasks, budget.validation_limit
+    """Which tasks are evaluated on a split, and on how many problems of each.
+
+    Raises InputError for a split that the suite does not have.
+    """
+    if split not in suite.data.splits:
+        problem = f"suite {suite.name!r} has no such split"
+        raise InputError("split", split, problem, f"use {' or '.join(suite.data.splits)}")
+    if split == "validation":
+        return suite.validation_tasks, budget.validation_limit
+    return suite.tasks, budget.limit
 
 
 MINI = Suite(

@@ -1,13 +1,16 @@
 """The suites' problems: exactly as many as the budget says, and one verifier per task."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
 
+from t3d.cli.reproduce import ReproduceCell
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 from t3d.reproduce import suite_data
 from t3d.reproduce.suite_data import MiniData, SdarData
+from t3d.reproduce.suites import MINI, split_problems
 from t3d.tasks.mini.suite import TASKS
 
 
@@ -46,3 +49,24 @@ def test_rollouts_of_training_prompts_are_graded_where_there_are_answers(tmp_pat
 def test_a_benchmark_is_one_task_however_often_it_is_asked_for(tmp_path):
     data = SdarData(tmp_path)
     assert data.task("humaneval") is data.task("humaneval") is not data.task("mbpp")
+
+
+def ood_cell(suite, **data):
+    return ReproduceCell(suite=suite, method="original", settings=("B4-T1",), split="ood", **data)
+
+
+def test_the_split_ood_has_the_tasks_and_the_number_of_problems_of_the_test():
+    assert split_problems(MINI, MINI.full, "ood") == split_problems(MINI, MINI.full, "test")
+    assert split_problems(MINI, MINI.full, "validation")[1] == MINI.full.validation_limit
+    suite, cell = ood_cell("mini", limit=7).spec()
+    assert split_problems(suite, suite.full, cell.split) == (MINI.tasks, 7)
+    assert cell.label == "mini.original.seed0.ood.B4-T1"
+    assert dataclasses.replace(cell, split="test").label == "mini.original.seed0.B4-T1"
+    assert dataclasses.replace(cell, split="validation").label == "mini.original.seed0.B4-T1"
+
+
+def test_a_split_that_a_suite_does_not_have_is_refused_before_the_work(tmp_path):
+    with pytest.raises(InputError, match="split='ood': suite 'sdar' has no such split"):
+        ood_cell("sdar", data=str(tmp_path)).spec()
+    with pytest.raises(InputError, match="use validation or test or ood"):
+        split_problems(MINI, MINI.full, "train")

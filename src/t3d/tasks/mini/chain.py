@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from t3d.errors import InputError
 from t3d.grading.boxed import last_opened_box
 from t3d.problems.problem import Problem
-from t3d.tasks.mini.mini_task import MiniTask, split_of
+from t3d.tasks.mini.mini_task import OUT_OF_DISTRIBUTION, MiniTask, split_of
 
 NAMES = ("Gus", "Ada", "Ben", "Eve", "Ivy", "Max", "Zoe", "Leo")
 ITEMS = ("nuts", "pens", "cups", "keys", "figs", "eggs")
@@ -36,6 +36,8 @@ LOSS_PHRASES = (
 )
 ENDINGS = ("So \\boxed{{{after}}}.", "Answer: \\boxed{{{after}}}.", "{name} has \\boxed{{{after}}}.")
 MAX_TOTAL = 9
+STARTS, OTHER_STARTS = range(1, MAX_TOTAL + 1), (0,)
+"""First amounts of stories; that of the split ``ood`` is a later total of the others, but never the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,12 @@ class ChainSpec:
 
     @property
     def split(self) -> str:
-        """``train``, ``validation`` or ``test``: a fixed function of the arithmetic alone.
+        """A fixed function of the arithmetic alone: ``ood`` by the first amount, else of all numbers.
 
         Names, items and verbs do not enter, so held-out arithmetic is never seen in training.
         """
+        if self.start in OTHER_STARTS:
+            return OUT_OF_DISTRIBUTION
         return split_of(f"chain/{self.start}/{self.changes}")
 
 
@@ -113,8 +117,9 @@ class ChainTask(MiniTask):
     @staticmethod
     def draw_spec(rng: random.Random, split: str) -> ChainSpec:
         """Random arithmetic of a split."""
+        starts = OTHER_STARTS if split == OUT_OF_DISTRIBUTION else STARTS
         while True:
-            totals = [rng.randint(1, MAX_TOTAL)]
+            totals = [rng.choice(starts)]
             for _ in range(rng.choice((3, 4))):
                 totals.append(rng.choice([t for t in range(MAX_TOTAL + 1) if t != totals[-1]]))
             changes = tuple(after - before for before, after in itertools.pairwise(totals))

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from t3d.errors import InputError
 from t3d.grading.arithmetic import run_program
 from t3d.problems.problem import Problem
-from t3d.tasks.mini.mini_task import MiniTask, split_of
+from t3d.tasks.mini.mini_task import OUT_OF_DISTRIBUTION, MiniTask, split_of
 
 FUNCTION_NAME = "f"
 LOCAL_NAMES = ("y", "z", "n", "v", "t", "r")
 FACTORS, OFFSETS, CHANGES = range(2, 10), range(1, 10), range(1, 10)
+OTHER_FACTORS = (1,)
+"""Those of the split ``ood``: an offset and a change of the others, but never a factor."""
 THRESHOLDS = range(10, 60)
 OPENINGS = ("Write f", "Now write f", "Write f in Python", "Now write f in Python")
 _QUESTION = re.compile(
     r"(?:Now w|W)rite f(?: in Python)?: "
-    r"times ([2-9]), plus ([1-9]), if (over|under) ([1-5]\d) then (plus|minus) ([1-9])\.",
+    r"times ([1-9]), plus ([1-9]), if (over|under) ([1-5]\d) then (plus|minus) ([1-9])\.",
     re.ASCII,
 )
 
@@ -53,8 +55,8 @@ class CodeSpec:
 
     @property
     def split(self) -> str:
-        """``train``, ``validation`` or ``test``."""
-        return split_of(f"code/{self}")
+        """``ood`` by the factor, else ``train``, ``validation`` or ``test``."""
+        return OUT_OF_DISTRIBUTION if self.factor in OTHER_FACTORS else split_of(f"code/{self}")
 
     def value(self, x: int) -> int:
         """The specified function, from which the tests are made."""
@@ -108,9 +110,10 @@ class ProgramTask(MiniTask):
     @staticmethod
     def draw_spec(rng: random.Random, split: str) -> CodeSpec:
         """A random specification of a split."""
+        factors = OTHER_FACTORS if split == OUT_OF_DISTRIBUTION else FACTORS
         while True:
             spec = CodeSpec(
-                rng.choice(FACTORS),
+                rng.choice(factors),
                 rng.choice(OFFSETS),
                 rng.choice(("over", "under")),
                 rng.choice(THRESHOLDS),

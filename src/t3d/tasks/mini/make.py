@@ -8,14 +8,23 @@ import functools
 import itertools
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
-from t3d.tasks.mini.mini_task import DEFAULT_NUM_PROBLEMS, MiniTask, require_split, split_of
+from t3d.tasks.mini.mini_task import (
+    DEFAULT_NUM_PROBLEMS,
+    OUT_OF_DISTRIBUTION,
+    MiniTask,
+    require_split,
+    split_of,
+)
 
 TOTALS = {3: range(6, 12), 4: range(6, 14), 5: range(6, 14)}
 """Totals by the number of digits."""
+OTHER_TOTALS = {3: range(12, 14)}
+"""Those of the split ``ood``: numbers that are seen, but never of so few digits."""
 MAX_BANNED = 2
 MIN_SOLUTIONS = 3
 _QUESTION = re.compile(r"Make (\d+) with (\d) digits(?:, no ([\d or]+))?(?:, use a (\d))?\.", re.ASCII)
@@ -47,7 +56,7 @@ class MakeSpec:
     def is_of_the_task(self) -> bool:
         """Whether the numbers are in the task's ranges and enough answers are right."""
         return (
-            self.total in TOTALS.get(self.num_digits, ())
+            any(self.total in totals.get(self.num_digits, ()) for totals in (TOTALS, OTHER_TOTALS))
             and len(self.banned) <= MAX_BANNED
             and 0 not in self.banned
             and list(self.banned) == sorted(set(self.banned))
@@ -64,8 +73,9 @@ class MakeSpec:
 
     @property
     def split(self) -> str:
-        """``train``, ``validation`` or ``test``."""
-        return split_of(self.question)
+        """``ood`` by total and count of digits, else ``train``, ``validation`` or ``test``."""
+        is_other = self.total in OTHER_TOTALS.get(self.num_digits, ())
+        return OUT_OF_DISTRIBUTION if is_other else split_of(self.question)
 
     def fits(self, digits: tuple[int, ...]) -> bool:
         """Whether these digits are a right answer."""
@@ -102,12 +112,16 @@ def _tuples(total: int, num_digits: int) -> tuple[tuple[int, ...], ...]:
 
 @functools.cache
 def all_specs() -> tuple[MakeSpec, ...]:
-    """Every specification of the task: those with at least ``MIN_SOLUTIONS`` right answers."""
+    """Every specification of the ranges of training that has at least ``MIN_SOLUTIONS`` right answers."""
+    return _all_of(TOTALS)
+
+
+def _all_of(totals_by_count: Mapping[int, range]) -> tuple[MakeSpec, ...]:
     bans = [ban for size in range(MAX_BANNED + 1) for ban in itertools.combinations(range(1, 10), size)]
     demands = (None, *range(1, 10))
     return tuple(
         spec
-        for num_digits, totals in TOTALS.items()
+        for num_digits, totals in totals_by_count.items()
         for total, ban, demand in itertools.product(totals, bans, demands)
         for spec in (MakeSpec(total, num_digits, ban, demand),)
         if spec.is_of_the_task
@@ -116,6 +130,8 @@ def all_specs() -> tuple[MakeSpec, ...]:
 
 @functools.cache
 def _specs_of_split(split: str) -> tuple[MakeSpec, ...]:
+    if split == OUT_OF_DISTRIBUTION:
+        return _all_of(OTHER_TOTALS)
     return tuple(spec for spec in all_specs() if spec.split == split)
 
 

@@ -1,4 +1,8 @@
-"""What the suite's tasks share: seeded problems, splits by specification, listed solutions."""
+"""What the suite's tasks share: seeded problems, splits by specification, listed solutions.
+
+Specifications whose numbers are in the ranges of training are in ``train``, ``validation`` or ``test`` by
+their text; those with a number that training never has in its place are in ``ood``, out of distribution.
+"""
 
 import dataclasses
 import hashlib
@@ -11,11 +15,17 @@ from t3d.errors import InputError
 from t3d.problems.problem import Problem
 
 HELD_OUT_PERCENT = {"validation": 5, "test": 10}
+OUT_OF_DISTRIBUTION = "ood"
+"""Split of the numbers that training never has in their place."""
+SPLITS = ("train", *HELD_OUT_PERCENT, OUT_OF_DISTRIBUTION)
 DEFAULT_NUM_PROBLEMS = 512
 
 
 def split_of(identity: str) -> str:
-    """``train``, ``validation`` or ``test``: a fixed function of a specification's text."""
+    """``train``, ``validation`` or ``test``: a fixed function of the text of a specification.
+
+    Its numbers are in the ranges of training.
+    """
     bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % 100
     if bucket < HELD_OUT_PERCENT["test"]:
         return "test"
@@ -24,8 +34,8 @@ def split_of(identity: str) -> str:
 
 def require_split(split: str) -> str:
     """The split. Raises InputError for an unknown one."""
-    if split not in ("train", *HELD_OUT_PERCENT):
-        raise InputError("split", split, "not known", f"use train, {' or '.join(HELD_OUT_PERCENT)}")
+    if split not in SPLITS:
+        raise InputError("split", split, "not known", f"use {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
     return split
 
 

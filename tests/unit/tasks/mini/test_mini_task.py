@@ -1,6 +1,7 @@
 """Every task of the suite: solutions are right, distinct and drawn evenly; held-out specs are held out."""
 
 import dataclasses
+import hashlib
 import random
 from collections import Counter
 
@@ -20,8 +21,19 @@ SPLITS = ("train", "validation", "test")
 SPEC_OF = {"chain": ChainSpec.of_question, "make": MakeSpec.of_question, "code": CodeSpec.of_question}
 
 
+PROBLEMS = {  # by the commit before there was the split ood
+    "chain": ("ff96d3143765f934", "919d89e61c46d6e4", "2b0b9b2bf925b8ba"),
+    "make": ("0dd35b1f7c35e58f", "01782a1e17c2f64f", "e23a7331c875064a"),
+    "code": ("45b46682cfa760d8", "8dc8b03d176f2343", "f903226472fbc006"),
+}
+"""Hash of 100 problems and solutions with seed 0 and as many with seed 7, of each of SPLITS."""
+VOCABULARY = "c98cc1c12552c957"
+UNSEEN = {"chain": {0}, "make": {(3, 12), (3, 13)}, "code": {1}}
+"""What the split ``ood`` has, and no other: first amounts, digits with total, factors."""
+
+
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", [*SPLITS, "ood"])
 def test_every_drawn_solution_is_right_and_among_the_solutions(name, split):
     task, rng = TASKS[name], random.Random(0)
     for _ in range(100):
@@ -125,6 +137,53 @@ def test_more_problems_than_a_split_has_are_refused(monkeypatch):
         ChainTask().problems("dev", 5, seed=0)
     with pytest.raises(InputError, match="use one of chain, make, code"):
         mini_task("sudoku")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_problems_of_the_other_splits_are_those_that_they_always_were(name):
+    """Committed results are of these problems; another one would give them another meaning."""
+    for split, expected in zip(SPLITS, PROBLEMS[name], strict=True):
+        problems = [problem for seed in (0, 7) for problem in TASKS[name].problems(split, 100, seed)]
+        lines = (f"{each.id}|{each.question}|{each.answer}|{each.solution}" for each in problems)
+        assert _hash("\n".join(lines)) == expected, split
+
+
+def test_the_vocabulary_is_that_of_the_bundled_teachers():
+    assert _hash(repr(sorted(mini_tokenizer().get_vocab().items()))) == VOCABULARY
+
+
+def _hash(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _number(name, spec):
+    if name == "make":
+        return spec.num_digits, spec.total
+    return spec.start if name == "chain" else spec.factor
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_problems_of_the_split_ood_have_a_number_that_no_other_split_has_in_its_place(name):
+    numbers = {
+        split: {_number(name, SPEC_OF[name](each.question)) for each in TASKS[name].problems(split, 100, 0)}
+        for split in (*SPLITS, "ood")
+    }
+    assert numbers["ood"] == UNSEEN[name]
+    assert all(not numbers["ood"] & numbers[split] for split in SPLITS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_problems_of_the_split_ood_are_enough_and_take_no_new_word_and_no_more_room(name):
+    tokenizer, task = mini_tokenizer(), TASKS[name]
+    problems = task.problems("ood", None, 3)
+    assert len({each.question for each in problems}) == 512
+    split_up = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    for problem in problems[:100]:
+        longest = max(task.solutions(problem.question), key=lambda text: len(split_up(text)))
+        for text in (problem.question, longest):
+            assert len(token_ids(tokenizer, text)) == len(split_up(text))
+        assert len(token_ids(tokenizer, longest)) < MAX_NEW_TOKENS
+        assert len(prompt_ids(tokenizer, problem.question)) + MAX_NEW_TOKENS < 128
 
 
 @pytest.mark.parametrize("name", TASKS)
