@@ -615,7 +615,7 @@ groups:
   - title: methods
     base: T3D
     rows:
-      - {name: the teacher, method: original, learning_rate: null}
+      - {name: the teacher, method: original}
       - {name: T3D, method: t3d, seeds: [0, 1]}
       - {name: T3D twice, method: t3d, num_rounds: 2, round_start: teacher}
   - title: draws

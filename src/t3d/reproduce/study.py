@@ -12,7 +12,8 @@
           - {name: T3D, method: t3d, seeds: [0]}
 
 Keys of ``common`` and of a row are those of :class:`~t3d.reproduce.cell_choice.CellChoice`. A row wins over
-its group, that over the whole; overrides add up, the later one of a field wins.
+its group, that over the whole; overrides add up, the later one of a field wins. A row of the teacher itself
+(``method: original``) takes of ``common`` what an evaluation takes.
 """
 
 import dataclasses
@@ -27,8 +28,11 @@ import yaml
 from t3d.errors import InputError
 from t3d.field_types import fit, read_value, type_text
 from t3d.reproduce.cell_choice import CellChoice
+from t3d.reproduce.recipes import ORIGINAL
 
 _STUDY = ("title", "common", "seeds", "groups")
+_OF_EVALUATION = ("settings", "split", "limit", "suite", "data", "teacher", "tasks", "max_new_tokens")
+_OF_EVALUATION += ("samples_per_prompt", "device", "batch_size")
 _GROUP = ("title", "note", "common", "seeds", "base", "rows")
 
 
@@ -112,8 +116,11 @@ def _row(found: Any, whole: Mapping[str, Any], group: Mapping[str, Any], number:
         raise InputError("seeds", seeds, "no list of whole numbers", "write for example seeds: [0, 1, 2]")
     _require_unique("seeds", [str(seed) for seed in seeds])
     given: dict[str, Any] = {}
+    is_teacher = row.get("method") == ORIGINAL
     for layer in layers:
         common = _mapping("common", layer.get("common", {}), ("name", "seeds", *fields))
+        if is_teacher and layer.get("common") is not row:
+            common = {key: value for key, value in common.items() if key in _OF_EVALUATION}
         overrides = [*given.get("override", []), *(common.get("override") or [])]
         given |= {**common, **({"override": overrides} if overrides else {})}
     for other in ("name", "seeds", "seed"):

@@ -46,6 +46,13 @@ def test_overrides_add_up_and_the_later_one_of_a_field_wins(tmp_path):
     assert t3d.choices[2].override == ("noise_refresh=epoch", "path_weight=0.5", "mask_ratio_power=0")
 
 
+def test_the_teacher_takes_of_what_is_common_only_what_an_evaluation_takes(tmp_path):
+    text = STUDY.replace("{name: Naive TD, method: naive_td}", "{name: Naive TD, method: original, limit: 9}")
+    teacher = read(tmp_path, text).groups[0].rows[0].choices[0]
+    assert (teacher.settings, teacher.limit) == (("B4-T1", "B8-T4"), 9)
+    assert (teacher.learning_rate, teacher.num_prompts, teacher.override) == (None, None, ())
+
+
 def test_cells_come_seed_by_seed_and_once(tmp_path):
     twice = (
         STUDY
