@@ -92,6 +92,27 @@ class StudentSpec:
         return dataclasses.replace(self, num_rounds=num_rounds, rollout_settings=settings, round_start=start)
 
 
+def _of_method(
+    method: str,
+    teacher: str,
+    seed: int,
+    learning_rate: float | None,
+    overrides: tuple[tuple[str, Any], ...] = (),
+) -> StudentSpec:
+    """A student in the rounds of its method."""
+    num_rounds = default_rounds(method)
+    return StudentSpec(
+        teacher=teacher,
+        method=method,
+        seed=seed,
+        learning_rate=learning_rate,
+        overrides=overrides,
+        num_rounds=num_rounds,
+        rollout_settings=preset_rollouts(method, num_rounds),
+        rollout_filter=default_filter(method),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellSpec:
     """One student under some decoding settings: one on test problems, all of a criterion on validation."""
@@ -132,16 +153,8 @@ class Demand:
 
     def student(self, seed: int, learning_rate: float | None) -> StudentSpec:
         """The student of one seed."""
-        return StudentSpec(
-            teacher=self.teacher,
-            method=self.method,
-            seed=seed,
-            learning_rate=None if self.method == ORIGINAL else learning_rate,
-            overrides=self.overrides,
-            num_rounds=default_rounds(self.method),
-            rollout_settings=preset_rollouts(self.method, default_rounds(self.method)),
-            rollout_filter=default_filter(self.method),
-        )
+        rate = None if self.method == ORIGINAL else learning_rate
+        return _of_method(self.method, self.teacher, seed, rate, self.overrides)
 
     def cells(self, learning_rate: float | None) -> list[CellSpec]:
         """One cell per seed and setting."""
@@ -156,8 +169,18 @@ class Demand:
         ]
 
 
-def demands(suite: Suite, tables: Sequence[int], num_seeds: int, budget: Budget) -> list[Demand]:
-    """Everything that these tables take.
+AddedRow = tuple[str, tuple[tuple[str, Any], ...]]
+"""A preset, and T3DConfig fields over its own."""
+
+
+def demands(
+    suite: Suite,
+    tables: Sequence[int],
+    num_seeds: int,
+    budget: Budget,
+    added: Sequence[AddedRow] = (),
+) -> list[Demand]:
+    """Everything that these tables take, with ``added`` rows at the end of each.
 
     ``num_seeds`` seeds for the main teacher, one for the other. Where all tables are wanted, only Tables 1
     and 2 get more than one seed.
@@ -166,7 +189,7 @@ def demands(suite: Suite, tables: Sequence[int], num_seeds: int, budget: Budget)
     found: list[Demand] = []
     for table in tables:
         num_of_table = num_seeds if len(tables) == 1 or table in (1, 2) else 1
-        of_main = _main_demands(table, main, tuple(range(num_of_table)), budget)
+        of_main = _main_demands(table, main, tuple(range(num_of_table)), budget, added)
         found += of_main
         for teacher in others if table in (1, 2) else ():
             found += [
@@ -182,7 +205,9 @@ def trained_methods(found: Sequence[Demand]) -> list[str]:
     return list(dict.fromkeys(demand.method for demand in found if demand.method != ORIGINAL))
 
 
-def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budget) -> list[Demand]:
+def _main_demands(
+    table: int, teacher: str, seeds: tuple[int, ...], budget: Budget, added: Sequence[AddedRow]
+) -> list[Demand]:
     methods, settings = {
         1: (MAIN_METHODS, STATIC_SETTINGS),
         2: (MAIN_METHODS, ("B4-T1",)),
@@ -196,14 +221,15 @@ def _main_demands(table: int, teacher: str, seeds: tuple[int, ...], budget: Budg
         Demand(table=table, teacher=teacher, method=method, settings=settings, seeds=seeds)
         for method in methods
     ]
+    if table == 4:
+        overrides = [(("path_weight", value),) if value != 0.2 else () for value in LAMBDAS]
+        found = [dataclasses.replace(found[0], overrides=item) for item in overrides]
+    found += [dataclasses.replace(found[0], method=name, overrides=fields) for name, fields in added]
     if table == 1:
         answers = {"samples_per_prompt": budget.samples_per_prompt}
         found += [
             dataclasses.replace(demand, settings=(DIVERSITY,), seeds=(0,), **answers) for demand in found
         ]
-    if table == 4:
-        overrides = [(("path_weight", value),) if value != 0.2 else () for value in LAMBDAS]
-        found = [dataclasses.replace(found[0], overrides=item) for item in overrides]
     return found
 
 
@@ -212,7 +238,7 @@ def grid_cells(suite: Suite, method: str) -> list[CellSpec]:
     teacher = next(iter(suite.teachers))
     return [
         CellSpec(
-            student=StudentSpec(teacher=teacher, method=method, seed=0, learning_rate=rate),
+            student=_of_method(method, teacher, 0, rate),
             settings=GRID_SETTINGS,
             split="validation",
         )

@@ -93,6 +93,7 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
     table = f"table{found[0][0].table}" if len({demand.table for demand, _ in found}) == 1 else "all"
     flags = ["--suite", suite.name, "--seeds", str(config.seeds), *suite.flags]
     flags += ["--teachers", *config.teachers] if config.teachers else []
+    flags += ["--rows", *config.rows] if config.rows else []
     flags += ["--quick"] if config.quick else []
     command = shlex.join(["t3d", "reproduce", table, *flags])
     made_with = ", ".join(f"{name} {'/'.join(values)}" for name, values in _versions(found).items())

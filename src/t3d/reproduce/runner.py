@@ -1,6 +1,7 @@
 """Make the missing cells of some tables, and report them all."""
 
 import dataclasses
+import difflib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from t3d.reproduce.making import cell_accuracy, make_all, make_cells
 from t3d.reproduce.recipes import (
     ORIGINAL,
     TABLES,
+    AddedRow,
     CellSpec,
     Demand,
     StudentSpec,
@@ -26,6 +28,7 @@ from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suite_choice import ReproduceConfig
+from t3d.training.presets import PRESETS, parse_overrides
 from t3d.work.progress import duration, numbered
 from t3d.work.shards import join
 
@@ -38,6 +41,20 @@ def tables_of(name: str) -> tuple[int, ...]:
     return names[name]
 
 
+def added_row(text: str) -> AddedRow:
+    """A preset and its overrides from ``PRESET NAME=VALUE ...``. Raises InputError, naming ``rows``."""
+    method, *overrides = text.split() or [text]
+    known = [name for name in PRESETS if name != "drafter"]  # that is no student
+    if method not in known:
+        close = difflib.get_close_matches(method, known, n=1)
+        fix = f"did you mean {close[0]}" if close else f"begin with one of {', '.join(known)}"
+        raise InputError("rows", text, f"no preset {method!r}", fix)
+    try:
+        return method, tuple(parse_overrides(overrides).items())
+    except InputError as error:
+        raise InputError("rows", text, f"{error.value!r} {error.problem}", error.fix) from error
+
+
 class Reproduction:
     """The cells of some tables: which there are, which are missing, and how to make them."""
 
@@ -45,7 +62,8 @@ class Reproduction:
         self.config = config
         self.suite = config.chosen_suite(config.teachers)
         self.budget = self.suite.budget(quick=config.quick)
-        self.demands = demands(self.suite, tables, config.seeds, self.budget)
+        added = [added_row(text) for text in config.rows]
+        self.demands = demands(self.suite, tables, config.seeds, self.budget, added)
         self.output = Path(config.output)
         self.store = CellStore(self.output / "cells", None if config.cells is None else Path(config.cells))
         self.workshop = Workshop(suite=self.suite, quick=config.quick, output=self.output)

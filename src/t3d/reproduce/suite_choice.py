@@ -138,6 +138,9 @@ class ReproduceConfig(SuiteChoice):
     teachers: tuple[str, ...] = ()
     """Checkpoint folders in place of the suite's teachers, the main one first; with one, tables have no
     second."""
+    rows: tuple[str, ...] = ()
+    """Further rows of every table: presets, with T3DConfig fields over their own, such as t3d-plus or
+    "naive_td path_weight=0.1". They take the preset's rounds and the rate that its grid chooses."""
     seeds: int = 1
     """Seeds with the main teacher; of ``all``, for Tables 1 and 2. The other teacher has one."""
     output: str = "runs/reproduce"

@@ -18,6 +18,7 @@ from t3d.reproduce.recipes import (
     grid_cells,
 )
 from t3d.reproduce.resolve import resolve_records, resolve_student, training_fields
+from t3d.reproduce.runner import added_row
 from t3d.reproduce.settings import GRID_SETTINGS
 from t3d.reproduce.suites import MINI, load_suite
 from t3d.training.config import T3DConfig
@@ -154,6 +155,41 @@ def test_every_method_has_a_valid_training_configuration(suite, method, tmp_path
     assert config.max_steps == suite.full.num_optimizer_steps
     assert config.bf16 == (suite is SDAR)
     check_training_fields(config)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_added_rows_are_in_every_table_like_its_own(table):
+    added = [added_row("naive_td path_weight=0.1"), added_row("t3d-plus")]
+    own = demands(MINI, [table], 1, MINI.full)
+    found = demands(MINI, [table], 1, MINI.full, added)
+    new = [demand for demand in found if demand not in own]
+    names = {demand.name for demand in new}
+    assert len(names) == 2 and "naive_td path_weight=0.1" in names
+    assert len(found) - len(own) == len(new)
+    for teacher in MINI.teachers if table in (1, 2) else ["mini"]:
+        places = {(d.settings, d.seeds, d.samples_per_prompt) for d in own if d.teacher == teacher}
+        for name in names:
+            ours = {
+                (d.settings, d.seeds, d.samples_per_prompt)
+                for d in new
+                if (d.teacher, d.name) == (teacher, name)
+            }
+            assert ours == places
+    assert {demand.student(0, 1e-3).num_rounds for demand in new} == {1, 3}
+    assert {cell.student.num_rounds for cell in grid_cells(MINI, "t3d-plus")} == {3}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("naive", "no preset 'naive'. Fix: did you mean naive_td"),
+        ("", "no preset ''"),
+        ("t3d path=1", "not a setting"),
+    ],
+)
+def test_rows_that_are_no_presets_are_refused(text, says):
+    with pytest.raises(InputError, match=f"rows={text!r}: .*{says}"):
+        added_row(text)
 
 
 def test_the_papers_regime_sees_few_prompts_in_thirty_epochs_under_noise_drawn_once():
