@@ -8,7 +8,7 @@ from typing import Any
 
 from t3d.reproduce.cell_choice import CellChoice
 from t3d.reproduce.making import cell_accuracy, make_all, make_cells
-from t3d.reproduce.recipes import CellSpec
+from t3d.reproduce.recipes import ORIGINAL, CellSpec
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
 from t3d.reproduce.students import Workshop
@@ -46,6 +46,11 @@ class StudyRun:
     def label(self, choice: CellChoice) -> str:
         """Short text."""
         return self._specs[choice][1].label
+
+    def student_path(self, choice: CellChoice) -> Path | None:
+        """Where a student's weights are, or will be; None: the teacher's own are evaluated."""
+        workshop, cell = self._specs[choice]
+        return None if cell.student.method == ORIGINAL else workshop.student(cell.student).path
 
     def record(self, choice: CellChoice) -> dict[str, Any] | None:
         """Of a finished cell."""
