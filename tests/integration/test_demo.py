@@ -317,3 +317,18 @@ def test_more_problems_than_a_task_has_are_refused_before_any_work(tmp_path, fie
 def test_numbers_that_no_stage_can_use_are_refused_at_once(tmp_path, field, value):
     with pytest.raises(InputError, match=f"{field}={value!r}"):
         config(tmp_path, **{field: value})
+
+
+def test_a_method_made_for_rounds_rolls_out_as_it_says(tmp_path):
+    """Three rounds, in fewer steps each; told one, it makes one."""
+    plus = config(tmp_path / "plus", method="t3d-plus", limit=2)
+    assert plus.num_rounds == 3 and config(tmp_path / "one", method="t3d-plus", num_rounds=1).num_rounds == 1
+    assert config(tmp_path / "t3d").num_rounds == 2
+    run_demo(plus)
+    decoded = []
+    for number in (1, 2, 3):
+        rolled = read_trajectories(tmp_path / "plus" / f"trajectories-{number}.parquet")
+        decoded += {(one.decode_params["block_size"], one.decode_params["steps_per_block"]) for one in rolled}
+    assert decoded == [(4, 4), (8, 2), (8, 1)]
+    told = json.loads((tmp_path / "plus" / "student" / "training.json").read_text())["plan"]
+    assert told["soft_target_model"] is not None

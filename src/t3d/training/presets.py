@@ -38,15 +38,20 @@ _PAPER = {
     "mask_ratio_power": 0.0,  # equally often
 }
 
-_T3D_PLUS = {
-    "random_token_prob": 0.05
-}  # the demo's; its lead at full steps is within noise (docs/LOG.md, 2026-11-25)
+_T3D_PLUS = {  # states of rollouts in few steps; the teacher's word where it finds their tokens unlikely
+    **_NAIVE_TD,
+    **_PLAIN,
+    "state_source": "on_policy",
+    "mask_ratio_power": 0.0,
+    "soft_target_weight": 1.0,
+    "soft_target_below": 0.1,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "t3d": {},
-    # For rounds of the student's own rollouts (ROUNDS): without answers, or on rollouts that are right.
+    # For rounds of the student's own rollouts (preset_rounds.py): without answers, or on right ones.
     "t3d-plus": _T3D_PLUS,
-    "t3d-plus-verified": _T3D_PLUS,
+    "t3d-plus-verified": {"random_token_prob": 0.05},  # the demo's (docs/LOG.md, 2026-11-25)
     "paper": {
         **_PAPER,
         "log_ratio": "state_sum",  # one sigma per x_t, Eq. 6-7

@@ -61,7 +61,7 @@ def test_a_method_made_for_rounds_says_how_many_and_which_rollouts_it_learns():
         suite, cell = ReproduceCell(method=method, **flags).spec()
         assert cell.student.num_rounds == count
         assert "--num-rounds" not in cell_command(suite, cell, quick=False)
-        other = dataclasses.replace(cell, student=dataclasses.replace(cell.student, num_rounds=2))
+        other = dataclasses.replace(cell, student=cell.student.after(2))
         assert "--num-rounds 2" in cell_command(suite, other, quick=False)
         assert ReproduceCell(method=method, num_rounds=2, **flags).spec()[1] == other
         records[method] = resolve_records(suite, suite.full, cell.student.rounds[0])

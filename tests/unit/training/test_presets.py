@@ -8,6 +8,7 @@ import pytest
 from t3d.cli.train import Train
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
+from t3d.training.preset_rounds import preset_rollouts
 from t3d.training.presets import PRESETS, override_text, parse_overrides, preset_fields
 
 
@@ -174,3 +175,22 @@ def test_reductions_that_would_misweigh_the_path_term_are_refused(tmp_path, fiel
 def test_any_learning_rate_schedule_can_be_chosen(tmp_path):
     assert build("t3d", tmp_path).lr_scheduler_kwargs == {"min_lr_rate": 0.1}
     assert not build("t3d", tmp_path, lr_scheduler_type="linear").lr_scheduler_kwargs
+
+
+def test_t3d_plus_is_naive_td_on_states_of_its_own_with_the_teachers_word_where_it_disagrees():
+    """As docs/checkpoint.md writes it, and as the study of it was run."""
+    told = ["state_source=on_policy", "mask_ratio_power=0", "soft_target_weight=1", "soft_target_below=0.1"]
+    assert preset_fields("t3d-plus") == preset_fields("naive_td") | parse_overrides(told)
+    assert preset_rollouts("t3d-plus", 3) == ("B4-T1", "B8-T4", "B8-T8")
+
+
+@pytest.mark.parametrize(
+    ("preset", "num_rounds", "settings"),
+    [
+        ("t3d-plus", 1, ("B4-T1",)),
+        ("t3d-plus", 5, ("B4-T1", "B8-T4", "B8-T8", "B8-T8", "B8-T8")),
+        ("t3d", 2, ()),
+    ],
+)
+def test_further_rounds_roll_out_like_the_last(preset, num_rounds, settings):
+    assert preset_rollouts(preset, num_rounds) == settings
