@@ -25,6 +25,7 @@ from t3d.reproduce.demo_config import DemoConfig
 from t3d.reproduce.demo_stages import demo_stages
 from t3d.reproduce.settings import LEFT_TO_RIGHT, SETTINGS
 from t3d.tasks.mini.suite import TASKS
+from t3d.training.preset_rounds import ROUNDS
 from t3d.trajectory import read_trajectories
 from t3d.work import progress
 
@@ -319,8 +320,9 @@ def test_numbers_that_no_stage_can_use_are_refused_at_once(tmp_path, field, valu
         config(tmp_path, **{field: value})
 
 
-def test_a_method_made_for_rounds_rolls_out_as_it_says(tmp_path):
-    """Three rounds, in fewer steps each; told one, it makes one."""
+def test_a_method_made_for_rounds_rolls_out_as_it_says(tmp_path, monkeypatch):
+    """Three rounds, each in its own steps; told one, it makes one."""
+    monkeypatch.setitem(ROUNDS["t3d-plus"], "rollout_settings", ("B4-T1", "B8-T4", "B8-T8"))
     plus = config(tmp_path / "plus", method="t3d-plus", limit=2)
     assert plus.num_rounds == 3 and config(tmp_path / "one", method="t3d-plus", num_rounds=1).num_rounds == 1
     assert config(tmp_path / "t3d").num_rounds == 2

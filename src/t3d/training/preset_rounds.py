@@ -3,7 +3,7 @@
 from typing import Any
 
 ROUNDS: dict[str, dict[str, Any]] = {
-    "t3d-plus": {"num_rounds": 3, "rollout_settings": ("B4-T1", "B8-T4", "B8-T8")},
+    "t3d-plus": {"num_rounds": 3},
     "t3d-plus-verified": {"num_rounds": 3, "rollout_filter": "correct"},
 }
 """By preset: flags of ``t3d distil``, ``t3d reproduce cell`` and ``t3d demo``. ``rollout_settings`` are block

@@ -38,11 +38,9 @@ _PAPER = {
     "mask_ratio_power": 0.0,  # equally often
 }
 
-_T3D_PLUS = {  # states of rollouts in few steps; the teacher's word where it finds their tokens unlikely
+_T3D_PLUS = {  # T3D by cross-entropy, with the teacher's word where it finds a token of the rollout unlikely
     **_NAIVE_TD,
-    **_PLAIN,
-    "state_source": "on_policy",
-    "mask_ratio_power": 0.0,
+    "random_token_prob": 0.05,
     "soft_target_weight": 1.0,
     "soft_target_below": 0.1,
 }

@@ -8,7 +8,7 @@ import pytest
 from t3d.cli.train import Train
 from t3d.errors import InputError
 from t3d.training.config import T3DConfig
-from t3d.training.preset_rounds import preset_rollouts
+from t3d.training.preset_rounds import ROUNDS, preset_rollouts
 from t3d.training.presets import PRESETS, override_text, parse_overrides, preset_fields
 
 
@@ -177,20 +177,17 @@ def test_any_learning_rate_schedule_can_be_chosen(tmp_path):
     assert not build("t3d", tmp_path, lr_scheduler_type="linear").lr_scheduler_kwargs
 
 
-def test_t3d_plus_is_naive_td_on_states_of_its_own_with_the_teachers_word_where_it_disagrees():
+def test_t3d_plus_is_t3d_by_cross_entropy_with_the_teachers_word_where_it_disagrees():
     """As docs/checkpoint.md writes it, and as the study of it was run."""
-    told = ["state_source=on_policy", "mask_ratio_power=0", "soft_target_weight=1", "soft_target_below=0.1"]
-    assert preset_fields("t3d-plus") == preset_fields("naive_td") | parse_overrides(told)
-    assert preset_rollouts("t3d-plus", 3) == ("B4-T1", "B8-T4", "B8-T8")
+    told = ["random_token_prob=0.05", "soft_target_weight=1", "soft_target_below=0.1"]
+    assert preset_fields("t3d-plus") == preset_fields("naive_td_path_random") | parse_overrides(told)
+    assert preset_rollouts("t3d-plus", 3) == ()
 
 
 @pytest.mark.parametrize(
-    ("preset", "num_rounds", "settings"),
-    [
-        ("t3d-plus", 1, ("B4-T1",)),
-        ("t3d-plus", 5, ("B4-T1", "B8-T4", "B8-T8", "B8-T8", "B8-T8")),
-        ("t3d", 2, ()),
-    ],
+    ("num_rounds", "settings"),
+    [(1, ("B4-T1",)), (2, ("B4-T1", "B8-T4")), (4, ("B4-T1", "B8-T4", "B8-T4", "B8-T4"))],
 )
-def test_further_rounds_roll_out_like_the_last(preset, num_rounds, settings):
-    assert preset_rollouts(preset, num_rounds) == settings
+def test_further_rounds_roll_out_like_the_last(num_rounds, settings, monkeypatch):
+    monkeypatch.setitem(ROUNDS, "a", {"num_rounds": 2, "rollout_settings": ("B4-T1", "B8-T4")})
+    assert preset_rollouts("a", num_rounds) == settings
