@@ -80,7 +80,7 @@ def _tables(run: StudyRun, group: StudyGroup, found: Mapping[str, Records]) -> l
         others = [row for row in group.rows if row is not base]
         body = [[row.name, *(_gain_text(run, base, row, found, name) for name in settings)] for row in others]
         parts += [
-            f"Points above `{base.name}`, on the same prompts:",
+            f"Points above {base.name}, on the same prompts:",
             markdown_table(["row", *settings], body),
         ]
     costs = [[row.name, *_cost_texts(found[row.name])] for row in group.rows]
