@@ -45,7 +45,8 @@ def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
     if args.objective == "prefix_acceptance":
         torch.manual_seed(args.seed)  # as a run does
         model = add_gated_adapter(model.requires_grad_(False), args.lora_rank)
-    return T3DTrainer(model, args, trajectories, processing_class=loaded.tokenizer)
+    told = load_copy(checkpoint) if args.soft_target_weight else None
+    return T3DTrainer(model, args, trajectories, processing_class=loaded.tokenizer, soft_target_model=told)
 
 
 def weights(trained: T3DTrainer) -> torch.Tensor:
