@@ -643,7 +643,10 @@ def test_a_study_has_every_row_with_its_cost_and_its_distance_to_the_base(study)
     assert (twice["rollouts"], twice["optimizer_steps"]) == (12, 4)
     assert (drawn["rollouts"], drawn["kept_rollouts"]) == (12, 6)
     assert rows["T3D"]["seeds"] == [0, 1]
-    assert "Points above T3D, on the same prompts:" in text and "distinct answers" in text
+    assert (
+        "Points above T3D, on the same prompts and the seeds that both have:" in text
+        and "distinct answers" in text
+    )
     (line,) = (line for line in text.splitlines() if line.startswith("| T3D twice | 1 |"))
     assert line.count("%") == 0 and line.count("[") == 2
 

@@ -81,7 +81,7 @@ def static_setting(field: str, name: str, shared: DecodeParams) -> DecodeParams:
         settings = decoding_settings(block_sizes=(size,), tokens_per_step=(count,), shared=shared)
     except InputError as error:
         raise InputError(field, name, f"{error.field}={error.value!r} {error.problem}", error.fix) from error
-    return settings[name]
+    return next(iter(settings.values()))
 
 
 def _label(size: int, strategy: LeftToRight, shared: DecodeParams) -> str:

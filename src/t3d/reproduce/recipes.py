@@ -28,6 +28,10 @@ LAMBDAS = (0.05, 0.2, 0.5)
 TABLES = tuple(range(1, 8))
 
 
+_LABEL_LENGTH = 150
+"""Of a student's name in that of a file, which has the hash besides."""
+
+
 def learns_solutions(method: str) -> bool:
     """Whether a method learns real solutions; any other learns its teacher's rollouts."""
     return method in SOLUTION_PRESETS
@@ -130,7 +134,7 @@ class CellSpec:
         has_rate = self.split == "validation" and student.learning_rate is not None
         rate = f".lr{student.learning_rate:g}" if has_rate else ""
         split = "" if self.split in ("validation", "test") else f".{self.split}"
-        name = re.sub(r"[ =/]", "-", student.name)
+        name = re.sub(r"[ =/]", "-", student.name)[:_LABEL_LENGTH]
         return f"{Path(student.teacher).name}.{name}.seed{student.seed}{rate}{split}.{where}"
 
 

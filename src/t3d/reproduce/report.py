@@ -117,6 +117,14 @@ def _foreword(reproduction: Reproduction, found: Sequence[tuple[Any, Records]]) 
         f"That is {_num_epochs(budget):.3g} epochs with {_noise_text(suite)}; the released configuration "
         "trains 30 epochs with noise drawn once (`--regime paper`). `T3D` is preset `t3d`, between `paper` "
         "and `released`, which no table trains.",
+        *(
+            [
+                "- Added rows (`--rows`) take their presets' rounds and filter: `t3d-plus`, of three, has "
+                "three times the prompts and optimizer steps."
+            ]
+            if config.rows
+            else []
+        ),
         f"- {seeds_note(suite, budget.limit, config.seeds)}",
         "- Intervals (95 %): Wilson over prompts, combined over tasks and seeds; with several seeds at least "
         "the t interval of the seeds' own averages, with one seed over prompts only. Prompts that settings "

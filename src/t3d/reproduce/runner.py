@@ -26,8 +26,9 @@ from t3d.reproduce.recipes import (
 )
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import FINISHED, CellStore
-from t3d.reproduce.students import Workshop
+from t3d.reproduce.students import Workshop, training_config
 from t3d.reproduce.suite_choice import ReproduceConfig
+from t3d.training.ignored import check_training_fields
 from t3d.training.presets import PRESETS, parse_overrides
 from t3d.work.progress import duration, numbered
 from t3d.work.shards import join
@@ -41,6 +42,11 @@ def tables_of(name: str) -> tuple[int, ...]:
     return names[name]
 
 
+_OF_TABLES = ("max_steps", "num_train_epochs", "learning_rate", "seed", "output_dir", "use_cpu")
+_OF_TABLES += ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""T3DConfig fields that a budget, a grid or a seed sets."""
+
+
 def added_row(text: str) -> AddedRow:
     """A preset and its overrides from ``PRESET NAME=VALUE ...``. Raises InputError, naming ``rows``."""
     method, *overrides = text.split() or [text]
@@ -50,9 +56,13 @@ def added_row(text: str) -> AddedRow:
         fix = f"did you mean {close[0]}" if close else f"begin with one of {', '.join(known)}"
         raise InputError("rows", text, f"no preset {method!r}", fix)
     try:
-        return method, tuple(parse_overrides(overrides).items())
+        fields = parse_overrides(overrides)
     except InputError as error:
         raise InputError("rows", text, f"{error.value!r} {error.problem}", error.fix) from error
+    for name in fields:
+        if name in _OF_TABLES:
+            raise InputError("rows", text, f"{name} is the same for all rows of a table", "leave it out")
+    return method, tuple(fields.items())
 
 
 class Reproduction:
@@ -65,6 +75,10 @@ class Reproduction:
         added = [added_row(text) for text in config.rows]
         self.demands = demands(self.suite, tables, config.seeds, self.budget, added)
         self.output = Path(config.output)
+        for demand in self.demands if added else ():
+            if demand.method != ORIGINAL:
+                student = demand.student(0, self.suite.middle_learning_rate)
+                check_training_fields(training_config(self.suite, self.budget, student, self.output))
         self.store = CellStore(self.output / "cells", None if config.cells is None else Path(config.cells))
         self.workshop = Workshop(suite=self.suite, quick=config.quick, output=self.output)
         self._kept_scores: dict[str, dict[float, float]] = {}

@@ -81,6 +81,10 @@ def read_study(path: str | Path) -> Study:
         raise InputError("file", str(path), "no such file", "give a YAML file")
     try:
         found = read_value(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            "file", str(path), f"cannot be read ({error.strerror})", "give a YAML file"
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
         problem = f"not YAML ({' '.join(str(error).split())[:200]})"
         raise InputError("file", str(path), problem, "write title, groups and rows") from error
@@ -103,14 +107,16 @@ def _group(found: Any, whole: Mapping[str, Any], number: int) -> StudyGroup:
     if base is not None and base not in [row.name for row in rows]:
         fix = f"use one of {', '.join(row.name for row in rows)}"
         raise InputError("base", base, f"no row of {where} has this name", fix)
-    title, note = _text("title", group), str(group.get("note", ""))
+    title, note = _text("title", group), _text("note", group) if "note" in group else ""
     return StudyGroup(title=title, note=note, base=base, rows=rows)
 
 
 def _row(found: Any, whole: Mapping[str, Any], group: Mapping[str, Any], number: int) -> StudyRow:
-    fields = [item.name for item in dataclasses.fields(CellChoice)]
+    fields = [item.name for item in dataclasses.fields(CellChoice) if item.name != "seed"]
     row = dict(_mapping(f"rows, item {number}", found, ("name", "seeds", *fields)))
     name, layers = _text("name", row), [whole, group, {"common": row}]
+    of_row = {key: value for key, value in row.items() if key not in ("name", "seeds")}
+    layers[-1] = {"common": of_row}
     seeds: Any = next((layer["seeds"] for layer in (row, group, whole) if "seeds" in layer), [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError("seeds", seeds, "no list of whole numbers", "write for example seeds: [0, 1, 2]")
@@ -118,13 +124,11 @@ def _row(found: Any, whole: Mapping[str, Any], group: Mapping[str, Any], number:
     given: dict[str, Any] = {}
     is_teacher = row.get("method") == ORIGINAL
     for layer in layers:
-        common = _mapping("common", layer.get("common", {}), ("name", "seeds", *fields))
-        if is_teacher and layer.get("common") is not row:
+        common = _mapping("common", layer.get("common", {}), fields)
+        if is_teacher and common is not of_row:
             common = {key: value for key, value in common.items() if key in _OF_EVALUATION}
-        overrides = [*given.get("override", []), *(common.get("override") or [])]
+        overrides = [*given.get("override", []), *_overrides(common.get("override"))]
         given |= {**common, **({"override": overrides} if overrides else {})}
-    for other in ("name", "seeds", "seed"):
-        given.pop(other, None)
     kinds = get_type_hints(CellChoice)
     values = {key: _fitting(key, value, kinds[key]) for key, value in given.items()}
     for required in ("method", "settings"):
@@ -136,12 +140,19 @@ def _row(found: Any, whole: Mapping[str, Any], group: Mapping[str, Any], number:
 
 def _fitting(key: str, value: Any, kind: Any) -> Any:
     if key == "override":
-        value = [str(item) for item in value] if isinstance(value, list) else value
         value = list({item.partition("=")[0]: item for item in value}.values())
     try:
         return fit(value, kind)
     except ValueError as error:
         raise InputError(key, value, f"is not {type_text(kind)}", f"write {type_text(kind)}") from error
+
+
+def _overrides(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InputError("override", value, "no list of texts", "write override: [NAME=VALUE, ...]")
+    return value
 
 
 def _mapping(where: str, found: Any, known: Sequence[str]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from t3d.evaluation.intervals import seeds_interval
 from t3d.report.console import accuracy_text
 from t3d.report.markdown import markdown_table
+from t3d.reproduce.cell_choice import CellChoice
 from t3d.reproduce.paired import paired_difference
 from t3d.reproduce.study import StudyGroup, StudyRow
 from t3d.reproduce.study_run import StudyRun
@@ -21,7 +22,7 @@ TITLE = "# Study: "
 OWN_NAMES = ("cells", "students", "records", "evaluations", "checkpoints", "study.md", "study.json")
 """Of what a study writes, as patterns."""
 _COSTS = ("rollouts", "kept_rollouts", "kept_tokens", "kept_forwards", "optimizer_steps")
-_COST_TITLES = ("rollouts", "kept", "their tokens", "their forwards", "optimizer steps")
+_COST_TITLES = ("rollouts", "kept", "tokens of these", "forwards of these", "optimizer steps")
 
 Records = Mapping[int, Mapping[str, Any]]
 """A row's finished cells by seed."""
@@ -80,7 +81,7 @@ def _tables(run: StudyRun, group: StudyGroup, found: Mapping[str, Records]) -> l
         others = [row for row in group.rows if row is not base]
         body = [[row.name, *(_gain_text(run, base, row, found, name) for name in settings)] for row in others]
         parts += [
-            f"Points above {base.name}, on the same prompts:",
+            f"Points above {base.name}, on the same prompts and the seeds that both have:",
             markdown_table(["row", *settings], body),
         ]
     costs = [[row.name, *_cost_texts(found[row.name])] for row in group.rows]
@@ -144,9 +145,9 @@ def gain(
     if not seeds or setting not in row.settings or setting not in base.settings:
         return None
     choice, other = row.choices[seeds[0]], base.choices[seeds[0]]
-    workshop, budget = run.workshop(choice), run.workshop(other).budget
-    same = (choice.split, workshop.budget.limit) == (other.split, budget.limit)
-    if not same or choice.samples_per_prompt != other.samples_per_prompt:
+    workshop = run.workshop(choice)
+    budget = workshop.budget
+    if not _same_problems(run, choice, other):
         return None
     limit = budget.limit if choice.split != "validation" else budget.validation_limit
     rows = _rows(ours)
@@ -154,6 +155,17 @@ def gain(
     how: dict[str, Any] = {"seeds": seeds, "settings": (setting,), "tasks": tasks, "split": choice.split}
     difference = paired_difference(workshop.suite.data, limit, _rows(theirs), rows, **how)
     return None if difference is None else (100 * difference[0], 100 * difference[1], 100 * difference[2])
+
+
+def _same_problems(run: StudyRun, choice: CellChoice, other: CellChoice) -> bool:
+    """Whether two cells answer the same prompts as often."""
+
+    def of(one: CellChoice) -> tuple[object, ...]:
+        suite, budget = run.workshop(one).suite, run.workshop(one).budget
+        tasks = suite.validation_tasks if one.split == "validation" else suite.tasks
+        return suite.name, one.split, tasks, budget.limit, budget.validation_limit, one.samples_per_prompt
+
+    return of(choice) == of(other)
 
 
 def _gain_text(

@@ -185,6 +185,7 @@ def test_added_rows_are_in_every_table_like_its_own(table):
         ("naive", "no preset 'naive'. Fix: did you mean naive_td"),
         ("", "no preset ''"),
         ("t3d path=1", "not a setting"),
+        ("t3d max_steps=1", "max_steps is the same for all rows of a table"),
     ],
 )
 def test_rows_that_are_no_presets_are_refused(text, says):

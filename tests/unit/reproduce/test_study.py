@@ -76,7 +76,16 @@ def test_cells_come_seed_by_seed_and_once(tmp_path):
         ("title: what it asks", "title: [", "not YAML"),
         ("title: what it asks", "titles: what it asks", "did you mean 'title'"),
         ("    rows:\n      - {name: plus", "    rows: []\n    nots:\n      - {name: plus", "nots"),
-        ("seeds: [2],", "seed: 2, rounds: 3,", "rounds.*did you mean 'num_rounds'"),
+        ("seeds: [2],", "rounds: 3,", "rounds.*did you mean 'num_rounds'"),
+        ("seeds: [2],", "seed: 2,", "seed.*did you mean 'seeds'"),
+        ("common: {num_prompts: 160,", "common: {seeds: [1],", "common='seeds': unknown key|common.*seeds"),
+        (
+            "override: [mask_ratio_power=0]",
+            "override: mask_ratio_power=0",
+            "override='mask_ratio_power=0': no list",
+        ),
+        ("override: [mask_ratio_power=0]", "override: 5", "override=5: no list of texts"),
+        ("    base: Naive TD", "    base: Naive TD\n    note: 3", "note=3: no text"),
     ],
 )
 def test_what_no_study_has_is_refused_by_its_key(tmp_path, old, new, says):
