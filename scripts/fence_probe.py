@@ -245,7 +245,10 @@ def train(fields: dict[str, Any], data: Sequence[t3d.Trajectory]) -> dict[str, A
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as output:
         config = find("T3DConfig")(output_dir=output, **(common | fields))
-        trainer = Watched(loaded.model, config, data, loaded.tokenizer, callbacks=[gradients])
+        told = {}
+        if fields.get("soft_target_weight"):
+            told["soft_target_model"] = t3d.load_model("mini", device="cpu", dtype="float32")
+        trainer = Watched(loaded.model, config, data, loaded.tokenizer, callbacks=[gradients], **told)
         trainer.train()
     assert len(losses) == 6 and len(gradients.found) == 3
     log = [{n: v for n, v in line.items() if n.startswith(LOGGED)} for line in trainer.state.log_history]

@@ -205,5 +205,3 @@ def test_the_papers_regime_sees_few_prompts_in_thirty_epochs_under_noise_drawn_o
     assert (more.full.num_prompts, more.full.num_optimizer_steps) == (320, 150)
     kept = ReproduceCell(**flags, override=("noise_refresh=epoch",)).spec()
     assert training_fields(kept[0], kept[0].full, kept[1].student)["noise_refresh"] == "epoch"
-    with pytest.raises(InputError, match="regime='long': not known"):
-        ReproduceCell(**flags | {"regime": "long"})
