@@ -114,21 +114,20 @@ def _group(found: Any, whole: Mapping[str, Any], number: int) -> StudyGroup:
 def _row(found: Any, whole: Mapping[str, Any], group: Mapping[str, Any], number: int) -> StudyRow:
     fields = [item.name for item in dataclasses.fields(CellChoice) if item.name != "seed"]
     row = dict(_mapping(f"rows, item {number}", found, ("name", "seeds", *fields)))
-    name, layers = _text("name", row), [whole, group, {"common": row}]
+    name = _text("name", row)
     of_row = {key: value for key, value in row.items() if key not in ("name", "seeds")}
-    layers[-1] = {"common": of_row}
     seeds: Any = next((layer["seeds"] for layer in (row, group, whole) if "seeds" in layer), [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError("seeds", seeds, "no list of whole numbers", "write for example seeds: [0, 1, 2]")
     _require_unique("seeds", [str(seed) for seed in seeds])
     given: dict[str, Any] = {}
     is_teacher = row.get("method") == ORIGINAL
-    for layer in layers:
+    for layer in (whole, group, {"common": of_row}):
         common = _mapping("common", layer.get("common", {}), fields)
         if is_teacher and common is not of_row:
             common = {key: value for key, value in common.items() if key in _OF_EVALUATION}
         overrides = [*given.get("override", []), *_overrides(common.get("override"))]
-        given |= {**common, **({"override": overrides} if overrides else {})}
+        given |= {**common, "override": overrides}
     kinds = get_type_hints(CellChoice)
     values = {key: _fitting(key, value, kinds[key]) for key, value in given.items()}
     for required in ("method", "settings"):

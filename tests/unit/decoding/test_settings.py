@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.settings import decoding_settings
+from t3d.decoding.settings import decoding_settings, static_setting
 from t3d.errors import InputError
 from t3d.predicts import OF_NEXT
 
@@ -102,3 +102,11 @@ def test_what_an_autoregressive_model_has_not_is_named_as_it_was_given(field, se
     shared = DecodeParams(**OF_NEXT)
     with pytest.raises(InputError, match=f"^{field}: of an autoregressive model"):
         decoding_settings(**settings, shared=shared)
+
+
+def test_a_label_with_zeros_in_front_is_that_without():
+    """It was a KeyError."""
+    shared = DecodeParams(max_new_tokens=8)
+    assert static_setting("rollout_settings", "B08-T04", shared) == static_setting(
+        "rollout_settings", "B8-T4", shared
+    )

@@ -3,7 +3,10 @@
 import pytest
 
 from t3d.errors import InputError
+from t3d.reproduce.recipes import CellSpec, StudentSpec
 from t3d.reproduce.study import read_study
+from t3d.reproduce.study_report import gain
+from t3d.reproduce.study_run import StudyRun
 
 STUDY = """
 title: what it asks
@@ -97,3 +100,29 @@ def test_what_no_study_has_is_refused_by_its_key(tmp_path, old, new, says):
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_study(tmp_path / "study.yaml")
+
+
+def test_an_override_of_null_is_none(tmp_path):
+    naive, _ = (
+        read(tmp_path, STUDY.replace("override: [mask_ratio_power=0]", "override: null")).groups[0].rows
+    )
+    assert naive.choices[0].override == ("noise_refresh=once", "path_weight=0.5")
+
+
+@pytest.mark.parametrize(
+    "other", ["tasks: [chain]", "limit: 9", "split: validation", "samples_per_prompt: 2"]
+)
+def test_rows_of_other_prompts_have_no_difference(tmp_path, other):
+    """With other tasks it was a KeyError, after all the work."""
+    rows = "      - {name: a, method: original, settings: [B4-T1]}\n"
+    rows += f"      - {{name: b, method: original, settings: [B4-T1], {other}}}\n"
+    study = read(tmp_path, f"title: t\ngroups:\n  - title: g\n    rows:\n{rows}")
+    first, second = study.groups[0].rows
+    found = {"a": {0: {"results": []}}, "b": {0: {"results": []}}}
+    assert gain(StudyRun(study, tmp_path / "out"), first, second, found, "B4-T1") is None
+
+
+def test_a_long_name_still_makes_a_file_name():
+    fields = tuple((f"field_{number}", 0.123456) for number in range(30))
+    student = StudentSpec(teacher="mini", method="t3d", seed=0, learning_rate=1e-3, overrides=fields)
+    assert len(CellSpec(student=student, settings=("B4-T1",)).label) < 220
