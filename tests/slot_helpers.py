@@ -9,10 +9,11 @@ from t3d.attention.slots import Spans
 
 
 @torch.no_grad()
-def extend(model, cache, rows, block_size=4, scratch=None):
+def extend(model, cache, rows, block_size=4, scratch=None, num_padding=0):
     """Logits of all tokens, one tensor per row; a row is (slot, first position, token ids).
 
-    The last tokens of a row (by its place) that is in ``scratch`` are those of its ScratchSpan.
+    The last tokens of a row (by its place) that is in ``scratch`` are those of its ScratchSpan. As many
+    tokens as ``num_padding`` follow all rows'.
     """
     slot, start, ids = zip(*rows, strict=True)
     scratch = scratch or {}
@@ -27,7 +28,8 @@ def extend(model, cache, rows, block_size=4, scratch=None):
         scratch=scratch,
     )
     plan = plan_extend(cache, spans, model.config, dtype=model.dtype, device=torch.device("cpu"))
-    flat = torch.tensor([token for tokens in ids for token in tokens])
-    position = torch.from_numpy(spans.position_T)
-    logits = extend_forward(model, flat, position, plan, logit_positions=torch.arange(len(flat)))
+    num_tokens = len(spans.position_T)
+    flat = torch.tensor([token for tokens in ids for token in tokens] + [0] * num_padding)
+    position = torch.from_numpy(np.pad(spans.position_T, (0, num_padding)))
+    logits = extend_forward(model, flat, position, plan, logit_positions=torch.arange(num_tokens))
     return list(logits.split([len(tokens) for tokens in ids]))

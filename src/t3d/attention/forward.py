@@ -49,7 +49,8 @@ def extend_forward(
 ) -> Float[Tensor, "M V"]:
     """Write the tokens of several sequences, side by side on one axis, into their slots.
 
-    Returns logits at ``logit_positions`` of that axis; what is attached acts at ``gated_positions`` of it.
+    Tokens behind those of the plan are padding, which is not written. Returns logits at ``logit_positions``
+    of that axis; what is attached acts at ``gated_positions`` of it.
     Each token attends as ``plan`` says. Nothing of the model is set: forwards of several threads do not meet.
     """
     return model(

@@ -23,21 +23,27 @@ def slot_attention(
     extend_plan: ExtendPlan,
     **unused: object,
 ) -> tuple[Float[Tensor, "1 T H D"], None]:
-    """Write the keys and values of T tokens into their slots, then attend by the plan's groups.
+    """Write the keys and values of the plan's tokens into their slots, then attend by its groups.
 
-    Heads that share keys are packed into the query axis, so keys are neither repeated nor joined.
+    Tokens behind these are padding: they are not written, and what they attend to is zero. Heads that share
+    keys are packed into the query axis, so keys are neither repeated nor joined.
     """
     del attention_mask, unused
-    query_THD, key_TGD = query_1HTD[0].transpose(0, 1), key_1GTD[0].transpose(0, 1)
+    num_tokens = len(extend_plan.place_T)
+    padded_THD = query_1HTD[0].transpose(0, 1)
+    query_THD, key_TGD, value_TGD = (
+        part[0, :, :num_tokens].transpose(0, 1) for part in (query_1HTD, key_1GTD, value_1GTD)
+    )
     layer_index: Any = module.layer_idx
     keys, values = extend_plan.cache.layer(layer_index, key_TGD)
     keys.flatten(0, 1).index_copy_(0, extend_plan.place_T, key_TGD)
-    values.flatten(0, 1).index_copy_(0, extend_plan.place_T, value_1GTD[0].transpose(0, 1))
-    if len(extend_plan.groups) == 1:
+    values.flatten(0, 1).index_copy_(0, extend_plan.place_T, value_TGD)
+    if len(extend_plan.groups) == 1 and num_tokens == len(padded_THD):
         return _attend(query_THD, keys, values, extend_plan.groups[0], scaling)[None], None
-    mixed_THD = torch.empty_like(query_THD)
+    mixed_THD = torch.empty_like(padded_THD)
+    mixed_THD[num_tokens:] = 0
     for group in extend_plan.groups:
-        mixed_THD[group.tokens] = _attend(query_THD, keys, values, group, scaling)
+        mixed_THD[:num_tokens][group.tokens] = _attend(query_THD, keys, values, group, scaling)
     return mixed_THD[None], None
 
 

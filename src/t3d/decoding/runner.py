@@ -47,14 +47,20 @@ class ModelRunner:
     def _logits(self, forward: Forward) -> Float[Tensor, "M V"]:
         spans, model = forward.spans, self.model
         plan = plan_extend(self.cache, spans, model.config, dtype=model.dtype, device=self.device)
-        return extend_forward(
+        logits_MV = extend_forward(
             model,
-            to_device(forward.ids_T, self.device),
-            to_device(spans.position_T, self.device),
+            to_device(self._padded(forward.ids_T), self.device),
+            to_device(self._padded(spans.position_T), self.device),
             plan,
-            logit_positions=to_device(forward.place_M, self.device),
+            logit_positions=to_device(self._padded(forward.place_M), self.device),
             gated_positions=to_device(forward.drafting_G, self.device) if self.is_gated else None,
         )
+        return logits_MV[: len(forward.place_M)]
+
+    def _padded(self, values: np.ndarray) -> np.ndarray:
+        """With zeros up to a number of rows that products with copied weights have had before."""
+        num_more = 0 if self.packs is None else self.packs.num_rows(len(values)) - len(values)
+        return np.pad(values, (0, num_more)) if num_more else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ MIN_ELEMENTS = 2**18
 bfloat16 that product is oneDNN's, too."""
 MAX_BYTES = 4 * 2**30
 """Of all copies, where nobody asked for them."""
+ROW_MULTIPLE = 64
 NUM_ROWS = 64
 """The layout is made for so many; from 1 to 64 rows those for 8 and 64 were equally fast."""
 
@@ -97,6 +98,16 @@ class Packs:
     def num_bytes(self) -> int:
         """What the copies take."""
         return sum(layer.weight.nbytes for layer in self._packs)
+
+    def num_rows(self, wanted: int) -> int:
+        """The rows of a product with the copies, of which ``wanted`` count: the next multiple of 64.
+
+        oneDNN makes a program for every number of rows that it has not seen of late, which takes longer than
+        64 rows do (docs/LOG.md). Up to 64 all numbers are few.
+        """
+        if not self._packs or wanted <= ROW_MULTIPLE:
+            return wanted
+        return -(-wanted // ROW_MULTIPLE) * ROW_MULTIPLE
 
     @contextmanager
     def in_use(self) -> Generator[None]:

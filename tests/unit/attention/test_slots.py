@@ -44,9 +44,12 @@ def test_spans_of_whole_blocks_equal_one_forward(model, pieces):
 
 
 @settings(max_examples=40)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=6))
-def test_rows_of_any_start_and_length_go_side_by_side(tiny_model, cases):
-    """Prompts next to single blocks, some slots left out: each row as if it were alone."""
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=6),
+    st.sampled_from([0, 0, 1, 9]),
+)
+def test_rows_of_any_start_and_length_go_side_by_side(tiny_model, cases, num_padding):
+    """Prompts next to single blocks, some slots left out, padding behind: each row as if it were alone."""
     cache, block_size, rows, sequences = SlotCache(len(cases), 18), 2, [], []
     for slot, (takes_part, num_before, num_blocks) in enumerate(cases):
         before, count = 2 * num_before, 2 * num_blocks
@@ -59,9 +62,21 @@ def test_rows_of_any_start_and_length_go_side_by_side(tiny_model, cases):
     if not rows:
         return
     for (_, start, _), ids, logits in zip(
-        rows, sequences, extend(tiny_model, cache, rows, block_size), strict=True
+        rows, sequences, extend(tiny_model, cache, rows, block_size, num_padding=num_padding), strict=True
     ):
         close(logits, uncached(tiny_model, ids, block_size)[start:])
+
+
+def test_padding_is_written_nowhere(tiny_model):
+    plain, padded = SlotCache(2, 8), SlotCache(2, 8)
+    rows = [(0, 0, tokens(4)), (1, 0, tokens(8))]
+    extend(tiny_model, plain, rows)
+    extend(tiny_model, padded, rows, num_padding=5)
+    for layer in range(tiny_model.config.num_hidden_layers):
+        for ours, theirs in zip(
+            padded.layer(layer, torch.empty(0)), plain.layer(layer, torch.empty(0)), strict=True
+        ):
+            close(ours, theirs)
 
 
 @settings(max_examples=25)

@@ -207,8 +207,13 @@ def test_float32_decoding_equals_the_reference(make_model):
 
 
 @pytest.mark.skipif(not packed.can_pack(), reason="no oneDNN products on this machine")
-def test_packed_weights_decode_the_same_and_follow_a_weight_that_changes(make_model, monkeypatch):
+@pytest.mark.parametrize("row_multiple", [64, 5])
+def test_packed_weights_decode_the_same_and_follow_a_weight_that_changes(
+    make_model, monkeypatch, row_multiple
+):
+    """With 5, forwards have padding."""
     monkeypatch.setattr(packed, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(packed, "ROW_MULTIPLE", row_multiple)
     model = make_model(dtype=torch.float32)
     engine = engine_of(model, pack_weights=True)
     requests, params = requests_of([3, 4, 9]), DecodeParams(max_new_tokens=12)

@@ -9,6 +9,7 @@ from torch import nn
 from t3d.models.head import ScoringHead
 from t3d.models.packed import (
     MIN_ELEMENTS,
+    ROW_MULTIPLE,
     PackableLinear,
     Packs,
     can_pack,
@@ -197,6 +198,16 @@ def test_outside_and_in_a_copy_of_the_model_the_weights_themselves_multiply():
     )
     doubled = given.double()
     assert products(model.double(), packs, doubled)[0].dtype == torch.float64
+
+
+def test_products_with_copies_have_few_numbers_of_rows():
+    model, packs = packed_two()
+    assert packs.copy_of(model.large) is not None
+    assert [packs.num_rows(count) for count in (0, 1, 63, 64)] == [0, 1, 63, 64]
+    many = {packs.num_rows(count): count for count in range(65, 1025)}
+    assert all(rows % ROW_MULTIPLE == 0 and rows >= count for rows, count in many.items())
+    assert len(many) == 1024 // ROW_MULTIPLE - 1
+    assert Packs().num_rows(100) == 100
 
 
 def test_no_copy_is_made_where_all_would_be_too_large():
