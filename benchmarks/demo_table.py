@@ -1,6 +1,6 @@
 """Markdown report of demo runs with different seeds.
 
-for seed in 0 1 2; do t3d demo --output runs/demo-$seed --seed $seed; done
+for seed in 0 1 2; do t3d demo --output runs/demo-$seed --seed $seed --limit 512; done
 python benchmarks/demo_table.py runs/demo-0 runs/demo-1 runs/demo-2 > docs/results/demo.md
 """
 

@@ -50,7 +50,7 @@ def _few_settings():
 
 def config(folder, **overrides) -> DemoConfig:
     fields = {"num_prompts": 16, "num_optimizer_steps": 2, "train_batch_size": 8, "limit": 4}
-    fields["show_progress"] = False
+    fields |= {"show_progress": False, "dtype": "float32"}
     return DemoConfig(output=str(folder), device="cpu", **(fields | overrides))
 
 
@@ -112,6 +112,22 @@ def test_without_a_terminal_every_stage_says_how_far_it_is(whole):
     said = [line for line in lines if re.fullmatch(r"\[\d/7\] [a-z 12-]+: \d+/\d+, .*", line)]
     assert list(dict.fromkeys(line.split(": ")[0] for line in said)) == stages
     assert [line for line in said if "distil round 1" in line][-1].startswith("[4/7] distil round 1: 1/2, ")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_without_a_dtype_the_demo_decodes_and_trains_in_the_fast_one(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(demo, "fast_dtype", lambda device: dtype)
+    trained, distil = [], pipeline.distil
+    monkeypatch.setattr(
+        pipeline, "distil", lambda *args, **how: trained.append(args[2]) or distil(*args, **how)
+    )
+    few = {"limit": 1, "num_rounds": 1, "num_optimizer_steps": 1, "num_prompts": 8}
+    summary = run_demo(config(tmp_path, dtype="auto", **few))
+    plan = json.loads((tmp_path / "stages" / "plan.json").read_text())["plan"]
+    assert summary["dtype"] == plan["dtype"] == dtype
+    assert [one.bf16 for one in trained] == [dtype == "bfloat16"]
+    student = load_model(tmp_path / "student", device="cpu", dtype="auto")
+    assert str(student.checkpoint_dtype) == f"torch.{dtype}"
 
 
 def test_the_demo_has_these_settings():

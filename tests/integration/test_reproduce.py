@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -510,6 +511,18 @@ def test_a_local_checkpoint_stands_for_the_main_teacher(checkpoint, tmp_path):
     assert {document["teacher"] for document in documents} == {str(checkpoint)}
     teacher = documents[0]["config"]["teacher"]
     assert teacher["name"] == "tiny-sdar" and len(teacher["weights"]) == 64
+
+
+def test_a_dry_run_counts_the_optimizer_steps_of_all_rounds(tmp_path, capsys):
+    flags = ["--dry-run", "--output", str(tmp_path), "--quick"]
+    found = []
+    for more in ([], ["--rows", "t3d-plus"]):
+        assert main(["reproduce", "table4", *flags, *more]) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if " students" in line)
+        found.append([int(number) for number in re.findall(r"[0-9]+", line)])
+    (students, per_student, *_, steps), (more_students, rounds, *_, more_steps) = found
+    assert steps == students * per_student and more_steps == rounds * per_student
+    assert rounds - more_students == 2 * (more_students - students)
 
 
 def test_a_dry_run_of_sdar_resolves_every_student_without_data(tmp_path, capsys):

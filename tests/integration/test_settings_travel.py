@@ -120,6 +120,25 @@ def test_rollouts_of_a_student_are_as_it_was_trained_unless_flag_or_file_say_oth
     assert "as the checkpoint says: " in capsys.readouterr().err
 
 
+def test_tokens_per_step_say_the_steps(student, prompts, tmp_path, capsys):
+    """Of the checkpoint's block size, or the one that is given; the same command, or its file, goes on."""
+    command = ["rollout", "--model", str(student), "--prompts", str(prompts), "--limit", "1", *SHORT]
+    for size, flags in ((8, []), (4, ["--block-size", "4"])):
+        output = tmp_path / f"{size}.parquet"
+        line = [*command, "--tokens-per-step", "2", *flags, "--output", str(output)]
+        assert main(line) == main(line) == 0
+        (record,) = read_trajectories(output)
+        assert (record.block_size, record.decode_params["steps_per_block"]) == (size, size // 2)
+        file = output.with_name(f"{size}.parquet.yaml")
+        assert yaml.safe_load(file.read_text())["tokens_per_step"] == 2
+        assert main(["rollout", "--config", str(file)]) == 0
+    assert "steps_per_block" not in capsys.readouterr().err
+    other = [*command, "--output", str(tmp_path / "no.parquet"), "--tokens-per-step"]
+    assert "tokens_per_step=3: does not divide block_size=8" in run_failing([*other, "3"], capsys)
+    both = [*other, "2", "--steps-per-block", "4"]
+    assert "tokens_per_step=2: steps_per_block says the same" in run_failing(both, capsys)
+
+
 def test_a_flag_wins_over_the_file(student, prompts, tmp_path):
     (tmp_path / "some.yaml").write_text("block_size: 2\nsteps_per_block: 1\n")
     command = ["rollout", "--model", str(student), "--prompts", str(prompts), "--limit", "1", *SHORT]

@@ -34,6 +34,8 @@ _RENAMED |= {"per_device_train_batch_size": "train_batch_size"}
 """Fields of T3DConfig whose flags have other names here than there."""
 _OF_ROUNDS = ("override", "train_batch_size", "train_seed", "round_start", "num_old_rounds", "batch_size")
 """Other flags on which they depend."""
+_OF_SETTINGS = ("block_size", "steps_per_block", "tokens_per_step")
+"""Flags that rollout_settings say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +107,10 @@ class Distil(ModelChoice, ProblemChoice):
                 start=self.round_start,
                 num_old_rounds=self.num_old_rounds,
             )
-        settings = {"num_rounds": self._num_rounds, "rollout_filter": self._filter}
-        write_config(dataclasses.replace(self, decode=decode.used(), **settings), output / "config.yaml")
+        settings: dict[str, Any] = {"num_rounds": self._num_rounds, "rollout_filter": self._filter}
+        said_by_round = dict.fromkeys(_OF_SETTINGS if self.rollout_settings else ())
+        settings["decode"] = dataclasses.replace(decode.used(), **said_by_round)
+        write_config(dataclasses.replace(self, **settings), output / "config.yaml")
         _print_counts(rounds)
         print(f"student in {student}")
 
@@ -133,6 +137,11 @@ class Distil(ModelChoice, ProblemChoice):
         if self.rollout_settings and len(self.rollout_settings) != self._num_rounds:
             fix = f"name {self._num_rounds} settings, or leave it out"
             raise InputError("rollout_settings", self.rollout_settings, f"num_rounds={self._num_rounds}", fix)
+        for name in _OF_SETTINGS:
+            given = getattr(self.decode, name)
+            if self.rollout_settings and given is not None:
+                fix = "leave one of the two out"
+                raise InputError(name, given, "rollout_settings says it of every round", fix)
         if self.preset in ("drafter", "sft", "sft_dllm_rl"):
             problem = "makes no student of rollouts" if self.preset == "drafter" else "learns solutions"
             raise InputError("preset", self.preset, f"{problem}, so it has no rounds", "use t3d train")

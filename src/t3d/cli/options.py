@@ -36,6 +36,8 @@ class DecodeFlags:
     """Tokens per diffusion block. Default: the checkpoint's, else 4."""
     steps_per_block: int | None = None
     """Denoising steps per block. Default: the checkpoint's at its own block size, else 4."""
+    tokens_per_step: int | None = None
+    """Tokens committed by a step, in place of steps_per_block: block_size / tokens_per_step steps."""
     remasking: Remasking | None = None
     """Which masked positions a step commits. Default: the checkpoint's, else low_confidence_static."""
     confidence_threshold: float | None = None
@@ -74,8 +76,12 @@ class DecodeFlags:
         given = self.given()
         if self.predicts == "next":
             given = OF_NEXT | given
-        size = given.get("block_size", given.get("steps_per_block", DecodeParams.block_size))
-        fields: dict[str, Any] = {"block_size": size, "steps_per_block": size} | given
+        sizes = [
+            given[name] for name in ("block_size", "steps_per_block", "tokens_per_step") if name in given
+        ]
+        size = sizes[0] if sizes else DecodeParams.block_size
+        steps = {} if "tokens_per_step" in given else {"steps_per_block": size}
+        fields: dict[str, Any] = {"block_size": size, **steps} | given
         DecodeParams(**fields)  # raises for what no checkpoint can make right
 
     def given(self) -> dict[str, Any]:
@@ -89,6 +95,9 @@ class DecodeFlags:
         given, resolved = self.given(), resolve_params(own, self.given())
         check_used(given, resolved)
         params = resolved.record()
+        if "tokens_per_step" in given:  # which says the steps
+            del params["steps_per_block"]
+            params["tokens_per_step"] = given["tokens_per_step"]
         told = [
             f"{name}={value}"
             for name, value in params.items()

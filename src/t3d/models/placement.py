@@ -59,6 +59,13 @@ def export_precision(checkpoint: torch.dtype, trained: torch.dtype) -> torch.dty
     return torch.bfloat16 if checkpoint in _TORCH_HALF else trained
 
 
+def fast_dtype(device: torch.device) -> str:
+    """The name of the dtype in which a device multiplies fastest: bfloat16 or float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device.type == "cpu" and cpu_has_bfloat16() else "float32"
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether bfloat16 is faster than float32 on this CPU, and not many times slower."""
     checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))

@@ -33,7 +33,7 @@ _GROUPS = {
 _HEADER = """# The demo, {num_runs} seeds
 
 ```sh
-for seed in {seeds}; do t3d demo --output runs/demo-$seed --seed $seed; done
+for seed in {seeds}; do t3d demo --output runs/demo-$seed --seed $seed --limit {n}; done
 python benchmarks/demo_table.py {folders} > docs/results/demo.md
 ```
 
@@ -43,7 +43,7 @@ temperature 0.1, 95 % intervals; a setting's first row is the mean over the task
 tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF: tokens per forward of a
 request, of teacher and student; its prompt and its commits ride in these forwards. tok/s: visible tokens per
 second, of both. `B8-left-to-right`, the teacher one token a forward, and `B8-self-speculative`, the same text
-with drafts that are checked, have tables of their own.
+with drafts that are checked, have tables of their own. Decoded and trained in {dtype}.
 {versions}"""
 
 
@@ -120,6 +120,7 @@ def markdown_report(summaries: Sequence[Mapping[str, Any]], folders: Sequence[st
         folders=" ".join(folders),
         n=measured["n"] // len(tasks),
         tasks=", ".join(tasks),
+        dtype=summaries[0].get("dtype", "float32"),
         versions=", ".join(f"{name} {number}" for name, number in summaries[0]["versions"].items()) + ".",
     )
     gains = [row for task in measured["accuracy"] for row in _gain_rows(summaries, task)]

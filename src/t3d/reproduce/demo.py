@@ -20,7 +20,7 @@ from t3d.errors import InputError
 from t3d.evaluation.over_tasks import over_tasks
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import load_model
-from t3d.models.placement import require_training_device, resolve_device
+from t3d.models.placement import fast_dtype, require_training_device, resolve_device
 from t3d.problems.problem import Problem
 from t3d.report.demo_table import plot_summary
 from t3d.reproduce.demo_config import DemoConfig
@@ -53,6 +53,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     that is none or of another base.
     """
     require_training_device(config.device)
+    if config.dtype == "auto":
+        config = dataclasses.replace(config, dtype=fast_dtype(resolve_device(config.device)))
     _check_counts(config)
     demo = _Demo(config)
     demo.check()
@@ -68,6 +70,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
             "models": {name: over_tasks(found) for name, found in entries.items()},
             "self_speculative": {name: over_tasks(found) for name, found in left_to_right.items()},
             "method": config.method,
+            "dtype": config.dtype,
             "versions": versions(),
         }
         write_text(demo.output / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -237,6 +240,7 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
         logging_steps=10,
         save_total_limit=2,
         seed=config.seed,
+        bf16=config.dtype == "bfloat16",
         use_cpu=resolve_device(config.device).type == "cpu",
         disable_tqdm=not (config.show_progress and sys.stderr.isatty()),
         dataloader_pin_memory=False,

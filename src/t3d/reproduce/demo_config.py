@@ -27,19 +27,19 @@ class DemoConfig:
     num_rounds: int | None = None
     """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
     before in the others, on prompts of their own. 1 is the paper's method. Default: 2, or the method's."""
-    num_prompts: int = 3072
+    num_prompts: int = 1536
     """Training prompts rolled out in a round, over all tasks."""
     rollout_temperature: float = 0.0
     """0 is greedy: among equally good responses a draw has nothing that a student could learn."""
-    num_optimizer_steps: int = 150
+    num_optimizer_steps: int = 100
     """Optimizer steps in a round."""
-    train_batch_size: int = 64
+    train_batch_size: int = 32
     """Trajectories per optimizer step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 8e-4
     random_token_prob: float = 0.05
     """Share of masks replaced by random tokens, of method t3d; twice as much, the preset's, costs full-step
     accuracy (docs/LOG.md)."""
-    limit: int = 512
+    limit: int = 192
     """Held-out prompts per task."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
@@ -48,8 +48,9 @@ class DemoConfig:
     drafts. A finished demo can be given one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    dtype: str = "float32"
-    """Of decoding: float32, bfloat16 or float64."""
+    dtype: str = "auto"
+    """Of decoding: float32, bfloat16 or float64. In bfloat16 training multiplies, too, with weights in
+    float32. auto: bfloat16 where the processor is faster with it, else float32."""
     show_progress: bool = True
     """Say which stage runs, and how far it is."""
 

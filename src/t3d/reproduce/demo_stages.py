@@ -8,16 +8,15 @@ from t3d.work.progress import Stage
 
 MACHINE = "two cores"
 TYPICAL_SECONDS = {
-    "evaluate": 97 / 24576,
-    "left_to_right": 18 / 3072,
+    "evaluate": 94.2 / 24576,
+    "left_to_right": 18.8 / 3072,
     "drafter": 13 / 1536,
-    "rollout": 29 / 6144,
-    "train": 208 / 19200,
+    "rollout": 19.2 / 3072,
+    "train": 79.8 / 6400,
 }
 """By what is counted: responses, prompts, trajectories of optimizer steps. Of seed 0 of docs/results/demo.md:
-97 s for the 2 x 512 x 3 x 8 responses of both models, 29 s for two rounds of 3,072 prompts, 208 s for two of
-150 x 64 trajectories. What the teacher does left to right was not part of it: that goes by its share of the
-teacher's 52 s, measured elsewhere."""
+94 s for the 2 x 512 x 3 x 8 responses of both models, 19 s for the teacher's 512 x 3 x 2 left to right, 19 s
+for two rounds of 1,536 prompts, 80 s for two of 100 x 32 trajectories. The drafter's was measured before."""
 
 
 def demo_stages(config: DemoConfig) -> list[Stage]:

@@ -60,9 +60,12 @@ def budget_lines(reproduction: Reproduction) -> list[str]:
     """What all of it amounts to."""
     suite, budget = reproduction.suite, reproduction.budget
     students = all_students(reproduction)
-    steps = len(students) * budget.num_optimizer_steps
+    rounds = sum(student.num_rounds for student in students)
+    steps, trainings = rounds * budget.num_optimizer_steps, f"{len(students)} students"
+    if rounds > len(students):
+        trainings += f" in {rounds} rounds"
     lines = [
-        f"{len(students)} students, each {budget.num_optimizer_steps} optimizer steps of "
+        f"{trainings}, each {budget.num_optimizer_steps} optimizer steps of "
         f"{budget.train_batch_size} trajectories from {budget.num_prompts} prompts: {steps} optimizer steps",
     ]
     read = suite.data.paths((*suite.tasks, *suite.validation_tasks))
@@ -80,7 +83,8 @@ def budget_lines(reproduction: Reproduction) -> list[str]:
         parameters = {teacher: PARAMETERS[model] for teacher, model in suite.teachers.items()}
         # Clean and noisy copy; 6 per parameter and token for the student, 2 for the reference.
         tokens = 2 * MEAN_TOKENS * budget.num_optimizer_steps * budget.train_batch_size
-        gpu_seconds = sum(8 * parameters[student.teacher] * tokens / GPU_FLOPS for student in students)
+        flops = sum(8 * parameters[student.teacher] * tokens * student.num_rounds for student in students)
+        gpu_seconds = flops / GPU_FLOPS
         cells = {cell for demand in reproduction.demands for cell in demand.cells(suite.middle_learning_rate)}
         responses = sum(
             cell.samples_per_prompt * len(suite.tasks) * (budget.limit or MEAN_TEST_PROBLEMS)

@@ -19,21 +19,18 @@ def measured() -> list[dict[str, float]]:
 
 
 def committed_stages() -> list[Stage]:
-    """Those of the committed runs, which are older than the teacher's rows left to right."""
-    stages = demo_stages(DemoConfig(output="x"))
-    assert stages[1].name == "evaluate teacher-left-to-right"
-    return [stages[0], *stages[2:]]
+    """Those of the committed runs."""
+    return demo_stages(DemoConfig(output="x", limit=512))
 
 
 def test_the_stages_begin_with_the_seconds_of_the_committed_seed_0():
     stages = committed_stages()
-    assert len(stages) == 6
+    assert len(stages) == 7
     assert seconds_left(stages, {}) == pytest.approx(measured()[0]["total"], abs=1)
 
 
 @pytest.mark.parametrize("seconds", measured())
 def test_the_first_stage_tells_the_rest_within_an_eighth(seconds):
-    """Seeds 1 and 2 ran on one core, twice as slowly."""
     stages = committed_stages()
     first = seconds["evaluate_teacher"]
     assert seconds_left(stages, {stages[0].name: first}) == pytest.approx(seconds["total"] - first, rel=1 / 8)
