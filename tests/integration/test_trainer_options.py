@@ -278,5 +278,10 @@ def test_a_data_set_of_trajectories_trains_as_they_do(checkpoint, trajectories, 
         run.train()
         logs.append((logged(run, "loss"), weights(run)))
     assert logs[0][0] == logs[1][0] and torch.equal(logs[0][1], logs[1][1])
+    loaded, how = load_model(checkpoint, device="cpu"), config(tmp_path / "run", max_steps=2)
+    student = distil(loaded, rows, how, tmp_path / "student")
+    told = (student / "training.json").read_bytes()
+    assert distil(load_model(checkpoint, device="cpu"), trajectories, how, student) == student, "finished"
+    assert (student / "training.json").read_bytes() == told
     with pytest.raises(InputError, match=r"^train_dataset='Dataset': the columns step_map are missing"):
         as_trajectories(rows.remove_columns("step_map"))

@@ -23,6 +23,7 @@ from t3d.training.config import T3DConfig
 from t3d.training.config_checks import warmup_covers_run
 from t3d.training.freed_memory import keep_freed_memory
 from t3d.training.lora import add_adapter, is_adapted, merge_adapter, merge_in_place, remove_adapter
+from t3d.training.selection import as_trajectories
 from t3d.training.sharding import is_sharded_model, whole_weights
 from t3d.training.trainer import Evaluator, T3DTrainer
 from t3d.trajectory import Trajectory
@@ -43,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 def distil(
     loaded: LoadedModel,
-    trajectories: Sequence[Trajectory],
+    trajectories: Any,
     config: T3DConfig,
     student_folder: Path,
     export_dtype: torch.dtype | None = None,
@@ -53,7 +54,7 @@ def distil(
 ) -> Path:
     """Train ``loaded.model`` in place and export it to ``student_folder``, in ``export_dtype`` (by default
     as it is, or in bfloat16 if the base's files have 16 bits) and with ``own_settings`` (by default
-    T3DTrainer's).
+    T3DTrainer's). The trajectories are a sequence of them, or a rollout as a ``datasets.Dataset``.
 
     With LoRA an adapter is trained, and merged into the model at the end; with objective
     ``prefix_acceptance`` it is a drafter's, the model stays as it is, and the folder holds the drafter alone.
@@ -68,7 +69,7 @@ def distil(
     the folder: its refusal does not reach the others, which their launcher (torchrun does) has to end.
     """
     torch.manual_seed(config.seed)
-    folder = Path(str(config.output_dir))
+    trajectories, folder = as_trajectories(trajectories), Path(str(config.output_dir))
     identity = loaded.identity()  # of the teacher: the trainer says how a student decodes
     told = soft_target_model and soft_target_model.identity()
     student = _start(loaded, config)
