@@ -1,8 +1,8 @@
 """The curves of demos of several methods, beside their teacher's: a plot, and a table on stdout.
 
-t3d demo --output runs/demo
-t3d demo --method t3d-plus --output runs/demo-plus
-python benchmarks/demo_methods.py runs/demo runs/demo-plus --plot docs/results/demo_methods.png
+t3d demo --output runs/demo-0 --limit 512
+t3d demo --method t3d-plus --output runs/demo-plus --limit 512
+python benchmarks/demo_methods.py runs/demo-0 runs/demo-plus --plot docs/results/demo_methods.png
 """
 
 import argparse

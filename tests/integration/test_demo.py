@@ -116,18 +116,27 @@ def test_without_a_terminal_every_stage_says_how_far_it_is(whole):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_without_a_dtype_the_demo_decodes_and_trains_in_the_fast_one(tmp_path, monkeypatch, dtype):
+    """And goes on in it elsewhere. What is to be the same text in fewer forwards is in float32."""
     monkeypatch.setattr(demo, "fast_dtype", lambda device: dtype)
     trained, distil = [], pipeline.distil
     monkeypatch.setattr(
         pipeline, "distil", lambda *args, **how: trained.append(args[2]) or distil(*args, **how)
     )
     few = {"limit": 1, "num_rounds": 1, "num_optimizer_steps": 1, "num_prompts": 8}
-    summary = run_demo(config(tmp_path, dtype="auto", **few))
+    summary = run_demo(config(tmp_path, dtype=None, **few))
     plan = json.loads((tmp_path / "stages" / "plan.json").read_text())["plan"]
     assert summary["dtype"] == plan["dtype"] == dtype
     assert [one.bf16 for one in trained] == [dtype == "bfloat16"]
     student = load_model(tmp_path / "student", device="cpu", dtype="auto")
     assert str(student.checkpoint_dtype) == f"torch.{dtype}"
+    decoded = {
+        name: json.loads((tmp_path / "evaluations" / name / "results.json").read_text())["model"]["dtype"]
+        for name in ("teacher", "teacher-left-to-right", "student")
+    }
+    assert decoded == dict.fromkeys(decoded, f"torch.{dtype}") | {"teacher-left-to-right": "torch.float32"}
+    monkeypatch.setattr(demo, "fast_dtype", lambda device: "float64")
+    assert run_demo(config(tmp_path, dtype=None, **few)) == summary
+    assert run_demo(config(tmp_path, dtype=f"torch.{dtype}", **few)) == summary
 
 
 def test_the_demo_has_these_settings():

@@ -75,6 +75,11 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
             assert (one.id, one.response_ids, one.step_map) == (other.id, other.response_ids, other.step_map)
     assert main(["distil", "--config", str(cut / "config.yaml")]) == 0
     assert len(calls) == 3, "all is there"
+    other = command(checkpoint, prompts, tmp_path / "plain", *SAMPLED, "--num-rounds", "1")
+    assert main([*other, "--rollout-filter", "none"]) == 0
+    line = ["distil", "--config", str(tmp_path / "plain" / "config.yaml"), *OF_TWO]
+    assert main([*line, "--output", str(tmp_path / "more")]) == 0
+    assert records(tmp_path / "more", 2)[0].decode_params["steps_per_block"] == 2
     changed = run_failing(
         command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO, "--learning-rate", "1e-3"), capsys
     )

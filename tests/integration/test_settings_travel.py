@@ -133,6 +133,15 @@ def test_tokens_per_step_say_the_steps(student, prompts, tmp_path, capsys):
         assert yaml.safe_load(file.read_text())["tokens_per_step"] == 2
         assert main(["rollout", "--config", str(file)]) == 0
     assert "steps_per_block" not in capsys.readouterr().err
+    own = tmp_path / "own.parquet"
+    assert main([*command, "--output", str(own)]) == 0
+    for flags, steps in ((["--tokens-per-step", "4"], 2), (["--steps-per-block=8"], 8)):
+        line = ["rollout", "--config", str(own.with_name("own.parquet.yaml")), *flags]
+        assert main([*line, "--output", str(tmp_path / f"in{steps}.parquet")]) == 0
+        (record,) = read_trajectories(tmp_path / f"in{steps}.parquet")
+        assert record.decode_params["steps_per_block"] == steps
+    line = ["rollout", "--config", str(tmp_path / "4.parquet.yaml"), "--steps-per-block", "1"]
+    assert main([*line, "--output", str(tmp_path / "one.parquet")]) == 0
     other = [*command, "--output", str(tmp_path / "no.parquet"), "--tokens-per-step"]
     assert "tokens_per_step=3: does not divide block_size=8" in run_failing([*other, "3"], capsys)
     both = [*other, "2", "--steps-per-block", "4"]

@@ -21,6 +21,13 @@ from t3d.work.lock import locked
 UNWRITTEN = {"is_written": False}
 """Metadata of fields that say who does the work: files that tell how something was made leave them out."""
 
+_ALSO_SAYS = {
+    "--tokens-per-step": ("--steps-per-block",),
+    "--steps-per-block": ("--tokens-per-step",),
+    "--rollout-settings": ("--block-size", "--steps-per-block", "--tokens-per-step"),
+}
+"""By flag: others, of one value each, that are left out of a file where the line has it."""
+
 
 def flat_fields(command: Any) -> dict[str, dataclasses.Field]:
     """The command's flags by name; nested dataclasses are flattened as on the command line."""
@@ -90,6 +97,13 @@ def flags_of(command: Any) -> list[str]:
     """A command's settings as the flags that give them again."""
     settings = resolved_config(command)
     return [flag for name, value in settings.items() for flag in _flags("", name, value)]
+
+
+def without_replaced(flags: Sequence[str], line: Sequence[str]) -> list[str]:
+    """A file's flags without those for which the line has another that says the same."""
+    given = {argument.partition("=")[0] for argument in line}
+    replaced = {name for flag, names in _ALSO_SAYS.items() if flag in given for name in names}
+    return [flag for flag in flags if flag.partition("=")[0] not in replaced]
 
 
 def flags_from_file(path: str, command: Any) -> list[str]:

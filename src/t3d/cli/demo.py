@@ -1,5 +1,6 @@
 """The command ``t3d demo``: the main job end to end on the bundled teacher."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class Demo(DemoConfig):
         check_config(self, Path(self.output) / "config.yaml")
         check_report(Path(self.output) / NAME)
         summary = run_demo(self)
-        write_config(self, Path(self.output) / "config.yaml")
+        config = dataclasses.replace(self, dtype=summary["dtype"])
+        write_config(config, Path(self.output) / "config.yaml")
         Console().print(summary_table(summary))
         Console().print(left_to_right_table(summary))
         print(f"{summary['seconds']['total']:.0f} s; summary, plot, student, trajectories in {self.output}")

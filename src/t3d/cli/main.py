@@ -13,7 +13,7 @@ from t3d.cli import lm_eval
 from t3d.cli.arguments import parsed
 from t3d.cli.card import Card
 from t3d.cli.compare import Compare
-from t3d.cli.config_file import flags_from_file, flat_fields
+from t3d.cli.config_file import flags_from_file, flat_fields, without_replaced
 from t3d.cli.convert import Convert
 from t3d.cli.data import DataConvert, DataSolutions, DataStats, DataValidate
 from t3d.cli.data_parts import DataMerge, DataSplit
@@ -172,7 +172,7 @@ def _expand_config(arguments: list[str], command: Any) -> list[str]:
             flags += flags_from_file(file, command)
         else:
             rest.append(argument)
-    return flags + rest
+    return without_replaced(flags, rest) + rest
 
 
 def _any_command() -> Any:

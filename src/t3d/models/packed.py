@@ -32,9 +32,10 @@ MIN_ELEMENTS = 2**18
 bfloat16 that product is oneDNN's, too."""
 MAX_BYTES = 4 * 2**30
 """Of all copies, where nobody asked for them."""
-ROW_MULTIPLE = 64
 NUM_ROWS = 64
 """The layout is made for so many; from 1 to 64 rows those for 8 and 64 were equally fast."""
+MAX_BYTES_ROUNDED = 2**25
+"""Of all copies, up to which numbers of rows are rounded: of more, some rows take longer than a program."""
 
 
 @cache
@@ -100,14 +101,17 @@ class Packs:
         return sum(layer.weight.nbytes for layer in self._packs)
 
     def num_rows(self, wanted: int) -> int:
-        """The rows of a product with the copies, of which ``wanted`` count: the next multiple of 64.
+        """The rows that products with the copies should have, of which ``wanted`` count.
 
-        oneDNN makes a program for every number of rows that it has not seen of late, which takes longer than
-        64 rows do (docs/LOG.md). Up to 64 all numbers are few.
+        For bfloat16 oneDNN makes a program for every number of rows that it has not seen of late, which takes
+        longer than a few rows of a small model (docs/LOG.md). So above 64 there are eight numbers up to each
+        power of two, at most an eighth more than wanted.
         """
-        if not self._packs or wanted <= ROW_MULTIPLE:
+        is_small = 0 < self.num_bytes <= MAX_BYTES_ROUNDED
+        if wanted <= NUM_ROWS or not is_small or any(layer.weight.itemsize > 2 for layer in self._packs):
             return wanted
-        return -(-wanted // ROW_MULTIPLE) * ROW_MULTIPLE
+        multiple = 1 << ((wanted - 1).bit_length() - 4)
+        return -(-wanted // multiple) * multiple
 
     @contextmanager
     def in_use(self) -> Generator[None]:

@@ -43,8 +43,19 @@ temperature 0.1, 95 % intervals; a setting's first row is the mean over the task
 tokens per denoising step; `B4-dynamic`: all tokens above confidence 0.9. TPF: tokens per forward of a
 request, of teacher and student; its prompt and its commits ride in these forwards. tok/s: visible tokens per
 second, of both. `B8-left-to-right`, the teacher one token a forward, and `B8-self-speculative`, the same text
-with drafts that are checked, have tables of their own. Decoded and trained in {dtype}.
+with drafts that are checked, have tables of their own.{precision}
 {versions}"""
+
+_PRECISION = {
+    "bfloat16": "Decoded in bfloat16 (left to right in float32), trained with products in bfloat16.",
+    "float32": "Decoded and trained in float32.",
+    "float64": "Decoded in float64, trained in float32.",
+}
+
+
+def _dtypes(summaries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Those that the summaries tell; older ones do not."""
+    return (summary["dtype"] for summary in summaries if summary.get("dtype") in _PRECISION)
 
 
 def demo_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
@@ -120,7 +131,7 @@ def markdown_report(summaries: Sequence[Mapping[str, Any]], folders: Sequence[st
         folders=" ".join(folders),
         n=measured["n"] // len(tasks),
         tasks=", ".join(tasks),
-        dtype=summaries[0].get("dtype", "float32"),
+        precision="".join(f" {_PRECISION[dtype]}" for dtype in sorted({*_dtypes(summaries)})),
         versions=", ".join(f"{name} {number}" for name, number in summaries[0]["versions"].items()) + ".",
     )
     gains = [row for task in measured["accuracy"] for row in _gain_rows(summaries, task)]

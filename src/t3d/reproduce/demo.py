@@ -32,8 +32,8 @@ from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
-from t3d.work.files import check_output_file, check_output_folder, write_text
-from t3d.work.kept import Product, claim
+from t3d.work.files import check_output_file, check_output_folder, read_json, write_text
+from t3d.work.kept import PLAN_FILE, Product, claim
 from t3d.work.own import is_picture, json_with
 from t3d.work.progress import Stages
 from t3d.work.versions import versions
@@ -53,8 +53,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     that is none or of another base.
     """
     require_training_device(config.device)
-    if config.dtype == "auto":
-        config = dataclasses.replace(config, dtype=fast_dtype(resolve_device(config.device)))
+    config = dataclasses.replace(config, dtype=_dtype(config))
     _check_counts(config)
     demo = _Demo(config)
     demo.check()
@@ -90,7 +89,11 @@ class _Demo:
         config = self.config
         self.stages = Stages(demo_stages(config), typical_of=MACHINE, is_silent=not config.show_progress)
         self.output = Path(config.output)
-        self.pipeline = Pipeline(device=config.device, dtype=config.dtype, batch_size=config.batch_size)
+        dtype = str(config.dtype)
+        how: dict[str, Any] = {"device": config.device, "batch_size": config.batch_size}
+        self.pipeline = Pipeline(dtype=dtype, **how)
+        # Drafts are checked in other products than one by one, which bfloat16 rounds otherwise.
+        self.exact = Pipeline(dtype="float32", **how) if dtype == "bfloat16" else self.pipeline
 
     def seconds(self) -> dict[str, float]:
         """Sums by kind of stage, and of all; a stage that was cut counts from its last start."""
@@ -99,12 +102,11 @@ class _Demo:
 
     def evaluate_left_to_right(self) -> dict[str, list[dict[str, Any]]]:
         """Entries of the teacher by itself and, if there is one, with the drafter, by model."""
-        entries = {"teacher": self.evaluate("teacher-left-to-right", TEACHER, LEFT_TO_RIGHT)}
+        how: dict[str, Any] = {"pipeline": self.exact}
+        entries = {"teacher": self.evaluate("teacher-left-to-right", TEACHER, LEFT_TO_RIGHT, **how)}
         if self.config.drafter is not None:
-            drafted = {DRAFTED: LEFT_TO_RIGHT[DRAFTED]}
-            entries[DRAFTED_TEACHER] = self.evaluate(
-                "teacher-drafter", TEACHER, drafted, drafter=self.config.drafter
-            )
+            drafted, how["drafter"] = {DRAFTED: LEFT_TO_RIGHT[DRAFTED]}, self.config.drafter
+            entries[DRAFTED_TEACHER] = self.evaluate("teacher-drafter", TEACHER, drafted, **how)
         return entries
 
     def evaluate(
@@ -114,14 +116,16 @@ class _Demo:
         settings: Mapping[str, DecodeParams],
         *,
         drafter: str | None = None,
+        pipeline: Pipeline | None = None,
     ) -> list[dict[str, Any]]:
-        """A model's entries for every task and these settings."""
+        """A model's entries for every task and these settings; ``pipeline``: by default the demo's."""
         product = self._evaluation(name)
         tasks = [
             PosedTask(task=task, problems=_test_problems(name, self.config)) for name, task in TASKS.items()
         ]
         with self.stages.running(evaluation_stage(name), product):
-            return self.pipeline.evaluate(product, source, tasks, settings, drafter=drafter, label=name)
+            how: dict[str, Any] = {"drafter": drafter, "label": name}
+            return (pipeline or self.pipeline).evaluate(product, source, tasks, settings, **how)
 
     def rounds(self) -> list[Round]:
         """Each on prompts of its own, at full steps unless the method says otherwise."""
@@ -187,9 +191,19 @@ class _Demo:
         return product
 
 
+def _dtype(config: DemoConfig) -> str:
+    """The name of the given one, else of the one that the demo was begun in, else of the fast one."""
+    if config.dtype is not None:
+        return config.dtype.removeprefix("torch.")
+    match read_json(Path(config.output) / "stages" / PLAN_FILE):
+        case {"plan": {"dtype": str() as begun}}:
+            return begun
+    return fast_dtype(resolve_device(config.device))
+
+
 def _plan(config: DemoConfig) -> dict[str, Any]:
     """Raises InputError for a drafter that is none, or of another base than the teacher."""
-    loaded = load_model(TEACHER, device=config.device, dtype=config.dtype)
+    loaded = load_model(TEACHER, device=config.device, dtype=str(config.dtype))
     fields = dataclasses.asdict(config)
     for name in ("output", "drafter", "device", "show_progress"):
         del fields[name]

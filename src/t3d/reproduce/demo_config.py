@@ -48,9 +48,10 @@ class DemoConfig:
     drafts. A finished demo can be given one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    dtype: str = "auto"
-    """Of decoding: float32, bfloat16 or float64. In bfloat16 training multiplies, too, with weights in
-    float32. auto: bfloat16 where the processor is faster with it, else float32."""
+    dtype: str | None = None
+    """Of decoding: float32, bfloat16 or float64. In bfloat16 training multiplies in it, too, with weights in
+    float32, and what is to be the same text is decoded in float32. Default: as the demo was begun; bfloat16
+    where the processor is made for it, else float32."""
     show_progress: bool = True
     """Say which stage runs, and how far it is."""
 

@@ -9,13 +9,13 @@ from t3d.work.progress import Stage
 MACHINE = "two cores"
 TYPICAL_SECONDS = {
     "evaluate": 94.2 / 24576,
-    "left_to_right": 18.8 / 3072,
+    "left_to_right": 22.8 / 3072,
     "drafter": 13 / 1536,
     "rollout": 19.2 / 3072,
     "train": 79.8 / 6400,
 }
 """By what is counted: responses, prompts, trajectories of optimizer steps. Of seed 0 of docs/results/demo.md:
-94 s for the 2 x 512 x 3 x 8 responses of both models, 19 s for the teacher's 512 x 3 x 2 left to right, 19 s
+94 s for the 2 x 512 x 3 x 8 responses of both models, 23 s for the teacher's 512 x 3 x 2 left to right, 19 s
 for two rounds of 1,536 prompts, 80 s for two of 100 x 32 trajectories. The drafter's was measured before."""
 
 

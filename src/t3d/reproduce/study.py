@@ -176,6 +176,7 @@ def _text(name: str, owner: Mapping[str, Any]) -> str:
     value = owner.get(name)
     if not isinstance(value, str) or not value.strip():
         raise InputError(name, value, "no text", f"write {name}: and a text")
+    value = value.strip()
     if name != "note" and len(value.splitlines()) > 1:
         raise InputError(name, value, "more than one line", "write one, as a table has it")
     return value

@@ -30,9 +30,6 @@ from t3d.training.packing import pack_copies
 from t3d.training.soft_targets import pack_soft_targets
 from t3d.trajectory import Trajectory
 
-_CPU_ROW_MULTIPLE = 256
-"""Of bfloat16 rows on a CPU, where oneDNN makes a program for every new number of tokens (docs/LOG.md)."""
-
 
 class TrajectoryDataset(Dataset):
     """Trajectories as training examples for a student's block size."""
@@ -215,11 +212,10 @@ class TrajectoryCollator:
         return lay_on_grid(copies, size, pad, self.config.grid_origin)
 
     def _rows(self) -> dict[str, Any]:
-        config = self.config
-        multiple = TILE if config.device.type == "cuda" else 1
-        if config.device.type == "cpu" and config.bf16 and config.max_length is None:
-            multiple = _CPU_ROW_MULTIPLE
-        return {"max_length": config.max_length, "row_multiple": multiple}
+        return {
+            "max_length": self.config.max_length,
+            "row_multiple": TILE if self.config.device.type == "cuda" else 1,
+        }
 
     def _pack(
         self, grid: BlockGrid, noisy_ids: Tensor, noise_mask: Tensor, loss_mask: Tensor

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from t3d.models import packed
 from t3d.models.head import ScoringHead
 from t3d.models.packed import (
     MIN_ELEMENTS,
-    ROW_MULTIPLE,
     PackableLinear,
     Packs,
     can_pack,
@@ -200,13 +200,17 @@ def test_outside_and_in_a_copy_of_the_model_the_weights_themselves_multiply():
     assert products(model.double(), packs, doubled)[0].dtype == torch.float64
 
 
-def test_products_with_copies_have_few_numbers_of_rows():
-    model, packs = packed_two()
+@PRECISIONS
+def test_bfloat16_products_of_a_small_model_have_few_numbers_of_rows(monkeypatch, dtype):
+    model, packs = packed_two(dtype)
     assert packs.copy_of(model.large) is not None
-    assert [packs.num_rows(count) for count in (0, 1, 63, 64)] == [0, 1, 63, 64]
-    many = {packs.num_rows(count): count for count in range(65, 1025)}
-    assert all(rows % ROW_MULTIPLE == 0 and rows >= count for rows, count in many.items())
-    assert len(many) == 1024 // ROW_MULTIPLE - 1
+    found = {count: packs.num_rows(count) for count in range(1025)}
+    if dtype == torch.bfloat16:
+        assert all(count <= rows <= 1.125 * count + 1 for count, rows in found.items())
+        assert len({rows for count, rows in found.items() if count > 64}) == 8 * 4
+        assert packs.num_rows(found[700]) == found[700]
+        monkeypatch.setattr(packed, "MAX_BYTES_ROUNDED", packs.num_bytes - 1)
+    assert [packs.num_rows(count) for count in (0, 1, 64, 65, 700)] == [0, 1, 64, 65, 700]
     assert Packs().num_rows(100) == 100
 
 

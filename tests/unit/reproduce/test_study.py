@@ -90,6 +90,7 @@ def test_cells_come_seed_by_seed_and_once(tmp_path):
         ("override: [mask_ratio_power=0]", "override: 5", "override=5: no list of texts"),
         ("    base: Naive TD", "    base: Naive TD\n    note: 3", "note=3: no text"),
         ("title: rounds", 'title: "two\\nlines"', "more than one line"),
+        ("title: rounds", 'title: "two\\rlines"', "more than one line"),
     ],
 )
 def test_what_no_study_has_is_refused_by_its_key(tmp_path, old, new, says):
