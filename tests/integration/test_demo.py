@@ -251,6 +251,15 @@ def test_a_demo_cut_in_every_stage_ends_with_the_same_numbers(whole, tmp_path, m
     assert nameless[0] == nameless[1]  # the student of round 1 goes by its folder
 
 
+@pytest.mark.parametrize(
+    ("other", "said"), [({"num_rounds": 1}, "num_rounds was 2, now 1"), ({"limit": 5}, "limit")]
+)
+def test_a_demo_of_other_settings_is_refused_by_them(whole, other, said):
+    """Not by what of its files the others would not make."""
+    with pytest.raises(InputError, match=said):
+        run_demo(config(whole, **other))
+
+
 def test_a_finished_demo_reports_again_without_working(whole, monkeypatch):
     before = read_summary(whole)
     for name in ("roll_out_to_file", "evaluate", "distil"):

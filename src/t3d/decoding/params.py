@@ -104,7 +104,7 @@ class DecodeParams:
         """One way alone says the steps of a block."""
         if given.get("tokens_per_step") is not None and "steps_per_block" in given:
             problem = "steps_per_block says the same"
-            fix = "give one of the two; to change what is made already, give steps_per_block"
+            fix = "give one of the two (steps_per_block where dataclasses.replace changes existing settings)"
             raise InputError("tokens_per_step", given["tokens_per_step"], problem, fix)
         return super().__new__(cls)
 

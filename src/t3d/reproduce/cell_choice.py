@@ -1,6 +1,7 @@
 """Settings of one cell: a student, how its rounds roll out, and how it is evaluated."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -132,10 +133,11 @@ class CellChoice(SuiteChoice):
         if given and len(given) != num_rounds:
             fix = f"name {num_rounds} settings, or leave it out"
             raise InputError("rollout_settings", given, f"num_rounds={num_rounds}", fix)
+        static = [name for name in suite.settings if re.fullmatch(r"B\d+-T\d+", name)]
         for name in given:
-            if name not in suite.settings:
-                fix = f"use some of {', '.join(suite.settings)}"
-                raise InputError("rollout_settings", name, "not known", fix)
+            if name not in static:
+                problem = "no block size and tokens per step of the suite"
+                raise InputError("rollout_settings", name, problem, f"use some of {', '.join(static)}")
         suite.rollout.check_samples("num_samples", self.num_samples)
         if self.round_start == "teacher" and num_rounds == 1:
             problem = f"num_rounds={num_rounds}, whose training begins with the teacher anyway"

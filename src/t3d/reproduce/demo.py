@@ -33,13 +33,14 @@ from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.presets import preset_fields
 from t3d.work.files import check_output_file, check_output_folder, read_json, write_text
-from t3d.work.kept import PLAN_FILE, Product, claim
+from t3d.work.kept import PLAN_FILE, Product, check_left, claim
 from t3d.work.own import is_picture, json_with
 from t3d.work.progress import Stages
 from t3d.work.versions import versions
 
 TEACHER = "mini"
 DRAFTED_TEACHER = "teacher + drafter"
+_MAY_GROW = ("drafters",)
 _OWN_NAMES = ("summary.json", "plot.png", "report.html", "config.yaml", "stages", "evaluations", "student*")
 _OWN_NAMES += ("trajectories*", "checkpoints*")
 """Of what a demo writes, as patterns."""
@@ -55,10 +56,10 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     require_training_device(config.device)
     config = dataclasses.replace(config, dtype=_dtype(config))
     _check_counts(config)
-    demo = _Demo(config)
+    demo, plan = _Demo(config), _plan(config)
+    check_left(demo.output / "stages", plan, _MAY_GROW)
     demo.check()
-    plan = _plan(config)
-    with claim(demo.output / "stages", plan, "*.json", may_grow=("drafters",)):
+    with claim(demo.output / "stages", plan, "*.json", may_grow=_MAY_GROW):
         entries = {"teacher": demo.evaluate("teacher", TEACHER, SETTINGS)}
         left_to_right = demo.evaluate_left_to_right()
         student = run_rounds(demo.pipeline, TEACHER, demo.rounds(), running=demo.stages.running)
@@ -250,6 +251,7 @@ def _training_config(config: DemoConfig, checkpoints: Path) -> T3DConfig:
         max_steps=config.num_optimizer_steps,
         per_device_train_batch_size=config.train_batch_size,
         learning_rate=config.learning_rate,
+        warmup_steps=min(T3DConfig.warmup_steps, config.num_optimizer_steps // 5),
         save_steps=50,
         logging_steps=10,
         save_total_limit=2,

@@ -35,7 +35,7 @@ class DemoConfig:
     """Optimizer steps in a round."""
     train_batch_size: int = 32
     """Trajectories per optimizer step."""
-    learning_rate: float = 8e-4
+    learning_rate: float = 1.2e-3
     random_token_prob: float = 0.05
     """Share of masks replaced by random tokens, of method t3d; twice as much, the preset's, costs full-step
     accuracy (docs/LOG.md)."""

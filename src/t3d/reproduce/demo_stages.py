@@ -8,15 +8,16 @@ from t3d.work.progress import Stage
 
 MACHINE = "two cores"
 TYPICAL_SECONDS = {
-    "evaluate": 94.2 / 24576,
-    "left_to_right": 22.8 / 3072,
+    "evaluate": 39.0 / 9216,
+    "left_to_right": 8.6 / 1152,
     "drafter": 13 / 1536,
-    "rollout": 19.2 / 3072,
-    "train": 79.8 / 6400,
+    "rollout": 17.2 / 3072,
+    "train": 66.8 / 6400,
 }
-"""By what is counted: responses, prompts, trajectories of optimizer steps. Of seed 0 of docs/results/demo.md:
-94 s for the 2 x 512 x 3 x 8 responses of both models, 23 s for the teacher's 512 x 3 x 2 left to right, 19 s
-for two rounds of 1,536 prompts, 80 s for two of 100 x 32 trajectories. The drafter's was measured before."""
+"""By what is counted: responses, prompts, trajectories of optimizer steps. Of ``t3d demo`` alone on two cores
+with AMX (docs/results/demo.md): 39 s for the 2 x 192 x 3 x 8 responses of both models, 9 s for the teacher's
+192 x 3 x 2 left to right, 17 s for two rounds of 1,536 prompts, 67 s for two of 100 x 32
+trajectories. The drafter's was measured before."""
 
 
 def demo_stages(config: DemoConfig) -> list[Stage]:

@@ -132,6 +132,12 @@ def take_up(
     write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
 
 
+def check_left(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str] = ()) -> None:
+    """Raise InputError if a folder says that it holds the work of another plan."""
+    if _read_plan(folder) is not None:
+        _check_plan(folder, full_plan(plan), may_grow)
+
+
 def _check_plan(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str]) -> None:
     found = differences(_read_plan(folder) or {}, plan, may_grow=may_grow)
     if found:

@@ -86,7 +86,8 @@ def test_each_round_rolls_out_in_the_blocks_and_steps_of_its_setting():
     assert "--rollout-settings B4-T1 B8-T8" in cell_command(suite, cell, quick=False)
     for wrong, message in (
         ({"rollout_settings": ("B8-T8",)}, r"num_rounds=2\. Fix: name 2 settings"),
-        ({"rollout_settings": ("B8-T8", "B8-T9")}, "rollout_settings='B8-T9': not known"),
+        ({"rollout_settings": ("B8-T8", "B8-T9")}, "rollout_settings='B8-T9': no block size and tokens"),
+        ({"rollout_settings": ("B8-T8", "B4-dynamic")}, "='B4-dynamic': .* Fix: use some of B4-T1, B4-T2"),
         ({"rollout_settings": ("B8-T8",), "method": "sft", "num_rounds": 1}, "learns no rollouts"),
     ):
         with pytest.raises(InputError, match=message):
