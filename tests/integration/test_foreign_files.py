@@ -168,7 +168,7 @@ def test_files_of_earlier_versions_are_known():
     check_output_file(RESULTS / "tables.json", is_own=json_with("suite", "budget", "entries", "versions"))
     check_output_file(RESULTS / "tables.md", is_own=text_from("# Tables of the paper on suite"))
     check_output_file(RESULTS / "oracle.json", is_own=json_with("rows", "config", "versions"))
-    assert not is_picture(RESULTS / "demo.png")
+    assert not is_picture(RESULTS / "tables" / "table1-mini.png")
 
 
 def test_a_data_set_of_somebody_else_is_not_written_over(tmp_path, capsys):

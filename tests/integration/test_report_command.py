@@ -75,7 +75,9 @@ def test_results_are_told_before_a_report_that_cannot_be_made_and_the_command_su
 
 def test_a_demo_tells_its_table_before_it_writes_the_report(tmp_path, capsys, monkeypatch):
     told = []
-    monkeypatch.setattr("t3d.reproduce.demo.run_demo", lambda demo: {"seconds": {"total": 5.0}})
+    monkeypatch.setattr(
+        "t3d.reproduce.demo.run_demo", lambda demo: {"seconds": {"total": 5.0}, "dtype": "float32"}
+    )
     for name in ("summary_table", "left_to_right_table"):
         monkeypatch.setattr(f"t3d.report.demo_table.{name}", lambda summary, name=name: name)
     monkeypatch.setattr("t3d.report.html.page.add_report", lambda _: told.append(capsys.readouterr().out))
