@@ -12,6 +12,7 @@ from browser_helpers import PHONE, assert_readable, expect, keep
 from serving_helpers import generated, needs_server
 
 from t3d.decoding.llm import LLM
+from t3d.decoding.runner import ModelRunner
 from t3d.report.playground.page import playground_page
 
 pytestmark = [pytest.mark.slow, needs_server]
@@ -108,7 +109,10 @@ def test_a_refusal_is_said_and_the_next_question_is_answered(browser, address):
     tab.close()
 
 
-def test_stop_ends_an_answer(open_served, address):
+def test_stop_ends_an_answer(open_served, address, monkeypatch):
+    """One that takes seconds: what is finished cannot be stopped."""
+    run = ModelRunner.run
+    monkeypatch.setattr(ModelRunner, "run", lambda *args: time.sleep(0.5) or run(*args))
     tab = open_served(address)
     ask(tab, max_tokens="200")
     tab.click("#stop")
