@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -29,6 +29,16 @@ def parsed(
             raise
         error = _refusal(stop)
     raise error or _reason(prog, arguments, fields)
+
+
+def check_flags_are_used(command: Any, users: Mapping[str, Collection[str]], tasks: Sequence[str]) -> None:
+    """Raise InputError for a flag of ``command`` that is set with none of its ``users`` among the tasks."""
+    defaults = {item.name: item.default for item in dataclasses.fields(command)}
+    for flag, names in users.items():
+        value = getattr(command, flag)
+        if value != defaults[flag] and not set(names) & set(tasks):
+            problem = f"no task of {', '.join(names)} is named, so it is ignored"
+            raise InputError(flag, value, problem, "leave it out")
 
 
 def is_positional(item: dataclasses.Field) -> bool:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
+from t3d.cli.arguments import check_flags_are_used
 from t3d.cli.config_file import UNWRITTEN, check_config, resolved_config, write_config
 from t3d.cli.options import (
     LOG_WIDTH,
     DraftedModelChoice,
     PromptChoice,
     check_data_is_used,
-    check_flags_are_used,
     check_one_source,
     named_task,
     parse_list,

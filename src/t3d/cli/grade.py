@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from t3d.cli.arguments import check_flags_are_used
 from t3d.cli.config_file import check_config, write_config
-from t3d.cli.options import check_flags_are_used
 from t3d.errors import InputError, require_positive
 from t3d.grading.math_worker import GraderName
 from t3d.grading.program_text import CodeRule

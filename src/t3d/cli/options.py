@@ -2,12 +2,13 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from t3d.cli.arguments import check_flags_are_used
 from t3d.cli.processes import own_device
 from t3d.decoding.params import Confidence, Context, DecodeParams, DraftGroups, Remasking
 from t3d.errors import InputError, require_positive
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOG_WIDTH = 110
 """Columns of a table where there is no terminal."""
+_SIZES = ("block_size", "steps_per_block", "tokens_per_step")
+"""Flags that say how large a block is at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +79,7 @@ class DecodeFlags:
         given = self.given()
         if self.predicts == "next":
             given = OF_NEXT | given
-        sizes = [
-            given[name] for name in ("block_size", "steps_per_block", "tokens_per_step") if name in given
-        ]
-        size = sizes[0] if sizes else DecodeParams.block_size
+        size = next((given[name] for name in _SIZES if name in given), DecodeParams.block_size)
         steps = {} if "tokens_per_step" in given else {"steps_per_block": size}
         fields: dict[str, Any] = {"block_size": size, **steps} | given
         DecodeParams(**fields)  # raises for what no checkpoint can make right
@@ -137,16 +137,6 @@ def parse_list(field: str, text: str | None, convert: Callable[[str], T], exampl
             raise InputError(field, part.strip(), f"twice in {text!r}", "give it once")
         items.append(item)
     return tuple(items)
-
-
-def check_flags_are_used(command: Any, users: Mapping[str, Collection[str]], tasks: Sequence[str]) -> None:
-    """Raise InputError for a flag of ``command`` that is set with none of its ``users`` among the tasks."""
-    defaults = {item.name: item.default for item in dataclasses.fields(command)}
-    for flag, names in users.items():
-        value = getattr(command, flag)
-        if value != defaults[flag] and not set(names) & set(tasks):
-            problem = f"no task of {', '.join(names)} is named, so it is ignored"
-            raise InputError(flag, value, problem, "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,11 +125,10 @@ def take_up(
     is_in_use: bool = False,
 ) -> None:
     """Say in a folder whose work is done there. Raises InputError for units, or a user, of another plan."""
-    plan = full_plan(plan)
+    told = {"plan": full_plan(plan), "process": {"pid": os.getpid(), "host": socket.gethostname()}}
     if is_in_use or list(folder.glob(finished)):  # all: a search that is left open holds the folder
-        _check_plan(folder, plan, may_grow)
-    process = {"pid": os.getpid(), "host": socket.gethostname()}
-    write_text(folder / PLAN_FILE, json.dumps({"plan": plan, "process": process}, indent=1, sort_keys=True))
+        _check_plan(folder, told["plan"], may_grow)
+    write_text(folder / PLAN_FILE, json.dumps(told, indent=1, sort_keys=True))
 
 
 def check_left(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str] = ()) -> None:
@@ -139,8 +138,7 @@ def check_left(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str] 
 
 
 def _check_plan(folder: Path, plan: Mapping[str, Any], may_grow: Collection[str]) -> None:
-    found = differences(_read_plan(folder) or {}, plan, may_grow=may_grow)
-    if found:
+    if found := differences(_read_plan(folder) or {}, plan, may_grow=may_grow):
         problem = f"holds the work of another run: {described(found)}"
         fix = "give that run's settings to continue it, delete the folder, or use another output"
         raise InputError("output", str(folder), problem, fix)
