@@ -101,6 +101,17 @@ def test_a_preset_made_for_rounds_says_how_many_and_which_rollouts_are_kept(
     assert "rollout_filter='correct': no sample is right" in text
 
 
+def test_a_round_with_a_temperature_chooses_among_samples_and_a_greedy_one_takes_its_one(
+    checkpoint, prompts, tmp_path
+):
+    flags = ["--rollout-settings", "B4-T2-temperature-1", "B4-T1", "--temperature", "0"]
+    flags += ["--num-samples", "3", "--rollout-filter", "likelihood"]
+    assert main(command(checkpoint, prompts, tmp_path / "run", *flags, "--num-rounds", "2")) == 0
+    drawn, greedy = (records(tmp_path / "run", number) for number in (1, 2))
+    assert all("#" in one.id for one in drawn) and not any("#" in one.id for one in greedy)
+    assert len(drawn) == len(greedy)
+
+
 def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, tmp_path):
     """On the states of rollouts in fewer and fewer steps."""
     fields = ["state_source=on_policy", "mask_ratio_power=0", "soft_target_weight=1"]
@@ -130,6 +141,7 @@ def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, 
         ("--preset sft", "preset='sft': learns solutions, so it has no rounds"),
         ("--train-batch-size 3 --gradient-accumulation-steps 2", "train_batch_size=3: not a multiple of"),
         ("--num-samples 2 --temperature 0", "all samples of a prompt are the same at temperature=0"),
+        ("--rollout-settings B4-T1 B4-T2 --num-samples 2 --temperature 0", "are the same at temperature=0"),
         ("--student-block-size 6", "student_block_size=6: does not nest with the rollouts' blocks of 4"),
         ("--num-rounds 0", "num_rounds=0: not positive"),
         ("--num-old-rounds -1", "num_old_rounds=-1: not a number of 0 or more"),

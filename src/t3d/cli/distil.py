@@ -54,10 +54,11 @@ class Distil(ModelChoice, ProblemChoice):
     num_old_rounds: int = 0
     """Rounds before it whose trajectories a training reads as well."""
     rollout_settings: tuple[str, ...] = ()
-    """Block size and tokens per step of the rollouts, one for each round, such as B4-T1 B8-T4. Default: the
-    preset's, else block_size and steps_per_block in all."""
-    num_samples: int = 1
-    """Responses drawn for each prompt, as of t3d rollout."""
+    """Block size and tokens per step of the rollouts, one for each round, such as B4-T1 B8-T4, or
+    B8-T8-temperature-1. Default: the preset's, else block_size and steps_per_block in all."""
+    num_samples: int | None = None
+    """Responses drawn for each prompt, as of t3d rollout; in rounds of rollout_settings that are greedy one.
+    Default: 1, or the preset's."""
     rollout_filter: RolloutFilter | None = None
     """What is kept of them, as of t3d rollout. Default: none, or the preset's."""
     batch_size: int = BATCH_SIZE
@@ -108,6 +109,7 @@ class Distil(ModelChoice, ProblemChoice):
                 num_old_rounds=self.num_old_rounds,
             )
         settings: dict[str, Any] = {"num_rounds": self._num_rounds, "rollout_filter": self._filter}
+        settings["num_samples"] = self._num_samples
         said_by_round = dict.fromkeys(_OF_SETTINGS if self.rollout_settings else ())
         settings["decode"] = dataclasses.replace(decode.used(), **said_by_round)
         write_config(dataclasses.replace(self, **settings), output / "config.yaml")
@@ -117,6 +119,10 @@ class Distil(ModelChoice, ProblemChoice):
     @property
     def _num_rounds(self) -> int:
         return self._of_preset("num_rounds", 2)
+
+    @property
+    def _num_samples(self) -> int:
+        return self._of_preset("num_samples", 1)
 
     @property
     def _filter(self) -> RolloutFilter:
@@ -179,11 +185,10 @@ class Distil(ModelChoice, ProblemChoice):
         settings = self.rollout_settings or preset_rollouts(self.preset, self._num_rounds)
         size = self.num_prompts or len(posed.problems) // self._num_rounds
         for number in range(1, self._num_rounds + 1):
-            if settings:
-                params = static_setting("rollout_settings", settings[number - 1], params)
-            choice.check(params)
+            of_round = settings[number - 1 : number]
+            decode = static_setting("rollout_settings", *of_round, params) if of_round else params
             config = self._train(number).resolved_config()
-            self._check_model(params, config.block_size)
+            self._check_model(decode, config.block_size)
             rollouts, training = self._products(number)
             found.append(
                 Round(
@@ -191,20 +196,22 @@ class Distil(ModelChoice, ProblemChoice):
                     rollouts=rollouts,
                     training=training,
                     problems=posed.problems[(number - 1) * size : number * size],
-                    params=params,
+                    params=decode,
                     config=config,
                     style=posed.style,
                     kind=posed.kind,
-                    choice=choice,
+                    choice=choice.of_round(decode),
                 )
             )
+        if not any(one.params.samples_differ for one in found):
+            choice.check(params)
         return found
 
     def _choice(self, posed: PosedTask) -> "SampleChoice":
         from t3d.decoding.sample_choice import SampleChoice
 
         return SampleChoice(
-            num_samples=self.num_samples,
+            num_samples=self._num_samples,
             rollout_filter=self._filter,
             grader=posed.sample_grader() if is_graded(self._filter) else None,
         )

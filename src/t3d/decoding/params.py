@@ -158,9 +158,15 @@ class DecodeParams:
                 if getattr(self, name) != getattr(DecodeParams, name):
                     raise without_effect(name, getattr(self, name), f"remasking={self.remasking!r} {reason}")
 
+    @property
+    def samples_differ(self) -> bool:
+        """Whether two responses to a prompt may."""
+        # The order of remasking "random" is drawn.
+        return self.remasking == "random" or (self.temperature > 0 and self.top_k != 1)
+
     def check_samples(self, field: str, count: int) -> None:
         """Raise InputError for ``field`` where so many responses to a prompt would all be the same."""
-        if count == 1 or self.remasking == "random":  # whose order is drawn
+        if count == 1 or self.samples_differ:
             return
         for name, greedy in (("temperature", 0), ("top_k", 1)):
             if getattr(self, name) == greedy:

@@ -1,5 +1,6 @@
 """Several samples of a prompt: how many a rollout draws, and which it keeps of those that were decoded."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,14 @@ class SampleChoice:
     def check(self, params: DecodeParams) -> None:
         """Raise InputError where several samples of a prompt would all be the same."""
         params.check_samples("num_samples", self.num_samples)
+
+    def of_round(self, params: DecodeParams) -> "SampleChoice":
+        """That of a round of several which are decoded in different ways: one sample where all of a prompt
+        would be the same."""
+        if self.num_samples == 1 or params.samples_differ:
+            return self
+        wanted = self.rollout_filter if is_graded(self.rollout_filter) else "none"
+        return dataclasses.replace(self, num_samples=1, rollout_filter=wanted)
 
     def check_kept(self, count: int) -> None:
         """Raise InputError where no sample at all was kept."""

@@ -70,14 +70,17 @@ def decoding_settings(
 
 
 def static_setting(field: str, name: str, shared: DecodeParams) -> DecodeParams:
-    """Of a label such as ``B8-T4``, blocks of 8 and four tokens per step. Raises InputError, naming the
-    field, for another label, and for numbers that cannot be."""
-    found = re.fullmatch(r"B([0-9]{1,6})-T([0-9]{1,6})", name)
+    """Of a label such as ``B8-T4``, blocks of 8 and four tokens per step, or ``B8-T4-temperature-1``, whose
+    temperature stands over that of ``shared``. Raises InputError, naming the field, for another label, and
+    for numbers that cannot be."""
+    found = re.fullmatch(r"B([0-9]{1,6})-T([0-9]{1,6})(?:-temperature-([0-9]{1,3}(?:\.[0-9]{1,6})?))?", name)
     if found is None:
         problem = "no block size and tokens per step"
-        raise InputError(field, name, problem, "write for example B8-T4")
+        raise InputError(field, name, problem, "write for example B8-T4, or B8-T4-temperature-1")
     size, count = int(found[1]), int(found[2])
     try:
+        if found[3] is not None:
+            shared = dataclasses.replace(shared, temperature=float(found[3]))
         settings = decoding_settings(block_sizes=(size,), tokens_per_step=(count,), shared=shared)
     except InputError as error:
         raise InputError(field, name, f"{error.field}={error.value!r} {error.problem}", error.fix) from error

@@ -1,12 +1,12 @@
 """Settings of one cell: a student, how its rounds roll out, and how it is evaluated."""
 
 import difflib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from t3d.decoding.rollout_filter import RolloutFilter
+from t3d.decoding.settings import static_setting
 from t3d.errors import InputError, require_once, require_positive
 from t3d.reproduce.suite_choice import SuiteChoice
 from t3d.training.choices import RoundStart
@@ -42,12 +42,12 @@ class CellChoice(SuiteChoice):
     student of a round writes the trajectories of the next, on other prompts, and goes on from its weights.
     Default: 1, or the method's."""
     rollout_settings: tuple[str, ...] = ()
-    """Decoding settings by name, one for each round, whose blocks and steps the rollouts take, such as B8-T8.
-    Default: the method's, else the suite's full steps in all."""
+    """Block size and tokens per step of the rollouts, one for each round, such as B8-T8, or
+    B8-T8-temperature-1. Default: the method's, else the suite's full steps in all."""
     round_start: RoundStart = "student"
     """Whose weights a later round's training begins with: those of the round before, or the teacher's."""
-    num_samples: int = 1
-    """Responses drawn for each prompt, as of t3d rollout; several need a rollout_temperature."""
+    num_samples: int | None = None
+    """Responses drawn for each prompt in the rounds of a temperature above 0. Default: 1, or the method's."""
     rollout_filter: RolloutFilter | None = None
     """What is kept of them, as of t3d rollout. Default: none, or the method's."""
     split: Literal["validation", "test", "ood"] = "test"
@@ -104,11 +104,12 @@ class CellChoice(SuiteChoice):
                     raise InputError(name, value, problem, "leave it out")
 
     def _student(self, suite: "Suite") -> "StudentSpec":
-        from t3d.reproduce.recipes import StudentSpec, default_filter, default_rounds  # noqa: PLC0415
+        from t3d.reproduce.recipes import StudentSpec, default_filter, default_rounds, default_samples  # noqa: PLC0415
         from t3d.training.presets import parse_overrides  # noqa: PLC0415
 
         num_rounds = default_rounds(self.method) if self.num_rounds is None else self.num_rounds
-        self._check_rollouts(suite, num_rounds)
+        num_samples = default_samples(self.method) if self.num_samples is None else self.num_samples
+        self._check_rollouts(suite, num_rounds, num_samples)
         overrides = parse_overrides(self.override)
         if "num_train_epochs" in overrides:
             problem = "ignored: a cell trains for max_steps optimizer steps"
@@ -124,21 +125,19 @@ class CellChoice(SuiteChoice):
             num_rounds=num_rounds,
             rollout_settings=self.rollout_settings or preset_rollouts(self.method, num_rounds),
             round_start=self.round_start,
-            num_samples=self.num_samples,
+            num_samples=num_samples,
             rollout_filter=default_filter(self.method) if wanted is None else wanted,
         )
 
-    def _check_rollouts(self, suite: "Suite", num_rounds: int) -> None:
+    def _check_rollouts(self, suite: "Suite", num_rounds: int, num_samples: int) -> None:
         given = self.rollout_settings
         if given and len(given) != num_rounds:
             fix = f"name {num_rounds} settings, or leave it out"
             raise InputError("rollout_settings", given, f"num_rounds={num_rounds}", fix)
-        static = [name for name in suite.settings if re.fullmatch(r"B\d+-T\d+", name)]
-        for name in given:
-            if name not in static:
-                problem = "no block size and tokens per step of the suite"
-                raise InputError("rollout_settings", name, problem, f"use some of {', '.join(static)}")
-        suite.rollout.check_samples("num_samples", self.num_samples)
+        settings = given or preset_rollouts(self.method, num_rounds)
+        rounds = [static_setting("rollout_settings", name, suite.rollout) for name in settings]
+        if not any(params.samples_differ for params in rounds):
+            suite.rollout.check_samples("num_samples", num_samples)
         if self.round_start == "teacher" and num_rounds == 1:
             problem = f"num_rounds={num_rounds}, whose training begins with the teacher anyway"
             raise InputError("round_start", self.round_start, problem, "leave it out")

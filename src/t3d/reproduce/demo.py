@@ -138,16 +138,15 @@ class _Demo:
         found: list[Round] = []
         for number in range(1, config.count_rounds + 1):
             rollouts, training = self._round(number)
-            if config.rollout_settings:
-                name = config.rollout_settings[number - 1]
-                params = static_setting("method", name, params)
+            of_round = config.rollout_settings[number - 1 : number]
+            decode = static_setting("method", *of_round, params) if of_round else params
             found.append(
                 Round(
                     number=number,
                     rollouts=rollouts,
                     training=training,
                     problems=[problem for share in shares for problem in share[number - 1]],
-                    params=params,
+                    params=decode,
                     config=_training_config(config, training.unfinished[0]),
                 )
             )

@@ -47,6 +47,11 @@ def default_filter(method: str) -> RolloutFilter:
     return ROUNDS.get(method, {}).get("rollout_filter", "none")
 
 
+def default_samples(method: str) -> int:
+    """How many responses to a prompt a method chooses among unless it is told otherwise."""
+    return ROUNDS.get(method, {}).get("num_samples", 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudentSpec:
     """One student, or, as method ``original``, its teacher."""
@@ -63,12 +68,12 @@ class StudentSpec:
     num_rounds: int = 1
     """Of rollout and training. That of one round less is another student, which rolls out in the last."""
     rollout_settings: tuple[str, ...] = ()
-    """Decoding settings by name, one for each round, whose blocks and steps its rollouts take; else the
-    suite's."""
+    """Labels of decoding settings, one for each round, which say how its rollouts are decoded; else as the
+    suite's are."""
     round_start: RoundStart = "student"
     """Whose weights a later round begins with: those of the one before, or the teacher's."""
     num_samples: int = 1
-    """Responses drawn for each prompt of its rollouts."""
+    """Responses drawn for each prompt, of rounds whose rollouts are greedy one."""
     rollout_filter: RolloutFilter = "none"
     """Which of them it learns from."""
 
@@ -79,7 +84,8 @@ class StudentSpec:
         if self.rollout_settings != preset_rollouts(self.method, self.num_rounds):
             settings.append(("rollouts", ",".join(self.rollout_settings)))
         settings += [("round_start", self.round_start)] if self.round_start != "student" else []
-        settings += [("num_samples", self.num_samples)] if self.num_samples > 1 else []
+        if self.num_samples != default_samples(self.method):
+            settings.append(("num_samples", self.num_samples))
         if self.rollout_filter != default_filter(self.method):
             settings.append(("rollout_filter", self.rollout_filter))
         return " ".join([self.method, *(f"{field}={value}" for field, value in settings)])
@@ -113,6 +119,7 @@ def _of_method(
         overrides=overrides,
         num_rounds=num_rounds,
         rollout_settings=preset_rollouts(method, num_rounds),
+        num_samples=default_samples(method),
         rollout_filter=default_filter(method),
     )
 
@@ -272,7 +279,7 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--rollout-settings", *student.rollout_settings]
     if student.round_start != "student":
         words += ["--round-start", student.round_start]
-    if student.num_samples != 1:
+    if student.num_samples != default_samples(student.method):
         words += ["--num-samples", str(student.num_samples)]
     if student.rollout_filter != default_filter(student.method):
         words += ["--rollout-filter", student.rollout_filter]

@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.settings import static_setting
 from t3d.errors import InputError
 from t3d.models.bundled_models import BUNDLED_MODELS
 from t3d.models.reading import checkpoint_of
@@ -37,8 +38,6 @@ ADDED_LATER = frozenset(
     {"context", "predicts", "draft_groups", "max_draft_tokens", *_OF_CROSS_ENTROPY, *_OF_DRAFTERS}
 )
 """Fields that a record from before they existed may lack: what it made counts as made with their defaults."""
-_SETTING = ("block_size", "steps_per_block", "remasking", "confidence", "confidence_threshold")
-"""Fields that decoding settings differ in, besides the temperature."""
 _FREE = {
     "remove_unused_columns",
     "logging_steps",
@@ -119,9 +118,9 @@ def evaluation_params(suite: Suite, cell: CellSpec, setting: str) -> DecodeParam
 
 
 def rollout_params(suite: Suite, seed: int, setting: str | None = None) -> DecodeParams:
-    """How a teacher decodes its trajectories, in the blocks and steps of a setting if one is named."""
-    others = {} if setting is None else {name: getattr(suite.settings[setting], name) for name in _SETTING}
-    return dataclasses.replace(suite.rollout, seed=seed, **others)
+    """How a teacher decodes its trajectories, as a setting says if one is named."""
+    decode = suite.rollout if setting is None else static_setting("rollout_settings", setting, suite.rollout)
+    return dataclasses.replace(decode, seed=seed)
 
 
 def student_rollout(suite: Suite, student: StudentSpec) -> DecodeParams:

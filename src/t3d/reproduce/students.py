@@ -135,7 +135,7 @@ class Workshop:
             if not all(file.is_file() for file in files):
                 return {}
             kept = [trajectory for file in files for trajectory in read_trajectories(file)]
-            drawn = spec.num_rounds * self.budget.num_prompts * spec.num_samples
+            drawn = self.budget.num_prompts * sum(self._choice(one).num_samples for one in spec.rounds)
             cost |= {"rollouts": drawn, "kept_rollouts": len(kept)}
             cost["kept_tokens"] = sum(one.visible_length for one in kept)
             cost["kept_forwards"] = sum(max(one.step_map) for one in kept)
@@ -176,7 +176,8 @@ class Workshop:
     def _choice(self, spec: StudentSpec) -> SampleChoice:
         grader = self.suite.data.sample_grader() if is_graded(spec.rollout_filter) else None
         how: dict[str, Any] = {"rollout_filter": spec.rollout_filter, "grader": grader}
-        return SampleChoice(num_samples=spec.num_samples, **how)
+        choice = SampleChoice(num_samples=spec.num_samples, **how)
+        return choice.of_round(student_rollout(self.suite, spec))
 
     def evaluation(self, cell: CellSpec) -> Product:
         """A cell's responses, to be made or made."""

@@ -125,3 +125,18 @@ def test_a_random_order_makes_greedy_samples_differ():
 def test_a_choice_without_use_is_refused(settings, problem):
     with pytest.raises(InputError, match=problem):
         SampleChoice(**settings)
+
+
+@pytest.mark.parametrize(
+    ("rollout_filter", "kept"),
+    [("none", "none"), ("likelihood", "none"), ("correct", "correct"), ("correct_fewest_steps",) * 2],
+)
+def test_a_greedy_round_draws_one_sample(rollout_filter, kept):
+    """All would be the same; a filter that asks for right ones still does."""
+    grader = SampleGrader(grade=lambda pairs: [True] * len(pairs))
+    choice = SampleChoice(num_samples=4, rollout_filter=rollout_filter, grader=grader)
+    assert choice.of_round(DecodeParams(temperature=1)) is choice
+    assert choice.of_round(DecodeParams(temperature=0, remasking="random")) is choice
+    for greedy in (DecodeParams(temperature=0), DecodeParams(temperature=1, top_k=1)):
+        of_round = choice.of_round(greedy)
+        assert (of_round.num_samples, of_round.rollout_filter) == (1, kept)

@@ -110,3 +110,13 @@ def test_a_label_with_zeros_in_front_is_that_without():
     assert static_setting("rollout_settings", "B08-T04", shared) == static_setting(
         "rollout_settings", "B8-T4", shared
     )
+
+
+def test_a_label_may_say_the_temperature_too():
+    shared = DecodeParams(temperature=0.0, max_new_tokens=8)
+    plain = static_setting("rollout_settings", "B8-T4", shared)
+    drawn = static_setting("rollout_settings", "B8-T4-temperature-0.7", shared)
+    assert plain.temperature == 0 and drawn == dataclasses.replace(plain, temperature=0.7)
+    for wrong in ("B8-T4-temperature-", "B8-T4-temperature-1e3", "B8-T4-0.7"):
+        with pytest.raises(InputError, match=f"rollout_settings='{wrong}': no block size and tokens"):
+            static_setting("rollout_settings", wrong, shared)

@@ -20,6 +20,7 @@ from t3d.reproduce.recipes import (
 from t3d.reproduce.resolve import resolve_records, resolve_student, training_fields
 from t3d.reproduce.runner import added_row
 from t3d.reproduce.settings import GRID_SETTINGS
+from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MINI, load_suite
 from t3d.training.config import T3DConfig
 from t3d.training.ignored import check_training_fields
@@ -86,12 +87,34 @@ def test_each_round_rolls_out_in_the_blocks_and_steps_of_its_setting():
     assert "--rollout-settings B4-T1 B8-T8" in cell_command(suite, cell, quick=False)
     for wrong, message in (
         ({"rollout_settings": ("B8-T8",)}, r"num_rounds=2\. Fix: name 2 settings"),
-        ({"rollout_settings": ("B8-T8", "B8-T9")}, "rollout_settings='B8-T9': no block size and tokens"),
-        ({"rollout_settings": ("B8-T8", "B4-dynamic")}, "='B4-dynamic': .* Fix: use some of B4-T1, B4-T2"),
+        (
+            {"rollout_settings": ("B8-T8", "B8-T9")},
+            "rollout_settings='B8-T9': tokens_per_step=9 does not divide",
+        ),
+        (
+            {"rollout_settings": ("B8-T8", "B4-dynamic")},
+            "='B4-dynamic': no block size .* Fix: write for example B8-T4",
+        ),
         ({"rollout_settings": ("B8-T8",), "method": "sft", "num_rounds": 1}, "learns no rollouts"),
     ):
         with pytest.raises(InputError, match=message):
             ReproduceCell(**flags | wrong).spec()
+
+
+def test_only_rounds_with_a_temperature_draw_several_samples(tmp_path):
+    """A round does not take the temperature of the one before it."""
+    flags = {"method": "t3d-plus-verified", "settings": ("B8-T8",), "learning_rate": 1e-3, "num_samples": 8}
+    rollouts = ("B4-T1", "B8-T8-temperature-1", "B4-T1")
+    suite, cell = ReproduceCell(rollout_settings=rollouts, **flags).spec()
+    workshop = Workshop(suite=suite, quick=False, output=tmp_path)
+    found = [
+        (one.params.temperature, one.choice.num_samples) for one in map(workshop._round, cell.student.rounds)
+    ]
+    assert found == [(0, 1), (1, 8), (0, 1)]
+    words = cell_command(suite, cell, quick=False)
+    assert "--rollout-settings B4-T1 B8-T8-temperature-1 B4-T1" in words and "--num-samples 8" in words
+    with pytest.raises(InputError, match="num_samples=8: all samples of a prompt are the same"):
+        ReproduceCell(rollout_settings=("B4-T1", "B8-T8", "B4-T1"), **flags).spec()
 
 
 @pytest.mark.parametrize("suite", [MINI, SDAR], ids=["mini", "sdar"])
