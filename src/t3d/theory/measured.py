@@ -3,8 +3,9 @@
 Each block is replayed in its recorded order, one token at a time: J states of it, S places, V vocabulary. A
 token's log-probability with all earlier commits visible, less the one that it has where its step begins, is
 its part of the factorisation error at so many tokens per step. Of trajectories that the model itself drew
-(one token per step, temperature 1) its mean over blocks estimates KL(one by one || together); of others it
-says how well the model would have drawn these tokens.
+(one token per step, temperature 1, left to right) its mean over blocks estimates KL(one by one || together).
+By confidence that lacks what the choice of places does, and of another's trajectories it says how well the
+model would have drawn these tokens.
 """
 
 from collections import defaultdict

@@ -22,8 +22,8 @@ from t3d.theory.instances import (
     independent_model,
 )
 from t3d.theory.searches import (
+    both_correlations,
     correlated,
-    search_decoded_students,
     search_families,
     search_families_of_two,
     whole_block,
@@ -126,6 +126,8 @@ def test_without_equal_marginals_it_fails_for_a_student_with_the_teachers_own_po
     teacher, student = (total_correlation(chain, s=0, t=2) for chain in chains)
     one = number(total_correlation_of(pair(EQUAL_PAIR), PAIR))
     assert teacher == pytest.approx(0.1 * one) and student == pytest.approx(0.9 * one)
+    sums = [sum(both_correlations(chain, t) for t in (1, 2, 3)) for chain in chains]
+    assert sums[1] == pytest.approx(9 * sums[0])
 
 
 def test_what_a_trained_student_decodes_may_be_more_correlated_than_its_teacher():
@@ -167,8 +169,32 @@ def test_rounds_with_all_steps_keep_what_is_decoded_left_to_right_and_sharpen_it
                 assert after < before
 
 
+@pytest.mark.parametrize(
+    ("knows_only_visited", "expected"),
+    [(False, (1.040, 0.748, 0.677, 0.610, 0.583)), (True, (1.040, 0.771, 0.689, 0.644, 0.596))],
+)
+def test_rounds_in_confidence_order_lose_entropy_whatever_is_said_where_no_teacher_goes(
+    knows_only_visited, expected
+):
+    """The mean over twenty teachers of four binary tokens, four rounds. Where its teacher never goes, a
+    student either has the posterior of decoding on from there, or keeps its teacher's predictions."""
+    generator, found = torch.Generator().manual_seed(0), [0.0] * 5
+    for _ in range(20):
+        model = random_model(2, 4, block_size=4, scale=1.5, generator=generator)
+        for number in range(5):
+            chain = chain_of(model, whole_block("low_confidence_static", 4))
+            found[number] += float(torch.special.entr(chain.clean()).sum()) / 20
+            posteriors = chain.posteriors()
+            if knows_only_visited:
+                for masked in [masked for masked in posteriors if masked]:
+                    never = chain.marginal(len(masked))[masked] == 0
+                    posteriors[masked] = posteriors[masked].masked_fill(never, torch.nan)
+            model = model_of(posteriors, otherwise=model)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_lower_temperature_need_not_lower_the_correlation_of_rollouts_but_0_ends_it():
-    """Mean over six random teachers, left to right: 0.18 at temperature 1, more at 0.5, nothing at 0."""
+    """Mean over six random teachers, left to right: 0.18 at temperature 1, 0.24 at 0.5, nothing at 0."""
     generator = torch.Generator().manual_seed(0)
     models = [random_model(2, 3, block_size=3, scale=1.5, generator=generator) for _ in range(6)]
     found = {}
@@ -180,7 +206,8 @@ def test_a_lower_temperature_need_not_lower_the_correlation_of_rollouts_but_0_en
         found[temperature] = [
             sum(total_correlation(chain_of(model, one), s=0, t=3) for model in models) / 6 for one in params
         ]
-    assert found[0.5][0] > found[1.0][0] and found[0.5][1] < found[1.0][1]
+    assert [found[1.0][0], found[0.5][0]] == pytest.approx([0.18, 0.24], abs=0.005)
+    assert found[0.5][1] < found[1.0][1]
     assert found[0.0] == [0, 0]
 
 
@@ -197,11 +224,3 @@ def test_the_second_term_counts_the_masks_themselves():
 def test_families_that_are_not_log_convex_often_violate_it():
     found = search_families_of_two(number=40)
     assert 10 <= found.violations < found.instances
-
-
-@pytest.mark.slow
-def test_decoded_students_violate_it_where_their_order_is_not_the_teachers():
-    found, _ = search_decoded_students("low_confidence_static", "random", 1, number=40)
-    assert found.violations > 20
-    same, mean = search_decoded_students("low_confidence_static", "low_confidence_static", 2, number=40)
-    assert same.violations == 0 and mean < 0

@@ -124,6 +124,17 @@ def test_eq_7_is_least_further_from_the_teacher_than_its_reference_is_and_rounds
     assert torch.allclose(students[-1], students[-3], atol=1e-5)
 
 
+def test_the_nearer_the_reference_the_further_is_eq_7s_minimum_in_its_distances():
+    """On the line from (.4, .35, .25) to the teacher: s grows without bound, s times the distance falls."""
+    found = []
+    for distance in (0.1, 0.03, 0.01, 0.003, 0.001):
+        reference = ROUNDS_TEACHER + distance * distribution(-1.0, 0.5, 0.5)
+        factor = printed_minimiser(ROUNDS_TEACHER, reference)[1]
+        found.append((factor, factor * distance))
+    assert [factor for factor, _ in found] == pytest.approx([2.85, 7.29, 16.06, 36.92, 77.79], abs=0.01)
+    assert [away for _, away in found] == sorted((away for _, away in found), reverse=True)
+
+
 def test_of_factorised_students_and_references_eq_7_sees_the_teachers_marginals_alone():
     """Three teachers of the same marginals, from independent to mostly equal tokens: the same loss
     everywhere."""
@@ -152,4 +163,6 @@ def test_no_form_of_ddo_seeks_a_mode_as_the_reverse_divergence_does():
     for objective in ("forward KL", "Eq. 7", "Eq. 23"):
         assert wrong["naive", objective] == pytest.approx(0.42, abs=0.005)
     assert wrong["fair", "Eq. 7"] == pytest.approx(0.18, abs=0.005)
+    sharpened = preferred("Eq. 7", TWO_MODES, FAIR_PAIR).reshape(2, 2)
+    assert sharpened.sum(0)[0] > 0.85 and sharpened.sum(1)[0] > 0.85  # the teacher has .7
     assert wrong["fair", "Eq. 23"] == pytest.approx(0.458, abs=0.005)

@@ -301,8 +301,10 @@ def test_strategies_that_cannot_be_enumerated_are_refused(params, field):
         torch.full((3, 3, 2, 3), 1 / 3, dtype=torch.float64),
         torch.full((3, 3, 2, 2), 0.5),
         torch.full((3, 3, 2, 2), 0.4, dtype=torch.float64),
+        torch.full((6, 1, 5), 0.2, dtype=torch.float64),
+        torch.full((*[3] * 9, 9, 2), 0.5, dtype=torch.float64),
     ],
-    ids=["shape", "dtype", "sum"],
+    ids=["shape", "dtype", "sum", "vocabulary of 5", "length of 9"],
 )
 def test_tables_that_are_no_model_are_refused(table):
     with pytest.raises(InputError, match="table"):

@@ -9,6 +9,7 @@ import torch
 from t3d.theory.exact.chain import chain_of
 from t3d.theory.exact.measures import divergence
 from t3d.theory.exact.tables import TableModel, random_model
+from t3d.theory.instances import SURE_THEN_UNSURE
 from t3d.theory.measured import mean_of, score_trajectory, summary
 from t3d.theory.searches import whole_block
 from t3d.trajectory import Trajectory
@@ -26,20 +27,21 @@ class Network(torch.nn.Module):
 
     def forward(self, input_ids, position_ids, attention_mask, **unused) -> SimpleNamespace:
         tokens = torch.cat([self.model.table, torch.zeros_like(self.model.table[..., :1])], -1)
-        predicted = tokens[tuple(input_ids[:, len(PROMPT) :].T)].log()
-        before = predicted.new_zeros(len(input_ids), len(PROMPT), predicted.shape[-1])
+        size = self.model.length
+        predicted = tokens[tuple(input_ids[:, size:].T)].log()
+        before = predicted.new_zeros(len(input_ids), size, predicted.shape[-1])
         return SimpleNamespace(logits=torch.cat([before, predicted], 1))
 
 
-def trajectory(tokens, steps, visible_length=LENGTH) -> Trajectory:
+def trajectory(tokens, steps, visible_length=LENGTH, block_size=LENGTH) -> Trajectory:
     return Trajectory(
         id="a",
-        prompt_ids=PROMPT,
+        prompt_ids=PROMPT[:block_size],
         response_ids=tuple(tokens),
         step_map=tuple(steps),
         visible_length=visible_length,
         finish_reason="length",
-        block_size=LENGTH,
+        block_size=block_size,
         mask_token_id=MASK,
     )
 
@@ -66,6 +68,20 @@ def test_over_all_trajectories_left_to_right_it_is_the_exact_divergence(model, t
     expected = float(divergence(alone, together, frozenset(range(LENGTH))))
     assert found == pytest.approx(expected, abs=1e-12)
     assert (expected < 1e-12) == (tokens_per_step == 1)
+
+
+def test_in_confidence_order_it_leaves_out_what_the_selection_does():
+    """Independent tokens, .9 and .6 for 0: no trajectory has an error, but one by one the first comes out
+    with .99 and together with .9."""
+    order = "low_confidence_static"
+    alone, together = (chain_of(SURE_THEN_UNSURE, whole_block(order, 2, count)).clean() for count in (1, 2))
+    assert float(divergence(alone, together, frozenset({0, 1}))) > 0.05
+    network = Network(SURE_THEN_UNSURE)
+    for tokens in itertools.product((0, 1), repeat=2):
+        for steps in ((1, 2), (2, 1)):
+            record = trajectory(tokens, steps, visible_length=2, block_size=2)
+            scores = score_trajectory(network, record, 0, tokens_per_step=[2], block_size=2)
+            assert [score.error(2) for score in scores] == pytest.approx([0, 0], abs=1e-12)
 
 
 def test_a_token_is_scored_in_the_recorded_order_and_by_its_place(model):
