@@ -66,6 +66,12 @@ def ask_like_a_client(client, llm, openai):
     assert told.choices[0].step_map == list(expected.step_map[: expected.visible_length])
     stream = client.chat.completions.create(**asked, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == expected.text
+    further = {"return_drafts": True}
+    choices = [
+        chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True, extra_body=further)
+    ]
+    assert "".join(choice.delta.content or "" for choice in choices) == expected.text
+    assert any("░" in choice.draft["text"] for choice in choices if "draft" in choice.model_extra)
     (text,) = llm.generate([PROMPT], params, progress=False)
     plain = {"model": "tiny", "prompt": PROMPT, "temperature": 1.0, "seed": 0, "max_tokens": 20}
     assert client.completions.create(**plain).choices[0].text == text.text
@@ -76,7 +82,7 @@ def ask_like_a_client(client, llm, openai):
 
 @pytest.mark.slow
 def test_fifty_streams_at_once_are_exact_whoever_leaves(checkpoint):
-    """Of different settings and lengths through eight slots; every fifth client leaves after some events."""
+    """Of different settings and lengths through eight slots, some with drafts; every fifth client leaves."""
     llm = LLM(checkpoint, device="cpu", dtype="float64", max_batch_size=8)
     app = app_of(llm)
     bodies = [
@@ -87,6 +93,7 @@ def test_fifty_streams_at_once_are_exact_whoever_leaves(checkpoint):
             "seed": number,
             "block_size": (2, 4, 8)[number % 3],
             "stream": True,
+            "return_drafts": number % 4 == 1,
         }
         for number in range(50)
     ]

@@ -129,6 +129,8 @@ class BlockUpdate:
     """Index in the response of the first of these tokens."""
     token_ids: tuple[int | None, ...]
     """The block's response tokens; None where still masked."""
+    num_visible: int
+    """How many of them the answer can have: those behind a stop token, or past its limit, it never has."""
     is_committed: bool
     """Whether the block is finished; otherwise this is a provisional view of it."""
     completion: Completion | None = None
@@ -144,7 +146,14 @@ class BlockUpdate:
     @classmethod
     def of_end(cls, completion: Completion) -> "BlockUpdate":
         """That of a request which ends without another block."""
-        return cls(id=completion.id, response_start=0, token_ids=(), is_committed=True, completion=completion)
+        return cls(
+            id=completion.id,
+            response_start=0,
+            token_ids=(),
+            num_visible=0,
+            is_committed=True,
+            completion=completion,
+        )
 
 
 class DecodingError(RuntimeError):

@@ -29,7 +29,7 @@ from t3d.decoding.jobs import Arrivals, Job, Room
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.runner import ModelRunner, RunnerPool
 from t3d.decoding.scheduling import schedule
-from t3d.decoding.sequences import Detail, RowTable
+from t3d.decoding.sequences import RowTable
 from t3d.decoding.stats import EngineStats
 from t3d.decoding.turns import turns_of
 from t3d.errors import InputError, require_positive, require_unique_ids
@@ -111,22 +111,22 @@ class Engine:
         self.max_model_len = min(limit, self.config.max_model_len or limit)
         self.whose_limit = "the model has" if self.max_model_len == limit else "max_model_len is"
 
-    def stream(self, jobs: Sequence[Job] | Arrivals, *, detail: Detail = "blocks") -> Iterator[BlockUpdate]:
+    def stream(self, jobs: Sequence[Job] | Arrivals) -> Iterator[BlockUpdate]:
         """Decode jobs and yield each block as soon as it is finished, the last with its completion.
 
-        With ``detail`` "steps" also what every other denoising step leaves, with "completions" only the last
-        blocks. A request that can never be decoded yields a completion with an error at once, and one whose
-        logits are not numbers as soon as they are not; the others do not change. Raises InputError for an id
-        used twice and DecodingError if a forward fails; it holds what is finished.
+        Of jobs with ``detail`` "steps" also what every other denoising step leaves, with "completions" only
+        the last block. A request that can never be decoded yields a completion with an error at once, and one
+        whose logits are not numbers as soon as they are not; the others do not change. Raises InputError for
+        an id used twice and DecodingError if a forward fails; it holds what is finished.
 
         Of Arrivals, jobs that come while others are decoded join them at the next forward, and those that
         are cancelled end with an error. Slots have room for any request of up to ``max_model_len`` positions
         and are kept until the end; a DecodingError holds nothing that was told before.
         """
         if isinstance(jobs, Arrivals):
-            return self._updates([], jobs, self._open_room, detail)
+            return self._updates([], jobs, self._open_room)
         require_unique_ids((job.request.id for job in jobs), "requests")
-        return self._of_jobs(jobs, detail)
+        return self._of_jobs(jobs)
 
     def check(self, job: Job) -> None:
         """Raise InputError for a request that no call can decode."""
@@ -143,7 +143,7 @@ class Engine:
 
     def decode(self, jobs: Sequence[Job]) -> dict[str, Completion]:
         """:meth:`stream` to the end; completions by request id, refusals included."""
-        completions = [update.completion for update in self.stream(jobs, detail="completions")]
+        completions = [update.completion for update in self.stream(jobs)]
         return {completion.id: completion for completion in completions if completion is not None}
 
     @property
@@ -151,7 +151,7 @@ class Engine:
         size = self.max_model_len
         return Room(self.config.max_batch_size, size + SCRATCH_COLUMNS, size)
 
-    def _of_jobs(self, jobs: Sequence[Job], detail: Detail) -> Iterator[BlockUpdate]:
+    def _of_jobs(self, jobs: Sequence[Job]) -> Iterator[BlockUpdate]:
         refused = [self._refusal(job, self.check) for job in jobs]
         accepted = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
         nothing_else = Arrivals()
@@ -161,16 +161,14 @@ class Engine:
             yield BlockUpdate.of_end(refusal)
         room = Room.of_jobs(accepted, self.config.max_batch_size)
         try:
-            for update in self._updates(accepted, nothing_else, room, detail):
+            for update in self._updates(accepted, nothing_else, room):
                 if update.completion is not None:
                     finished[update.id] = update.completion
                 yield update
         except DecodingError as error:
             raise DecodingError.of_results(error.problems, finished) from error.__cause__
 
-    def _updates(
-        self, jobs: Iterable[Job], arrivals: Arrivals, room: Room, detail: Detail
-    ) -> Iterator[BlockUpdate]:
+    def _updates(self, jobs: Iterable[Job], arrivals: Arrivals, room: Room) -> Iterator[BlockUpdate]:
         """Those of jobs that are checked already, and of all that arrive."""
         rows = RowTable(jobs, room, self.mask_token_id, self.stop_token_ids)
         with self._runners.lend(rows.num_rows, rows.num_columns) as runner:
@@ -179,7 +177,7 @@ class Engine:
                     yield from self._let_in(rows, arrivals, runner.cache)
                     if rows.admit():
                         with self._turns:
-                            updates = self._step(rows, runner, detail)
+                            updates = self._step(rows, runner)
                         yield from updates
                     elif arrivals.is_over:
                         return
@@ -223,7 +221,7 @@ class Engine:
         return f"the model's logits are not numbers (NaN): {cause}. Fix: {fix}."
 
     @torch.inference_mode()
-    def _step(self, rows: RowTable, runner: ModelRunner, detail: Detail) -> list[BlockUpdate]:
+    def _step(self, rows: RowTable, runner: ModelRunner) -> list[BlockUpdate]:
         """One forward and all that follows from it."""
         started = time.perf_counter()
         config = self.config
@@ -238,7 +236,7 @@ class Engine:
         failures = dict.fromkeys(left.broken.tolist(), self._why_broken()) if len(left.broken) else {}
         for row in left.unread.tolist():
             runner.cache.clear(row, int(rows.committed_R[row]))
-        updates = rows.finish(forward, left.clean, failures, runner.cache, detail)
+        updates = rows.finish(forward, left.clean, failures, runner.cache)
         self.stats.count_forward(
             forward,
             left,

@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.drafting import num_columns_needed
 from t3d.decoding.params import DecodeParams
+
+Detail = Literal["completions", "blocks", "steps"]
+"""Which updates of a job are wanted: that with its completion, of every block, or of every denoising step."""
 
 
 @runtime_checkable
@@ -27,6 +30,7 @@ class Job:
     params: DecodeParams
     ends: Ends | None = None
     """Asked whenever a block is finished."""
+    detail: Detail = "blocks"
 
 
 class Room(NamedTuple):

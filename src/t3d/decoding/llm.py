@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
-from t3d.decoding.jobs import Arrivals, Job
+from t3d.decoding.jobs import Arrivals, Detail, Job
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import check_drafts_are_used, resolve_params
 from t3d.decoding.prompt_inputs import Chat, Prompt, conversations, ids_of_prompt, is_one_prompt
@@ -143,10 +143,8 @@ class LLM:
         requests, each = self._samples(self.requests(prompts, ids), params)
         if streamer is not None:
             check_streamed(len(requests))
-            detail = "steps" if hasattr(streamer, "put_draft") else "blocks"
-            updates = told_updates(
-                self._engine.stream(self._jobs(requests, each), detail=detail), self.tokenizer
-            )
+            jobs = self._jobs(requests, each, "steps" if hasattr(streamer, "put_draft") else "blocks")
+            updates = told_updates(self._engine.stream(jobs), self.tokenizer)
             done = feed(streamer, requests[0].prompt_ids, updates, self.loaded.mask_token_id)
             return completions_of(requests, done, on_error=on_error)
         with Progress("generate", len(requests)) if progress else nullcontext() as bar:
@@ -181,21 +179,21 @@ class LLM:
     ) -> Iterator[BlockUpdate]:
         """Yield each block of each request as soon as it is committed, the last with the completion.
 
-        ``text`` of a committed block continues the texts before it. With ``provisional`` also what the
-        other denoising steps leave, masks as "░".
+        ``text`` of a committed block continues the texts before it. With ``provisional`` also drafts: what
+        the other denoising steps leave, its ``text`` continuing the same texts, masks as "░".
         """
-        jobs = self._jobs(*self._samples(self.requests(prompts, ids), params))
-        detail = "steps" if provisional else "blocks"
-        return told_updates(self._engine.stream(jobs, detail=detail), self.tokenizer)
+        requests, each = self._samples(self.requests(prompts, ids), params)
+        jobs = self._jobs(requests, each, "steps" if provisional else "blocks")
+        return told_updates(self._engine.stream(jobs), self.tokenizer)
 
     @property
     def max_model_len(self) -> int:
         """Most positions of a request, prompt and response."""
         return self._engine.max_model_len
 
-    def job(self, request: DecodeRequest, params: DecodeParams) -> Job:
+    def job(self, request: DecodeRequest, params: DecodeParams, detail: Detail = "blocks") -> Job:
         """A job for :meth:`serve`. Raises InputError for a request that can never be decoded."""
-        (job,) = self._jobs([request], params)
+        (job,) = self._jobs([request], params, detail)
         self._engine.check_arrival(job)
         return job
 
@@ -214,7 +212,7 @@ class LLM:
         """:meth:`generate` for requests that have ids and token ids already."""
         told: dict[str, Completion] = {}
         try:
-            for update in self._engine.stream(self._jobs(requests, params), detail="completions"):
+            for update in self._engine.stream(self._jobs(requests, params, "completions")):
                 assert update.completion is not None, "no other updates were asked for"
                 told[update.id] = with_text(update.completion, self.tokenizer)
                 if on_finish is not None:
@@ -253,11 +251,14 @@ class LLM:
         return [sample for sample, _ in pairs], [own for _, own in pairs]
 
     def _jobs(
-        self, requests: Sequence[DecodeRequest], params: DecodeParams | Sequence[DecodeParams]
+        self,
+        requests: Sequence[DecodeRequest],
+        params: DecodeParams | Sequence[DecodeParams],
+        detail: Detail,
     ) -> list[Job]:
         each, predicts = _one_each(requests, params), self.loaded.predicts
         jobs = [
-            Job(request, own, StopTexts(own.stop, self.tokenizer) if own.stop else None)
+            Job(request, own, StopTexts(own.stop, self.tokenizer) if own.stop else None, detail)
             for request, own in zip(requests, each, strict=True)
         ]
         for job in jobs:

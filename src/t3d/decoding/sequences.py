@@ -8,7 +8,6 @@ where blocks begin and what is committed is known here, so a forward needs one r
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Literal
 
 import numpy as np
 
@@ -20,9 +19,6 @@ from t3d.decoding.drafting import Drafting
 from t3d.decoding.forward import Forward
 from t3d.decoding.jobs import Job, Room
 from t3d.trajectory import visible_length
-
-Detail = Literal["completions", "blocks", "steps"]
-"""Which updates are wanted: those with a completion, of every block, or of every denoising step."""
 
 
 class RowTable:
@@ -61,7 +57,8 @@ class RowTable:
             self.denoising_steps_R,
             self.commits_R,
             self.is_next_R,
-        ) = np.zeros((13, self.num_rows), dtype=np.int64)
+            self.tells_steps_R,
+        ) = np.zeros((14, self.num_rows), dtype=np.int64)
 
     @property
     def unfinished(self) -> list[DecodeRequest]:
@@ -93,6 +90,7 @@ class RowTable:
         self.block_size_R[row] = size
         self.read_size_R[row] = 1 if params.is_left_to_right and params.context == "causal" else size
         self.is_next_R[row] = params.predicts == "next"
+        self.tells_steps_R[row] = job.detail == "steps"
         self.drafting_R[row] = Drafting.of_request(request, params) if params.is_left_to_right else None
         self.max_new_tokens_R[row] = params.max_new_tokens
         self.committed_R[row] = 0
@@ -151,18 +149,19 @@ class RowTable:
         return Committed(clean, num_finished, np.setdiff1d(broken, unread), unread, checks)
 
     def finish(
-        self, forward: Forward, clean: np.ndarray, failures: dict[int, str], cache: SlotCache, detail: Detail
+        self, forward: Forward, clean: np.ndarray, failures: dict[int, str], cache: SlotCache
     ) -> list[BlockUpdate]:
         """Next blocks for rows whose block is clean; new requests for those that end with it or failed."""
         updates: list[BlockUpdate] = []
-        if detail == "steps":
-            left = np.setdiff1d(np.flatnonzero(forward.denoises_R), [*clean.tolist(), *failures])
+        told_R = forward.denoises_R & (self.tells_steps_R[: self.num_active] > 0)
+        if told_R.any():
+            left = np.setdiff1d(np.flatnonzero(told_R), [*clean.tolist(), *failures])
             updates += [self._update(row, None) for row in left.tolist()]
         if len(clean) == 0 and not failures:
             return updates
         is_last = self._end_responses(clean)
         for row, ends in zip(clean.tolist(), is_last.tolist(), strict=True):
-            if ends or detail != "completions":
+            if ends or self.job_R[row].detail != "completions":
                 updates.append(self._update(row, self._completion(row) if ends else None))
         going_on = clean[~is_last]
         self.block_start_R[going_on] = [self._block_end(row) for row in going_on.tolist()]
@@ -249,18 +248,23 @@ class RowTable:
         """The active block of a row as an update."""
         prompt_length, start = int(self.prompt_length_R[row]), int(self.block_start_R[row])
         block = slice(max(start, prompt_length), self._block_end(row))
+        first, params = block.start - prompt_length, self.job_R[row].params
         tokens, undecided = self.ids_RL[row, block].tolist(), self.undecided_RL[row, block].tolist()
+        num_visible, _ = visible_length(tokens, tuple(self.stop_token_ids), params.max_new_tokens - first)
+        if completion is not None:
+            num_visible = max(0, completion.visible_length - first)
         return BlockUpdate(
             id=self.job_R[row].request.id,
-            response_start=block.start - prompt_length,
+            response_start=first,
             token_ids=tuple(
                 None if masked else token for token, masked in zip(tokens, undecided, strict=True)
             ),
+            num_visible=num_visible,
             is_committed=not any(undecided),
             completion=completion,
             step_map=tuple(self.steps_RL[row, block].tolist()),
             logprobs=tuple(self.logprobs_RL[row, block].tolist()),
-            stop=self.job_R[row].params.stop,
+            stop=params.stop,
         )
 
     def _completion(self, row: int) -> Completion:

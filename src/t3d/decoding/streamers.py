@@ -42,10 +42,10 @@ def feed(
     try:
         streamer.put(torch.tensor([list(prompt_ids)], dtype=torch.int64))
         for update in updates:
-            tokens = [mask_token_id if token is None else token for token in update.token_ids]
+            visible = update.token_ids[: update.num_visible]
+            tokens = [mask_token_id if token is None else token for token in visible]
             if update.completion is not None:
                 done[update.id] = update.completion
-                tokens = tokens[: max(0, update.completion.visible_length - update.response_start)]
             if not update.is_committed:
                 streamer.put_draft(torch.tensor([tokens]))  # ty: ignore[missing-attribute]
             elif tokens:

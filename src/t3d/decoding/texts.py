@@ -37,8 +37,12 @@ class StopTexts:
 def with_text(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> Completion:
     """The completion with its visible text, which a stop text is no part of."""
     text = token_text(tokenizer, completion.visible_ids)
-    places = [place for stop in completion.params.stop if (place := text.find(stop)) >= 0]
-    return dataclasses.replace(completion, text=text[: min(places, default=len(text))])
+    return dataclasses.replace(completion, text=_before_stops(text, completion.params.stop))
+
+
+def _before_stops(text: str, stops: Sequence[str]) -> str:
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(places, default=len(text))]
 
 
 def told_updates(updates: Iterator[BlockUpdate], tokenizer: PreTrainedTokenizerBase) -> Iterator[BlockUpdate]:
@@ -46,10 +50,12 @@ def told_updates(updates: Iterator[BlockUpdate], tokenizer: PreTrainedTokenizerB
     visible: dict[str, list[int]] = {}
     told: dict[str, str] = {}
     for update in updates:
-        if not update.is_committed:
-            yield dataclasses.replace(update, text=_provisional_text(update, tokenizer))
-            continue
         completion, before = update.completion, told.get(update.id, "")
+        if not update.is_committed:
+            so_far = [*visible.get(update.id, ()), *update.token_ids[: update.num_visible]]
+            text = _before_stops(_draft_text(so_far, tokenizer), update.stop)
+            yield dataclasses.replace(update, text=text[len(before) :])
+            continue
         if completion is None:
             so_far = visible.setdefault(update.id, [])
             so_far += [token for token in update.token_ids if token is not None]
@@ -69,9 +75,10 @@ def _num_held(text: str, stops: Sequence[str]) -> int:
     return max(sizes, default=0)
 
 
-def _provisional_text(update: BlockUpdate, tokenizer: PreTrainedTokenizerBase) -> str:
+def _draft_text(token_ids: Sequence[int | None], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of tokens of which some are still masked."""
     text = ""
-    for is_masked, run in groupby(update.token_ids, key=lambda token: token is None):
+    for is_masked, run in groupby(token_ids, key=lambda token: token is None):
         tokens: list[Any] = list(run)  # together: a character may take several tokens
         text += "░" * len(tokens) if is_masked else token_text(tokenizer, tokens)
     return text

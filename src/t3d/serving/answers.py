@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding.likelihood import TokenLogprob
 from t3d.problems.prompts import token_text
-from t3d.serving.choice import Choice, News
+from t3d.serving.choice import Choice, Draft, News
 from t3d.serving.fields import Asked, Endpoint
 
 
@@ -67,7 +67,10 @@ class Answer:
             told = {"index": index, "delta": {"content": news.text} if news.text else {}}
             told |= {"logprobs": self._chat_logprobs(choice, news.tokens)}
             told |= {"finish_reason": choice.finish_reason}
-        return self._chunk(told | self._steps(choice, news.tokens))
+        told |= self._steps(choice, news.tokens)
+        if news.draft is not None:
+            told["draft"] = self._draft(news.draft)
+        return self._chunk(told)
 
     def usage_chunk(self) -> dict[str, Any]:
         """The last of a stream that was to tell its usage."""
@@ -118,6 +121,12 @@ class Answer:
         if not self.asked.returns_step_map:
             return {}
         return {"token_ids": choice.token_ids[tokens], "step_map": choice.step_map[tokens]}
+
+    def _draft(self, draft: Draft) -> dict[str, Any]:
+        told: dict[str, Any] = {"text": draft.text}
+        if self.asked.returns_step_map:
+            told |= {"token_ids": draft.token_ids, "step_map": draft.step_map}
+        return told
 
     def _name(self, token: int) -> str:
         return token_text(self.tokenizer, [token], skip_special_tokens=False)

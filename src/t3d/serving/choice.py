@@ -1,9 +1,20 @@
 """One answer as it grows: its tokens and its text."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from t3d.decoding.completion import BlockUpdate
 from t3d.decoding.jobs import Job
+
+
+class Draft(NamedTuple):
+    """What may follow the text that was told: held back text, and a block that is not committed yet."""
+
+    text: str
+    """Masks as "░"."""
+    token_ids: Sequence[int | None]
+    """Of the block; None where still masked."""
+    step_map: Sequence[int | None]
 
 
 class News(NamedTuple):
@@ -12,6 +23,8 @@ class News(NamedTuple):
     text: str
     tokens: slice
     """Which of its tokens."""
+    draft: Draft | None = None
+    """Comes without text or tokens; the next draft or text takes its place."""
 
 
 class Choice:
@@ -27,6 +40,7 @@ class Choice:
         self.error = ""
         self.num_forwards = 0
         self._told_text = self._told_tokens = 0
+        self._draft: Draft | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -34,8 +48,11 @@ class Choice:
         return self.finish_reason is not None or bool(self.error)
 
     def add(self, update: BlockUpdate) -> None:
-        """Take in the next block, a committed one."""
+        """Take in the next block, or a draft of it."""
         completion = update.completion
+        self._draft = None if update.is_committed else _draft_of(update)
+        if self._draft is not None:
+            return
         if completion is not None and completion.error:
             self.error = completion.error
             return
@@ -54,8 +71,17 @@ class Choice:
 
     def news(self) -> News | None:
         """What can be told now, if anything; tokens whose text is held back wait for it."""
+        if self._draft is not None:
+            nothing_new = slice(self._told_tokens, self._told_tokens)
+            return News("", nothing_new, self._draft)
         if self._told_text == len(self.text) and not self.has_ended:
             return None
         news = News(self.text[self._told_text :], slice(self._told_tokens, len(self.token_ids)))
         self._told_text, self._told_tokens = len(self.text), len(self.token_ids)
         return news
+
+
+def _draft_of(update: BlockUpdate) -> Draft:
+    tokens = update.token_ids[: update.num_visible]
+    steps = [None if token is None else step for token, step in zip(tokens, update.step_map, strict=False)]
+    return Draft(update.text, tokens, steps)

@@ -147,7 +147,8 @@ class Exchange:
             room = llm.max_model_len // size * size - len(request.prompt_ids)
             limit = max(1, min(self.service.config.max_new_tokens, room))
         params = replace(asked.params, max_new_tokens=max(1, limit))
-        return llm.job(replace(request, id=name, noise_id=request.id), params)
+        detail = "steps" if asked.returns_drafts else "blocks"
+        return llm.job(replace(request, id=name, noise_id=request.id), params, detail)
 
     async def _grown(self, served: Served, answer: Answer) -> AsyncGenerator[int]:
         """Indices of choices as they grow, until all have ended. Raises Refusal if one cannot be decoded."""
@@ -166,7 +167,7 @@ class Exchange:
                 index = growing.get(update.id)
                 if index is None:  # told before its cancelling took effect
                     continue
-                if is_first:
+                if is_first and update.is_committed:
                     self.service.metrics.first_block_seconds.observe(time.perf_counter() - began)
                     is_first = False
                 choice = answer.choices[index]

@@ -34,6 +34,7 @@ _COMMON: dict[str, Any] = {
     "confidence_threshold": float,
     "entropy_bound": float,
     "return_step_map": bool,
+    "return_drafts": bool,
     "stream": bool,
     "stream_options": dict,
 }
@@ -102,6 +103,7 @@ class Asked:
     num_logprobs: int | None
     """How many of a prompt's likeliest tokens are told; None: no log-probability at all."""
     returns_step_map: bool
+    returns_drafts: bool
     streams: bool
     streams_usage: bool
 
@@ -125,6 +127,9 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
     if options and (not fields.get("stream") or set(options) - {"include_usage", "include_obfuscation"}):
         fix = "give it with stream=true, and include_usage alone"
         raise InputError("stream_options", options, "cannot be used", fix)
+    if fields.get("return_drafts") and not fields.get("stream"):
+        fix = "add stream=true, or leave it out"
+        raise InputError("return_drafts", True, "an answer that comes as a whole has no drafts", fix)
     return Asked(
         prompts=prompts,
         params=_params(fields, own),
@@ -133,6 +138,7 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
         echo=echo,
         num_logprobs=_num_logprobs(fields),
         returns_step_map=fields.get("return_step_map", False),
+        returns_drafts=fields.get("return_drafts", False),
         streams=fields.get("stream", False),
         streams_usage=bool(options.get("include_usage")),
     )

@@ -1,5 +1,6 @@
 """Jobs that come while others are decoded join them, and get what they would get alone."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -55,9 +56,7 @@ def test_jobs_that_come_while_others_are_decoded_equal_the_specification(tiny_mo
 
 def test_an_engine_without_work_waits_for_jobs_of_other_threads(tiny_model):
     engine, arrivals, done = engine_of(tiny_model), Arrivals(), []
-    thread = threading.Thread(
-        target=lambda: done.extend(engine.stream(arrivals, detail="completions")), daemon=True
-    )
+    thread = threading.Thread(target=lambda: done.extend(engine.stream(arrivals)), daemon=True)
     thread.start()
     jobs = [job_of(0), job_of(1)]
     for job in jobs:
@@ -115,7 +114,7 @@ def test_what_can_never_be_decoded_is_refused_as_it_comes(tiny_model):
     wide = DecodeParams(max_new_tokens=8, block_size=32, remasking="self_speculative", draft_groups="all")
     arrivals.add([empty, job_of(0), long, Job(DecodeRequest(id="wide", prompt_ids=(1,)), wide)])
     arrivals.close()
-    done = {update.id: update.completion for update in engine.stream(arrivals, detail="completions")}
+    done = {update.id: update.completion for update in engine.stream(arrivals)}
     assert "empty prompt" in done["empty"].error
     assert "max_model_len is 32" in done["long"].error
     assert "columns of a slot, which has 288. Fix: use smaller blocks" in done["wide"].error
@@ -133,7 +132,7 @@ def test_a_failed_forward_ends_those_that_are_in_and_leaves_those_that_come_late
     hook.remove()
     arrivals.add([job_of(2)])
     arrivals.close()
-    (last,) = engine.stream(arrivals, detail="completions")
+    *_, last = engine.stream(arrivals)
     assert last.completion == specified(model, job_of(2))
 
 
@@ -157,7 +156,7 @@ def test_more_settings_than_rows_ever_hold_at_once_stay_apart(tiny_model):
     ]
     arrivals.add(jobs)
     arrivals.close()
-    done = {update.id: update.completion for update in engine.stream(arrivals, detail="completions")}
+    done = {update.id: update.completion for update in engine.stream(arrivals)}
     assert done == {job.request.id: specified(tiny_model, job) for job in jobs}
 
 
@@ -166,16 +165,16 @@ def test_a_late_cancel_of_an_id_that_has_ended_does_not_end_the_next_of_that_id(
     arrivals.cancel(["request/0"])
     arrivals.add([job_of(0)])
     arrivals.close()
-    (last,) = engine_of(tiny_model).stream(arrivals, detail="completions")
+    *_, last = engine_of(tiny_model).stream(arrivals)
     assert last.completion == specified(tiny_model, job_of(0))
 
 
 def test_two_that_are_cancelled_together_leave_the_rows_of_the_others(tiny_model):
     """The last row, which moves to the place of one that is freed, is cancelled too."""
     jobs, arrivals, done = [job_of(number) for number in range(3)], Arrivals(), {}
-    arrivals.add(jobs)
+    arrivals.add([dataclasses.replace(job, detail="steps") for job in jobs])
     arrivals.close()
-    for update in engine_of(tiny_model, max_batch_size=3).stream(arrivals, detail="steps"):
+    for update in engine_of(tiny_model, max_batch_size=3).stream(arrivals):
         if update.completion is not None:
             done[update.id] = update.completion
         arrivals.cancel(["request/0", "request/2"])

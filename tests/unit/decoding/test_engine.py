@@ -257,7 +257,7 @@ def test_each_completion_is_reported_once_as_soon_as_it_is_there(tiny_model):
     requests, reported, forwards = requests_of([3, 4, 5, 6, 9], seed=1), [], []
     params = DecodeParams(temperature=1.0, max_new_tokens=16)
     engine = engine_of(tiny_model, (13,), max_batch_size=2)
-    for update in engine.stream([Job(request, params) for request in requests], detail="completions"):
+    for update in engine.stream([Job(request, params, detail="completions") for request in requests]):
         reported.append(update.completion)
         forwards.append(engine.stats.forwards)
     assert sorted(done.id for done in reported) == sorted(request.id for request in requests)

@@ -213,7 +213,7 @@ def test_streams_tell_blocks_as_they_close_and_forwards_as_they_run(exact_model_
     jobs = [Job(DecodeRequest(id=str(n), prompt_ids=(1,) * n), params) for n in (1, 3, 4)]
     engine = engine_of(exact_model_with(attention), COMMON, max_batch_size=2)
     for detail in ("blocks", "steps"):
-        updates = list(engine.stream(jobs, detail=detail))
+        updates = list(engine.stream([dataclasses.replace(job, detail=detail) for job in jobs]))
         for job in jobs:
             own = [update for update in updates if update.id == job.request.id]
             closed, completion = [update for update in own if update.is_committed], own[-1].completion

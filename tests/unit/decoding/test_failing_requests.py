@@ -1,5 +1,7 @@
 """A request that cannot be decoded fails alone, with its reason; the others do not notice."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -103,7 +105,8 @@ def test_a_failure_in_a_later_block_ends_the_stream_of_its_request_with_the_reas
 
     model.register_forward_hook(spoil, with_kwargs=True)
     params = DecodeParams(temperature=1.0, max_new_tokens=16)
-    updates = list(engine_of(model).stream(jobs_of(params, {"a": [1, 2, 3, 4]}), detail="steps"))
+    (job,) = jobs_of(params, {"a": [1, 2, 3, 4]})
+    updates = list(engine_of(model).stream([dataclasses.replace(job, detail="steps")]))
     assert sum(update.is_committed for update in updates) == 2
     last = updates[-1]
     assert last.completion is not None and last.token_ids == ()

@@ -315,6 +315,25 @@ def test_provisional_text_shows_masks_and_whole_characters(make_scripted, tiny_t
     assert (texts[0], texts[2], texts[3]) == ("n░░░", "né░", "né!")
 
 
+def test_provisional_text_begins_with_what_is_held_back_and_ends_where_the_answer_ends(
+    make_scripted, tiny_tokenizer
+):
+    """A text that may begin a stop text is told with the draft; what is behind a stop token, never."""
+    answering = make_scripted(token_ids(tiny_tokenizer, " apples left now answer is"))
+    params = DecodeParams(remasking="sequential", max_new_tokens=7, stop=["answer the", "w a"])
+    texts = [update.text for update in answering.stream([1, 2, 3, 4], params, provisional=True)]
+    assert texts[:2] == [" apples░░░", " apples left░░"] and texts[2] == " apples left now░"
+    plain = DecodeParams(remasking="sequential", max_new_tokens=7, stop=["answer the"])
+    updates = list(answering.stream([1, 2, 3, 4], plain, provisional=True))
+    assert [update.text for update in updates[3:]] == [
+        " apples left now ",
+        "answer is░░",
+        "answer is",
+        *["answer is"] * 2,
+    ]
+    assert [update.num_visible for update in updates[4:]] == [3, 2, 2, 2]
+
+
 def test_a_character_split_over_blocks_comes_with_its_last_byte(make_scripted, tiny_tokenizer):
     """Blocks of two tokens, a byte each: a é | é 🙂 | 🙂 🙂 | 🙂 b | end."""
     answering = make_scripted(token_ids(tiny_tokenizer, "aé🙂b"))

@@ -128,6 +128,68 @@ def test_streamed_pieces_join_to_the_whole(client, llm, with_stop):
         assert [one["finish_reason"] for one in own] == [None] * (len(own) - 1) + [choice["finish_reason"]]
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"n": 2, "logprobs": True, "return_step_map": True},
+        {"block_size": 8, "strategy": "low_confidence_dynamic", "confidence_threshold": 0.02},
+        {"strategy": "self_speculative"},
+        {"tokens_per_step": 4},
+    ],
+    ids=str,
+)
+def test_drafts_come_between_the_pieces_of_a_stream_and_change_none(client, path, how):
+    is_chat = path.startswith("/v1/chat")
+    details = how | ({} if is_chat or "logprobs" not in how else {"logprobs": 1})
+    body = {"messages": CHAT} if is_chat else {"prompt": PROMPT}
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 14} | SAMPLED | details
+    plain = events_of(client.post(path, json=body))
+    chunks = events_of(client.post(path, json=body | {"return_drafts": True}))
+    for chunk in [*plain, *chunks]:
+        del chunk["id"], chunk["created"]
+    is_draft = ["draft" in one for chunk in chunks for one in chunk["choices"]]
+    assert any(is_draft) == (how != {"tokens_per_step": 4})
+    kept = [chunk for chunk in chunks if not any("draft" in one for one in chunk["choices"])]
+    by_index = [
+        [[c for c in told if c["choices"][0]["index"] == n] for n in range(how.get("n", 1))]
+        for told in (plain[:-1], kept[:-1])
+    ]
+    assert by_index[0] == by_index[1] and plain[-1] == kept[-1]
+    for chunk in (chunk for chunk in chunks if chunk not in kept):
+        (one,) = chunk["choices"]
+        assert (one["delta"] == {} if is_chat else one["text"] == "") and one["finish_reason"] is None
+        assert ("step_map" in one["draft"]) == ("return_step_map" in how)
+
+
+@pytest.mark.parametrize("seed", [3, 5, 8])
+def test_a_draft_only_unmasks_towards_the_block_that_follows(client, llm, seed):
+    """Its decided tokens are those of the answer; so are its characters, where no token is masked before."""
+    how = {"max_tokens": 27, "block_size": 8, "seed": seed, "return_step_map": True}
+    (whole,) = completed(client, **how)["choices"]
+    options = {"stream": True, "return_drafts": True}
+    chunks = events_of(client.post("/v1/completions", json=ASKED | how | options))
+    told, num_told, num_drafts, previous = "", 0, 0, None
+    for (one,) in (chunk["choices"] for chunk in chunks):
+        if "draft" not in one:
+            told, num_told, previous = told + one["text"], num_told + len(one["token_ids"]), None
+            continue
+        draft, num_drafts = one["draft"], num_drafts + 1
+        own = [*whole["token_ids"][num_told:], *[None] * 8][: len(draft["token_ids"])]
+        steps = [*whole["step_map"][num_told:], *[None] * 8][: len(draft["token_ids"])]
+        for token, step, right, right_step in zip(
+            draft["token_ids"], draft["step_map"], own, steps, strict=True
+        ):
+            assert (token, step) in ((None, None), (right, right_step))
+        assert draft["text"].count("░") == draft["token_ids"].count(None)
+        assert whole["text"].startswith((told + draft["text"].partition("░")[0]).rstrip("\ufffd"))
+        if previous is not None:
+            assert draft["token_ids"].count(None) <= previous.count(None)
+        previous = draft["token_ids"]
+    assert told == whole["text"] and num_drafts >= 7
+
+
 def test_a_streamed_chat_begins_with_the_role(client, llm):
     (expected,) = generated(llm, CHAT, max_new_tokens=14, **SAMPLED)
     body = {"messages": CHAT, "max_tokens": 14, "stream": True, **SAMPLED}
@@ -215,6 +277,8 @@ def test_two_models_answer_by_their_names_each_as_alone(checkpoint, llm):
         ({"frequency_penalty": 0.5}, "frequency_penalty", "does not have it"),
         ({"heat": 1}, "heat", "not a field of this endpoint"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
+        ({"return_drafts": True}, "return_drafts", "add stream=true"),
+        ({"return_drafts": "yes", "stream": True}, "return_drafts", "not true or false|not bool"),
     ],
     ids=str,
 )
