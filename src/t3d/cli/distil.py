@@ -276,11 +276,10 @@ class Distil(ModelChoice, ProblemChoice):
 
 
 def _round_plan(one: "Round") -> dict[str, Any]:
-    questions = [(problem.id, problem.question, problem.task, problem.prefix) for problem in one.problems]
     return {
         "prompts": {
             "count": len(one.problems),
-            "sha256": fingerprint(questions),
+            "sha256": fingerprint([problem.asked for problem in one.problems]),
             "style": one.style,
             "kind": one.kind,
         },

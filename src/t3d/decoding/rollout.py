@@ -122,13 +122,10 @@ class FileRollout:
     @cached_property
     def plan(self) -> dict[str, Any]:
         """All that the trajectories depend on."""
-        questions = [
-            (problem.id, problem.question, problem.task, problem.prefix) for problem in self.problems
-        ]
         return {
             "prompts": {
                 "count": len(self.problems),
-                "sha256": fingerprint(questions),
+                "sha256": fingerprint([problem.asked for problem in self.problems]),
                 "style": self.style,
                 "kind": self.kind,
             },

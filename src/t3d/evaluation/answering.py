@@ -265,7 +265,7 @@ def _how(posed: PosedTask) -> dict[str, Any]:
 
 def _task_plan(posed: PosedTask) -> dict[str, Any]:
     rows = [
-        (problem.id, problem.question, problem.answer, problem.task, problem.prefix)
+        (problem.id, problem.question, problem.answer, problem.task, problem.prefix, *problem.turns)
         for problem in posed.problems
     ]
     return {

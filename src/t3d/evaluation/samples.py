@@ -40,7 +40,7 @@ def sample_row(task: str, problem: Problem, row: Row) -> dict[str, Any]:
     return {
         "task": task,
         "id": row["id"],
-        "question": problem.question,
+        "question": problem.conversation,
         "answer": problem.answer,
         "response": row["response"],
         **verdict,

@@ -9,11 +9,11 @@ from t3d.interchange.solutions import check_plain, given_trajectory, turn_stop_i
 from t3d.models.token_ids import LoadedTokenizer
 from t3d.problems.fields import Record, is_text
 from t3d.problems.files import read_objects, read_text_file
+from t3d.problems.problem import ROLES
 from t3d.problems.prompts import chat_ids, said_ids
 from t3d.trajectory import Trajectory
 
 KIND = 'a .jsonl file with "text" or "messages" in each line, or a .txt file'
-ROLES = ("system", "user", "assistant")
 
 
 def read_texts(path: str | Path) -> list[tuple[str, Record]]:

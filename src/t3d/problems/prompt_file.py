@@ -7,21 +7,24 @@ from typing import Any
 from t3d.errors import InputError
 from t3d.problems.fields import Record, is_text
 from t3d.problems.files import read_data_file, read_objects
-from t3d.problems.problem import Problem
+from t3d.problems.problem import ROLES, Problem
 
 PROMPT_FIELDS = ("id", "question", "task", "answer", "solution")
 """Keys of a prompt file's lines, all but the question optional."""
 MESSAGES = "messages"
-"""A key that may stand in place of ``question`` and ``solution``: a user's message, and what answers it."""
+"""A key that may stand in place of ``question`` and ``solution``: a conversation that ends with a message of
+the user, or with what answers it."""
+_SAY = 'give messages such as {"role": "user", "content": "..."}'
 
 
 def read_prompt_file(path: str | Path) -> list[Problem]:
     """Problems of a JSONL or Parquet file: one object per line or row with ``question``, and optional ``id``,
     ``answer``, ``task`` and ``solution``. ``messages``, as chat data sets have them, may stand in place of
-    ``question`` and ``solution``: one of the user, and the assistant's answer if there is one.
+    ``question`` and ``solution``: the last message of the user is the question, the assistant's answer to it,
+    if there is one, the solution, and what is before it, a system message too, the question's turns.
 
     Raises InputError for a missing or empty file, a line that is not such an object, an unknown
-    key, text that is not Unicode, messages of another kind, or an id used twice.
+    key, text that is not Unicode, messages that are no such conversation, or an id used twice.
     """
     problems: dict[str, Problem] = {}
     for where, row in _rows(Path(path)):
@@ -45,8 +48,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _problem_of(path: Path, where: str, row: Record) -> Problem:
+    turns: tuple[tuple[str, str], ...] = ()
     if MESSAGES in row:
-        row = _of_messages(where, row)
+        row, turns = _of_messages(where, row)
     if not isinstance(row.get("question"), str) or not row["question"].strip():
         raise InputError("question", where, "missing or empty", 'give each line a non-empty "question"')
     unknown = sorted(set(row) - set(PROMPT_FIELDS))
@@ -68,31 +72,44 @@ def _problem_of(path: Path, where: str, row: Record) -> Problem:
         "answer": answer,
         "solution": solution,
     }
-    for name, text in texts.items():
+    for name, text in [*texts.items(), *((MESSAGES, text) for _, text in turns)]:
         if not is_text(text or ""):
             raise InputError(name, where, "half of a surrogate pair, no text", "write the character whole")
-    return Problem(id=identity, question=row["question"], answer=answer, task=task, solution=solution)
+    question = row["question"]
+    return Problem(id=identity, question=question, answer=answer, task=task, solution=solution, turns=turns)
 
 
-def _of_messages(where: str, row: Record) -> Record:
-    """The same with ``question`` and ``solution`` in place of ``messages``."""
+def _of_messages(where: str, row: Record) -> tuple[Record, tuple[tuple[str, str], ...]]:
+    """The same with ``question`` and ``solution`` in place of ``messages``, and the turns before them."""
     rest = {name: value for name, value in row.items() if name != MESSAGES}
     for name in ("question", "solution"):
         if name in rest:
             raise InputError(MESSAGES, where, f"{name} says the same", f"leave out {name}")
+    if not isinstance(row[MESSAGES], list | None):
+        raise InputError(MESSAGES, where, "not a list of messages", _SAY)
     said = [_role_and_text(where, message) for message in row[MESSAGES] or ()]
     roles = [role for role, _ in said]
-    if roles not in (["user"], ["user", "assistant"]):
-        problem = f"a conversation of {', '.join(roles) or 'nobody'}, but a prompt is one message of the user"
-        raise InputError(
-            MESSAGES, where, problem, "give one of the user, and the answer to it if there is one"
+    if "system" in roles[1:]:
+        raise InputError(MESSAGES, where, "a system message behind others", "give it as the first")
+    if roles[-1:] == ["assistant"]:
+        rest["solution"] = said.pop()[1]
+    if not said or said[-1][0] != "user":
+        problem = (
+            f"a conversation of {', '.join(roles) or 'nobody'}, without a question of the user at its end"
         )
-    return rest | dict(zip(("question", "solution"), (text for _, text in said), strict=False))
+        fix = "end it with a message of the user, or with the answer to one"
+        raise InputError(MESSAGES, where, problem, fix)
+    *turns, (_, rest["question"]) = said
+    return rest, tuple(turns)
 
 
 def _role_and_text(where: str, message: Any) -> tuple[str, str]:
     role, text = (message.get(name) if isinstance(message, dict) else None for name in ("role", "content"))
     if not (isinstance(role, str) and isinstance(text, str)):
-        fix = 'give messages such as {"role": "user", "content": "..."}'
-        raise InputError(MESSAGES, where, "a message without a role and a text", fix)
+        raise InputError(MESSAGES, where, "a message without a role and a text", _SAY)
+    if role not in ROLES:
+        raise InputError(MESSAGES, where, f"a message of role {role!r}", f"use {', '.join(ROLES)}")
+    if not text.strip():
+        problem = f"an empty message of role {role!r}"
+        raise InputError(MESSAGES, where, problem, "write what is said, or leave the message out")
     return role, text

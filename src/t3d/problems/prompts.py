@@ -35,19 +35,23 @@ def problem_ids(
 ) -> list[int]:
     """Token ids of a problem's prompt; rollout, training and evaluation all take them from here.
 
-    A special token's name in the question is text. Raises InputError where that cannot be, and where a style
+    A special token's name in what is said is text. Raises InputError where that cannot be, and where a style
     has no prompt of that kind.
     """
     try:
         if style != "released":
-            return prompt_ids(tokenizer, user_turn(problem.question, style, kind))
+            turns = [*problem.turns, ("user", user_turn(problem.question, style, kind))]
+            return chat_ids(tokenizer, [{"role": role, "content": text} for role, text in turns])
+        if problem.turns:
+            problem_text = f"problem {problem.id!r} has several turns, and this prompt is one"
+            raise InputError("prompt_style", style, problem_text, "use plain, or give prompts of one turn")
         prefix = problem.prefix
         said = [problem.question] if prefix is None else [problem.question, prefix]
         return _ids_of_said(
             tokenizer, said, lambda texts: released_prompt(texts[0], kind, texts[1] if texts[1:] else None)
         )
     except SpecialTokenError as error:
-        fix = "take it out of the question, or leave the problem out"
+        fix = "take it out of what is said, or leave the problem out"
         problem_text = f"problem {problem.id!r} has a special token that its tokenizer cannot write as text"
         raise InputError("question", error.token, problem_text, fix) from error
 

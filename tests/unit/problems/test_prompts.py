@@ -16,6 +16,7 @@ from t3d.errors import InputError
 from t3d.problems import prompts
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
+from t3d.problems.prompt_styles import user_turn
 from t3d.problems.prompts import chat_ids, problem_ids, prompt_ids, token_ids, token_text
 
 
@@ -171,6 +172,7 @@ def test_threads_that_share_a_tokenizer_do_not_read_each_others_special_tokens(t
 
 ASKED = {"role": "user", "content": "1+1?"}
 ANSWERED = {"role": "assistant", "content": "It is 2."}
+SYSTEM = {"role": "system", "content": "Be short."}
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -187,6 +189,23 @@ def test_messages_of_a_chat_data_set_are_question_and_solution(tmp_path, ending)
     ]
 
 
+@pytest.mark.parametrize("style", ["plain", "paper", "sdar"])
+@pytest.mark.parametrize("before", [[SYSTEM], [ASKED, ANSWERED], [SYSTEM, ASKED, ANSWERED]], ids=len)
+def test_a_question_is_put_behind_what_was_said_before(tmp_path, tiny_tokenizer, before, style):
+    """As the chat template puts the conversation; a style is that of the question alone."""
+    again = {"role": "user", "content": "and 2+2?"}
+    (problem,) = read_prompt_file(write(tmp_path, json.dumps({"messages": [*before, again, ANSWERED]})))
+    assert (problem.question, problem.solution) == ("and 2+2?", "It is 2.")
+    posed = {"role": "user", "content": user_turn("and 2+2?", style, "math")}
+    assert problem_ids(tiny_tokenizer, problem, style=style) == chat_ids(tiny_tokenizer, [*before, posed])
+
+
+def test_the_released_prompt_has_one_turn(tmp_path, tiny_tokenizer):
+    (problem,) = read_prompt_file(write(tmp_path, json.dumps({"messages": [SYSTEM, ASKED]})))
+    with pytest.raises(InputError, match=r"prompt_style='released': problem 'set/1' has several turns"):
+        problem_ids(tiny_tokenizer, problem, style="released")
+
+
 def test_questions_in_parquet_are_read_as_those_in_lines(tmp_path):
     rows = [{"question": "1+1?", "answer": "2"}, {"question": "é?", "answer": None}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
@@ -199,11 +218,27 @@ def test_questions_in_parquet_are_read_as_those_in_lines(tmp_path):
     [
         ({"messages": []}, "messages='line 1 of .*a conversation of nobody"),
         ({"messages": None}, "messages='line 1 of .*a conversation of nobody"),
-        ({"messages": "1+1?"}, "messages=.*a message without a role and a text"),
+        ({"messages": "1+1?"}, "messages=.*not a list of messages"),
+        ({"messages": 5}, "messages=.*not a list of messages"),
+        ({"messages": ["1+1?"]}, "messages=.*a message without a role and a text"),
         ({"messages": [{"role": "user"}]}, "messages=.*a message without a role and a text"),
-        ({"messages": [ANSWERED]}, "messages=.*a conversation of assistant, but a prompt is one message"),
-        ({"messages": [ASKED, ANSWERED, ASKED]}, "messages=.*a conversation of user, assistant, user"),
-        ({"messages": [{"role": "user", "content": " "}]}, "question=.*missing or empty"),
+        ({"messages": [ANSWERED]}, "messages=.*a conversation of assistant, without a question of the user"),
+        ({"messages": [SYSTEM]}, "messages=.*a conversation of system, without a question .* Fix: end it"),
+        ({"messages": [ASKED, ANSWERED, ANSWERED]}, "messages=.*of user, assistant, assistant, without"),
+        (
+            {"messages": [ASKED, SYSTEM, ASKED]},
+            "messages=.*a system message behind .*Fix: give it as the first",
+        ),
+        ({"messages": [{"role": "tool", "content": "2"}, ASKED]}, "messages=.*role 'tool'. Fix: use system"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages=.*an empty message of role 'user'"),
+        (
+            {"messages": [ASKED, {"role": "assistant", "content": ""}]},
+            "messages=.*empty message of role 'ass",
+        ),
+        (
+            {"messages": [{"role": "system", "content": "\ud800"}, ASKED]},
+            "messages=.*half of a surrogate pair",
+        ),
         ({"messages": [ASKED], "question": "1+1?"}, "messages=.*question says the same"),
         ({"messages": [ASKED], "tools": []}, "prompts=.*unknown key 'tools'"),
     ],

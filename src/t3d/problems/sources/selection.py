@@ -12,7 +12,7 @@ import torch
 from t3d.counter_rng import counter_hash, stable_key
 from t3d.errors import InputError, require_positive, require_unique_ids
 from t3d.problems.problem import Problem
-from t3d.problems.prompt_file import PROMPT_FIELDS
+from t3d.problems.prompt_file import MESSAGES, PROMPT_FIELDS
 from t3d.problems.sources.registry import SourceData
 from t3d.problems.sources.rows import DroppedProblem
 from t3d.work.files import write_text
@@ -74,7 +74,7 @@ def select_problems(
             reason = _reason(problem, config, tests, seen, count_tokens)
             if reason is None:
                 kept.append(problem)
-                seen.add(same_question(problem.question))
+                seen.add(same_question(problem.conversation))
             else:
                 dropped[reason] += 1
         drawn = _ordered(kept, config.seed)[:limit]
@@ -104,10 +104,10 @@ def _reason(
     seen: Collection[str],
     count_tokens: Callable[[str], int] | None,
 ) -> DroppedProblem | None:
-    question = same_question(problem.question)
-    if question in tests:
+    asked = [problem.question, *(text for role, text in problem.turns if role == "user")]
+    if any(same_question(question) in tests for question in asked):
         return DroppedProblem.TEST_QUESTION
-    if question in seen:
+    if same_question(problem.conversation) in seen:
         return DroppedProblem.DUPLICATE
     if config.max_solution_tokens is None or problem.solution is None:
         return None
@@ -150,6 +150,11 @@ def write_prompt_file(path: str | Path, problems: Sequence[Problem]) -> str:
     lines = []
     for problem in problems:
         fields = {name: getattr(problem, name) for name in PROMPT_FIELDS}
+        if problem.turns:
+            said = [*problem.turns, ("user", fields.pop("question"))]
+            if (solution := fields.pop("solution")) is not None:
+                said.append(("assistant", solution))
+            fields[MESSAGES] = [{"role": role, "content": text} for role, text in said]
         lines.append(json.dumps({name: value for name, value in fields.items() if value is not None}) + "\n")
     write_text(path, "".join(lines))
     return file_sha256(Path(path))

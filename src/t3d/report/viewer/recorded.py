@@ -19,7 +19,7 @@ def recorded(problem: Problem, completion: Completion, *, model: str, tokenizer_
         "kind": "t3d response",
         "id": completion.id,
         "task": problem.task,
-        "question": problem.question,
+        "question": problem.conversation,
         "answer": problem.answer,
         "response": completion.text,
         "prompt_ids": list(completion.prompt_ids),

@@ -103,10 +103,11 @@ def test_white_space_and_case_do_not_make_another_question(text, space):
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["\u2028", "\x85", "\r\n", "a\x1cb"]
 )
+SAID = TEXTS.filter(str.strip)
 FIELDS = st.fixed_dictionaries(
-    {"question": TEXTS.filter(str.strip), "task": TEXTS},
-    optional={"answer": TEXTS, "solution": TEXTS},
+    {"question": SAID, "task": TEXTS}, optional={"answer": TEXTS, "solution": TEXTS}
 )
+TURNS = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), SAID), max_size=3)
 
 
 @given(st.lists(FIELDS, min_size=1, max_size=5), st.booleans())
@@ -121,3 +122,20 @@ def test_any_problems_come_back_from_the_file(tmp_path_factory, rows, is_raw):
         write_prompt_file(path, problems)
     assert read_prompt_file(path) == problems
     assert list(read_source(str(path), None).problems) == problems
+
+
+@given(st.booleans(), TURNS, SAID, st.none() | SAID)
+def test_conversations_come_back_from_the_file(tmp_path_factory, has_system, turns, question, solution):
+    path = tmp_path_factory.mktemp("prompts") / "set.jsonl"
+    before = (*([("system", "be short")] if has_system else []), *turns)
+    problem = Problem(id="a", question=question, task="t", solution=solution, turns=before)
+    write_prompt_file(path, [problem])
+    assert read_prompt_file(path) == [problem]
+
+
+def test_the_same_words_in_another_conversation_are_another_question():
+    """But what a benchmark asks is dropped wherever the user asks it."""
+    turns = ("user", "what is it?"), ("assistant", "it is two")
+    both = [source("a", "why?", "WHY?", turns=turns), source("b", "why?")]
+    assert chosen(both)[0] == ["a/0", "b/0"]
+    assert chosen(both, test_questions=["what is it?"])[0] == ["b/0"]
