@@ -197,7 +197,11 @@ def test_push_uploads_the_checkpoint_and_its_card_and_nothing_else(run, hub, cap
     (student / "config.json").write_text(json.dumps(config))
     for name, text in code.items():
         (student / name).write_text(text)
-    kept = {path.name for path in student.iterdir()}
+    generate = student / "custom_generate" / "generate.py"
+    generate.parent.mkdir()
+    generate.write_text("import torch\n")
+    kept = {path.name for path in student.iterdir() if path.is_file()} | {"custom_generate/generate.py"}
+    (generate.parent / "generate_mine.py").write_text("mine")
     foreign = ("notes.pdf", ".hidden.json", "credentials.json", "notes.txt", "my_script.py", "[a-z]*.json")
     for name in (*foreign, "optimizer.safetensors", "elsewhere.py"):
         (student / name).write_text("mine")

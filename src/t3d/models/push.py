@@ -13,6 +13,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from t3d.errors import InputError
 from t3d.models.checkpoint import INDEX, WEIGHTS, Checkpoint, check_links, open_checkpoint
+from t3d.models.export import GENERATE_FILE
 from t3d.models.sglang import FILE as SGLANG_FILE
 
 CARD = "README.md"
@@ -32,7 +33,7 @@ def push(
     message: str = "Upload with t3d",
     tell: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> str:
-    """Upload a checkpoint's own files, by name, nothing of its subfolders; the address of the commit.
+    """Upload a checkpoint's own files, by name, of its subfolders ``generate`` alone; the commit's address.
 
     The repository is made unless it is there, ``private`` if so. ``tell`` gets the names before the upload.
     The token is that of ``HF_TOKEN`` or of ``hf auth login``, the hub that of ``HF_ENDPOINT``. Raises
@@ -79,7 +80,8 @@ def files_to_push(folder: Path) -> list[str]:
     if weights != [WEIGHTS]:
         weights.append(INDEX)
     there = {file.name for file in folder.iterdir() if file.is_file()}
-    return sorted(there & {*_FILES, *weights, *_code_files(checkpoint)})
+    generate = {GENERATE_FILE} if (folder / GENERATE_FILE).is_file() else set()
+    return sorted(there & {*_FILES, *weights, *_code_files(checkpoint)} | generate)
 
 
 def _code_files(checkpoint: Checkpoint) -> set[str]:
