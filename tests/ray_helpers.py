@@ -2,10 +2,11 @@
 
 import gc
 import os
+import random
 import signal
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import ray
 
 from t3d.errors import InputError
 from t3d.scale.ray_workers import LOCAL_ENVIRONMENT, OBJECT_STORE_BYTES
+from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
 from t3d.work.files import write_text
 from t3d.work.lock import InUseError
 from t3d.work.shards import Shard, once_by_shards
@@ -106,7 +108,7 @@ class Numbers:
         def part(_: Path) -> None:
             if not self.is_made(shard):
                 self._befall(shard.number)
-                write_text(self._file(shard.number), str(shard.number))
+                self.write(self._file(shard.number), [shard.number])
 
         def work(_: Path) -> list[int] | None:
             files = [self._file(number + 1) for number in range(self.count)]
@@ -115,15 +117,23 @@ class Numbers:
             if self.faults.get(0) == "silent once" and not (self.folder / "silent").exists():
                 (self.folder / "silent").touch()
                 return None
-            made = [int(file.read_text()) for file in files]
-            write_text(output, repr(made))
+            made = [number for file in files for number in self.read(file)]
+            self.write(output, made)
             return made
 
         def take() -> list[int] | None:
-            return [int(part) for part in output.read_text()[1:-1].split(",")] if output.is_file() else None
+            return self.read(output) if output.is_file() else None
 
         how: dict[str, Any] = {"take": take, "part": part, "work": work}
         return once_by_shards(self.folder / "chunks", {}, "chunk-*", shard, **how)
+
+    def write(self, path: Path, numbers: Sequence[int]) -> None:
+        """Write a chunk, or the output."""
+        write_text(path, ",".join(map(str, numbers)))
+
+    def read(self, path: Path) -> list[int]:
+        """What was written."""
+        return [int(part) for part in path.read_text().split(",")]
 
     def _befall(self, number: int) -> None:
         fault, mark = self.faults.get(number), self.folder / f"died-{number}"
@@ -138,3 +148,28 @@ class Numbers:
         if fault == "dies" or (fault == "dies once" and not mark.exists()):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Records(Numbers):
+    """The same with long records in the place of numbers, written as a rollout writes them.
+
+    ``writers`` in its folder has the process that wrote a file, or was about to, by the file's name.
+    """
+
+    length = 100_000
+    """Tokens of a record: writing it takes long enough to be met in the middle."""
+
+    def write(self, path: Path, numbers: Sequence[int]) -> None:
+        """Say who writes, then write."""
+        write_text(self.folder / "writers" / path.name, str(os.getpid()))
+        write_trajectories(path, [self._record(number) for number in numbers])
+
+    def read(self, path: Path) -> list[int]:
+        """The numbers of the records of a file that is as it was written."""
+        return [int(record.id) for record in read_trajectories(path)]
+
+    def _record(self, number: int) -> Trajectory:
+        ids = tuple(random.Random(number).choices(range(2**30), k=self.length))
+        how: dict[str, Any] = {"visible_length": self.length, "finish_reason": "length", "mask_token_id": 0}
+        how |= {"block_size": self.length + 1, "step_map": (1,) * self.length}
+        return Trajectory(id=str(number), prompt_ids=(1,), response_ids=ids, **how)

@@ -2,21 +2,27 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
+import psutil
 import pytest
 from command_helpers import run_failing, write_prompts
-from ray_helpers import Numbers, started
+from ray_helpers import Numbers, Records, started
 
 from t3d.cli.main import main
 from t3d.errors import InputError
 from t3d.scale.chunked import Workers
-from t3d.scale.ray_workers import make_on_ray
+from t3d.scale.ray_workers import NUM_RETRIES, make_on_ray
+from t3d.trajectory import read_trajectories
+from t3d.work.files import beside
 
 pytestmark = [
     pytest.mark.slow,
@@ -179,3 +185,74 @@ def test_a_cluster_of_its_own_is_started_and_ended(checkpoint, tmp_path):
     done = subprocess.run(line, check=False, env=environment, **how)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.parquet").is_file() and "1 workers on Ray: 6 prompts in" in done.stdout
+
+
+NUM_KILLS = 20
+
+
+def killed_while_it_wrote(job, target, seconds):
+    """What there was of a file when its writer was killed, some seconds after it began; None: too late."""
+    partial, until = beside(target, "partial"), time.monotonic() + 200
+    while not partial.exists():
+        if target.exists() or (job.folder / "output").exists():
+            return None
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    time.sleep(seconds)
+    try:
+        writer = psutil.Process(int((job.folder / "writers" / target.name).read_text()))
+        writer.suspend()
+        while writer.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+    except psutil.NoSuchProcess:  # it ended after the last file
+        return None
+    if not partial.exists():
+        writer.resume()
+        return None
+    torn = partial.read_bytes()
+    writer.kill()
+    writer.wait(20)
+    return torn
+
+
+def kill_writers(job, how_many, rng, whole):
+    """Kill the writers of so many files, if it is not too late; what there was of the files.
+
+    After each kill the files that the next process would take for finished are whole.
+    """
+    chunks, all_torn = job.folder / "chunks", []
+    targets = [*(chunks / f"chunk-{number}" for number in range(1, job.count + 1)), job.folder / "output"]
+    for number in sorted(rng.sample(range(len(targets)), how_many)):
+        torn = killed_while_it_wrote(job, targets[number], rng.uniform(0, 0.1))
+        all_torn += [torn] * (torn is not None)
+        for path in targets:
+            with suppress(FileNotFoundError):
+                assert path.read_bytes() == whole[path.name], path.name
+    return all_torn
+
+
+def test_twenty_workers_killed_while_they_write_leave_nothing_that_is_read_as_good(address, tmp_path):
+    """Each is stopped at a random moment of its writing and killed there; another one writes the file."""
+    rng, torn, jobs = random.Random(19), [], []
+    files = {f"chunk-{number}": [number] for number in range(1, Records.count + 1)}
+    files["output"] = [number for numbers in files.values() for number in numbers]
+    alone = Records(tmp_path / "alone")
+    for name, numbers in files.items():
+        alone.write(alone.folder / name, numbers)
+    whole = {name: (alone.folder / name).read_bytes() for name in files}
+    with ThreadPoolExecutor(1) as pool:
+        while len(torn) < NUM_KILLS:
+            assert len(jobs) < NUM_KILLS, "in most jobs a writer is met"
+            jobs.append(Records(tmp_path / f"job-{len(jobs)}"))
+            how_many = min(NUM_RETRIES, NUM_KILLS - len(torn))  # more could be one worker's, or one chunk's
+            killed = pool.submit(kill_writers, jobs[-1], how_many, rng, whole)
+            assert make_on_ray(jobs[-1], TWO, "records").result == files["output"]
+            torn += killed.result()
+            assert (jobs[-1].folder / "output").read_bytes() == whole["output"]
+            assert sorted(path.name for path in jobs[-1].folder.iterdir()) == ["output", "writers"]
+    assert len(torn) == NUM_KILLS
+    for number, content in enumerate(torn):
+        path = tmp_path / f"torn-{number}"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable Parquet file"):
+            read_trajectories(path)
