@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from t3d.cli.config_file import stages_of
 from t3d.cli.main import main
 from t3d.cli.plan_inputs import model_shape, read_measured
 from t3d.cli.recipe import STAGES, read_recipe
+from t3d.cli.rollout import Rollout
 from t3d.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +152,33 @@ def test_the_script_of_two_nodes_starts_training_with_flags_that_accelerate_has(
     assert (options.fsdp_version, options.mixed_precision) == ("2", "bf16")
     assert options.fsdp_cpu_ram_efficient_loading == "false"
     assert options.training_script_args[:3] == ["train", "--config", "$RECIPE"]
+
+
+def lines_of(script: str, folder: Path, *arguments: str) -> list[list[str]]:
+    """What a script of ours calls t3d with."""
+    told = folder / "told"
+    (folder / "t3d").write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    (folder / "t3d").chmod(0o755)
+    path = {"PATH": f"{folder}:/usr/bin:/bin"}
+    subprocess.run(["bash", str(ROOT / "recipes" / script), *arguments], check=True, env=path)
+    return [line.split() for line in told.read_text().splitlines()]
+
+
+def test_the_script_of_one_gpu_runs_every_section_of_the_recipe(tmp_path):
+    lines = lines_of("one_gpu.sh", tmp_path, "r.yaml")
+    names = [["data", "prompts"], ["rollout"], ["train"], ["eval"]]
+    assert lines == [["plan", "r.yaml"], *([*name, "--config", "r.yaml"] for name in names)]
+
+
+def test_the_script_of_a_ray_cluster_rolls_out_with_flags_that_the_command_has(tmp_path, monkeypatch):
+    recipe, seen = str(ROOT / "recipes" / f"{ADAPTER}.yaml"), []
+    (line,) = lines_of("rollout_ray.sh", tmp_path, recipe, "--output", "s3://b/o.parquet")
+    monkeypatch.setattr(Rollout, "run", lambda self: seen.append(self))
+    assert main(line) == 0
+    (command,) = seen
+    assert (command.output, command.model) == ("s3://b/o.parquet", "JetLM/SDAR-4B-Chat")
+    workers = command.workers
+    assert (workers.ray, workers.address, workers.num_workers) == (True, "auto", 8)
 
 
 def test_a_folders_own_config_is_read():

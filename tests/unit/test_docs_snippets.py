@@ -28,6 +28,7 @@ FORWARDS = {
     "scripts/gpu_check.sh": "benchmarks/gpu_check.py",
     "recipes/train_node.sh": "t3d train",
     "recipes/train_slurm.sh": "t3d train",
+    "recipes/rollout_ray.sh": "t3d rollout",
 }
 """Shell scripts that give their flags on, and to what."""
 CODE = re.compile(r"^( *)```.*?^\1```", flags=re.DOTALL | re.MULTILINE)

@@ -211,7 +211,8 @@ class Eval(DraftedModelChoice, PromptChoice):
         shard, whole = own_shard(self.shard), dataclasses.replace(self, shard=None)
         if self.workers.ray:
             prepare, results = partial(_prepared, self, attempt=new_attempt()), Path(self.output) / RESULTS
-            entries = self.workers.made(prepare, results, self.device, "evaluate", "responses")
+            is_there = results.is_file()
+            entries = self.workers.made(prepare, results, is_there, self.device, "evaluate", "responses")
         elif shard is not None:
             entries = _prepared(self, tasks, f"evaluate, shard {shard}").make(shard)
         else:

@@ -51,7 +51,13 @@ class RayFlags:
                 raise InputError(item.name, value, "ignored without ray", "leave it out, or give --ray")
 
     def made(
-        self, prepare: Callable[[], ChunkedWork[T]], output: Path, device: str, label: str, items: str
+        self,
+        prepare: Callable[[], ChunkedWork[T]],
+        output: str | Path,
+        was_there: bool,
+        device: str,
+        label: str,
+        items: str,
     ) -> T:
         """The result of work that each worker prepares for itself; says how fast it was made.
 
@@ -68,7 +74,6 @@ class RayFlags:
         given: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(Workers)}
         if self.gpus_per_worker is None and device == "cpu":
             given["gpus_per_worker"] = 0.0
-        was_there = output.is_file()
         made = make_on_ray(prepare, Workers(**given), label)
         if was_there and not made.num_new:
             tell_finished(output)

@@ -16,11 +16,13 @@ from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
 from t3d.errors import InputError, require_at_least_zero, require_positive
 from t3d.problems.problem import Problem
+from t3d.scale.stored import StoredWork
 from t3d.tasks.task import PosedTask
 from t3d.work.failures import failed_line, new_attempt
 from t3d.work.files import check_output_file
 from t3d.work.kept import CHUNK_SIZE
 from t3d.work.plan import full_plan
+from t3d.work.remote import RemoteOutput, is_remote
 from t3d.work.shards import Shard
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from t3d.decoding.sample_choice import SampleChoice
     from t3d.trajectory import Trajectory
 
+_BESIDE = ((".yaml", ".errors.jsonl"), ".chunks")
+"""What the names of files beside an output, and of the folder of its chunks, end with."""
 MAX_NAMED = 4
 """Prompts that are left out and named."""
 
@@ -37,7 +41,8 @@ class Rollout(DecodingModelChoice, ProblemChoice):
     """Let a teacher decode prompts and keep its trajectories."""
 
     output: str
-    """Parquet file to write; its settings go to OUTPUT.yaml."""
+    """Parquet file to write; its settings go to OUTPUT.yaml. Also on an object store, such as
+    s3://BUCKET/NAME.parquet (docs/scaling.md)."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     chunk_size: int = CHUNK_SIZE
@@ -65,13 +70,11 @@ class Rollout(DecodingModelChoice, ProblemChoice):
         require_at_least_zero(self, "max_errors")
         shard = own_shard(self.shard)
         self.workers.check(shard)
-        check_output_file(self.output, self.prompts)
-        check_config(self, f"{self.output}.yaml", self.prompts)
-        check_record_name(self.output)
+        was_there = self._check_output()
         if self.workers.ray:
             self._asked(is_told=True)  # what can be refused before there are workers
-            prepare, output = partial(prepared_rollout, self, attempt=new_attempt()), Path(self.output)
-            lines = self.workers.made(prepare, output, self.device, "rollout", "prompts")
+            prepare, output = partial(prepared_rollout, self, attempt=new_attempt()), self.output
+            lines = self.workers.made(prepare, output, was_there, self.device, "rollout", "prompts")
         else:
             prepared = prepared_rollout(self, is_told=True)
             for note in prepared.notes:
@@ -79,6 +82,20 @@ class Rollout(DecodingModelChoice, ProblemChoice):
             lines = prepared.run(shard)
         for line in lines:
             print(line)
+
+    def _check_output(self) -> bool:
+        """Whether there is one; what can be refused of its name before the work."""
+        check_record_name(self.output)
+        if is_remote(self.output):
+            remote = RemoteOutput(self.output, *_BESIDE)
+            there = remote.there()
+            remote.pull(there, {".yaml"}.__contains__)
+            with remote.errors():
+                check_config(self, f"{remote.local}.yaml", self.prompts)
+            return "" in there
+        check_output_file(self.output, self.prompts)
+        check_config(self, f"{self.output}.yaml", self.prompts)
+        return Path(self.output).is_file()
 
     def _asked(self, *, is_told: bool) -> "_Asked":
         """The prompts, how to decode them and what to keep; the checkpoint's part is printed if wanted."""
@@ -108,11 +125,21 @@ class _Asked:
     choice: "SampleChoice"
 
 
-def prepared_rollout(command: Rollout, *, is_told: bool = False, attempt: str = "") -> "PreparedRollout":
+def prepared_rollout(
+    command: Rollout, *, is_told: bool = False, attempt: str = ""
+) -> "PreparedRollout | StoredRollout":
     """Load the model, and leave out what is too long for it if that is to be skipped.
 
     Workers that make the chunks of one run together have an ``attempt`` in common.
     """
+    if not is_remote(command.output):
+        return _prepared(command, command.output, is_told, attempt)
+    remote = RemoteOutput(command.output, *_BESIDE)
+    work = _prepared(replace(command, output=str(remote.local)), command.output, is_told, attempt)
+    return StoredRollout(work, remote)
+
+
+def _prepared(command: Rollout, told: str, is_told: bool, attempt: str) -> "PreparedRollout":
     from t3d.decoding.answered import fitting_problems
     from t3d.decoding.rollout import FileRollout
 
@@ -136,6 +163,7 @@ def prepared_rollout(command: Rollout, *, is_told: bool = False, attempt: str = 
         choice=asked.choice,
         max_errors=command.max_errors,
         attempt=attempt,
+        told=told,
     )
     return PreparedRollout(command, asked, rollout, too_long)
 
@@ -169,6 +197,10 @@ class PreparedRollout:
         count = len(self.asked.posed.problems)
         return [f"left out of {count} prompts: {len(self.too_long)} too long ({named}{more})"]
 
+    def files(self, shard: Shard) -> list[Path]:
+        """Of a shard's chunks."""
+        return self.rollout.files(shard)
+
     def is_made(self, shard: Shard) -> bool:
         """Whether the shard's chunks are there."""
         return self.rollout.is_made(shard)
@@ -191,17 +223,30 @@ class PreparedRollout:
         from t3d.report.rollout import rollout_lines, sample_lines
 
         command, choice, problems = self.command, self.asked.choice, self.rollout.problems
-        used = replace(command, decode=self.asked.decode.used(), shard=None)
+        used = replace(command, decode=self.asked.decode.used(), shard=None, output=self.rollout.told)
         write_config(used, f"{command.output}.yaml")
         answered = choice.problems_of((trajectory.id for trajectory in trajectories), problems)
         posed = replace(self.asked.posed, problems=answered)
         tokenizer, failures = self.rollout.loaded.tokenizer, self.rollout.failures()
+        listed = str(failures.path).replace(command.output, self.rollout.told)
         return [
-            f"{len(trajectories)} trajectories in {command.output}",
+            f"{len(trajectories)} trajectories in {self.rollout.told}",
             *sample_lines(trajectories, problems, choice),
             *rollout_lines(trajectories, posed, tokenizer, seconds, command.rollout_filter),
-            *failed_line(failures.count(), failures.path),
+            *failed_line(failures.count(), listed),
         ]
+
+
+class StoredRollout(StoredWork[list[str]]):
+    """The same with its output on an object store."""
+
+    def run(self, shard: Shard | None) -> list[str]:
+        """Make a shard's chunks or all; what is to be said."""
+        lines = self.make(shard or Shard(1, 1))
+        if lines is not None:
+            return lines
+        left = f"{self.num_there()} of {len(self.sizes)} chunks are in {self.remote.url}{_BESIDE[1]}"
+        return [f"shard {shard}: {left}; the last shard makes {self.remote.url}"]
 
 
 def _left_to_do(rollout: "FileRollout") -> str:

@@ -103,6 +103,8 @@ class FileRollout:
     the next attempt. With one more TooManyErrors is raised."""
     attempt: str = ""
     """Of workers that make all chunks together: the same name for each. Without it every call is one."""
+    told: str = ""
+    """The output's name, where it is made here under another."""
 
     def __post_init__(self) -> None:
         require_at_least_zero(self, "max_errors")
@@ -178,6 +180,10 @@ class FileRollout:
         """Prompts of each chunk."""
         return [len(self.problems[first : first + self.chunk_size]) for first in self._firsts()]
 
+    def files(self, shard: Shard) -> list[Path]:
+        """Of a shard's chunks, where they are kept until all are there."""
+        return [file for number, file in enumerate(self._files(self.chunks)) if shard.takes(number)]
+
     def is_made(self, shard: Shard) -> bool:
         """Whether nothing is to be done or tried again of a shard's chunks, or of the output of all."""
         failures, files = self.failures(), self._files(self.chunks)
@@ -200,7 +206,7 @@ class FileRollout:
         if failures.to_try():
             check_same(self.output, read_plan(self.output), self.plan)
             return None
-        take_finished(self.output, read_plan(self.output), self.plan)
+        take_finished(self.told or self.output, read_plan(self.output), self.plan)
         return read_trajectories(self.output)
 
     def _make(self, failures: Failures, tries_again: bool, folder: Path) -> list[Trajectory]:

@@ -189,7 +189,7 @@ def new_attempt() -> str:
     return uuid4().hex
 
 
-def failed_line(count: int, path: Path, item: str = "prompt") -> list[str]:
+def failed_line(count: int, path: Path | str, item: str = "prompt") -> list[str]:
     """What a command says last of what failed; nothing where all succeeded."""
     told = f"{_counted(count, item)} failed, listed in {path}"
     return [f"{told}; the same command tries them again"] if count else []

@@ -110,7 +110,7 @@ def described(found: list[str]) -> str:
 
 
 def take_finished(
-    output: Path,
+    output: str | Path,
     before: Mapping[str, Any] | None,
     plan: Mapping[str, Any],
     *,
@@ -129,7 +129,7 @@ def take_finished(
 
 
 def check_same(
-    output: Path,
+    output: str | Path,
     before: Mapping[str, Any] | None,
     plan: Mapping[str, Any],
     *,
@@ -145,12 +145,12 @@ def check_same(
     return before
 
 
-def tell_finished(output: Path) -> None:
+def tell_finished(output: str | Path) -> None:
     """Say that a finished output is taken as it is."""
     _logger.warning("%s was finished before by the same command; delete it to make it again", output)
 
 
-def of_unknown_origin(output: Path) -> InputError:
+def of_unknown_origin(output: str | Path) -> InputError:
     """The refusal of what stands where an output is to be, and may be somebody else's."""
     problem, fix = "exists, and nothing in it tells how it was made", "use another output, or move it away"
     return InputError("output", str(output), problem, fix)

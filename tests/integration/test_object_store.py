@@ -1,0 +1,220 @@
+"""``t3d rollout --output s3://...``: finished chunks lie on the store, the records are one process's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from importlib.util import find_spec
+
+import fsspec
+import pytest
+from command_helpers import run_failing, write_prompts
+from ray_helpers import started
+
+from t3d.cli.main import main
+
+NUM_PROMPTS = 12
+
+
+@pytest.fixture(scope="module")
+def command(checkpoint, tmp_path_factory):
+    """A rollout of twelve chunks, without its output."""
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    rows = [{"id": f"p{number}", "question": f"how many apples {number}"} for number in range(NUM_PROMPTS)]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    line = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--device", "cpu"]
+    return [*line, "--max-new-tokens", "24", "--temperature", "1", "--chunk-size", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """The bytes of one process's file."""
+    output = tmp_path_factory.mktemp("whole") / "whole.parquet"
+    assert main([*command, "--output", str(output)]) == 0
+    return output.read_bytes()
+
+
+# --- a store of this process, in its memory ------------------------------------------------------
+
+
+@pytest.fixture
+def memory():
+    """The store, empty."""
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    return store
+
+
+def test_the_output_on_a_store_is_that_on_a_disk(command, whole, memory, capsys, caplog):
+    line = [*command, "--output", "memory://runs/out.parquet"]
+    assert main(line) == 0
+    assert "12 trajectories in memory://runs/out.parquet" in capsys.readouterr().out
+    assert memory.find("/") == ["/runs/out.parquet", "/runs/out.parquet.yaml"]
+    assert memory.cat("/runs/out.parquet") == whole
+    assert b"output: memory://runs/out.parquet\n" in memory.cat("/runs/out.parquet.yaml")
+    assert main(line) == 0
+    assert "memory://runs/out.parquet was finished before by the same command" in caplog.text
+
+
+def test_shards_make_one_output_and_another_run_is_refused(command, whole, memory, capsys):
+    line = [*command, "--output", "memory://runs/out.parquet"]
+    assert main([*line, "--shard", "2/3"]) == 0
+    there = [f"/runs/out.parquet.chunks/chunk-{number:05d}.parquet" for number in range(1, NUM_PROMPTS, 3)]
+    assert memory.find("/") == [*there, "/runs/out.parquet.chunks/plan.json"]
+    told = capsys.readouterr().out
+    assert "shard 2/3: 4 of 12 chunks are in memory://runs/out.parquet.chunks; the last shard makes" in told
+    other = [*line, "--seed", "7"]
+    text = (
+        "output='memory://runs/out.parquet.chunks': holds the work of another run: decode.seed was 0, now 7"
+    )
+    assert text in run_failing(other, capsys)
+    made = memory.info(there[0])["created"]
+    assert main([*line, "--shard", "1/3"]) == 0
+    assert main([*line, "--shard", "2/3"]) == 0
+    assert memory.info(there[0])["created"] == made, "what is there is not made again"
+    assert main(line) == 0
+    assert memory.find("/") == ["/runs/out.parquet", "/runs/out.parquet.yaml"]
+    assert memory.cat("/runs/out.parquet") == whole
+    text = "output='memory://runs/out.parquet': is the finished work of another run: decode.seed was 0, now 7"
+    assert text in run_failing(other, capsys)
+
+
+def test_torn_and_foreign_objects_are_refused(command, memory, capsys):
+    line = [*command, "--output", "memory://runs/out.parquet"]
+    memory.pipe("/runs/out.parquet.yaml", b"mine: 1\n")
+    assert "output='memory://runs/out.parquet.yaml': exists, and is of something else" in run_failing(
+        line, capsys
+    )
+    memory.rm("/runs/out.parquet.yaml")
+    assert main([*line, "--shard", "1/12"]) == 0
+    chunk = "/runs/out.parquet.chunks/chunk-00000.parquet"
+    memory.pipe(chunk, memory.cat(chunk)[:-9])
+    assert "memory://runs/out.parquet.chunks/chunk-00000.parquet': damaged" in run_failing(line, capsys)
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ("file:///x/out.parquet", "not an object store. Fix: give the path itself: /x/out.parquet"),
+        ("nothing://x/out.parquet", "no such store"),
+        ("memory://runs/", "names no object. Fix: name one, such as memory://runs/rollout.parquet"),
+        ("memory://runs/out.jsonl", "the records are written as Parquet"),
+    ],
+)
+def test_what_is_no_object_is_refused_by_name(command, memory, capsys, output, text):
+    assert text in run_failing([*command, "--output", output], capsys)
+
+
+def test_other_commands_say_that_they_do_not_write_there(checkpoint, tmp_path, capsys):
+    line = [
+        "eval",
+        "--model",
+        str(checkpoint),
+        "--prompts",
+        str(write_prompts(tmp_path)),
+        "--output",
+        "s3://b/o",
+    ]
+    assert "output='s3://b/o': only t3d rollout writes to an object store" in run_failing(line, capsys)
+    line = ["train", "--model", str(checkpoint), "--trajectories", "x.parquet", "--output", "s3://b/o"]
+    assert "only t3d rollout writes to an object store" in run_failing(line, capsys)
+
+
+# --- S3's protocol, as moto speaks it ------------------------------------------------------------
+
+slow_s3 = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of the server and of Ray
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # boto's and moto's own
+    pytest.mark.skipif(not (find_spec("moto") and find_spec("s3fs")), reason="pip install moto[server] s3fs"),
+]
+
+
+def s3_test(test):
+    for mark in slow_s3:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of a server of this machine, which the commands that tests start know by the environment."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        store = fsspec.filesystem("s3", use_listings_cache=False)
+        store.mkdir("runs")
+        yield store
+    server.stop()
+
+
+def chunks_of(store, output, count):
+    """Names of its chunks, once there are so many."""
+    until = time.monotonic() + 400
+    while len(found := [name for name in store.find(f"runs/{output}.chunks") if "chunk-" in name]) < count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
+
+
+@s3_test
+def test_a_rollout_onto_s3_goes_on_after_it_was_killed(bucket, command, whole):
+    line = [*command, "--output", "s3://runs/killed.parquet"]
+    process = subprocess.Popen([sys.executable, "-m", "t3d", *line], start_new_session=True)
+    try:
+        there = chunks_of(bucket, "killed.parquet", 3)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(there) < NUM_PROMPTS and not bucket.exists("runs/killed.parquet")
+    made = {name: bucket.info(name)["LastModified"] for name in there}
+    assert main([*line, "--shard", "1/2"]) == 0
+    assert made.items() <= {name: bucket.info(name)["LastModified"] for name in made}.items(), "made once"
+    assert main(line) == 0
+    assert bucket.find("runs/") == ["runs/killed.parquet", "runs/killed.parquet.yaml"]
+    assert bucket.cat("runs/killed.parquet") == whole
+    bucket.rm(bucket.find("runs/"))
+
+
+@s3_test
+def test_workers_on_ray_make_one_object_on_s3_though_one_is_killed(bucket, command, whole, capsys):
+    output = "ray.parquet"
+    line = [*command, "--output", f"s3://runs/{output}", "--ray", "--num-workers", "2"]
+    killed = []
+
+    def kill():
+        there = chunks_of(bucket, output, 2)
+        pid = json.loads(bucket.cat(f"runs/{output}.chunks/plan.json"))["process"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        killed.append((pid, len(there)))
+
+    with started():
+        thread = threading.Thread(target=kill)
+        thread.start()
+        assert main(line) == 0
+        thread.join()
+        ((pid, num_made),) = killed
+        assert pid != os.getpid() and num_made < NUM_PROMPTS
+        assert bucket.find("runs/") == [f"runs/{output}", f"runs/{output}.yaml"]
+        assert bucket.cat(f"runs/{output}") == whole
+        assert main(line) == 0
+    told = capsys.readouterr().out
+    assert "2 workers on Ray: 0 prompts in" in told and f"12 trajectories in s3://runs/{output}" in told
+    bucket.rm(bucket.find("runs/"))
+
+
+@s3_test
+def test_a_bucket_that_is_not_there_is_an_error_in_one_line(bucket, command, capsys):
+    text = run_failing([*command, "--output", "s3://nobodys/out.parquet"], capsys)
+    assert "output='s3://nobodys/out.parquet': " in text and "of the store" in text
