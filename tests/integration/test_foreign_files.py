@@ -55,7 +55,7 @@ PROMPTS = "--prompts nowhere.jsonl"
             "reproduce cell --method original --settings B4-T1 --device cpu --output out",
             "out/cell.json",
         ),
-        ("reproduce table4 --dry-run --quick --cells none --configurations out/c.yaml", "out/c.yaml"),
+        ("reproduce table4 --dry-run --quick --cells None --configurations out/c.yaml", "out/c.yaml"),
     ],
 )
 def test_a_file_of_somebody_else_is_refused_before_any_work(
@@ -74,7 +74,7 @@ def test_a_file_of_somebody_else_is_refused_before_any_work(
     [
         "demo",
         f"eval --model nowhere/x {PROMPTS}",
-        "reproduce table4 --quick --cells none --device cpu",
+        "reproduce table4 --quick --cells None --device cpu",
         "reproduce cell --method original --settings B4-T1 --device cpu",
     ],
 )
@@ -124,7 +124,7 @@ def test_files_of_somebody_else_are_not_removed_with_finished_work(
 @pytest.mark.parametrize("file", ["tables.json", "tables.md", "table4-mini.png"])
 def test_the_report_of_a_reproduction_is_refused_before_its_cells_are_made(tmp_path, capsys, file):
     (tmp_path / file).write_text("mine")
-    command = ["reproduce", "table4", "--quick", "--cells", "none", "--device", "cpu"]
+    command = ["reproduce", "table4", "--quick", "--cells", "None", "--device", "cpu"]
     text = run_failing([*command, "--output", str(tmp_path)], capsys)
     assert f"{file}': exists, and nothing tells that this command wrote it" in text
     assert (tmp_path / file).read_text() == "mine" and os.listdir(tmp_path) == [file]

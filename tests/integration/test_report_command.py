@@ -38,7 +38,7 @@ def test_what_cannot_be_reported_is_said(flags, message, tmp_path, monkeypatch, 
         ["eval", "--model", "mini", "--tasks", "chain"],
         ["demo"],
         ["train", "--model", "mini", "--trajectories", "rollout.parquet"],
-        ["reproduce", "table1", "--cells", "none"],
+        ["reproduce", "table1", "--cells", "None"],
     ],
     ids=lambda command: command[0],
 )

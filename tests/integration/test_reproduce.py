@@ -80,7 +80,7 @@ def _tiny_suite():
         yield
 
 
-def reproduce(output, *flags, table="table4", cells="none") -> int:
+def reproduce(output, *flags, table="table4", cells="None") -> int:
     where = ["--output", str(output), "--cells", str(cells), "--device", "cpu"]
     return main(["reproduce", table, *where, *flags])
 
@@ -453,7 +453,7 @@ def test_what_another_process_makes_is_left_to_it_until_it_ends(held, tmp_path, 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_two_processes_share_a_table_and_one_may_be_killed(tmp_path):
     budget = ["--num-prompts", "6", "--num-optimizer-steps", "2", "--limit", "2", "--max-new-tokens", "16"]
-    where = ["--output", str(tmp_path), "--cells", "none", "--device", "cpu", "--teachers", "mini-small"]
+    where = ["--output", str(tmp_path), "--cells", "None", "--device", "cpu", "--teachers", "mini-small"]
     command = [sys.executable, "-m", "t3d", "reproduce", "table4", "--tasks", "chain", *budget, *where]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     first, second = (

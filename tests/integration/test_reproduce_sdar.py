@@ -88,7 +88,7 @@ def test_the_smallest_cell_runs_from_rollouts_to_its_record(method, data, teache
 @pytest.mark.slow
 def test_a_quick_table_of_every_method_has_a_report(data, teacher, tmp_path):
     where = ["--data", str(data), "--teachers", str(teacher), "--output", str(tmp_path), "--device", "cpu"]
-    words = ["reproduce", "table2", "--suite", "sdar", "--quick", "--tasks", "gsm8k", "--cells", "none"]
+    words = ["reproduce", "table2", "--suite", "sdar", "--quick", "--tasks", "gsm8k", "--cells", "None"]
     assert main([*words, *SIZES, *where]) == 0
     report = json.loads((tmp_path / "tables.json").read_text())
     methods = {entry["method"] for entry in report["entries"]}

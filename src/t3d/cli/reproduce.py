@@ -14,8 +14,9 @@ from rich.table import Table
 
 from t3d.cli.options import LOG_WIDTH
 from t3d.errors import InputError
+from t3d.evaluation.finished import CELLS
 from t3d.reproduce.cell_choice import CellChoice
-from t3d.reproduce.suite_choice import ReproduceConfig
+from t3d.reproduce.suite_choice import ReproduceConfig, check_cells
 from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.lock import locked
 from t3d.work.own import json_with, text_from
@@ -87,7 +88,7 @@ class ReproduceCell(CellChoice):
     def run(self) -> None:
         """Run the command."""
         from t3d.reproduce.report import OWN_NAMES
-        from t3d.reproduce.store import FINISHED, CellStore
+        from t3d.reproduce.store import CellStore
         from t3d.reproduce.students import Workshop
 
         suite, cell = self.spec(self.output)
@@ -97,7 +98,7 @@ class ReproduceCell(CellChoice):
         check_output_file(output / "cell.json", is_own=json_with("config_hash", "command", "results"))
         workshop = Workshop(suite=suite, quick=self.quick, output=output)
         workshop.check([cell])
-        join(output / "cells", {"suite": suite.name}, FINISHED)
+        join(output / "cells", {"suite": suite.name}, CELLS)
         with locked(workshop.student(cell.student).path):
             record = workshop.make_cell(cell)
             path = CellStore(output / "cells").write(cell.label, record)
@@ -121,7 +122,7 @@ class ReproduceStudy:
     """Folder for cells, students, study.md and study.json. The same command continues a killed run, and
     processes with the same output share the work."""
     cells: str | None = None
-    """Folder of finished cells that may be reused; it may be missing."""
+    """Folder of finished cells to reuse, as of another study."""
     dry_run: bool = False
     """Print which cells are there and which are missing, and do nothing."""
 
@@ -131,6 +132,7 @@ class ReproduceStudy:
         from t3d.reproduce.study_report import check_study_output, write_study
         from t3d.reproduce.study_run import StudyRun
 
+        check_cells(self.cells)
         study, output = read_study(self.file), Path(self.output)
         for choice in study.choices():
             choice.require_data()

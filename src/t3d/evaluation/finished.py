@@ -19,6 +19,8 @@ from t3d.work.plan import file_sha256, is_whole
 
 RESULTS, SAMPLES, SUMMARY_ENDING = "results.json", "samples.jsonl", ".summary.json"
 """Names of what ``t3d eval`` writes, and the ending beside a file of ``t3d grade``."""
+CELLS = "*.*.json"
+"""Pattern of the files of cells: ``LABEL.HASH.json``."""
 UNFINISHED = "unfinished"
 """Folder of responses in the output, until all are there."""
 ERRORS = "errors.jsonl"

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from t3d.errors import InputError
-from t3d.evaluation.finished import read_cell
+from t3d.evaluation.finished import CELLS, read_cell
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
-from t3d.reproduce.store import FINISHED
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.suites import MEAN_TEST_PROBLEMS, split_problems
 
@@ -42,7 +41,7 @@ class Speeds:
         self._seconds: dict[tuple[str, str, str], list[float]] = {}
         for folder in folders:
             found: dict[tuple[str, str, str], list[float]] = {}
-            for path in [] if folder is None else sorted(folder.glob(FINISHED)):
+            for path in [] if folder is None else sorted(folder.glob(CELLS)):
                 # A file that is damaged or of another form measures nothing; whoever needs it says so.
                 with suppress(InputError, KeyError):
                     record = read_cell(path)

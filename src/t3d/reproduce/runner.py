@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import InputError
+from t3d.evaluation.finished import CELLS
 from t3d.reproduce.eta import Plan, Speeds, make_plan
 from t3d.reproduce.making import cell_accuracy, make_all, make_cells
 from t3d.reproduce.recipes import (
@@ -25,7 +26,7 @@ from t3d.reproduce.recipes import (
     trained_methods,
 )
 from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.store import FINISHED, CellStore
+from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop, training_config
 from t3d.reproduce.suite_choice import ReproduceConfig
 from t3d.training.ignored import check_training_fields
@@ -107,7 +108,7 @@ class Reproduction:
         """
         if self._unfinished():
             self.workshop.check(self.all_cells())
-        join(self.output / "cells", {"suite": self.suite.name}, FINISHED)
+        join(self.output / "cells", {"suite": self.suite.name}, CELLS)
         speeds = self.speeds()
         plan = self.plan(speeds)
         clock = _Clock(total=plan.seconds, speeds=speeds, say=say)

@@ -11,9 +11,6 @@ from t3d.reproduce.resolve import ADDED_LATER, Resolved
 from t3d.work.files import write_text
 from t3d.work.plan import differences
 
-FINISHED = "*.*.json"
-"""Pattern of the files of cells: ``LABEL.HASH.json``."""
-
 
 @dataclass(frozen=True)
 class CellStore:

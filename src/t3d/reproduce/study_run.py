@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from t3d.evaluation.finished import CELLS
 from t3d.reproduce.cell_choice import CellChoice
 from t3d.reproduce.making import cell_accuracy, make_all, make_cells
 from t3d.reproduce.recipes import ORIGINAL, CellSpec
 from t3d.reproduce.resolve import resolve_cell
-from t3d.reproduce.store import FINISHED, CellStore
+from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.study import Study
 from t3d.work.progress import duration, numbered
@@ -73,7 +74,7 @@ class StudyRun:
         for choices in by_workshop.values():
             self.workshop(choices[0]).check([self._specs[choice][1] for choice in choices])
         for suite in {choice.suite for choice in missing}:
-            join(self.output / "cells", {"suite": suite}, FINISHED)
+            join(self.output / "cells", {"suite": suite}, CELLS)
         started, before = time.perf_counter(), len(self._specs) - len(missing)
 
         def make(choice: CellChoice) -> int:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_choices, require_once, require_positive
+from t3d.evaluation.finished import CELLS
 
 if TYPE_CHECKING:
     from t3d.reproduce.suites import Budget, Suite
 
+COMMITTED_CELLS = "docs/results/cells"
 _CHANGES = ("num_prompts", "num_optimizer_steps", "limit", "max_new_tokens")
 Regime = Literal["short", "paper"]
 """How a budget of optimizer steps is spent: ``short``, on the suite's prompts with fresh noise, or as in the
@@ -146,14 +148,23 @@ class ReproduceConfig(SuiteChoice):
     output: str = "runs/reproduce"
     """Folder for cells, students, tables.md, tables.json and plots. Processes with the same output share
     the work."""
-    cells: str | None = "docs/results/cells"
-    """Folder of finished cells of earlier runs that may be reused; it may be missing."""
+    cells: str | None = COMMITTED_CELLS
+    """Folder of finished cells of earlier runs to reuse, or None. The default's may be missing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "seeds")
         if self.quick and self.seeds != 1:
             raise InputError("seeds", self.seeds, "quick has one", "leave out one of the two")
+        if self.cells != COMMITTED_CELLS:
+            check_cells(self.cells)
+
+
+def check_cells(folder: str | None) -> None:
+    """Raise InputError for a folder of cells that has none: without them everything would be made again."""
+    if folder is not None and not any(Path(folder).glob(CELLS)):
+        problem = "no finished cells there" if Path(folder).is_dir() else "no such folder"
+        raise InputError("cells", folder, problem, "give a folder of LABEL.HASH.json files, or None")
 
 
 def _changed(settings: Any, **fields: Any) -> Any:
