@@ -11,6 +11,8 @@ from t3d.problems.problem import ROLES, Problem
 
 PROMPT_FIELDS = ("id", "question", "task", "answer", "solution")
 """Keys of a prompt file's lines, all but the question optional."""
+_OF_TRAJECTORIES = {"prompt_ids", "response_ids", "step_map"}
+"""Keys by which rows of a rollout are known."""
 MESSAGES = "messages"
 """A key that may stand in place of ``question`` and ``solution``: a conversation that ends with a message of
 the user, or with what answers it."""
@@ -23,11 +25,15 @@ def read_prompt_file(path: str | Path) -> list[Problem]:
     ``question`` and ``solution``: the last message of the user is the question, the assistant's answer to it,
     if there is one, the solution, and what is before it, a system message too, the question's turns.
 
-    Raises InputError for a missing or empty file, a line that is not such an object, an unknown
+    Raises InputError for a missing or empty file, a rollout, a line that is not such an object, an unknown
     key, text that is not Unicode, messages that are no such conversation, or an id used twice.
     """
     problems: dict[str, Problem] = {}
     for where, row in _rows(Path(path)):
+        if row.keys() >= _OF_TRAJECTORIES:
+            problem = "a rollout: its rows are trajectories, which hold no questions"
+            fix = f"give the prompts that it was made of ({path}.yaml names them), or learn from it: "
+            raise InputError("prompts", str(path), problem, f"{fix}t3d train --trajectories {path}")
         problem = _problem_of(Path(path), where, row)
         if problem.id in problems:
             raise InputError("id", problem.id, f"used twice in {path}", "give every line its own id")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from format_helpers import make
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from t3d.problems.problem import Problem
 from t3d.problems.prompt_file import read_prompt_file
 from t3d.problems.prompt_styles import user_turn
 from t3d.problems.prompts import chat_ids, problem_ids, prompt_ids, token_ids, token_text
+from t3d.trajectory import write_trajectories
 
 
 @given(st.text(max_size=30))
@@ -246,3 +248,15 @@ def test_questions_in_parquet_are_read_as_those_in_lines(tmp_path):
 def test_messages_that_are_no_prompt_are_named(tmp_path, row, problem):
     with pytest.raises(InputError, match=problem):
         read_prompt_file(write(tmp_path, json.dumps(row)))
+
+
+@pytest.mark.parametrize("is_parquet", [True, False])
+def test_a_rollout_given_as_prompts_is_told_what_it_is(tmp_path, is_parquet):
+    path = tmp_path / ("rollout.parquet" if is_parquet else "rollout.jsonl")
+    if is_parquet:
+        write_trajectories(path, [make()])
+    else:
+        path.write_text(json.dumps({"id": "a", "prompt_ids": [1], "response_ids": [2], "step_map": [1]}))
+    with pytest.raises(InputError, match=r"prompts=.*: a rollout: .* no questions\. Fix: .*made of") as found:
+        read_prompt_file(path)
+    assert f"t3d train --trajectories {path}" in str(found.value)
