@@ -34,6 +34,8 @@ _RENAMED |= {"per_device_train_batch_size": "train_batch_size"}
 """Fields of T3DConfig whose flags have other names here than there."""
 _OF_ROUNDS = ("override", "train_batch_size", "train_seed", "round_start", "num_old_rounds", "batch_size")
 """Other flags on which they depend."""
+_OF_PRESET: dict[str, Any] = {"num_rounds": 2, "num_samples": 1, "rollout_filter": "none"}
+"""Flags that a preset may say, and what holds where neither does."""
 _OF_SETTINGS = ("block_size", "steps_per_block", "tokens_per_step")
 """Flags that rollout_settings say."""
 
@@ -108,8 +110,7 @@ class Distil(ModelChoice, ProblemChoice):
                 start=self.round_start,
                 num_old_rounds=self.num_old_rounds,
             )
-        settings: dict[str, Any] = {"num_rounds": self._num_rounds, "rollout_filter": self._filter}
-        settings["num_samples"] = self._num_samples
+        settings = {name: self._told(name) for name in _OF_PRESET}
         said_by_round = dict.fromkeys(_OF_SETTINGS if self.rollout_settings else ())
         settings["decode"] = dataclasses.replace(decode.used(), **said_by_round)
         write_config(dataclasses.replace(self, **settings), output / "config.yaml")
@@ -118,19 +119,11 @@ class Distil(ModelChoice, ProblemChoice):
 
     @property
     def _num_rounds(self) -> int:
-        return self._of_preset("num_rounds", 2)
+        return self._told("num_rounds")
 
-    @property
-    def _num_samples(self) -> int:
-        return self._of_preset("num_samples", 1)
-
-    @property
-    def _filter(self) -> RolloutFilter:
-        return self._of_preset("rollout_filter", "none")
-
-    def _of_preset(self, name: str, otherwise: Any) -> Any:
+    def _told(self, name: str) -> Any:
         given = getattr(self, name)
-        return ROUNDS.get(self.preset, {}).get(name, otherwise) if given is None else given
+        return ROUNDS.get(self.preset, {}).get(name, _OF_PRESET[name]) if given is None else given
 
     def _check_flags(self) -> None:
         """Raise InputError for flags that no checkpoint can make right."""
@@ -210,11 +203,9 @@ class Distil(ModelChoice, ProblemChoice):
     def _choice(self, posed: PosedTask) -> "SampleChoice":
         from t3d.decoding.sample_choice import SampleChoice
 
-        return SampleChoice(
-            num_samples=self._num_samples,
-            rollout_filter=self._filter,
-            grader=posed.sample_grader() if is_graded(self._filter) else None,
-        )
+        wanted = self._told("rollout_filter")
+        grader = posed.sample_grader() if is_graded(wanted) else None
+        return SampleChoice(num_samples=self._told("num_samples"), rollout_filter=wanted, grader=grader)
 
     def _train(self, number: int) -> Train:
         """A round's training as t3d train would do it."""
