@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from t3d.bundled_drafters import RECORD
 from t3d.errors import InputError
-from t3d.models.bundled_drafters import RECORD
 from t3d.models.drafter import BASE_FILE, CONFIG_FILE, WEIGHTS_FILE
 from t3d.models.fetch import MODELS, SmallModel
 from t3d.training.run import STUDENT_PLAN

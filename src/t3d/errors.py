@@ -2,7 +2,8 @@
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
@@ -30,6 +31,20 @@ class InputError(ValueError):
         """
         state = vars(self) | {"value": self.value if _is_picklable(self.value) else repr(self.value)}
         return self.__class__.__new__, (self.__class__, *self.args), state
+
+
+@contextmanager
+def naming(**names: str) -> Generator[None]:
+    """Within it, or within a function that it decorates, InputError names fields as the caller gave them.
+
+    ``naming(model="source")``: what is said of a model is said of the source that it was given as.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.field not in names:
+            raise
+        raise InputError(names[error.field], error.value, error.problem, error.fix) from error
 
 
 def _is_picklable(value: object) -> bool:

@@ -16,6 +16,7 @@ from t3d.errors import InputError
 from t3d.work.files import atomic_file
 
 SCHEMA_VERSION = 1
+_FIX = "give the Parquet file that t3d rollout wrote"
 FinishReason = Literal["stop", "length"]
 GridOrigin = Literal["prompt", "response"]
 """Where blocks count from: the first prompt token (decoding) or the first response token (released code)."""
@@ -220,20 +221,25 @@ def read_trajectories(path: str | Path, *, may_be_empty: bool = False) -> list[T
     return [trajectory_of_row(row) for row in read_rows(path, may_be_empty=may_be_empty)]
 
 
+def check_is_there(path: str | Path) -> None:
+    """Raise InputError unless there is a file of trajectories to read."""
+    if not Path(path).is_file():
+        raise InputError("trajectories", str(path), "no such file", _FIX)
+
+
 def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str, Any]]:
     """Rows of a Parquet file of trajectories, their own rules not checked yet.
 
     Raises InputError for a missing file, another schema, no row unless it ``may_be_empty``, or a file that is
     not as it was written: its pages and its values have checksums (files of t3d before 2026-11-29 have none).
     """
+    check_is_there(path)
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     def refuse(problem: str) -> InputError:
-        return InputError("trajectories", str(path), problem, "give the Parquet file that t3d rollout wrote")
+        return InputError("trajectories", str(path), problem, _FIX)
 
-    if not Path(path).is_file():
-        raise refuse("no such file")
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         names, metadata = table.column_names, table.schema.metadata or {}

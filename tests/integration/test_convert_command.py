@@ -48,7 +48,7 @@ CONFIGS = {
         "model_type='gpt_neox': ",
         "llama, qwen2, qwen3, qwen3_moe",
     ),
-    "encoder-decoder": (T5Config().to_dict(), "model=", "is an encoder-decoder (model_type 't5')"),
+    "encoder-decoder": (T5Config().to_dict(), "source=", "is an encoder-decoder (model_type 't5')"),
     "gemma2's caps": (
         {"model_type": "gemma2", "final_logit_softcapping": 30.0},
         "final_logit_softcapping=30.0: ",
@@ -77,17 +77,17 @@ CONFIGS = {
     ),
     "quantized": (
         {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-        "model=",
+        "source=",
         "its weights are quantized (gptq)",
     ),
     "code of its own": (
         {"model_type": "nobodys", "auto_map": {"AutoConfig": "configuration_x.XConfig"}},
-        "model=",
+        "source=",
         "needs code of its own, which is never executed",
     ),
     "block diffusion": (
         {"model_type": "sdar"},
-        "model=",
+        "source=",
         "is a block-diffusion model already (model_type 'sdar')",
     ),
     "a lie": ({"hidden_size": 64}, "hidden_size=64: ", "its weights have 32"),
@@ -165,7 +165,7 @@ def test_what_cannot_be_asked_for_is_named(copy, capsys, flags, said):
 
 
 def test_a_folder_that_is_not_there_and_a_file_are_named(copy, capsys):
-    assert "no such folder" in refusal(copy.parent / "nowhere", capsys)
+    assert "nowhere': no such folder" in refusal(copy.parent / "nowhere", capsys)
     (copy.parent / "x.gguf").touch()
     assert "--gguf-file x.gguf" in refusal(copy.parent / "x.gguf", capsys)
 

@@ -16,8 +16,8 @@ import tyro
 from adopt_helpers import plain_tokenizer, save_gguf, save_source
 from next_token_helpers import add_random_adapter
 
+from t3d.bundled_drafters import BUNDLED_DRAFTERS
 from t3d.cli.main import COMMANDS, main
-from t3d.models.bundled_drafters import BUNDLED_DRAFTERS
 from t3d.models.drafter import save_drafter
 from t3d.models.fetch import MODELS
 from t3d.models.loading import load_model

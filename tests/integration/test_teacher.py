@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from t3d.evaluation.evaluate import evaluate
-from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.loading import load_model
 from t3d.models.token_ids import tokenizer_hash
 from t3d.reproduce.settings import SETTINGS

@@ -9,6 +9,7 @@ import pytest
 
 from t3d.errors import (
     InputError,
+    naming,
     require_above_zero,
     require_at_least_zero,
     require_below_one,
@@ -22,6 +23,17 @@ def test_the_message_names_field_value_problem_and_fix():
     error = InputError("top_p", 1.5, "not in (0, 1]", "use 1 to keep all tokens")
     assert str(error) == "top_p=1.5: not in (0, 1]. Fix: use 1 to keep all tokens."
     assert (error.field, error.value) == ("top_p", 1.5)
+
+
+def test_a_field_is_named_as_the_caller_gave_it():
+    @naming(model="source")
+    def refuse(field):
+        raise InputError(field, "x", "no", "yes")
+
+    with pytest.raises(InputError, match=r"source='x': no\. Fix: yes"):
+        refuse("model")
+    with pytest.raises(InputError, match="revision='x'"):
+        refuse("revision")
 
 
 def test_it_is_a_value_error():

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from t3d.model_choice import check_source, checkpoint_of
 from t3d.work.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Convert:
 
     def run(self) -> None:
         """Run the command."""
+        if not Path(self.source).exists():
+            check_source(checkpoint_of(self.source), "source")
         from t3d.models.convert import STAGES, ConvertConfig, convert
 
         config = ConvertConfig(

@@ -18,13 +18,14 @@ from t3d.errors import InputError, require_at_least_zero, require_positive
 from t3d.tasks.task import PosedTask
 from t3d.training.choices import RoundStart
 from t3d.training.preset_rounds import ROUNDS, preset_rollouts
+from t3d.training.presets import parse_overrides, preset_fields
 from t3d.work.files import check_output_folder
+from t3d.work.kept import Product, claim
 from t3d.work.plan import fingerprint
 
 if TYPE_CHECKING:
     from t3d.decoding.sample_choice import SampleChoice
     from t3d.reproduce.rounds import Round
-    from t3d.work.kept import Product
 
 _OF_NUMBERS = ("preset", "num_optimizer_steps", "gradient_accumulation_steps", "learning_rate")
 _OF_NUMBERS += ("warmup_steps", "dtype")
@@ -85,15 +86,15 @@ class Distil(ModelChoice, ProblemChoice):
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.reproduce.pipeline import Pipeline
-        from t3d.reproduce.rounds import run_rounds
-        from t3d.work.kept import claim
-
         output = Path(self.output)
         self._check_flags()
         check_output_folder(output, ("round-*", "stages", "config.yaml"))
         check_config(self, output / "config.yaml", self.prompts)
+        self.check_model()
         posed = self._posed()
+        from t3d.reproduce.pipeline import Pipeline
+        from t3d.reproduce.rounds import run_rounds
+
         decode = self.decode.resolve(self.own_settings())
         rounds = self._rounds(posed, decode.params())
         pipeline = Pipeline(device=self.device, dtype=self.dtype, batch_size=self.batch_size)
@@ -141,6 +142,7 @@ class Distil(ModelChoice, ProblemChoice):
             if self.rollout_settings and given is not None:
                 fix = "leave one of the two out"
                 raise InputError(name, given, "rollout_settings says it of every round", fix)
+        preset_fields(self.preset)
         if self.preset in ("drafter", "sft", "sft_dllm_rl"):
             problem = "makes no student of rollouts" if self.preset == "drafter" else "learns solutions"
             raise InputError("preset", self.preset, f"{problem}, so it has no rounds", "use t3d train")
@@ -225,8 +227,6 @@ class Distil(ModelChoice, ProblemChoice):
 
     def _overrides(self) -> dict[str, Any]:
         """The overrides as what t3d train takes, which has flags for some of them."""
-        from t3d.training.presets import parse_overrides
-
         flags, others = list[str](), list[str]()
         for override in self.override:
             name = override.partition("=")[0]
@@ -239,8 +239,6 @@ class Distil(ModelChoice, ProblemChoice):
 
     def _products(self, number: int) -> "tuple[Product, Product]":
         """Trajectories and student of a round."""
-        from t3d.work.kept import Product
-
         folder, stages = Path(self.output) / f"round-{number}", Path(self.output) / "stages"
         return (
             Product(

@@ -146,6 +146,7 @@ class Eval(DraftedModelChoice, PromptChoice):
         self._check_numbers()
         self.workers.check(own_shard(self.shard))
         self._check_files()
+        self.check_model()
         tasks = self._tasks()
         dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
 

@@ -45,6 +45,8 @@ class Generate(DraftedModelChoice, PromptChoice):
 
     def run(self) -> None:
         """Run the command."""
+        problems = self._problems()
+        self.check_model()
         from t3d.decoding.completion import check_requests
         from t3d.decoding.llm import LLM
         from t3d.decoding.posed_requests import decode_requests
@@ -52,7 +54,6 @@ class Generate(DraftedModelChoice, PromptChoice):
         from t3d.report.console import coloured_steps, draft_legend
         from t3d.report.viewer.recorded import BEGINNING, recorded
 
-        problems = self._problems()
         if self.record is not None:
             check_output_file(self.record, self.prompts, is_own=text_from(BEGINNING))
         params = self.decode.resolve(self.own_settings()).params()

@@ -140,10 +140,13 @@ def _say(error: Exception) -> int:
 
 
 def _hide_loading_bars() -> None:
-    """Switch off transformers' bars; its import is left to commands that run."""
-    from transformers.utils import logging
+    """Switch off the bars of the hub and transformers, which ask when they are imported: a refusal needs
+    neither."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
 
-    logging.disable_progress_bar()
+        logging.disable_progress_bar()
 
 
 def _split_name(arguments: list[str]) -> tuple[tuple[str, ...], list[str]]:

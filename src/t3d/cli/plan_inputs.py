@@ -8,10 +8,11 @@ from t3d.cli.plan import Plan, decode_params
 from t3d.cli.recipe import Recipe
 from t3d.errors import InputError
 from t3d.field_types import fit, read_value
+from t3d.model_choice import checkpoint_of
 from t3d.models.checkpoint import open_checkpoint
 from t3d.models.linear_layers import TARGET_MODULES
 from t3d.models.placement import DTYPES
-from t3d.models.reading import checkpoint_of, read_config
+from t3d.models.reading import read_config
 from t3d.planning.assumptions import ASSUMED, assumptions
 from t3d.planning.known import PUBLISHED, published_shape
 from t3d.planning.memory import Decoding, Step

@@ -26,12 +26,12 @@ class Report:
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.report.html.page import write_report
-
         if self.output is not None and Path(self.output).suffix not in (".html", ".htm"):
             raise InputError("output", self.output, "not the name of a page", "end it in .html")
         if not Path(self.run_folder).is_dir():
             raise InputError("run_folder", self.run_folder, "no such folder", "give a finished run's output")
+        from t3d.report.html.page import write_report
+
         path = write_report(Path(self.run_folder), None if self.output is None else Path(self.output))
         print(path)
         if self.open:

@@ -16,7 +16,10 @@ from t3d.cli.options import LOG_WIDTH
 from t3d.errors import InputError
 from t3d.evaluation.finished import CELLS
 from t3d.reproduce.cell_choice import CellChoice
+from t3d.reproduce.recipes import tables_of
+from t3d.reproduce.study import read_study
 from t3d.reproduce.suite_choice import ReproduceConfig, check_cells
+from t3d.reproduce.suites import load_suite
 from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.lock import locked
 from t3d.work.own import json_with, text_from
@@ -44,13 +47,15 @@ class Reproduce(ReproduceConfig):
 
     def run(self) -> None:
         """Run the command."""
+        tables = tables_of(self.table)
+        load_suite(self.suite, self.data)
         from t3d.report.html.page import add_report
         from t3d.reproduce.dry_run import budget_lines, configurations
         from t3d.reproduce.eta import speed
         from t3d.reproduce.report import check_report, write_report
-        from t3d.reproduce.runner import Reproduction, tables_of
+        from t3d.reproduce.runner import Reproduction
 
-        reproduction = Reproduction(self, tables_of(self.table))
+        reproduction = Reproduction(self, tables)
         console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
         if self.configurations is not None:
             if not self.dry_run:
@@ -87,12 +92,12 @@ class ReproduceCell(CellChoice):
 
     def run(self) -> None:
         """Run the command."""
+        suite, cell = self.spec(self.output)
+        self.require_data()
         from t3d.reproduce.report import OWN_NAMES
         from t3d.reproduce.store import CellStore
         from t3d.reproduce.students import Workshop
 
-        suite, cell = self.spec(self.output)
-        self.require_data()
         output = Path(self.output)
         check_output_folder(output, OWN_NAMES)
         check_output_file(output / "cell.json", is_own=json_with("config_hash", "command", "results"))
@@ -128,14 +133,13 @@ class ReproduceStudy:
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.reproduce.study import read_study
-        from t3d.reproduce.study_report import check_study_output, write_study
-        from t3d.reproduce.study_run import StudyRun
-
         check_cells(self.cells)
         study, output = read_study(self.file), Path(self.output)
         for choice in study.choices():
             choice.require_data()
+        from t3d.reproduce.study_report import check_study_output, write_study
+        from t3d.reproduce.study_run import StudyRun
+
         check_study_output(output)
         run = StudyRun(study, output, None if self.cells is None else Path(self.cells))
         missing = set(run.missing())

@@ -99,6 +99,7 @@ class Rollout(DecodingModelChoice, ProblemChoice):
 
     def _asked(self, *, is_told: bool) -> "_Asked":
         """The prompts, how to decode them and what to keep; the checkpoint's part is printed if wanted."""
+        self.check_model()
         posed = self.resolve()
         decode = self.decode.resolve(self.own_settings(), is_told=is_told)
         choice = self._choice(posed)
@@ -140,10 +141,10 @@ def prepared_rollout(
 
 
 def _prepared(command: Rollout, told: str, is_told: bool, attempt: str) -> "PreparedRollout":
+    asked = command._asked(is_told=is_told)
     from t3d.decoding.answered import fitting_problems
     from t3d.decoding.rollout import FileRollout
 
-    asked = command._asked(is_told=is_told)
     posed, params = asked.posed, asked.decode.params()
     loaded, problems, too_long = command.load(), posed.problems, []
     if command.on_long_prompt == "skip":

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from t3d.cli.options import DraftedModelChoice
 from t3d.decoding.params import DecodeParams
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, naming, require_positive
+from t3d.model_choice import check_model
 
 if TYPE_CHECKING:
     from t3d.models.loading import LoadedModel
@@ -54,6 +55,11 @@ class Serve(DraftedModelChoice):
 
     def run(self) -> None:
         """Run the command."""
+        require_positive(self, "max_batch_size", "max_model_len")
+        names = self._names()
+        self.check_model()
+        if self.teacher is not None:
+            check_model(self.teacher, "teacher")
         try:
             from t3d.serving.server import run_server
             from t3d.serving.settings import ServeConfig
@@ -64,8 +70,6 @@ class Serve(DraftedModelChoice):
         from t3d.decoding.llm import LLM
         from t3d.report.playground.page import playground_page
 
-        require_positive(self, "max_batch_size", "max_model_len")
-        names = self._names()
         config = ServeConfig(
             host=self.host,
             port=self.port,
@@ -110,6 +114,7 @@ class Serve(DraftedModelChoice):
         model = self.load()
         if self.teacher is None:
             return [model]
-        teacher = replace(self, model=self.teacher, drafter=None).load()
+        with naming(model="teacher"):
+            teacher = replace(self, model=self.teacher, drafter=None).load()
         share_turns(model.model, teacher.model)
         return [model, teacher]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from t3d.cli.config_file import resolved_config
-from t3d.errors import InputError, require_once, require_positive
+from t3d.errors import InputError, naming, require_once, require_positive
+from t3d.model_choice import check_model
+from t3d.trajectory import Trajectory, check_is_there, read_trajectories
 from t3d.work.files import check_output_file, write_text
 from t3d.work.own import is_picture, json_with
 from t3d.work.progress import Progress
@@ -15,7 +17,6 @@ from t3d.work.versions import versions
 
 if TYPE_CHECKING:
     from t3d.models.loading import LoadedModel
-    from t3d.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,9 @@ class Theory:
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.report.factorisation import factorisation_table, plot_factorisation
-        from t3d.trajectory import read_trajectories
-
         self._check()
+        from t3d.report.factorisation import factorisation_table, plot_factorisation
+
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         smallest = min(self.block_size or trajectory.block_size for trajectory in trajectories)
         if max(self.tokens_per_step) > smallest:
@@ -72,6 +72,8 @@ class Theory:
             require_once(field, getattr(self, field))
             if not getattr(self, field):
                 raise InputError(field, (), "empty", "give at least one")
+        for model in self.models:
+            check_model(model, "models")
         if min(self.tokens_per_step) < 1:
             raise InputError("tokens_per_step", min(self.tokens_per_step), "not positive", "use 1 or more")
         for path, is_own in (
@@ -80,13 +82,15 @@ class Theory:
         ):
             if path is not None:
                 check_output_file(path, self.trajectories, is_own=is_own)
+        check_is_there(self.trajectories)
 
-    def _measured(self, name: str, trajectories: "list[Trajectory]") -> dict[str, Any]:
+    def _measured(self, name: str, trajectories: list[Trajectory]) -> dict[str, Any]:
         """The means of one model, which is let go afterwards."""
         from t3d.models.loading import load_model
         from t3d.theory.measured import check_fit, score_trajectory, summary
 
-        loaded: LoadedModel = load_model(name, device=self.device)
+        with naming(model="models"):
+            loaded: LoadedModel = load_model(name, device=self.device)
         check_fit(loaded, trajectories)
         scores = []
         with Progress(f"theory {name}", len(trajectories)) as progress:
@@ -101,7 +105,7 @@ class Theory:
                 progress.advance()
         return summary(scores, self.tokens_per_step)
 
-    def _posterior(self, trajectories: "list[Trajectory]") -> dict[str, Any] | None:
+    def _posterior(self, trajectories: list[Trajectory]) -> dict[str, Any] | None:
         """By tokens per step: the true posterior of the records whose task lists its solutions; None of
         none."""
         from t3d.tasks.mini.listed import listed_solutions, question_of

@@ -12,10 +12,13 @@ from t3d.cli.options import ModelChoice
 from t3d.cli.processes import check_count, is_first_process, num_processes
 from t3d.cli.train_scores import DRAFTER, EVALUATION_COUNTS, check_evaluation, evaluator_of
 from t3d.decoding.params import DecodeParams
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, naming, require_positive
 from t3d.grading.math_worker import GraderName
+from t3d.model_choice import check_dtype, check_model, require_training_device
 from t3d.report.html.name import NAME, check_report
 from t3d.training.choices import ReferenceChoice
+from t3d.training.presets import parse_overrides, preset_fields
+from t3d.trajectory import check_is_there, read_trajectories
 
 if TYPE_CHECKING:
     from t3d.training.config import T3DConfig
@@ -124,6 +127,11 @@ class Train(ModelChoice):
         check_started()
         check_config(self, Path(self.output) / "config.yaml", self.trajectories)
         check_report(Path(self.output) / NAME)
+        self.check_model()
+        if self.soft_targets_from is not None:
+            check_model(self.soft_targets_from, "soft_targets_from")
+        check_is_there(self.trajectories)
+        self._fields()
         if self._num_processes > num_processes():
             launch("train", flags_of(self), self._num_processes, self._accelerate_file())
         else:
@@ -140,8 +148,6 @@ class Train(ModelChoice):
 
     def _check_flags(self) -> None:
         """Raise InputError for flags that no checkpoint can make right."""
-        from t3d.models.placement import DTYPES, require_training_device
-
         counts = ("num_optimizer_steps", "gradient_accumulation_steps", "save_every", "limit", "batch_size")
         require_positive(self, *counts, "block_size", "eval_every", "num_processes", *EVALUATION_COUNTS)
         require_training_device(self.device)
@@ -154,8 +160,7 @@ class Train(ModelChoice):
             problem = f"not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             problem += f" times {self._num_processes} processes" if self._num_processes > 1 else ""
             raise InputError("batch_size", self.batch_size, problem, f"use a multiple of {count}")
-        if self.dtype not in DTYPES:
-            raise InputError("dtype", self.dtype, "not known to training", f"use one of {', '.join(DTYPES)}")
+        check_dtype(self.dtype)
         if self.dynamic is not None and self.tokens_per_step is not None:
             raise InputError("dynamic", self.dynamic, "tokens_per_step is given too", "give one of the two")
 
@@ -183,7 +188,6 @@ class Train(ModelChoice):
         from t3d.training.run import distil
         from t3d.training.selection import check_source
         from t3d.training.student_settings import student_settings
-        from t3d.trajectory import read_trajectories
 
         check_evaluation(self)
         config = self.trainer_config()
@@ -199,7 +203,8 @@ class Train(ModelChoice):
         loaded = load_model(self.model, device=self.device, dtype=weights_dtype)
         told = self.soft_targets_from
         if told is not None:
-            told = load_model(told, device=self.device, dtype=weights_dtype)
+            with naming(model="soft_targets_from"):
+                told = load_model(told, device=self.device, dtype=weights_dtype)
         output, evaluator = Path(self.output), evaluator_of(self, loaded, config)
         folder = distil(
             loaded,
@@ -230,8 +235,6 @@ class Train(ModelChoice):
 
     def _fields(self) -> dict[str, Any]:
         """The preset with its overrides. Raises InputError for an override of what has a flag of its own."""
-        from t3d.training.presets import parse_overrides, preset_fields
-
         for override in self.override:
             name = override.partition("=")[0]
             flag = name if hasattr(self, name) else _FLAG_OF_FIELD.get(name)

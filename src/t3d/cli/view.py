@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from t3d.errors import InputError, require_positive
+from t3d.report.viewer.name import BEGINNING, check_given
 from t3d.work.files import check_output_file, write_text
 from t3d.work.own import text_from
 
@@ -33,16 +34,20 @@ class View:
 
     def run(self) -> None:
         """Run the command."""
-        from t3d.report.viewer.page import BEGINNING, page, page_data
-        from t3d.report.viewer.sources import limited, read_sources
-        from t3d.report.viewer.token_texts import Tokenizers
-
         require_positive(self, "limit")
         if Path(self.output).suffix not in (".html", ".htm"):
             raise InputError("output", self.output, "not the name of a page", "end it in .html")
         check_output_file(self.output, self.source, self.compare, is_own=text_from(BEGINNING))
+        check_given(self.source, "source")
+        if self.compare is not None:
+            check_given(self.compare, "compare")
+        from t3d.report.viewer.sources import limited, read_sources
+
         left = read_sources(self.source)
         right = [] if self.compare is None else read_sources(self.compare, "compare")
+        from t3d.report.viewer.page import page, page_data
+        from t3d.report.viewer.token_texts import Tokenizers
+
         sources, tokenizers = limited([*left, *right], self.limit), Tokenizers(model=self.model)
         title = self.source if self.compare is None else f"{self.source} | {self.compare}"
         beside = len(left) + _same_setting(left[0].name, [one.name for one in right]) if right else None

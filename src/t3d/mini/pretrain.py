@@ -20,7 +20,7 @@ from t3d.counter_rng import counter_uniform
 from t3d.errors import InputError
 from t3d.mini.model_card import read_stages, write_model_card
 from t3d.mini.pretrain_config import PretrainConfig
-from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.loading import load_model
 from t3d.models.older_names import use_older_tokenizer_names
 from t3d.models.sdar import SDARConfig, SDARForCausalLM

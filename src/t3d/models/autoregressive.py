@@ -19,10 +19,11 @@ from transformers import (
 )
 
 from t3d.errors import InputError
+from t3d.model_choice import checkpoint_of
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, Architecture
 from t3d.models.checkpoint import USUAL, Checkpoint, HubAccess, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
-from t3d.models.reading import checkpoint_of, load_weights, read_config, read_tokenizer
+from t3d.models.reading import load_weights, read_config, read_tokenizer
 from t3d.models.token_ids import union_of_stops
 from t3d.work.plan import file_sha256
 

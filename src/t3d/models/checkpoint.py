@@ -22,7 +22,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from t3d.errors import InputError
-from t3d.models.bundled_models import meant_model
+from t3d.model_choice import check_source
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _KERNEL_FIELDS = ("attn_implementation", "experts_implementation")
@@ -154,17 +154,7 @@ def open_checkpoint(source: str, access: HubAccess = USUAL) -> Checkpoint:
     """
     folder = Path(source)
     check_revision(source, access)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            fix = "give its base as the model, and the adapter as its drafter"
-            raise InputError("model", source, "an adapter, without the model that it acts on", fix)
-        raise InputError("model", source, "the folder has no config.json", "give a checkpoint folder")
-    if not folder.is_dir() and _is_path(source):
-        meant = meant_model(source)
-        fix = "give a checkpoint folder, or a hub id such as org/name"
-        raise InputError(
-            "model", source, "no such folder", f"did you mean {meant}? Else {fix}" if meant else fix
-        )
+    check_source(source)
     if folder.is_dir():
         check_links(folder)
     try:
@@ -255,14 +245,3 @@ def _is_known(tokenizer_class: object) -> bool:
         return False
     name = tokenizer_class.removesuffix("Fast")
     return any(tokenizer_class_from_name(found) is not None for found in (name, f"{name}Fast"))
-
-
-def _is_path(source: str) -> bool:
-    """Whether a name that is no folder can only have been meant as one: no hub id looks like it.
-
-    A name alone is none either. The hub still answers to a few ids without an organisation (``gpt2``), but
-    no block-diffusion model has one, and without the network it is asked for 24 seconds.
-    """
-    path = Path(source)
-    is_nested = len(path.parts) > 1 and path.parent.is_dir()
-    return path.is_absolute() or source.startswith((".", "~")) or len(path.parts) != 2 or is_nested

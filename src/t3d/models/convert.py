@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from t3d.errors import InputError, require_positive
+from t3d.errors import InputError, naming, require_positive
 from t3d.models.autoregressive import (
     FOREIGN_FIELDS,
     OLD_BUFFER,
@@ -78,6 +78,7 @@ class Conversion:
     has_chat_template: bool
 
 
+@naming(model="source")
 def convert(
     source: str, output: str | Path, config: ConvertConfig, *, on_stage: Callable[[], object] = lambda: None
 ) -> Conversion:

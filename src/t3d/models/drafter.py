@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from t3d.bundled_drafters import BUNDLED_DRAFTERS, FOLDERS, drafter_folder
 from t3d.errors import InputError
-from t3d.models.bundled_drafters import BUNDLED_DRAFTERS, drafter_folder
 from t3d.models.checkpoint import check_links
 from t3d.models.gated import GatedAdapter, add_gated_adapter
 from t3d.models.gated_student import gate_student
@@ -32,10 +32,6 @@ _PREFIX = "base_model.model."
 _MASK_EMBEDDING = ".token_adapter.trainable_tokens_delta"
 """PEFT's name, after the embedding's, for rows that take the place of the base's."""
 _HASH_SHOWN = 12
-_FOLDERS = (
-    "give a folder that t3d train wrote: that of a drafter (--preset drafter), or of a student of this base; "
-    f"or the name of a bundled drafter ({', '.join(BUNDLED_DRAFTERS)})"
-)
 _PLAIN: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False}
 _PLAIN |= {"fan_in_fan_out": False, "lora_bias": False, "rank_pattern": {}, "alpha_pattern": {}}
 _PLAIN |= dict.fromkeys(("modules_to_save", "layers_to_transform", "exclude_modules", "target_parameters"))
@@ -124,8 +120,6 @@ def load_drafter(loaded: LoadedModel, folder: str | Path) -> GatedAdapter:
 
 
 def _load(loaded: LoadedModel, source: Path) -> GatedAdapter:
-    if not source.is_dir():
-        raise _refusal(source, "no such folder", _FOLDERS)
     config, base = _read(source, CONFIG_FILE), _read(source, BASE_FILE)
     check_links(source)
     _check_base(source, base, loaded)
@@ -211,7 +205,7 @@ def _read(source: Path, name: str) -> dict[str, Any]:
         return dict(json.loads((source / name).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError) as error:
         below = source / "drafter"
-        fix = f"give {below}" if (below / name).is_file() else _FOLDERS
+        fix = f"give {below}" if (below / name).is_file() else FOLDERS
         raise _refusal(source, f"it has no {name}", fix) from error
     except (ValueError, TypeError) as error:
         raise _refusal(source, f"its {name} is no JSON object ({error})", "copy that file again") from error

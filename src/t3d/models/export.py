@@ -10,12 +10,12 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from t3d.errors import InputError
+from t3d.model_choice import checkpoint_of
 from t3d.models import custom_generate
 from t3d.models.checkpoint import check_links
 from t3d.models.loading import LoadedModel
 from t3d.models.older_names import add_older_config_names, use_older_tokenizer_names
 from t3d.models.own_settings import KEY
-from t3d.models.reading import checkpoint_of
 from t3d.models.sglang import FILE as SGLANG_FILE
 from t3d.models.sglang import sglang_settings
 from t3d.work.files import atomic_folder

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.errors import InputError
+from t3d.model_choice import checkpoint_of
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES, BlockDiffusionModel
 from t3d.models.checkpoint import Checkpoint, HubAccess, hash_of, open_checkpoint, shapes_of
 from t3d.models.config_fields import check_sizes
@@ -17,7 +18,6 @@ from t3d.models.own_settings import KEY, drafts_by_itself, own_settings, tell
 from t3d.models.parallel import tensor_parallelism
 from t3d.models.placement import resolve_device, resolve_dtype
 from t3d.models.reading import (
-    checkpoint_of,
     declare_head,
     load_weights,
     read_config,

@@ -6,9 +6,10 @@ import torch
 from transformers import PreTrainedConfig
 
 from t3d.errors import InputError
+from t3d.model_choice import DTYPE_NAMES, check_dtype
 
 _TORCH_HALF = (torch.bfloat16, torch.float16)
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -30,14 +31,6 @@ def usable_devices() -> list[str]:
     return ["auto", "cpu", *(f"{found}:{number}" for number in numbers)]
 
 
-def require_training_device(device: str) -> None:
-    """Raise InputError for a GPU by a number but 0: transformers' Trainer takes the first visible one."""
-    kind, _, number = device.partition(":")
-    if number not in ("", "0"):
-        fix = f"use device={kind} with CUDA_VISIBLE_DEVICES={number}"
-        raise InputError("device", device, "training uses the first visible GPU", fix)
-
-
 def resolve_dtype(dtype: str | torch.dtype, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
     """The dtype of a name, or itself; ``auto`` is the checkpoint's own, in which 16 bits are bfloat16.
 
@@ -46,8 +39,7 @@ def resolve_dtype(dtype: str | torch.dtype, config: PreTrainedConfig, device: to
     named = DTYPES | {str(known): known for known in DTYPES.values()}
     if str(dtype) in named:
         return named[str(dtype)]
-    if dtype != "auto":
-        raise InputError("dtype", dtype, "not known", f"use one of auto, {', '.join(DTYPES)}")
+    check_dtype(str(dtype), "auto")
     own: Any = config.dtype
     if own in _TORCH_HALF:
         return torch.bfloat16 if device.type != "cpu" or cpu_has_bfloat16() else torch.float32

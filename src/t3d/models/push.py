@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_imports
 
-from t3d.errors import InputError
+from t3d.errors import InputError, naming
 from t3d.models.checkpoint import INDEX, WEIGHTS, Checkpoint, check_links, open_checkpoint
 from t3d.models.export import GENERATE_FILE
 from t3d.models.sglang import FILE as SGLANG_FILE
@@ -25,6 +25,7 @@ _FILES = (CARD, "config.json", "generation_config.json", "training.json", SGLANG
 """Names that are a checkpoint's, besides those of its weights and of its code; others are somebody's own."""
 
 
+@naming(model="student")
 def push(
     folder: str | Path,
     repo: str,

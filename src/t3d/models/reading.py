@@ -1,6 +1,5 @@
 """The parts of a checkpoint, each read on its own: config, generation config, tokenizer, weights."""
 
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -15,7 +14,6 @@ from transformers import (
 
 from t3d.errors import InputError
 from t3d.models.adopted import ARCHITECTURES, MODEL_TYPES
-from t3d.models.bundled_models import BUNDLED_MODELS
 from t3d.models.checkpoint import Checkpoint
 from t3d.models.config_fields import check_fields
 from t3d.models.own_settings import KEY, tell
@@ -64,11 +62,6 @@ def read_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         fix = "give a folder with a fast tokenizer"
         raise InputError("model", checkpoint.source, problem, fix) from error
     return tokenizer
-
-
-def checkpoint_of(source: str | Path) -> str:
-    """The folder of a bundled model, or the folder or hub id itself."""
-    return str(BUNDLED_MODELS.get(str(source), source))
 
 
 def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:

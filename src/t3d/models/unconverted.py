@@ -8,12 +8,12 @@ excluded from what the model may say, and only a drafter with an embedding of it
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
 from t3d.errors import InputError
+from t3d.model_choice import gguf_of
 from t3d.models.adopted import ARCHITECTURES
 from t3d.models.autoregressive import FOREIGN_FIELDS, AutoregressiveModel, open_autoregressive
 from t3d.models.checkpoint import USUAL, HubAccess, check_revision, open_checkpoint
@@ -39,23 +39,6 @@ def is_unconverted(source: str, access: HubAccess = USUAL) -> bool:
     if gguf_of(source) is not None:
         return True
     return open_checkpoint(source, access).fields.get("model_type") in ARCHITECTURES
-
-
-def gguf_of(source: str) -> str | None:
-    """Name of the one GGUF file of a folder that has no checkpoint besides.
-
-    Raises InputError for a file itself, and for several.
-    """
-    folder = Path(source)
-    if folder.is_file() and folder.suffix == ".gguf":
-        raise InputError("model", source, "is a GGUF file", "give the folder that it is in, alone")
-    if not folder.is_dir() or (folder / "config.json").is_file():
-        return None
-    files = sorted(file.name for file in folder.glob("*.gguf"))
-    if len(files) > 1:
-        problem = f"has no config.json, and more than one GGUF file ({', '.join(files[:4])})"
-        raise InputError("model", source, problem, "give a folder that has one of them")
-    return files[0] if files else None
 
 
 def open_unconverted(source: str, access: HubAccess = USUAL) -> Unconverted:

@@ -16,9 +16,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from t3d.errors import InputError
 from t3d.evaluation.finished import RESULTS, check_results
+from t3d.model_choice import checkpoint_of
 from t3d.models.checkpoint import hash_of, open_checkpoint
 from t3d.models.loading import load_own_settings
-from t3d.models.reading import checkpoint_of
 from t3d.training.run import STUDENT_PLAN
 from t3d.work.files import read_json
 

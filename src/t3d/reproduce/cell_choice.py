@@ -3,19 +3,25 @@
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from t3d.decoding.rollout_filter import RolloutFilter
 from t3d.decoding.settings import static_setting
 from t3d.errors import InputError, require_once, require_positive
+from t3d.reproduce.recipes import (
+    ORIGINAL,
+    CellSpec,
+    StudentSpec,
+    default_filter,
+    default_rounds,
+    default_samples,
+    learns_solutions,
+)
 from t3d.reproduce.suite_choice import SuiteChoice
+from t3d.reproduce.suites import Suite
 from t3d.training.choices import RoundStart
 from t3d.training.preset_rounds import preset_rollouts
-
-if TYPE_CHECKING:
-    from t3d.reproduce.recipes import CellSpec, StudentSpec
-    from t3d.reproduce.suites import Suite
-
+from t3d.training.presets import PRESETS, parse_overrides
 
 _OF_ROLLOUTS = ("num_rounds", "rollout_settings", "round_start", "num_samples", "rollout_filter")
 """Fields of a student that learns rollouts."""
@@ -57,14 +63,8 @@ class CellChoice(SuiteChoice):
     quick: bool = False
     """Half the prompts and optimizer steps (sdar: a fifth)."""
 
-    def spec(self, output: str | Path = "") -> "tuple[Suite, CellSpec]":
+    def spec(self, output: str | Path = "") -> tuple[Suite, CellSpec]:
         """The suite and the cell. Raises InputError for what suite or training do not have."""
-        # torch is not for flags
-        from t3d.reproduce.recipes import ORIGINAL, CellSpec  # noqa: PLC0415
-        from t3d.reproduce.resolve import resolve_cell  # noqa: PLC0415
-        from t3d.reproduce.students import training_config  # noqa: PLC0415
-        from t3d.training.ignored import check_training_fields  # noqa: PLC0415
-
         require_positive(self, "samples_per_prompt", "num_rounds", "num_samples")
         self._check_method()
         suite = self.chosen_suite(() if self.teacher is None else (self.teacher,))
@@ -75,6 +75,13 @@ class CellChoice(SuiteChoice):
             fix = f"use some of {', '.join(suite.settings)}"
             raise InputError("settings", self.settings, "empty", fix)
         require_once("settings", self.settings)
+        for name in self.settings:
+            suite.check_setting(name)
+        # torch is not for flags
+        from t3d.reproduce.resolve import resolve_cell  # noqa: PLC0415
+        from t3d.reproduce.students import training_config  # noqa: PLC0415
+        from t3d.training.ignored import check_training_fields  # noqa: PLC0415
+
         budget = suite.budget(quick=self.quick)
         resolve_cell(suite, budget, cell)
         if self.method != ORIGINAL:
@@ -82,9 +89,6 @@ class CellChoice(SuiteChoice):
         return suite, cell
 
     def _check_method(self) -> None:
-        from t3d.reproduce.recipes import ORIGINAL, learns_solutions  # noqa: PLC0415
-        from t3d.training.presets import PRESETS  # noqa: PLC0415
-
         known = (ORIGINAL, *(name for name in PRESETS if name != "drafter"))  # that is no student
         if self.method not in known:
             close = difflib.get_close_matches(self.method, known, n=1)
@@ -103,10 +107,7 @@ class CellChoice(SuiteChoice):
                     problem = f"method={self.method!r} learns no rollouts"
                     raise InputError(name, value, problem, "leave it out")
 
-    def _student(self, suite: "Suite") -> "StudentSpec":
-        from t3d.reproduce.recipes import StudentSpec, default_filter, default_rounds, default_samples  # noqa: PLC0415
-        from t3d.training.presets import parse_overrides  # noqa: PLC0415
-
+    def _student(self, suite: Suite) -> StudentSpec:
         num_rounds = default_rounds(self.method) if self.num_rounds is None else self.num_rounds
         num_samples = default_samples(self.method) if self.num_samples is None else self.num_samples
         self._check_rollouts(suite, num_rounds, num_samples)
@@ -129,7 +130,7 @@ class CellChoice(SuiteChoice):
             rollout_filter=default_filter(self.method) if wanted is None else wanted,
         )
 
-    def _check_rollouts(self, suite: "Suite", num_rounds: int, num_samples: int) -> None:
+    def _check_rollouts(self, suite: Suite, num_rounds: int, num_samples: int) -> None:
         given = self.rollout_settings
         if given and len(given) != num_rounds:
             fix = f"name {num_rounds} settings, or leave it out"

@@ -20,7 +20,7 @@ from t3d.errors import InputError
 from t3d.evaluation.over_tasks import over_tasks
 from t3d.models.drafter import with_drafter
 from t3d.models.loading import load_model
-from t3d.models.placement import fast_dtype, require_training_device, resolve_device
+from t3d.models.placement import fast_dtype, resolve_device
 from t3d.problems.problem import Problem
 from t3d.report.demo_table import plot_summary
 from t3d.reproduce.demo_config import DemoConfig
@@ -53,7 +53,6 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     InputError if another run is using the output or left stages of other settings there, and for a drafter
     that is none or of another base.
     """
-    require_training_device(config.device)
     config = dataclasses.replace(config, dtype=_dtype(config))
     _check_counts(config)
     demo, plan = _Demo(config), _plan(config)

@@ -11,6 +11,7 @@ from t3d.errors import (
     require_positive,
     require_seed,
 )
+from t3d.model_choice import check_dtype, require_training_device
 from t3d.training.preset_rounds import ROUNDS, preset_rollouts
 
 
@@ -67,6 +68,9 @@ class DemoConfig:
             "limit",
             "batch_size",
         )
+        require_training_device(self.device)
+        if self.dtype is not None:
+            check_dtype(self.dtype.removeprefix("torch."))
         require_seed(self)
         require_above_zero(self, "learning_rate")
         require_at_least_zero(self, "rollout_temperature")

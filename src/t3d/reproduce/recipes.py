@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.decoding.rollout_filter import RolloutFilter
+from t3d.errors import InputError
 from t3d.reproduce.settings import DIVERSITY, DYNAMIC, GRID_SETTINGS, LAMBDA_SETTINGS, STATIC_SETTINGS
 from t3d.reproduce.suites import Budget, Suite
 from t3d.training.choices import RoundStart
@@ -26,6 +27,14 @@ TABLE_6_METHODS = (ORIGINAL, "sft", "redi", "naive_td", *ABLATIONS, "ddo_path", 
 LAMBDAS = (0.05, 0.2, 0.5)
 """0.2 is the preset's."""
 TABLES = tuple(range(1, 8))
+
+
+def tables_of(name: str) -> tuple[int, ...]:
+    """``table1`` to ``table7``, or ``all``. Raises InputError for another name."""
+    names = {f"table{table}": (table,) for table in TABLES} | {"all": TABLES}
+    if name not in names:
+        raise InputError("table", name, "not known", f"use one of {', '.join(names)}")
+    return names[name]
 
 
 _LABEL_LENGTH = 150

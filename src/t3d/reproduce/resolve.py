@@ -17,8 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.settings import static_setting
 from t3d.errors import InputError
-from t3d.models.bundled_models import BUNDLED_MODELS
-from t3d.models.reading import checkpoint_of
+from t3d.model_choice import BUNDLED_MODELS, checkpoint_of
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.suites import Budget, Suite, split_problems
 from t3d.training.config import T3DConfig
@@ -112,8 +111,7 @@ def resolve_cell(suite: Suite, budget: Budget, cell: CellSpec) -> Resolved:
 
 def evaluation_params(suite: Suite, cell: CellSpec, setting: str) -> DecodeParams:
     """How a cell decodes. Raises InputError for an unknown setting."""
-    if setting not in suite.settings:
-        raise InputError("settings", setting, "not known", f"use some of {', '.join(suite.settings)}")
+    suite.check_setting(setting)
     return dataclasses.replace(suite.settings[setting], seed=cell.student.seed)
 
 

@@ -15,7 +15,6 @@ from t3d.reproduce.eta import Plan, Speeds, make_plan
 from t3d.reproduce.making import cell_accuracy, make_all, make_cells
 from t3d.reproduce.recipes import (
     ORIGINAL,
-    TABLES,
     AddedRow,
     CellSpec,
     Demand,
@@ -33,15 +32,6 @@ from t3d.training.ignored import check_training_fields
 from t3d.training.presets import PRESETS, parse_overrides
 from t3d.work.progress import duration, numbered
 from t3d.work.shards import join
-
-
-def tables_of(name: str) -> tuple[int, ...]:
-    """``table1`` to ``table7``, or ``all``. Raises InputError for another name."""
-    names = {f"table{table}": (table,) for table in TABLES} | {"all": TABLES}
-    if name not in names:
-        raise InputError("table", name, "not known", f"use one of {', '.join(names)}")
-    return names[name]
-
 
 _OF_TABLES = ("max_steps", "num_train_epochs", "learning_rate", "seed", "output_dir", "use_cpu")
 _OF_TABLES += ("per_device_train_batch_size", "gradient_accumulation_steps")

@@ -8,14 +8,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError, require_choices, require_once, require_positive
 from t3d.evaluation.finished import CELLS
-
-if TYPE_CHECKING:
-    from t3d.reproduce.suites import Budget, Suite
+from t3d.model_choice import require_training_device
+from t3d.reproduce.suites import Budget, Suite, load_suite
 
 COMMITTED_CELLS = "docs/results/cells"
 _CHANGES = ("num_prompts", "num_optimizer_steps", "limit", "max_new_tokens")
@@ -64,17 +63,13 @@ class SuiteChoice:
         require_positive(self, *_CHANGES, "batch_size")
         require_choices(self)
         require_once("tasks", self.tasks)
-        from t3d.models.placement import require_training_device  # noqa: PLC0415 - torch, not for flags
-
         require_training_device(self.device)
 
-    def chosen_suite(self, teachers: Sequence[str] = ()) -> "Suite":
+    def chosen_suite(self, teachers: Sequence[str] = ()) -> Suite:
         """The suite; ``teachers``, if any, in place of its own, the main one first.
 
         A teacher is one of the suite's or a checkpoint folder. Raises InputError for anything else.
         """
-        from t3d.reproduce.suites import load_suite  # noqa: PLC0415 - torch, not for flags
-
         suite = load_suite(self.suite, self.data)
         suite = dataclasses.replace(suite, device=self.device, batch_size=self.batch_size)
         changes = {name: getattr(self, name) for name in (*_CHANGES, "rollout_temperature")}
@@ -111,13 +106,13 @@ class SuiteChoice:
             fix = "give the folder, or --dry-run of a table"
             raise InputError("data", None, f"suite {self.suite!r} reads its data", fix)
 
-    def _chosen_tasks(self, suite: "Suite") -> tuple[str, ...]:
+    def _chosen_tasks(self, suite: Suite) -> tuple[str, ...]:
         for task in self.tasks:
             if task not in suite.tasks:
                 raise InputError("tasks", task, "not the suite's", f"use some of {', '.join(suite.tasks)}")
         return tuple(task for task in suite.tasks if not self.tasks or task in self.tasks)
 
-    def _budget(self, budget: "Budget") -> "Budget":
+    def _budget(self, budget: Budget) -> Budget:
         changes = {name: getattr(self, name) for name in ("num_prompts", "num_optimizer_steps", "limit")}
         validation = None if self.limit is None else min(self.limit, budget.validation_limit)
         changed: Budget = _changed(budget, **changes, validation_limit=validation)
@@ -173,7 +168,7 @@ def _changed(settings: Any, **fields: Any) -> Any:
     return dataclasses.replace(settings, **given)
 
 
-def _models_by_teacher(suite: "Suite", teachers: Sequence[str]) -> dict[str, str]:
+def _models_by_teacher(suite: Suite, teachers: Sequence[str]) -> dict[str, str]:
     """The paper's model that each teacher stands for: its own, else by its place."""
     models = list(suite.teachers.values())
     if len(set(teachers)) != len(teachers) or len(teachers) > len(models):

@@ -11,7 +11,6 @@ from typing import Any
 
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.errors import InputError
-from t3d.models.placement import DTYPES, resolve_device
 from t3d.reproduce.paper import LARGE, PAPER_TASKS, SMALL
 from t3d.reproduce.settings import MAX_NEW_TOKENS, TABLE_SETTINGS
 from t3d.reproduce.suite_data import MiniData, SdarData, SuiteData
@@ -68,15 +67,22 @@ class Suite:
         """The budget of one student."""
         return self.quick if quick else self.full
 
+    def check_setting(self, name: str) -> None:
+        """Raise InputError for a name that is none of its decoding settings."""
+        if name not in self.settings:
+            raise InputError("settings", name, "not known", f"use some of {', '.join(self.settings)}")
+
     @property
     def device_kind(self) -> str:
         """``cpu`` or ``cuda``, which need not be here."""
+        from t3d.models.placement import resolve_device  # noqa: PLC0415 - torch, not for flags
+
         return resolve_device("auto").type if self.device == "auto" else self.device.partition(":")[0]
 
     @property
     def is_below_float32(self) -> bool:
         """Whether rounding, and so every number, depends on the kind of device and the size of a batch."""
-        return DTYPES[self.dtype].itemsize < DTYPES["float32"].itemsize
+        return self.dtype not in ("float32", "float64")
 
     @property
     def middle_learning_rate(self) -> float:

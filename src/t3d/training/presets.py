@@ -15,7 +15,6 @@ import yaml
 
 from t3d.errors import InputError
 from t3d.field_types import fit, read_value, type_text
-from t3d.training.config import T3DConfig
 
 _EIGHTHS = tuple(count / 8 for count in range(8, 0, -1))
 _PLAIN = {"path_weight": 0.0, "random_token_prob": 0.0}
@@ -122,17 +121,16 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     Raises InputError for a text of another form, an unknown name, or a value of another type than the
     field's.
     """
-    known = [item.name for item in dataclasses.fields(T3DConfig)]
     fields: dict[str, Any] = {}
     for override in overrides:
-        name, equals, value = override.partition("=")
+        known, (name, equals, value) = _field_types(), override.partition("=")
         if not equals and name in known:
             raise InputError("override", override, "has no value", f"write {name}=VALUE")
         if not equals or name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             fix = f"did you mean {close[0]!r}" if close else "write name=value with a field of T3DConfig"
             raise InputError("override", override, "not a setting of T3DConfig", fix)
-        kind = _field_types()[name]
+        kind = known[name]
         try:
             fields[name] = fit(read_value(value), kind)
         except (ValueError, yaml.YAMLError) as error:
@@ -148,7 +146,10 @@ def override_text(name: str, value: Any) -> str:
 
 @cache
 def _field_types() -> dict[str, Any]:
-    return get_type_hints(T3DConfig)
+    from t3d.training.config import T3DConfig  # noqa: PLC0415 - transformers, not for names of presets
+
+    types = get_type_hints(T3DConfig)
+    return {item.name: types[item.name] for item in dataclasses.fields(T3DConfig)}
 
 
 def preset_fields(name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from t3d.errors import InputError
 from t3d.interchange.texts import read_texts, text_trajectories
 from t3d.interchange.validate import model_problems, own_problems
-from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.loading import load_tokenizer
 from t3d.problems.prompts import chat_ids, token_ids, token_text
 

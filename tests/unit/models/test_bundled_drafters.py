@@ -15,9 +15,9 @@ from adopt_helpers import plain_tokenizer, save_source
 from next_token_helpers import add_random_adapter
 from safetensors.torch import load_file
 
+from t3d.bundled_drafters import BUNDLED_DRAFTERS, RECORD, drafter_folder
 from t3d.decoding.llm import LLM
 from t3d.errors import InputError
-from t3d.models.bundled_drafters import BUNDLED_DRAFTERS, RECORD, drafter_folder
 from t3d.models.drafter import save_drafter, with_drafter
 from t3d.models.fetch import MODELS
 from t3d.models.loading import load_model

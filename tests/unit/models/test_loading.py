@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from t3d.errors import InputError
-from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.export import export_model
 from t3d.models.loading import adopt_model, load_model
 from t3d.models.placement import DTYPES, resolve_device, resolve_dtype

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from t3d.errors import InputError
+from t3d.model_choice import require_training_device
 from t3d.models import placement
-from t3d.models.placement import fast_dtype, require_training_device
+from t3d.models.placement import fast_dtype
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0"])

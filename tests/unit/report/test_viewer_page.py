@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from viewer_helpers import TITLES, css_pairs, data_of, embedded_text, trajectory
 
 from t3d.errors import InputError
-from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.loading import load_tokenizer
 from t3d.problems.prompts import token_ids
 from t3d.report.viewer import page as page_module

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from t3d.problems.prompts import token_text
+from t3d.report.viewer.name import BEGINNING
 from t3d.report.viewer.shown import Shown, Source
 from t3d.report.viewer.token_texts import Tokenizers, TokenTable
 
-BEGINNING = "<!doctype html>\n<!-- t3d view -->\n"
 """Of every page, by which an older one is known."""
 _FOLDER = Path(__file__).parent
 SCRIPTS = ("model.js", "pane.js", "list.js", "viewer.js", "controls.js")

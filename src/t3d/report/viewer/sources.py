@@ -12,10 +12,10 @@ from t3d.errors import InputError
 from t3d.evaluation.finished import SAMPLES
 from t3d.evaluation.samples import read_graded
 from t3d.problems.files import read_lines
+from t3d.report.viewer.name import FIX, check_given
 from t3d.report.viewer.shown import Shown, Source, of_row, of_trajectory, read_responses, source_of
 from t3d.trajectory import read_trajectories
 
-_FIX = "give a Parquet file of t3d rollout, an evaluation or its samples.jsonl, or the folder of a run"
 _IN_RUN = ("*.parquet", "*/*.parquet", f"*/{SAMPLES}", f"*/*/{SAMPLES}")
 """Where a run has what can be shown: of demo, train with evaluations beside it, and reproduce."""
 
@@ -30,8 +30,7 @@ def read_sources(path: str | Path, field: str = "source") -> list[Source]:
         return _answers(path / SAMPLES, str(path))
     if path.is_dir():
         return _of_run(path, field)
-    if not path.is_file():
-        raise InputError(field, str(path), "no such file or folder", _FIX)
+    check_given(path, field)
     with path.open("rb") as file:
         beginning = file.read(4)
     if beginning == b"PAR1":
@@ -49,7 +48,7 @@ def _of_run(folder: Path, field: str) -> list[Source]:
         elif _is_of_trajectories(path):
             sources.append(source_of(name, [of_trajectory(one) for one in read_trajectories(path)]))
     if not sources:
-        raise InputError(field, str(folder), f"holds neither trajectories nor {SAMPLES}", _FIX)
+        raise InputError(field, str(folder), f"holds neither trajectories nor {SAMPLES}", FIX)
     return sources
 
 
@@ -70,7 +69,7 @@ def _answers(file: Path, name: str, field: str = "source") -> list[Source]:
     if not _has_verdicts(file, field):
         responses = read_responses(file)
         if not responses:
-            raise InputError(field, str(file), "holds no response", _FIX)
+            raise InputError(field, str(file), "holds no response", FIX)
         return [source_of(name, responses)]
     graded = read_graded(file)
     by_setting: dict[str | None, list[Shown]] = {}
@@ -92,9 +91,9 @@ def _has_verdicts(file: Path, field: str) -> bool:
     try:
         first = json.loads(lines[0][1]) if lines else None
     except (ValueError, RecursionError) as error:
-        raise InputError(field, str(file), f"neither Parquet nor JSON Lines ({error})", _FIX) from error
+        raise InputError(field, str(file), f"neither Parquet nor JSON Lines ({error})", FIX) from error
     if not isinstance(first, dict):
-        raise InputError(field, str(file), "has no response in its first line", _FIX)
+        raise InputError(field, str(file), "has no response in its first line", FIX)
     return "correct" in first
 
 

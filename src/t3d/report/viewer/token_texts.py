@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import InputError
-from t3d.models.bundled_models import BUNDLED_MODELS
+from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.loading import load_tokenizer
 from t3d.models.token_ids import tokenizer_hash
 from t3d.problems.prompts import token_text

@@ -1,0 +1,14 @@
+"""What ``t3d view`` may be given, and how its page begins: told before anything is read."""
+
+from pathlib import Path
+
+from t3d.errors import InputError
+
+BEGINNING = "<!doctype html>\n<!-- t3d view -->\n"
+FIX = "give a Parquet file of t3d rollout, an evaluation or its samples.jsonl, or the folder of a run"
+
+
+def check_given(path: str | Path, field: str) -> None:
+    """Raise InputError unless there is a file or a folder."""
+    if not Path(path).exists():
+        raise InputError(field, str(path), "no such file or folder", FIX)
