@@ -173,7 +173,11 @@ def test_the_script_of_one_gpu_runs_every_section_of_the_recipe(tmp_path):
 def test_the_script_of_a_ray_cluster_rolls_out_with_flags_that_the_command_has(tmp_path, monkeypatch):
     recipe, seen = str(ROOT / "recipes" / f"{ADAPTER}.yaml"), []
     (line,) = lines_of("rollout_ray.sh", tmp_path, recipe, "--output", "s3://b/o.parquet")
-    monkeypatch.setattr(Rollout, "run", seen.append)
+
+    def keep(self):
+        seen.append(self)
+
+    monkeypatch.setattr(Rollout, "run", keep)
     assert main(line) == 0
     (command,) = seen
     assert (command.output, command.model) == ("s3://b/o.parquet", "JetLM/SDAR-4B-Chat")

@@ -16,7 +16,6 @@ from huggingface_hub import try_to_load_from_cache
 
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.settings import static_setting
-from t3d.errors import InputError
 from t3d.model_choice import BUNDLED_MODELS, checkpoint_of
 from t3d.reproduce.recipes import ORIGINAL, CellSpec, StudentSpec, learns_solutions
 from t3d.reproduce.suites import Budget, Suite, split_problems
