@@ -35,7 +35,7 @@ def training_command(checkpoint: Path, trajectories: Sequence[Trajectory], folde
 def started(command: Sequence[str]) -> str:
     """The output of a command in a process of its own, which says once where the student is."""
     line = [sys.executable, "-m", "t3d", *command]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("student in ") == 1
     return done.stdout + done.stderr

@@ -4,6 +4,7 @@ import argparse
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
@@ -49,12 +50,15 @@ def test_zero1_is_what_accelerate_tells_deepspeed(monkeypatch):
     assert told["ACCELERATE_GRADIENT_CLIPPING"] == "auto"  # the trainer's
 
 
-def test_deepspeed_is_refused_where_it_is_absent_or_would_not_share(monkeypatch):
+def test_deepspeed_is_refused_where_it_is_absent_or_would_train_elsewhere(monkeypatch):
     monkeypatch.setattr(accelerate_settings, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package deepspeed\. Fix: pip install deepspeed"):
         checked_file("zero1", "cuda")
     monkeypatch.setattr(accelerate_settings, "find_spec", lambda name: SimpleNamespace(name=name))
-    with pytest.raises(InputError, match="DeepSpeed does not share a CPU's training"):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
+    assert checked_file("zero1", "cpu") == accelerate_file("zero1")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    with pytest.raises(InputError, match="DeepSpeed would train on this machine's accelerator"):
         checked_file("zero1", "cpu")
 
 

@@ -33,7 +33,7 @@ def checked_file(name: str, device: str) -> Path:
 
     Raises InputError for keys that accelerate does not know (it would leave out those of ``fsdp_config`` and
     ``deepspeed_config`` without a word), for kinds whose launcher starts one process only, for FSDP1 and
-    DeepSpeed ZeRO-3, and for DeepSpeed where it is not installed or the device is a CPU.
+    DeepSpeed ZeRO-3, and for DeepSpeed where it is not installed or would train elsewhere.
     """
     path = accelerate_file(name)
     told = _read(path)
@@ -77,8 +77,15 @@ def _check_deepspeed(path: Path, told: Mapping[str, Any], device: str) -> None:
         raise _refused(path, f"DeepSpeed ZeRO-3: {_UNSHARDED}", f"{_FSDP2}, or ZeRO-1 or 2")
     if find_spec("deepspeed") is None:
         raise _refused(path, "it needs the package deepspeed", "pip install deepspeed, or use fsdp2")
-    if device == "cpu":
-        raise _refused(path, "DeepSpeed does not share a CPU's training", "use GPUs, fsdp2 or ddp")
+    if device == "cpu" and _has_accelerator():
+        problem = "DeepSpeed would train on this machine's accelerator, not on its CPUs"
+        raise _refused(path, problem, "leave device out, or use ddp or the CPU build of PyTorch")
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.current_accelerator() is not None
 
 
 def _stage_of(path: Path, further: Path) -> Any:

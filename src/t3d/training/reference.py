@@ -23,6 +23,7 @@ from t3d.errors import InputError
 from t3d.models.divergence import OtherHead
 from t3d.training.choices import Placement, ReferenceChoice
 from t3d.training.lora import base_of, is_adapted, student_adapter
+from t3d.training.sharding import round_weights, rounds_weights
 from t3d.work.weights import is_sharded, local_part
 
 if torch.distributed.is_available():
@@ -122,10 +123,12 @@ class FrozenCopy(Reference):
         self._model = copy.deepcopy(student).eval().requires_grad_(False)
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Shard the copy as accelerate shards the student."""
+        """Shard the copy as accelerate shards the student, and round it where DeepSpeed rounds that."""
         super().prepare(accelerator)
         if accelerator.is_fsdp2:
             self._model = fsdp2_prepare_model(accelerator, self._model)
+        if rounds_weights(accelerator):
+            round_weights(self._model)
 
     @contextmanager
     def active(self) -> Generator[nn.Module, None, None]:
@@ -163,10 +166,11 @@ class OffloadedCopy(FrozenCopy):
                 add_hook_to_module(module, hook)
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Refuse FSDP2, which shards the student and can keep the shards in CPU memory itself."""
-        if accelerator.is_fsdp2:
-            fix = "use 'device', which is sharded like the student, in CPU memory with FSDP's cpu_offload"
-            raise InputError("placement", "cpu", "does not go with FSDP", fix)
+        """Refuse FSDP2, which can keep shards in CPU memory itself, and a student that DeepSpeed rounds."""
+        if accelerator.is_fsdp2 or rounds_weights(accelerator):
+            name = "FSDP" if accelerator.is_fsdp2 else "DeepSpeed in bfloat16"
+            fix = "use 'device', under FSDP sharded like the student, in CPU memory with its cpu_offload"
+            raise InputError("placement", "cpu", f"does not go with {name}", fix)
         super().prepare(accelerator)
 
     def _weights(self) -> dict[str, Tensor]:

@@ -45,6 +45,20 @@ def keep_float32(accelerator: Accelerator) -> None:
         )
 
 
+def rounds_weights(accelerator: Accelerator) -> bool:
+    """Whether the student's weights are bfloat16: DeepSpeed keeps float32 ones for the optimizer alone.
+
+    Elsewhere what is multiplied is rounded, by an autocast that accelerate leaves out here.
+    """
+    return accelerator.deepspeed_plugin is not None and accelerator.mixed_precision == "bf16"
+
+
+def round_weights(model: nn.Module) -> None:
+    """Make a model's weights bfloat16, and leave its buffers, as DeepSpeed does."""
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16()
+
+
 def is_sharded_model(model: nn.Module) -> bool:
     """Whether processes hold a part of its weights each."""
     return any(is_sharded(weight) for weight in model.parameters())

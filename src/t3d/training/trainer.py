@@ -291,9 +291,8 @@ class T3DTrainer(CheckpointingTrainer):
         if self.reference is not None:
             self.reference.save(folder)
 
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
-    ) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.reference is not None:
-            self.reference.load(resume_from_checkpoint)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The reference, too: of all that loads a checkpoint, DeepSpeed leaves this to the Trainer."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.reference is not None and checkpoint is not None:
+            self.reference.load(checkpoint)

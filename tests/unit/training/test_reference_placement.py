@@ -197,10 +197,13 @@ def test_placements_that_do_not_go_with_the_student_are_input_errors(make_studen
         build_reference(adapted, "adapter")
 
 
-def accelerator(kind: DistributedType, is_fsdp2: bool = False, zero_stage: int | None = None):
+def accelerator(
+    kind: DistributedType, is_fsdp2: bool = False, zero_stage: int | None = None, precision: str = "no"
+):
     """Says that it is an accelerator of this kind."""
     plugin = None if zero_stage is None else SimpleNamespace(zero_stage=zero_stage)
     facts = {"distributed_type": kind, "is_fsdp2": is_fsdp2, "deepspeed_plugin": plugin}
+    facts["mixed_precision"] = precision
     return Mock(spec=Accelerator, is_main_process=True, **facts)
 
 
@@ -216,6 +219,23 @@ def test_where_a_reference_cannot_be_sharded_as_the_student_training_does_not_be
             reference.prepare(accelerator(DistributedType.FSDP))
     with pytest.raises(InputError, match=r"placement='cpu'.*Fix: use 'device'"):
         offloaded.prepare(accelerator(DistributedType.FSDP, is_fsdp2=True))
+
+
+def test_a_reference_is_rounded_where_deepspeed_rounds_the_student_and_nowhere_else(make_student):
+    """Its buffers stay, as the student's do."""
+    students = [make_student(name).float() for name in PLACEMENTS]
+    copied, offloaded, adapter = map(build_reference, students, PLACEMENTS)
+    rounding = accelerator(DistributedType.DEEPSPEED, zero_stage=1, precision="bf16")
+    with pytest.raises(InputError, match="placement='cpu': does not go with DeepSpeed in bfloat16"):
+        offloaded.prepare(rounding)
+    adapter.prepare(rounding)  # a part of the student, which DeepSpeed rounds as a whole
+    copied.prepare(accelerator(DistributedType.MULTI_GPU, precision="bf16"))
+    with copied.active() as model:
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    copied.prepare(rounding)
+    with copied.active() as model:
+        assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+        assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
 
 
 def test_only_the_first_process_writes(make_student, tmp_path):
