@@ -19,7 +19,7 @@ import ray
 from t3d.errors import InputError
 from t3d.scale.ray_workers import LOCAL_ENVIRONMENT, OBJECT_STORE_BYTES
 from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
-from t3d.work.files import write_text
+from t3d.work.files import write_errors, write_text
 from t3d.work.lock import InUseError
 from t3d.work.shards import Shard, once_by_shards
 
@@ -60,9 +60,10 @@ def started() -> Generator[str]:
 class Numbers:
     """A folder with a file for each chunk, which holds its number; the result is their list.
 
-    ``faults`` says what happens at the chunk of a number: ``input`` or ``bug`` raise, ``dies`` kills the
-    worker, ``dies once`` only where it has not yet, ``waits`` has no end, and another run holds one that is
-    ``in use`` until all others are made. ``silent once`` at 0: whoever finds all chunks first has no result.
+    ``faults`` says what happens at the chunk of a number: ``input``, ``full disk`` or ``bug`` raise, ``dies``
+    kills the worker, ``dies once`` only where it has not yet, ``waits`` has no end, and another run holds one
+    that is ``in use`` until all others are made. ``silent once`` at 0: whoever finds all chunks first has no
+    result.
     """
 
     folder: Path
@@ -141,6 +142,9 @@ class Numbers:
             raise InputError("limit", number, "refused", "use another")
         if fault == "in use" and len(list(self._file(1).parent.glob("chunk-*"))) < self.count - 1:
             raise InUseError("shard", str(number), "is at work", "wait")
+        if fault == "full disk":
+            with write_errors(self._file(number)), open("/dev/full", "wb") as file:
+                file.write(bytes(2**16))
         if fault == "bug":
             raise KeyError("a bug")
         while fault == "waits":

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -164,6 +165,31 @@ def test_a_chunk_that_kills_every_worker_stops_nothing_else(address, tmp_path):
     assert sorted(path.name for path in (tmp_path / "chunks").glob("chunk-*")) == [
         f"chunk-{number}" for number in (1, 3, 4)
     ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file of Linux")
+def test_a_full_disk_is_named_with_what_to_do_and_the_rest_is_made(address, tmp_path):
+    problem = (
+        r"cannot be written \(No space left on device\) \(chunks 2/4 failed; the others are kept, .*free"
+    )
+    with pytest.raises(InputError, match=problem):
+        make_on_ray(Numbers(tmp_path, {2: "full disk"}), TWO, "numbers")
+    assert len(list((tmp_path / "chunks").glob("chunk-*"))) == 3
+
+
+def test_a_chunk_that_cannot_be_read_is_named_and_the_rest_is_made(address, command, whole, tmp_path, capsys):
+    output = tmp_path / "out.parquet"
+    assert main([*command, "--output", str(output), "--shard", "1/10"]) == 0
+    first, *_ = chunks = sorted((tmp_path / "out.parquet.chunks").glob("chunk-*"))
+    assert len(chunks) == 2
+    first.write_bytes(first.read_bytes()[:-9])
+    on_ray = [*command, "--output", str(output), "--ray", "--num-workers", "2"]
+    text = run_failing(on_ray, capsys)
+    assert "chunk-00000.parquet': damaged (" in text and "Fix: delete it" in text
+    assert len(list(first.parent.glob("chunk-*"))) == NUM_PROMPTS and not output.exists()
+    first.unlink()
+    assert main(on_ray) == 0
+    assert output.read_bytes() == whole
 
 
 def test_a_cluster_of_its_own_is_started_and_ended(checkpoint, tmp_path):
