@@ -12,9 +12,12 @@ from importlib.util import find_spec
 import fsspec
 import pytest
 from command_helpers import run_failing, write_prompts
+from failing_helpers import poisoned
+from model_fixtures import load_copy
 from ray_helpers import started
 
 from t3d.cli.main import main
+from t3d.cli.rollout import Rollout
 
 NUM_PROMPTS = 12
 
@@ -38,6 +41,11 @@ def whole(command, tmp_path_factory):
 
 
 # --- a store of this process, in its memory ------------------------------------------------------
+
+
+@pytest.fixture
+def loaded(checkpoint):
+    return load_copy(checkpoint)
 
 
 @pytest.fixture
@@ -93,6 +101,56 @@ def test_torn_and_foreign_objects_are_refused(command, memory, capsys):
     chunk = "/runs/out.parquet.chunks/chunk-00000.parquet"
     memory.pipe(chunk, memory.cat(chunk)[:-9])
     assert "memory://runs/out.parquet.chunks/chunk-00000.parquet': damaged" in run_failing(line, capsys)
+
+
+def test_prompts_that_fail_are_listed_on_the_store_and_tried_again(
+    checkpoint, loaded, memory, tmp_path, capsys, monkeypatch
+):
+    """The bound is that of the run, not of a chunk."""
+    questions = ["how many apples", "how many pears", "how many", "apples", "so many pears"]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("\n".join(json.dumps({"id": str(n), "question": q}) for n, q in enumerate(questions)))
+    poison = poisoned(loaded, questions, "pears")
+    monkeypatch.setattr(Rollout, "load", lambda self: loaded)
+    line = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--device", "cpu"]
+    line += ["--max-new-tokens", "4", "--chunk-size", "1"]
+    here, there = tmp_path / "here.parquet", "memory://runs/out.parquet"
+    on_store = [*line, "--output", there]
+    text = run_failing([*on_store, "--max-errors", "1"], capsys)
+    assert "max_errors=1: 2 prompts failed ('1'" in text and f"{there}.errors.jsonl lists all" in text
+    assert len(memory.cat("/runs/out.parquet.errors.jsonl").splitlines()) == 2
+    assert main([*line, "--output", str(here), "--max-errors", "2"]) == 0
+    assert main([*on_store, "--max-errors", "2"]) == 0
+    assert f"2 prompts failed, listed in {there}.errors.jsonl" in capsys.readouterr().out
+    listed = here.with_name("here.parquet.errors.jsonl")
+    ids, ids_here = (
+        [json.loads(row)["id"] for row in rows.splitlines()]
+        for rows in (memory.cat("/runs/out.parquet.errors.jsonl"), listed.read_bytes())
+    )
+    assert ids == ids_here == ["1", "4"] and memory.cat("/runs/out.parquet") == here.read_bytes()
+    poison["is_on"] = False
+    assert main([*line, "--output", str(here), "--max-errors", "2"]) == 0
+    assert main([*on_store, "--max-errors", "2"]) == 0
+    assert memory.cat("/runs/out.parquet") == here.read_bytes()
+    assert memory.find("/") == ["/runs/out.parquet", "/runs/out.parquet.yaml"]
+
+
+def test_who_finds_that_another_run_has_just_made_the_output_takes_it(command, whole, memory, monkeypatch):
+    line = [*command, "--output", "memory://runs/out.parquet"]
+    assert main([*line, "--shard", "1/2"]) == 0
+    get, moved = type(memory).get_file, []
+
+    def get_late(self, path, local, **how):
+        """The other shard ends between the list of all chunks and the first that is got."""
+        if not moved and path.endswith("chunk-00000.parquet"):
+            moved.append(path)
+            assert main([*line, "--shard", "2/2"]) == 0
+        return get(self, path, local, **how)
+
+    monkeypatch.setattr(type(memory), "get_file", get_late)
+    assert main([*line, "--shard", "2/2"]) == 0
+    assert moved and memory.find("/") == ["/runs/out.parquet", "/runs/out.parquet.yaml"]
+    assert memory.cat("/runs/out.parquet") == whole
 
 
 @pytest.mark.parametrize(

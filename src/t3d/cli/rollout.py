@@ -76,7 +76,8 @@ class Rollout(DecodingModelChoice, ProblemChoice):
             prepare, output = partial(prepared_rollout, self, attempt=new_attempt()), self.output
             lines = self.workers.made(prepare, output, was_there, self.device, "rollout", "prompts")
         else:
-            prepared = prepared_rollout(self, is_told=True)
+            is_one = is_remote(self.output) and shard is None  # it makes chunk after chunk, with one bound
+            prepared = prepared_rollout(self, is_told=True, attempt=new_attempt() if is_one else "")
             for note in prepared.notes:
                 print(note)
             lines = prepared.run(shard)

@@ -81,14 +81,16 @@ class StoredWork(Generic[T_co]):
 
     def _get(self, shard: Shard) -> bool:
         """Whether all is here that others made: the output, or all chunks but the shard's own."""
-        there = self.remote.there()
         own, units = self._names(shard), self._names(_ALL)
-        has_all = "" in there or units - own <= there.keys()
 
         def wanted(ending: str) -> bool:
-            return has_all or ending in own or not ending.endswith(".parquet")
+            return has_all or ending in own or ending not in {"", *units}
 
-        self.remote.pull(there, wanted)
+        while True:
+            there = self.remote.there()
+            has_all = "" in there or units - own <= there.keys()
+            if self.remote.pull(there, wanted):
+                break  # else another run has just made the output, and removed them
         if units & there.keys():
             with self.remote.errors():
                 check_left(self._work.files(_ALL)[0].parent, self.plan)

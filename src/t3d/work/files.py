@@ -14,7 +14,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from t3d.errors import InputError
-from t3d.work.remote import check_is_here
 
 _FIXES = {
     errno.ENOSPC: "free space on that disk, then give the same command again",
@@ -73,6 +72,13 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{ending}")
 
 
+def _check_is_here(output: str | Path) -> None:
+    """Raise InputError for the name of an object, also where a Path has taken one of its slashes."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(output)):
+        fix = "use a path of this machine or of a mounted file system, and copy the output"
+        raise InputError("output", str(output), "only t3d rollout writes to an object store", fix)
+
+
 def check_output_file(
     path: str | Path, *inputs: str | Path | None, is_own: Callable[[Path], bool] | None = None
 ) -> None:
@@ -81,7 +87,7 @@ def check_output_file(
     So does a file that is not ``is_own``, which tells those that the same command may write over
     (:mod:`t3d.work.own`); without it the command compares the plan of what is there, and says so.
     """
-    check_is_here(path)
+    _check_is_here(path)
     with write_errors(path):
         if Path(path).is_dir():
             raise InputError("output", str(path), "is a folder", "give the name of a file")
@@ -108,7 +114,7 @@ def check_output_folder(folder: str | Path, own: Collection[str]) -> None:
     gives; :func:`check_output_file` and the plans of work tell whether what has such a name is its own. Logs
     and empty files do not count: a shell opens the one that it redirects to before the command begins.
     """
-    check_is_here(folder)
+    _check_is_here(folder)
     folder = Path(folder)
     names = visible_names(folder)
     foreign = [name for name in names if not _is_log(folder / name)]

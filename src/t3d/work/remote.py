@@ -16,6 +16,7 @@ from typing import Any
 from weakref import finalize
 
 from t3d.errors import InputError
+from t3d.work.files import atomic_file
 
 Mark = tuple[Any, ...]
 """What tells two versions of a file apart."""
@@ -26,13 +27,6 @@ _TELLING = ("size", "ETag", "etag", "md5Hash", "mtime", "LastModified", "updated
 def is_remote(output: str) -> bool:
     """Whether a name is that of an object on a store: ``s3://bucket/name``."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", output) is not None
-
-
-def check_is_here(output: str | Path) -> None:
-    """Raise InputError for the name of an object, also where a Path has taken one of its slashes."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(output)):
-        fix = "use a path of this machine or of a mounted file system, and copy the output"
-        raise InputError("output", str(output), "only t3d rollout writes to an object store", fix)
 
 
 class RemoteOutput:
@@ -61,16 +55,22 @@ class RemoteOutput:
             found |= {path.removeprefix(self._root): _mark_of(info) for path, info in listed.items()}
         return found
 
-    def pull(self, there: Mapping[str, Mark], wanted: Callable[[str], bool]) -> None:
-        """Get those of the objects that are wanted and not here in that version, each whole or not at all."""
+    def pull(self, there: Mapping[str, Mark], wanted: Callable[[str], bool]) -> bool:
+        """Get those of the objects that are wanted and not here in that version, each whole or not at all.
+
+        Whether all were still there.
+        """
         for ending in filter(wanted, there):
             path = self._path(ending)
             if path.is_file() and ending in self._seen and self._seen[ending][0] == there[ending]:
                 continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _store_errors(self.url):
-                self._store.get_file(self._root + ending, str(path))
+            try:
+                with self.errors(), atomic_file(path) as partial, _store_errors(self.url, FileNotFoundError):
+                    self._store.get_file(self._root + ending, str(partial))
+            except FileNotFoundError:
+                return False
             self._seen[ending] = there[ending], _mark_here(path)
+        return True
 
     def push(self) -> None:
         """Put what is new or other here, in the order it was written in, then take away what is gone."""
@@ -163,10 +163,12 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _store_errors(url: str) -> Generator[None]:
-    """InputError for whatever the store raises: each has errors of its own."""
+def _store_errors(url: str, *passed: type[Exception]) -> Generator[None]:
+    """InputError for whatever the store raises, but for what is ``passed``: each has errors of its own."""
     try:
         yield
+    except passed:
+        raise
     except Exception as error:
         problem = f"{type(error).__name__} of the store: {str(error).partition(chr(10))[0]}"
         fix = "check the name, the rights and the network; the same command then goes on"
