@@ -5,8 +5,10 @@ the README's Python.)
 """
 
 import ast
+import io
 import re
 import shlex
+from contextlib import chdir, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,3 +181,12 @@ def test_the_methods_page_has_the_readmes_numbers():
     first = {row[0]: row[2:5] for row in table_rows("README.md", "preset")}
     second = {row[0]: row[2:5] for row in table_rows("docs/methods.md", "preset")}
     assert len(first) == 6 and first == second
+
+
+def test_the_times_of_trainings_are_those_that_their_python_prints():
+    (code,) = re.findall(r"```python\n(.*?)```", page("docs/methods.md"), flags=re.DOTALL)
+    with chdir(ROOT), redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    seconds = dict(line.split(": ") for line in printed.getvalue().splitlines())
+    rows = {row[0].strip("`"): row[6] for row in table_rows("docs/methods.md", "preset") if row[0]}
+    assert len(rows) == 5 and rows.items() <= seconds.items()
