@@ -34,6 +34,18 @@ def test_a_page_is_written_under_its_name_and_told(rollout, tmp_path, capsys):
     assert view(rollout, "--output", page)["sources"][0]["total"] == 3  # an older page may be written over
 
 
+def test_the_page_stands_with_what_it_shows_wherever_the_command_runs(rollout, tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_lines(tmp_path / "eval" / "samples.jsonl", graded("a", correct=True))
+    for source, page in ((rollout, "rollout.parquet.html"), (tmp_path / "eval", "eval/view.html")):
+        assert main(["view", str(source)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"responses in {tmp_path / page}")
+        assert data_of((tmp_path / page).read_text())["title"] == str(source)
+        assert main(["view", str(source)]) == 0, "an older page may be written over"
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_two_evaluations_stand_side_by_side_in_the_same_setting(tmp_path):
     teacher = [graded("a", correct=True, setting=name) for name in ("B4-T1", "B8-T4")]
     write_lines(tmp_path / "teacher" / "samples.jsonl", *teacher[::-1])

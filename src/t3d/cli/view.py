@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from t3d.errors import InputError, require_positive
-from t3d.report.viewer.name import BEGINNING, check_given
+from t3d.report.viewer.name import BEGINNING, check_given, page_of
 from t3d.work.files import check_output_file, write_text
 from t3d.work.own import text_from
 
@@ -22,8 +22,8 @@ class View:
     generate --record, or the folder of a run that holds some, such as that of t3d demo."""
     compare: str | None = None
     """Another of these to stand beside it: responses of the same id, teacher and student for example."""
-    output: str = "view.html"
-    """File to write."""
+    output: str | None = None
+    """File to write. Default: SOURCE/view.html of a folder, SOURCE.html of a file."""
     limit: int = 5000
     """At most so many responses of each file, and of each setting of an evaluation."""
     model: str | None = None
@@ -35,9 +35,10 @@ class View:
     def run(self) -> None:
         """Run the command."""
         require_positive(self, "limit")
-        if Path(self.output).suffix not in (".html", ".htm"):
+        output = page_of(self.source) if self.output is None else Path(self.output)
+        if output.suffix not in (".html", ".htm"):
             raise InputError("output", self.output, "not the name of a page", "end it in .html")
-        check_output_file(self.output, self.source, self.compare, is_own=text_from(BEGINNING))
+        check_output_file(output, self.source, self.compare, is_own=text_from(BEGINNING))
         check_given(self.source, "source")
         if self.compare is not None:
             check_given(self.compare, "compare")
@@ -52,12 +53,12 @@ class View:
         title = self.source if self.compare is None else f"{self.source} | {self.compare}"
         beside = len(left) + _same_setting(left[0].name, [one.name for one in right]) if right else None
         data = page_data(sources, tokenizers, right=beside, title=title)
-        write_text(self.output, page(data))
+        write_text(output, page(data))
         for note in data["notes"]:
             print(note)
-        print(f"{sum(len(one.shown) for one in sources)} responses in {self.output}")
+        print(f"{sum(len(one.shown) for one in sources)} responses in {output}")
         if self.open:
-            webbrowser.open(Path(self.output).resolve().as_uri())
+            webbrowser.open(output.resolve().as_uri())
 
 
 def _same_setting(name: str, others: list[str]) -> int:

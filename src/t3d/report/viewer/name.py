@@ -1,4 +1,4 @@
-"""What ``t3d view`` may be given, and how its page begins: told before anything is read."""
+"""What ``t3d view`` may be given, how its page begins and is named: told before anything is read."""
 
 from pathlib import Path
 
@@ -12,3 +12,9 @@ def check_given(path: str | Path, field: str) -> None:
     """Raise InputError unless there is a file or a folder."""
     if not Path(path).exists():
         raise InputError(field, str(path), "no such file or folder", FIX)
+
+
+def page_of(source: str | Path) -> Path:
+    """Where the page of a source stands unless it is told: as a report in its folder, or beside its file."""
+    source = Path(source)
+    return source / "view.html" if source.is_dir() else source.with_name(f"{source.name}.html")
