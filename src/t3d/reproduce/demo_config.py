@@ -1,10 +1,10 @@
 """Settings of the demo."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import (
+    InputError,
     require_above_zero,
     require_at_least_zero,
     require_below_one,
@@ -13,6 +13,10 @@ from t3d.errors import (
 )
 from t3d.model_choice import check_dtype, require_training_device
 from t3d.training.preset_rounds import ROUNDS, preset_rollouts
+from t3d.training.presets import PRESETS, SOLUTION_PRESETS
+
+_METHODS = ("t3d", "t3d-plus", "naive_td")
+"""Of all presets, of which some want solutions, a filter or a learning rate of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +27,8 @@ class DemoConfig:
     """Folder for summary, plot, student and trajectories."""
     seed: int = 0
     """Of prompts, rollouts, training and sampling."""
-    method: Literal["t3d", "t3d-plus", "naive_td"] = "t3d"
-    """Preset of the training, as of t3d train."""
+    method: str = "t3d"
+    """Preset of the training: t3d, t3d-plus or naive_td. t3d distil --preset takes others."""
     num_rounds: int | None = None
     """Rounds of rollout and training: the teacher rolls out in the first, the student of the round
     before in the others, on prompts of their own. 1 is the paper's method. Default: 2, or the method's."""
@@ -57,6 +61,7 @@ class DemoConfig:
     """Say which stage runs, and how far it is."""
 
     def __post_init__(self) -> None:
+        _check_method(self.method)
         if self.num_rounds is None:
             object.__setattr__(self, "num_rounds", ROUNDS.get(self.method, {}).get("num_rounds", 2))
         require_positive(
@@ -86,3 +91,14 @@ class DemoConfig:
         """The number of rounds that are made."""
         assert self.num_rounds is not None
         return self.num_rounds
+
+
+def _check_method(method: str) -> None:
+    if method in _METHODS:
+        return
+    fix = f"use one of {', '.join(_METHODS)}"
+    if method not in PRESETS:
+        raise InputError("method", method, "not known", fix)
+    command = "train" if method in (*SOLUTION_PRESETS, "drafter") else "distil"
+    fix += f", or train it yourself: t3d {command} --model mini --preset {method}"
+    raise InputError("method", method, "a preset, but no method of the demo", fix)
