@@ -24,7 +24,8 @@ def test_argmax_fakes_flatten_a_sure_teacher():
 
 
 def test_argmax_fakes_have_no_fixed_point_on_an_unsure_teacher():
-    """The formula's argmax is another token, so descent chatters about a tie: (.35, .35, .30)."""
+    """Of (.55, .3, .15) the formula's argmax is another token, so descent chatters about a tie: (.35, .35,
+    .30)."""
     solution = flattened(UNSURE, argmax_of(UNSURE), 0.5)
     assert torch.allclose(solution, distribution(0.1, 0.6, 0.3))
     assert solution.argmax() != UNSURE.argmax()

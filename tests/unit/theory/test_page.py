@@ -17,11 +17,17 @@ NEEDS_NO_TEST = ("#", ">", "![")
 """What begins a heading, a quote of the paper (or its statement), and a picture."""
 
 
-def defined() -> set[str]:
+NAMED = r"(Eq\.|Theorem|Prop\.|Proposition|Def\.|Section|Assumption|Lemma|arXiv) ?[\dB.v-]+|`[^`]*`"
+"""What has a number as its name."""
+DECIMAL = r"(?<![\w.])\d*\.\d+"
+
+
+def defined() -> dict[str, str]:
+    """The source of every test of the theory, with its parameters."""
     return {
-        node.name
-        for file in HERE.glob("test_*.py")
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        node.name: "\n".join(ast.unparse(part) for part in (*node.decorator_list, node))
+        for text in (file.read_text(encoding="utf-8") for file in HERE.glob("test_*.py"))
+        for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
 
@@ -52,7 +58,19 @@ def test_whatever_the_page_says_points_to_a_test():
     for claim in found:
         told, _, _ = claim.partition(READING)
         assert named_in(told), claim
-    assert set().union(*map(named_in, found)) <= defined()
+    assert set().union(*map(named_in, found)) <= defined().keys()
+
+
+def test_every_decimal_of_the_page_stands_in_a_test_that_its_claim_names():
+    """Rounded as the page has it; a test that reads the page compares them itself."""
+    sources = defined()
+    for claim in claims(PAGE):
+        of_claim = [sources[name] for name in named_in(claim)]
+        if not any("PAGE" in source for source in of_claim):
+            known = [float(found) for source in of_claim for found in re.findall(rf"{DECIMAL}|\b\d+", source)]
+            for told in re.findall(DECIMAL, re.sub(NAMED, "", claim)):
+                _, _, digits = told.partition(".")
+                assert float(told) in [round(number, len(digits)) for number in known], (told, claim)
 
 
 @pytest.mark.parametrize(
