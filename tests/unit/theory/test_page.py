@@ -62,11 +62,11 @@ def test_whatever_the_page_says_points_to_a_test():
 
 
 def test_every_decimal_of_the_page_stands_in_a_test_that_its_claim_names():
-    """Rounded as the page has it; a test that reads the page compares them itself."""
+    """Rounded as the page has it; where all tests of a claim read the page, they compare them themselves."""
     sources = defined()
     for claim in claims(PAGE):
         of_claim = [sources[name] for name in named_in(claim)]
-        if not any("PAGE" in source for source in of_claim):
+        if not all("PAGE" in source for source in of_claim):
             known = [float(found) for source in of_claim for found in re.findall(rf"{DECIMAL}|\b\d+", source)]
             for told in re.findall(DECIMAL, re.sub(NAMED, "", claim)):
                 _, _, digits = told.partition(".")
