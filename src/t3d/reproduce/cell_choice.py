@@ -12,9 +12,7 @@ from t3d.reproduce.recipes import (
     ORIGINAL,
     CellSpec,
     StudentSpec,
-    default_filter,
-    default_rounds,
-    default_samples,
+    default_of,
     learns_solutions,
 )
 from t3d.reproduce.suite_choice import SuiteChoice
@@ -108,15 +106,16 @@ class CellChoice(SuiteChoice):
                     raise InputError(name, value, problem, "leave it out")
 
     def _student(self, suite: Suite) -> StudentSpec:
-        num_rounds = default_rounds(self.method) if self.num_rounds is None else self.num_rounds
-        num_samples = default_samples(self.method) if self.num_samples is None else self.num_samples
-        self._check_rollouts(suite, num_rounds, num_samples)
+        names = ("num_rounds", "num_samples", "rollout_filter")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        told = default_of(self.method) | given
+        num_rounds = told["num_rounds"]
+        self._check_rollouts(suite, num_rounds, told["num_samples"])
         overrides = parse_overrides(self.override)
         if "num_train_epochs" in overrides:
             problem = "ignored: a cell trains for max_steps optimizer steps"
             fix = "override max_steps; an epoch is num_prompts trajectories by those of a step"
             raise InputError("override", f"num_train_epochs={overrides['num_train_epochs']}", problem, fix)
-        wanted = self.rollout_filter
         return StudentSpec(
             teacher=next(iter(suite.teachers)),
             method=self.method,
@@ -126,8 +125,8 @@ class CellChoice(SuiteChoice):
             num_rounds=num_rounds,
             rollout_settings=self.rollout_settings or preset_rollouts(self.method, num_rounds),
             round_start=self.round_start,
-            num_samples=num_samples,
-            rollout_filter=default_filter(self.method) if wanted is None else wanted,
+            num_samples=told["num_samples"],
+            rollout_filter=told["rollout_filter"],
         )
 
     def _check_rollouts(self, suite: Suite, num_rounds: int, num_samples: int) -> None:

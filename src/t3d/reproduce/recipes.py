@@ -46,19 +46,9 @@ def learns_solutions(method: str) -> bool:
     return method in SOLUTION_PRESETS
 
 
-def default_rounds(method: str) -> int:
-    """Rounds of rollout and training that a method takes unless it is told otherwise."""
-    return ROUNDS.get(method, {}).get("num_rounds", 1)
-
-
-def default_filter(method: str) -> RolloutFilter:
-    """Which rollouts a method learns from unless it is told otherwise."""
-    return ROUNDS.get(method, {}).get("rollout_filter", "none")
-
-
-def default_samples(method: str) -> int:
-    """How many responses to a prompt a method chooses among unless it is told otherwise."""
-    return ROUNDS.get(method, {}).get("num_samples", 1)
+def default_of(method: str) -> dict[str, Any]:
+    """The ``num_rounds``, ``num_samples`` and ``rollout_filter`` of a method unless it is told otherwise."""
+    return {"num_rounds": 1, "num_samples": 1, "rollout_filter": "none", **ROUNDS.get(method, {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +83,9 @@ class StudentSpec:
         if self.rollout_settings != preset_rollouts(self.method, self.num_rounds):
             settings.append(("rollouts", ",".join(self.rollout_settings)))
         settings += [("round_start", self.round_start)] if self.round_start != "student" else []
-        if self.num_samples != default_samples(self.method):
-            settings.append(("num_samples", self.num_samples))
-        if self.rollout_filter != default_filter(self.method):
-            settings.append(("rollout_filter", self.rollout_filter))
+        for name in ("num_samples", "rollout_filter"):
+            if getattr(self, name) != default_of(self.method)[name]:
+                settings.append((name, getattr(self, name)))
         return " ".join([self.method, *(f"{field}={value}" for field, value in settings)])
 
     @property
@@ -119,7 +108,8 @@ def _of_method(
     overrides: tuple[tuple[str, Any], ...] = (),
 ) -> StudentSpec:
     """A student in the rounds of its method."""
-    num_rounds = default_rounds(method)
+    told = default_of(method)
+    num_rounds = told["num_rounds"]
     return StudentSpec(
         teacher=teacher,
         method=method,
@@ -128,8 +118,8 @@ def _of_method(
         overrides=overrides,
         num_rounds=num_rounds,
         rollout_settings=preset_rollouts(method, num_rounds),
-        num_samples=default_samples(method),
-        rollout_filter=default_filter(method),
+        num_samples=told["num_samples"],
+        rollout_filter=told["rollout_filter"],
     )
 
 
@@ -282,15 +272,16 @@ def cell_command(suite: Suite, cell: CellSpec, *, quick: bool) -> str:
         words += ["--learning-rate", f"{student.learning_rate!r}"]
     if student.overrides:
         words += ["--override", *(override_text(name, value) for name, value in student.overrides)]
-    if student.num_rounds != default_rounds(student.method):
+    told = default_of(student.method)
+    if student.num_rounds != told["num_rounds"]:
         words += ["--num-rounds", str(student.num_rounds)]
     if student.rollout_settings != preset_rollouts(student.method, student.num_rounds):
         words += ["--rollout-settings", *student.rollout_settings]
     if student.round_start != "student":
         words += ["--round-start", student.round_start]
-    if student.num_samples != default_samples(student.method):
+    if student.num_samples != told["num_samples"]:
         words += ["--num-samples", str(student.num_samples)]
-    if student.rollout_filter != default_filter(student.method):
+    if student.rollout_filter != told["rollout_filter"]:
         words += ["--rollout-filter", student.rollout_filter]
     words += ["--settings", *cell.settings]
     if cell.split != "test":
