@@ -74,11 +74,12 @@ def _names(teachers: Sequence[str]) -> dict[str, str]:
 def _table_plot(table: int, accuracies: Mapping[tuple[str, str], Bar], path: Path, title: str) -> None:
     """Gains over the original, of Table 4 lines; ``accuracies`` are by setting and method."""
     if table == 4:
-        methods = list(dict.fromkeys(method for _, method in accuracies))  # in the order of LAMBDAS
+        methods = list(dict.fromkeys(method for _, method in accuracies))
+        of_lambdas = dict(zip(LAMBDAS, methods, strict=False))  # the others are added rows, which have none
         lines = [
             Line(
                 name=setting,
-                points={m: (v, accuracies[setting, m]) for v, m in zip(LAMBDAS, methods, strict=True)},
+                points={m: (v, accuracies[setting, m]) for v, m in of_lambdas.items()},
                 is_subject=setting == LAMBDA_SETTINGS[-1],
             )
             for setting in LAMBDA_SETTINGS
@@ -129,9 +130,10 @@ def _curve(rows: Rows, settings: Sequence[str]) -> Line:
         )
         for setting in settings
     }
-    method = rows.demand.method
+    method = rows.demand.name
     is_labelled = method in (ORIGINAL, "t3d")
-    return Line(name=TITLES[method], points=points, is_subject=method == "t3d", is_labelled=is_labelled)
+    name = method_title(method)
+    return Line(name=name, points=points, is_subject=method == "t3d", is_labelled=is_labelled)
 
 
 def _leader(lines: Sequence[Line], setting: str) -> str:

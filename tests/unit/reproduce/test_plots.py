@@ -7,6 +7,7 @@ from reproduce_helpers import N, records
 
 from t3d.reproduce import plots
 from t3d.reproduce.recipes import ORIGINAL, TABLES, demands
+from t3d.reproduce.runner import added_row
 from t3d.reproduce.settings import LAMBDA_SETTINGS
 from t3d.reproduce.suites import MINI
 from t3d.reproduce.summaries import table_entries
@@ -45,6 +46,21 @@ def test_teachers_of_the_same_folder_name_have_their_own_plots(tmp_path, drawn):
     second = [name.replace("student", "student-2") for name in plain]
     assert [path.name for path in paths] == [*plain, *second]
     assert drawn.keys() == {*plain, *second}
+
+
+def test_an_added_row_is_a_bar_but_no_lambda(tmp_path, drawn):
+    """It was a ValueError, behind all the work."""
+    found, entries = [], []
+    for table in (1, 4, 7):
+        wanted = demands(MINI, [table], 1, MINI.full, [added_row("t3d-plus")])
+        of_table = [(demand, records(demand, rule)) for demand in wanted]
+        found += of_table
+        entries += table_entries(MINI, of_table)
+    plots.write_plots(MINI, found, entries, tmp_path)
+    assert [len(group) for group in drawn["table7-mini.png"][0].values()] == [12]
+    assert [line.name for line in drawn["accuracy-tpf-mini-B8.png"][0]][-1] == "t3d-plus num_rounds=3"
+    lines, _, _ = drawn["table4-mini.png"]
+    assert [place for place, _ in lines[-1].points.values()] == [0.05, 0.2, 0.5]
 
 
 def test_every_table_and_teacher_has_its_plot(tmp_path, drawn):
