@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from t3d.reproduce.cell_choice import CellChoice
 from t3d.reproduce.recipes import tables_of
 from t3d.reproduce.study import read_study
 from t3d.reproduce.suite_choice import ReproduceConfig, check_cells
-from t3d.reproduce.suites import load_suite
+from t3d.reproduce.suites import Suite, load_suite
 from t3d.work.files import check_output_file, check_output_folder, write_text
 from t3d.work.lock import locked
 from t3d.work.own import json_with, text_from
@@ -51,22 +52,18 @@ class Reproduce(ReproduceConfig):
         load_suite(self.suite, self.data)
         from t3d.report.html.page import add_report
         from t3d.reproduce.dry_run import budget_lines, configurations
-        from t3d.reproduce.eta import speed
         from t3d.reproduce.report import check_report, write_report
         from t3d.reproduce.runner import Reproduction
 
         reproduction = Reproduction(self, tables)
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+        console = _console()
         if self.configurations is not None:
             if not self.dry_run:
                 problem = "only a dry run writes them"
                 raise InputError("configurations", self.configurations, problem, "add --dry-run")
             check_output_file(self.configurations, is_own=text_from("---\nstudent: "))
             write_text(self.configurations, "".join(configurations(reproduction)))
-        plan = reproduction.plan()
-        console.print(plan_table(plan, f"{self.table}, suite {self.suite}"))
-        cores = f", at {speed():.1f} times one core" if reproduction.suite.device_kind == "cpu" else ""
-        console.print(f"total ETA {duration(plan.seconds)}{cores}", soft_wrap=True)
+        print_plan(console, reproduction.plan(), f"{self.table}, suite {self.suite}", [reproduction.suite])
         if self.dry_run:
             console.print(students_table(reproduction))
             for line in budget_lines(reproduction):
@@ -147,11 +144,27 @@ class ReproduceStudy:
             for choice in study.choices():
                 print(f"{'missing' if choice in missing else 'there'}: {run.label(choice)}")
             print(f"{len(missing)} cells are missing")
+        print_plan(_console(), run.plan(), study.title, run.suites)
+        if self.dry_run:
             return
         run.run(lambda text: print(text, flush=True))
         with locked(output / "report", wait=True):
             for path in write_study(run, f"t3d reproduce study {self.file}"):
                 print(path)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def print_plan(console: Console, plan: "Plan", title: str, suites: Iterable[Suite]) -> None:
+    """What is missing, and the time that it takes."""
+    from t3d.reproduce.eta import speed
+
+    console.print(plan_table(plan, title))
+    on_cpu = any(suite.device_kind == "cpu" for suite in suites)
+    cores = f", at {speed():.1f} times one core" if on_cpu else ""
+    console.print(f"total ETA {duration(plan.seconds)}{cores}", soft_wrap=True)
 
 
 def students_table(reproduction: "Reproduction") -> Table:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -117,6 +117,21 @@ class Plan:
         return self.rollout_seconds + sum(line.seconds for line in self.lines.values())
 
 
+def added(plans: Iterable[Plan]) -> Plan:
+    """The plan of all that several plan, which have no cell in common."""
+    lines: dict[tuple[str, str], PlanLine] = {}
+    plans = list(plans)
+    for plan in plans:
+        for key, line in plan.lines.items():
+            before = lines.get(key, PlanLine())
+            lines[key] = PlanLine(*map(sum, zip(astuple(before), astuple(line), strict=True)))
+    return Plan(
+        lines=lines,
+        num_rollouts=sum(plan.num_rollouts for plan in plans),
+        rollout_seconds=sum(plan.rollout_seconds for plan in plans),
+    )
+
+
 def make_plan(
     workshop: Workshop, cells: Mapping[CellSpec, bool], find: Callable[[CellSpec], Any], speeds: Speeds
 ) -> Plan:
@@ -128,7 +143,8 @@ def make_plan(
     suite, budget = workshop.suite, workshop.budget
     main = StudentSpec(teacher=next(iter(suite.teachers)), method=ORIGINAL, seed=0)
     lines: dict[tuple[str, str], PlanLine] = {}
-    trained: set[StudentSpec] = set()
+    num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
+    students, rounds = set[StudentSpec](), set[Path]()
     rollouts: dict[str, StudentSpec] = {}
     for cell, is_known in cells.items():
         student = cell.student
@@ -141,18 +157,25 @@ def make_plan(
         num_responses = len(tasks) * (limit or MEAN_TEST_PROBLEMS) * cell.samples_per_prompt
         line.seconds += sum(speeds.seconds(student, setting, num_responses) for setting in cell.settings)
         is_of_grid = not is_known and student == dataclasses.replace(main, method=student.method)
-        if student in trained or is_of_grid or student.method == ORIGINAL:
+        if student in students or is_of_grid or student.method == ORIGINAL:
             continue
-        trained.add(student)
+        students.add(student)
         if is_known and workshop.student(student).is_made:
             continue
         line.num_students += 1
-        num_trajectories = budget.num_optimizer_steps * budget.train_batch_size
-        line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
-        records = workshop.records(student)
-        if not learns_solutions(student.method) and not records.is_made:
-            rollouts[records.path.name] = student
-    # The teacher decodes its rollouts as it does the full-step setting.
-    originals = [dataclasses.replace(main, teacher=student.teacher) for student in rollouts.values()]
-    seconds = sum(speeds.seconds(original, "B4-T1", budget.num_prompts) for original in originals)
+        for one in student.rounds:
+            trained, records = workshop.student(one), workshop.records(one)
+            if trained.path in rounds or (is_known and trained.is_made):
+                continue
+            rounds.add(trained.path)
+            line.seconds += speeds.seconds(student, TRAINING, num_trajectories)
+            if not learns_solutions(student.method) and not records.is_made:
+                rollouts[records.path.name] = one
+    # Rollouts are decoded as the teacher decodes the full-step setting.
+    seconds = sum(
+        speeds.seconds(
+            dataclasses.replace(main, teacher=one.teacher), "B4-T1", one.num_samples * budget.num_prompts
+        )
+        for one in rollouts.values()
+    )
     return Plan(lines=lines, num_rollouts=len(rollouts), rollout_seconds=seconds)

@@ -8,12 +8,15 @@ from typing import Any
 
 from t3d.evaluation.finished import CELLS
 from t3d.reproduce.cell_choice import CellChoice
+from t3d.reproduce.eta import Plan, Speeds, added, make_plan
 from t3d.reproduce.making import cell_accuracy, make_all, make_cells
 from t3d.reproduce.recipes import ORIGINAL, CellSpec
 from t3d.reproduce.resolve import resolve_cell
 from t3d.reproduce.store import CellStore
 from t3d.reproduce.students import Workshop
 from t3d.reproduce.study import Study
+from t3d.reproduce.suite_choice import COMMITTED_CELLS
+from t3d.reproduce.suites import Suite
 from t3d.work.progress import duration, numbered
 from t3d.work.shards import join
 
@@ -40,6 +43,11 @@ class StudyRun:
                 workshops[key] = Workshop(suite=suite, quick=choice.quick, output=self.output)
             self._specs[choice] = workshops[key], cell
 
+    @property
+    def suites(self) -> list[Suite]:
+        """Of its cells, as their rows change them."""
+        return [workshop.suite for workshop, _ in self._specs.values()]
+
     def workshop(self, choice: CellChoice) -> Workshop:
         """That of a cell: cells of different budgets have different ones."""
         return self._specs[choice][0]
@@ -61,6 +69,20 @@ class StudyRun:
     def missing(self) -> list[CellChoice]:
         """Cells that are not there, in the order in which they are made."""
         return [choice for choice in self._specs if self.record(choice) is None]
+
+    def plan(self) -> Plan:
+        """What is there and what is missing, with estimates by the cells that are finished now, of this study
+        or else of the tables in the repository."""
+        by_workshop: dict[int, dict[CellSpec, CellChoice]] = {}
+        for choice, (workshop, cell) in self._specs.items():
+            by_workshop.setdefault(id(workshop), {})[cell] = choice
+        plans, folders = [], (self._store.folder, self._store.earlier)
+        for choices in by_workshop.values():
+            workshop = self.workshop(next(iter(choices.values())))
+            speeds = Speeds((*folders, Path(COMMITTED_CELLS)), workshop.suite.device_kind)
+            find = {cell: self.record(choice) for cell, choice in choices.items()}.get
+            plans.append(make_plan(workshop, dict.fromkeys(choices, True), find, speeds))
+        return added(plans)
 
     def run(self, say: Callable[[str], None] = print) -> None:
         """Make what is missing; the same call continues after a kill, and several processes may run.

@@ -13,6 +13,8 @@ from t3d.reproduce import eta
 from t3d.reproduce.recipes import StudentSpec, demands
 from t3d.reproduce.runner import ReproduceConfig, Reproduction
 from t3d.reproduce.store import CellStore
+from t3d.reproduce.study import read_study
+from t3d.reproduce.study_run import StudyRun
 from t3d.reproduce.suites import MINI
 from t3d.work.progress import duration
 
@@ -159,3 +161,27 @@ def test_a_file_that_cannot_be_read_measures_nothing(tmp_path):
     record["config"]["training"]["max_steps"] = 0
     path.write_text(json.dumps(record))
     assert math.isnan(speeds(tmp_path).seconds(T3D, "B4-T1", 1))
+
+
+def test_a_study_adds_up_the_time_of_every_budget_and_round(tmp_path, monkeypatch):
+    """By hand, at 0.1 s a response and 0.03 s a trajectory of a step: T3D of two rounds, and one of another
+    budget, each with full-step rollouts of its own and 3 x 4 answers."""
+    monkeypatch.chdir(tmp_path)  # away from the cells of the repository
+    one = {"settings": {"B4-T1": 0.1}, "training": 0.03, "num_threads": 2}
+    measure(tmp_path / "cells", "t3d", **one)
+    measure(tmp_path / "cells", "original", **one)
+    rows = [
+        f"      - {{name: {name}, method: t3d, {flags}}}"
+        for name, flags in (
+            ("twice", "num_prompts: 30, num_rounds: 2, num_optimizer_steps: 10"),
+            ("once", "num_prompts: 40, num_optimizer_steps: 5"),
+        )
+    ]
+    common = "common: {settings: [B4-T1], learning_rate: 1e-3, limit: 4, device: cpu}"
+    lines = ["title: x", common, "groups:", "  - title: y", "    rows:", *rows]
+    (tmp_path / "study.yaml").write_text("\n".join(lines))
+    study = read_study(tmp_path / "study.yaml")
+    found = StudyRun(study, tmp_path / "out", tmp_path / "cells").plan()
+    assert (found.num_rollouts, sum(line.num_students for line in found.lines.values())) == (3, 2)
+    assert found.rollout_seconds == pytest.approx(0.1 * (2 * 30 + 40))
+    assert found.seconds == pytest.approx(0.1 * (100 + 2 * 12) + 0.03 * 32 * (2 * 10 + 5))
