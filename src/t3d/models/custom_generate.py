@@ -23,8 +23,11 @@ from transformers import DynamicCache, TopKLogitsWarper, TopPLogitsWarper
 STRATEGIES = ("low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random")
 _ATTENTION = ("sdpa", "t3d_by_argument")
 """Implementations that take a mask of booleans with four axes."""
+_KINDS = {int: (int,), float: (float, int), str: (str,)}
+"""By type of a field of Settings, what counts as one."""
 _NEUTRAL = {"use_cache": True, "num_beams": 1, "repetition_penalty": 1}
 """Arguments of transformers that this has not, with what changes nothing besides None, False and no list."""
+_OF_LOADING = ("custom_generate", "trust_remote_code")
 _OF_CONFIG = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "eos_token_id", "pad_token_id")
 """What a generation config says that the caller made or changed."""
 
@@ -49,12 +52,15 @@ class Settings:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            _typed(field.name, getattr(self, field.name), *_KINDS[field.type])
         size = self.block_size
         for name, holds, fix in (
             ("remasking", self.remasking in STRATEGIES, f"use {', '.join(STRATEGIES)}, or decode by t3d.LLM"),
             ("block_size", size >= 1, "use 1 or more"),
             ("steps_per_block", 1 <= self.steps_per_block <= size, f"use 1 to {size}"),
             ("temperature", self.temperature >= 0, "use 0 (greedy) or more"),
+            ("top_p", 0 < self.top_p <= 1, "use more than 0, at most 1"),
             ("confidence", self.confidence in ("model", "sampled"), "use model or sampled"),
         ):
             if not holds:
@@ -99,9 +105,10 @@ def generate(
     if generation_config is not None:  # the model's own values there are of autoregressive decoding
         said = {name: getattr(generation_config, name, None) for name in _OF_CONFIG}
         given = {name: value for name, value in said.items() if value != getattr(own, name, None)} | given
-    given = {name: value for name, value in given.items() if value is not None}
+    # Of a model that was loaded with trust_remote_code model.generate is this one, and is told these two.
+    given = {name: v for name, v in given.items() if v is not None and name not in _OF_LOADING}
     longest = given.pop("max_length", num_prompt + 256)
-    limit = int(given.pop("max_new_tokens", longest - num_prompt))
+    limit = _typed("max_new_tokens", given.pop("max_new_tokens", longest - num_prompt), int)
     stops = _ids(given.pop("eos_token_id", own.eos_token_id))
     pad = given.pop("pad_token_id", min(stops, default=0) if own.pad_token_id is None else own.pad_token_id)
     settings = _settings(model, own, given)
@@ -128,7 +135,7 @@ def _settings(model: Any, own: Any, given: dict[str, Any]) -> Settings:
     if size != own_size:
         told.pop("steps_per_block", None)  # they belong to the student's own blocks
     if steps is not None:
-        if size % steps:
+        if _typed("block_size", size, int) % max(1, _typed("tokens_per_step", steps, int)) or steps < 1:
             problem = f"does not divide block_size={size}"
             raise _error("tokens_per_step", steps, problem, f"use divisors of {size}")
         given = {"steps_per_block": size // steps, "remasking": Settings.remasking} | given
@@ -141,7 +148,10 @@ def _settings(model: Any, own: Any, given: dict[str, Any]) -> Settings:
     for name, value in list(given.items()):
         if name not in names:
             if not (value is False or value == [] or value == _NEUTRAL.get(name)):
-                problem, fix = "block diffusion has no such argument", f"use {', '.join(names)}"
+                problem, fix = (
+                    "block diffusion has no such argument",
+                    f"use {', '.join(names)}, tokens_per_step",
+                )
                 raise _error(name, value, problem, fix)
             del given[name]
     told = {name: told[name] for name in names if name in told}
@@ -269,6 +279,13 @@ def _ids(stops: Any) -> frozenset[int]:
     if stops is None:
         return frozenset()
     return frozenset([stops] if isinstance(stops, int) else [int(stop) for stop in stops])
+
+
+def _typed(name: str, value: Any, *kinds: type) -> Any:
+    """The value, which is of one of these types."""
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise _error(name, value, "not of its type", f"give {kinds[0].__name__}")
+    return value
 
 
 def _error(name: str, value: Any, problem: str, fix: str) -> ValueError:

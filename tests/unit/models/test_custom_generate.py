@@ -146,6 +146,14 @@ def test_a_streamer_is_told_block_by_block_and_criteria_end_an_answer(loaded):
     ("given", "said"),
     [
         ({"num_beams": 4}, "num_beams=4: block diffusion has no such argument"),
+        ({"block_size": "8"}, "block_size='8': not of its type. Fix: give int"),
+        ({"steps_per_block": 2.0}, "steps_per_block=2.0: not of its type. Fix: give int"),
+        ({"temperature": "hot"}, "temperature='hot': not of its type. Fix: give float"),
+        ({"tokens_per_step": "4"}, "tokens_per_step='4': not of its type. Fix: give int"),
+        ({"tokens_per_step": 0}, "tokens_per_step=0: does not divide"),
+        ({"top_k": True}, "top_k=True: not of its type"),
+        ({"top_p": 2.0}, "top_p=2.0: cannot be used here. Fix: use more than 0"),
+        ({"max_new_tokens": "9"}, "max_new_tokens='9': not of its type. Fix: give int"),
         ({"logits_processor": [1]}, "logits_processor="),
         ({"remasking": "self_speculative"}, "remasking='self_speculative'.* decode by t3d.LLM"),
         ({"block_size": 4, "tokens_per_step": 3}, "tokens_per_step=3: does not divide block_size=4"),
@@ -199,3 +207,11 @@ def test_an_export_has_the_file_and_the_ids_that_it_needs(checkpoint, tmp_path):
     assert config["mask_token_id"] == loaded.mask_token_id
     stops = own["eos_token_id"]
     assert {*(stops if isinstance(stops, list) else [stops])} == {*loaded.stop_token_ids}
+
+
+def test_a_model_that_was_loaded_with_its_code_may_be_given_the_file_again(loaded):
+    """transformers hands these two on to the model's own ``generate``, which was an error."""
+    inputs = padded(loaded, TEXTS[:1])
+    told = generate(**inputs, model=loaded.model, max_new_tokens=8, temperature=0)
+    again = {"custom_generate": "folder", "trust_remote_code": True}
+    assert torch.equal(told, generate(**inputs, model=loaded.model, max_new_tokens=8, temperature=0, **again))
