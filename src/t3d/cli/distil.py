@@ -199,7 +199,7 @@ class Distil(ModelChoice, ProblemChoice):
                 )
             )
         if not any(one.params.samples_differ for one in found):
-            choice.check(params)
+            choice.check(found[0].params)
         return found
 
     def _choice(self, posed: PosedTask) -> "SampleChoice":

@@ -23,12 +23,20 @@ from transformers import DynamicCache, TopKLogitsWarper, TopPLogitsWarper
 STRATEGIES = ("low_confidence_static", "low_confidence_dynamic", "entropy_bounded", "sequential", "random")
 _ATTENTION = ("sdpa", "t3d_by_argument")
 """Implementations that take a mask of booleans with four axes."""
-_KINDS = {int: (int,), float: (float, int), str: (str,)}
+_KINDS = {str(int): (int,), str(float): (float, int), str(str): (str,)}
 """By type of a field of Settings, what counts as one."""
 _NEUTRAL = {"use_cache": True, "num_beams": 1, "repetition_penalty": 1}
 """Arguments of transformers that this has not, with what changes nothing besides None, False and no list."""
 _OF_LOADING = ("custom_generate", "trust_remote_code")
 _OF_CONFIG = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "eos_token_id", "pad_token_id")
+_OF_CONFIG += (
+    "max_length",
+    "num_beams",
+    "repetition_penalty",
+    "min_new_tokens",
+    "bad_words_ids",
+    "stop_strings",
+)
 """What a generation config says that the caller made or changed."""
 
 
@@ -53,7 +61,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _typed(field.name, getattr(self, field.name), *_KINDS[field.type])
+            _typed(field.name, getattr(self, field.name), *_KINDS[str(field.type)])
         size = self.block_size
         for name, holds, fix in (
             ("remasking", self.remasking in STRATEGIES, f"use {', '.join(STRATEGIES)}, or decode by t3d.LLM"),

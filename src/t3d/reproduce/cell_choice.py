@@ -1,6 +1,7 @@
 """Settings of one cell: a student, how its rounds roll out, and how it is evaluated."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -110,7 +111,8 @@ class CellChoice(SuiteChoice):
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         told = default_of(self.method) | given
         num_rounds = told["num_rounds"]
-        self._check_rollouts(suite, num_rounds, told["num_samples"])
+        settings = self._rollout_settings(suite, num_rounds)
+        self._check_rounds(suite, settings, num_rounds, told["num_samples"])
         overrides = parse_overrides(self.override)
         if "num_train_epochs" in overrides:
             problem = "ignored: a cell trains for max_steps optimizer steps"
@@ -123,21 +125,34 @@ class CellChoice(SuiteChoice):
             learning_rate=self.learning_rate,
             overrides=tuple(overrides.items()),
             num_rounds=num_rounds,
-            rollout_settings=self.rollout_settings or preset_rollouts(self.method, num_rounds),
+            rollout_settings=settings,
             round_start=self.round_start,
             num_samples=told["num_samples"],
             rollout_filter=told["rollout_filter"],
         )
 
-    def _check_rollouts(self, suite: Suite, num_rounds: int, num_samples: int) -> None:
+    def _rollout_settings(self, suite: Suite, num_rounds: int) -> tuple[str, ...]:
+        """One for each round, a temperature written in one way: the student goes by these names."""
         given = self.rollout_settings
         if given and len(given) != num_rounds:
             fix = f"name {num_rounds} settings, or leave it out"
             raise InputError("rollout_settings", given, f"num_rounds={num_rounds}", fix)
-        settings = given or preset_rollouts(self.method, num_rounds)
+        found, static = [], [name for name in suite.settings if re.fullmatch(r"B\d+-T\d+", name)]
+        for name in given or preset_rollouts(self.method, num_rounds):
+            plain, drawn, _ = name.partition("-temperature-")
+            if plain not in static:
+                problem = "no block size and tokens per step of the suite"
+                raise InputError("rollout_settings", name, problem, f"use some of {', '.join(static)}")
+            params = static_setting("rollout_settings", name, suite.rollout)
+            found.append(f"{plain}{drawn}{params.temperature:g}" if drawn else plain)
+        return tuple(found)
+
+    def _check_rounds(
+        self, suite: Suite, settings: tuple[str, ...], num_rounds: int, num_samples: int
+    ) -> None:
         rounds = [static_setting("rollout_settings", name, suite.rollout) for name in settings]
         if not any(params.samples_differ for params in rounds):
-            suite.rollout.check_samples("num_samples", num_samples)
+            (*rounds, suite.rollout)[0].check_samples("num_samples", num_samples)
         if self.round_start == "teacher" and num_rounds == 1:
             problem = f"num_rounds={num_rounds}, whose training begins with the teacher anyway"
             raise InputError("round_start", self.round_start, problem, "leave it out")

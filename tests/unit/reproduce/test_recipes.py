@@ -89,12 +89,14 @@ def test_each_round_rolls_out_in_the_blocks_and_steps_of_its_setting():
         ({"rollout_settings": ("B8-T8",)}, r"num_rounds=2\. Fix: name 2 settings"),
         (
             {"rollout_settings": ("B8-T8", "B8-T9")},
-            "rollout_settings='B8-T9': tokens_per_step=9 does not divide",
+            "rollout_settings='B8-T9': no block size and tokens",
         ),
         (
             {"rollout_settings": ("B8-T8", "B4-dynamic")},
-            "='B4-dynamic': no block size .* Fix: write for example B8-T4",
+            "='B4-dynamic': .* Fix: use some of B4-T1, B4-T2",
         ),
+        ({"rollout_settings": ("B4-T1", "B6-T1")}, "rollout_settings='B6-T1': no block size and tokens"),
+        ({"rollout_settings": ("B4-T1", "B8-T8-temperature-hot")}, "temperature-hot': no block size and"),
         ({"rollout_settings": ("B8-T8",), "method": "sft", "num_rounds": 1}, "learns no rollouts"),
     ):
         with pytest.raises(InputError, match=message):
@@ -113,8 +115,11 @@ def test_only_rounds_with_a_temperature_draw_several_samples(tmp_path):
     assert found == [(0, 1), (1, 8), (0, 1)]
     words = cell_command(suite, cell, quick=False)
     assert "--rollout-settings B4-T1 B8-T8-temperature-1 B4-T1" in words and "--num-samples 8" in words
-    with pytest.raises(InputError, match="num_samples=8: all samples of a prompt are the same"):
-        ReproduceCell(rollout_settings=("B4-T1", "B8-T8", "B4-T1"), **flags).spec()
+    again = ReproduceCell(rollout_settings=(rollouts[0], "B8-T8-temperature-1.0", rollouts[2]), **flags)
+    assert again.spec()[1] == cell
+    for greedy, more in (("B8-T8", {}), ("B8-T8-temperature-0", {"rollout_temperature": 1.0})):
+        with pytest.raises(InputError, match="num_samples=8: all samples of a prompt are the same"):
+            ReproduceCell(rollout_settings=(greedy,) * 3, **flags, **more).spec()
 
 
 @pytest.mark.parametrize("suite", [MINI, SDAR], ids=["mini", "sdar"])
