@@ -76,7 +76,7 @@ def _tiny_suite():
         return SUITE if name == "mini" else real(name, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suites, "load_suite", load)
+        patch.setattr(suite_choice, "load_suite", load)
         yield
 
 
@@ -606,7 +606,7 @@ def test_bad_input_names_the_field_and_the_fix(flags, message, tmp_path, capsys)
 
 def test_committed_cells_are_those_of_the_present_recipes(monkeypatch):
     """The command of each leads to its hash, and no default has changed since."""
-    monkeypatch.setattr(suites, "load_suite", lambda name, data=None: MINI)
+    monkeypatch.setattr(suite_choice, "load_suite", lambda name, data=None: MINI)
     paths = sorted(CELLS.glob("*.*.json"))
     assert paths
     assert [path.name for path in paths if not is_of_present_recipe(path)] == []
