@@ -285,7 +285,8 @@ def test_the_command_trains_a_drafter_of_a_mini_teacher(tmp_path, capsys):
 
 
 def test_a_student_s_command_has_no_held_out_rollouts(tmp_path, capsys):
-    command = ["train", "--model", "mini", "--trajectories", "x.parquet", "--output", str(tmp_path / "run")]
+    (file := tmp_path / "x.parquet").touch()
+    command = ["train", "--model", "mini", "--trajectories", str(file), "--output", str(tmp_path / "run")]
     assert "a student drafts nothing" in run_failing([*command, "--eval-trajectories", "x.parquet"], capsys)
 
 

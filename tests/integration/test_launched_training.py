@@ -28,7 +28,7 @@ def command(checkpoint, trajectories, tmp_path):
 def test_the_processes_are_told_every_flag_of_the_command(command, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("t3d.cli.train.launch", lambda *arguments: told.append(arguments))
-    line = [*command, str(tmp_path / "run"), "--override", "logging_steps=1", "ddo_beta=0.2"]
+    line = [*command, str(tmp_path / "run"), "--override", "logging_steps=1", "log_ratio=sum"]
     assert main([*line, "--num-processes", "2"]) == 0
     ((name, flags, count, config),) = told
     assert (name, count, config) == ("train", 2, accelerate_file("ddp"))
@@ -43,7 +43,7 @@ def test_the_processes_are_told_every_flag_of_the_command(command, tmp_path, mon
     assert main(["train", *flags]) == 0
     assert flags_of(seen[0]) != flags, "the block size is resolved"
     assert [seen[0].override, seen[0].batch_size, seen[0].num_processes] == [
-        ("logging_steps=1", "ddo_beta=0.2"),
+        ("logging_steps=1", "log_ratio=sum"),
         4,
         2,
     ]

@@ -78,16 +78,16 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
         ),
         # soft targets
         (
-            ["--soft-targets-from", "source"],
-            "soft_targets_from='source': ignored: soft_target_weight=0",
+            ["--soft-targets-from", "mini"],
+            "soft_targets_from='mini': ignored: soft_target_weight=0",
         ),
         (
             ["--preset", "redi", "--override", "soft_target_weight=0.5"],
             "soft_target_weight=0.5: no model gives such targets. Fix: give --soft-targets-from CHECKPOINT",
         ),
         (
-            ["--preset", "sft", "--soft-targets-from", "source"],
-            "soft_targets_from='source': ignored: soft_target_weight=0",
+            ["--preset", "sft", "--soft-targets-from", "mini"],
+            "soft_targets_from='mini': ignored: soft_target_weight=0",
         ),
         (
             ["--preset", "sft", "--override", "soft_target_weight=0.5"],

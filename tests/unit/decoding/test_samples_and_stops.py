@@ -183,7 +183,7 @@ def test_a_dtype_may_be_torchs_own_or_its_name(checkpoint):
     for dtype in (torch.bfloat16, "bfloat16"):
         assert LLM(checkpoint, device="cpu", dtype=dtype).loaded.model.dtype == torch.bfloat16
     assert LLM(checkpoint, device="cpu").loaded.model.dtype == torch.float32  # the checkpoint's
-    with pytest.raises(InputError, match=r"^dtype=torch.int8: not known"):
+    with pytest.raises(InputError, match=r"^dtype='torch.int8': not known"):
         LLM(checkpoint, device="cpu", dtype=torch.int8)
 
 
