@@ -60,8 +60,6 @@ class Settings:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _typed(field.name, getattr(self, field.name), *_KINDS[str(field.type)])
         size = self.block_size
         for name, holds, fix in (
             ("remasking", self.remasking in STRATEGIES, f"use {', '.join(STRATEGIES)}, or decode by t3d.LLM"),
@@ -163,7 +161,11 @@ def _settings(model: Any, own: Any, given: dict[str, Any]) -> Settings:
                 raise _error(name, value, problem, fix)
             del given[name]
     told = {name: told[name] for name in names if name in told}
-    return Settings(**{"steps_per_block": size} | told | {"block_size": size} | given)
+    values = {"steps_per_block": size} | told | {"block_size": size} | given
+    for field in fields(Settings):
+        if field.name in values:
+            _typed(field.name, values[field.name], *_KINDS[str(field.type)])
+    return Settings(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
