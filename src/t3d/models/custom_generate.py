@@ -29,14 +29,8 @@ _NEUTRAL = {"use_cache": True, "num_beams": 1, "repetition_penalty": 1}
 """Arguments of transformers that this has not, with what changes nothing besides None, False and no list."""
 _OF_LOADING = ("custom_generate", "trust_remote_code")
 _OF_CONFIG = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "eos_token_id", "pad_token_id")
-_OF_CONFIG += (
-    "max_length",
-    "num_beams",
-    "repetition_penalty",
-    "min_new_tokens",
-    "bad_words_ids",
-    "stop_strings",
-)
+_OF_CONFIG += ("max_length", "num_beams", "repetition_penalty", "min_new_tokens", "bad_words_ids")
+_OF_CONFIG += ("stop_strings",)
 """What a generation config says that the caller made or changed."""
 
 

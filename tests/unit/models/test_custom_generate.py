@@ -1,6 +1,7 @@
 """The file by which transformers' own ``generate`` decodes an export."""
 
 import ast
+import copy
 import json
 from dataclasses import MISSING, fields
 from itertools import chain
@@ -215,3 +216,15 @@ def test_a_model_that_was_loaded_with_its_code_may_be_given_the_file_again(loade
     told = generate(**inputs, model=loaded.model, max_new_tokens=8, temperature=0)
     again = {"custom_generate": "folder", "trust_remote_code": True}
     assert torch.equal(told, generate(**inputs, model=loaded.model, max_new_tokens=8, temperature=0, **again))
+
+
+def test_what_a_generation_config_says_is_used_or_refused(loaded):
+    """Its length was dropped, and so were beams."""
+    inputs = padded(loaded, TEXTS[:1])
+    told, num_prompt = copy.deepcopy(loaded.model.generation_config), inputs["input_ids"].shape[1]
+    told.max_length = num_prompt + 3
+    found = generate(**inputs, model=loaded.model, generation_config=told, temperature=0)
+    assert found.shape[1] <= num_prompt + 3
+    told.num_beams = 4
+    with pytest.raises(ValueError, match="num_beams=4: block diffusion has no such argument"):
+        generate(**inputs, model=loaded.model, generation_config=told)
