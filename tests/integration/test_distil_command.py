@@ -11,8 +11,11 @@ from command_helpers import run_failing
 
 from t3d.cli.main import main
 from t3d.cli.stopping import kept_text
+from t3d.decoding.rollout_filter import TeacherScore
+from t3d.decoding.teacher_scorer import TeacherScorer
+from t3d.models.loading import load_model
 from t3d.reproduce import pipeline
-from t3d.trajectory import read_trajectories
+from t3d.trajectory import read_plan, read_trajectories
 
 SIZES = ["--num-prompts", "2", "--max-new-tokens", "8", "--num-optimizer-steps", "2", "--warmup-steps", "0"]
 SIZES += ["--train-batch-size", "2", "--device", "cpu"]
@@ -84,6 +87,26 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
         command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO, "--learning-rate", "1e-3"), capsys
     )
     assert "learning_rate was not given, now 0.001" in changed
+
+
+def test_filter_teacher_asks_the_first_model_in_every_round(checkpoint, prompts, tmp_path, monkeypatch):
+    asked = []
+
+    def scored(scorer, answers):
+        """A random model gives no token a tenth."""
+        asked.append((scorer.teacher.source, len(answers)))
+        return [TeacherScore(logprob=-1.0, least_logprob=-1.0) for _ in answers]
+
+    monkeypatch.setattr(TeacherScorer, "scores", scored)
+    output = tmp_path / "out"
+    flags = ["--num-samples", "2", "--rollout-filter", "teacher", "--temperature", "1", "--num-rounds", "2"]
+    assert main(command(checkpoint, prompts, output, *flags)) == 0
+    assert asked == [(str(checkpoint), 4)] * 2
+    weights_hash = load_model(checkpoint, device="cpu").weights_hash
+    for number in (1, 2):
+        plan = read_plan(output / f"round-{number}" / "trajectories.parquet")
+        assert plan is not None and plan["samples"]["scorer"]["teacher"]["weights"] == weights_hash
+        assert [one.id for one in records(output, number)] == [f"{2 * number - 2}#0", f"{2 * number - 1}#0"]
 
 
 def test_a_preset_made_for_rounds_says_how_many_and_which_rollouts_are_kept(

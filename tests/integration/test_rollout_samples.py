@@ -222,6 +222,9 @@ def test_prompts_without_a_right_sample_are_counted_and_named(checkpoint, tmp_pa
         ("--rollout-filter fewest_steps", "rollout_filter='fewest_steps': each prompt has one sample"),
         ("--rollout-filter correct --num-samples 2", "answer=None: problem 'b' has no gold answer"),
         ("--num-samples 0", "num_samples=0: not positive"),
+        ("--rollout-filter teacher --num-samples 2", "Fix: give --scores-from CHECKPOINT"),
+        ("--scores-from mini", "scores_from='mini': rollout_filter='none' asks no model"),
+        ("--rollout-filter teacher --scores-from minni", "scores_from='minni'"),
     ],
 )
 def test_samples_without_use_are_refused_before_the_model_is_loaded(

@@ -63,7 +63,7 @@ class Distil(ModelChoice, ProblemChoice):
     """Responses drawn for each prompt, as of t3d rollout; in rounds of rollout_settings that are greedy one.
     Default: 1, or the preset's."""
     rollout_filter: RolloutFilter | None = None
-    """What is kept of them, as of t3d rollout. Default: none, or the preset's."""
+    """What is kept of them, as of t3d rollout; teacher asks --model. Default: none, or the preset's."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     preset: str = Train.preset
@@ -204,10 +204,13 @@ class Distil(ModelChoice, ProblemChoice):
 
     def _choice(self, posed: PosedTask) -> "SampleChoice":
         from t3d.decoding.sample_choice import SampleChoice
+        from t3d.decoding.teacher_scorer import TeacherScorer
 
         wanted = self._told("rollout_filter")
-        grader = posed.sample_grader() if is_graded(wanted) else None
-        return SampleChoice(num_samples=self._told("num_samples"), rollout_filter=wanted, grader=grader)
+        how: dict[str, Any] = {"grader": posed.sample_grader()} if is_graded(wanted) else {}
+        if wanted == "teacher":
+            how["scorer"] = TeacherScorer(self.model, self.device, self.dtype)
+        return SampleChoice(num_samples=self._told("num_samples"), rollout_filter=wanted, **how)
 
     def _train(self, number: int) -> Train:
         """A round's training as t3d train would do it."""

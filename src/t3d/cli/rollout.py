@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.cli.config_file import UNWRITTEN, check_config, write_config
 from t3d.cli.options import DecodeFlags, DecodingModelChoice, Flat, ProblemChoice
-from t3d.cli.processes import own_shard
+from t3d.cli.processes import own_device, own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.cli.record_name import check_record_name
 from t3d.decoding.params import BATCH_SIZE
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
 from t3d.errors import InputError, require_at_least_zero, require_positive
+from t3d.model_choice import check_model
 from t3d.problems.problem import Problem
 from t3d.scale.stored import StoredWork
 from t3d.tasks.task import PosedTask
@@ -53,7 +54,10 @@ class Rollout(DecodingModelChoice, ProblemChoice):
     """Responses drawn for each prompt; several have the ids ID#0, ID#1, ..."""
     rollout_filter: RolloutFilter = "none"
     """Of a prompt's samples none keeps all; likelihood the likeliest; fewest_steps the one of fewest
-    denoising steps; correct all that are right; correct_fewest_steps the one of these with fewest steps."""
+    denoising steps; correct all that are right; correct_fewest_steps the one of these with fewest steps;
+    teacher the one that --scores-from finds likeliest of those whose every token it gives a tenth or more."""
+    scores_from: str | None = None
+    """Of rollout_filter teacher: a checkpoint of --model's tokens, which no answer key is needed for."""
     max_errors: int = 0
     """Prompts that may make the model raise. They are left out, listed in OUTPUT.errors.jsonl, and tried
     again by the same command; one more ends the rollout. 0: the first does."""
@@ -101,6 +105,7 @@ class Rollout(DecodingModelChoice, ProblemChoice):
     def _asked(self, *, is_told: bool) -> "_Asked":
         """The prompts, how to decode them and what to keep; the checkpoint's part is printed if wanted."""
         self.check_model()
+        self._check_scores()
         posed = self.resolve()
         decode = self.decode.resolve(self.own_settings(), is_told=is_told)
         choice = self._choice(posed)
@@ -110,12 +115,27 @@ class Rollout(DecodingModelChoice, ProblemChoice):
     def _choice(self, posed: PosedTask) -> "SampleChoice":
         """Raises InputError for a filter without use, and a graded one of problems that cannot be graded."""
         from t3d.decoding.sample_choice import SampleChoice
+        from t3d.decoding.teacher_scorer import TeacherScorer
 
+        source = self.scores_from
         return SampleChoice(
             num_samples=self.num_samples,
             rollout_filter=self.rollout_filter,
             grader=posed.sample_grader() if is_graded(self.rollout_filter) else None,
+            scorer=None if source is None else TeacherScorer(source, own_device(self.device), self.dtype),
         )
+
+    def _check_scores(self) -> None:
+        """Raise InputError for a filter without the model that it asks, and for one that nobody asks."""
+        source, asks = self.scores_from, self.rollout_filter == "teacher"
+        if asks and source is None:
+            problem = "asks how likely a teacher finds the samples"
+            raise InputError("rollout_filter", "teacher", problem, "give --scores-from CHECKPOINT")
+        if source is not None:
+            if not asks:
+                problem = f"rollout_filter={self.rollout_filter!r} asks no model"
+                raise InputError("scores_from", source, problem, "use --rollout-filter teacher")
+            check_model(source, "scores_from")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,31 @@
 """Which of a prompt's samples a rollout keeps."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from t3d.decoding.completion import Completion
 from t3d.problems.problem import Problem
 
 GradedFilter = Literal["correct", "correct_fewest_steps"]
 """Filters that ask which samples are right."""
-RolloutFilter = Literal["none", "likelihood", "fewest_steps", GradedFilter]
-"""Keep all samples of a prompt; the likeliest; the one of fewest denoising steps; all that are right; of
-those the one of fewest steps."""
+RolloutFilter = Literal["none", "likelihood", "fewest_steps", "teacher", GradedFilter]
+"""Keep all samples of a prompt; the likeliest; the one of fewest denoising steps; the one that a teacher
+finds likeliest of those whose every token it finds likely; all that are right; of those the one of fewest
+steps."""
+LEAST_LIKELY = 0.1
+"""Probability that the teacher gives every token of a sample which filter ``teacher`` keeps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherScore:
+    """How likely a teacher finds an answer, each token behind all before it, at temperature 1."""
+
+    logprob: float
+    """Of the whole answer, the stop token included (nats)."""
+    least_logprob: float
+    """Of its least likely token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +41,8 @@ class ScoredSample:
     """Of the whole response."""
     is_correct: bool | None = None
     """None where nobody asked."""
+    teacher: TeacherScore | None = None
+    """None where nobody asked, and of an answer that did not end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +55,29 @@ class SampleGrader:
     """What the verdicts depend on besides the problems, JSON-ready."""
 
 
+@runtime_checkable
+class SampleScorer(Protocol):
+    """Asks a teacher how likely it finds answers (:class:`~t3d.decoding.teacher_scorer.TeacherScorer`)."""
+
+    def check(self, tokenizer: Any) -> None:
+        """Raise InputError where it does not know the tokens of the model that writes the answers."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on besides the answers, JSON-ready."""
+        ...
+
+    def scores(self, completions: Sequence[Completion]) -> Sequence[TeacherScore | None]:
+        """One for each answer; None for one without an end."""
+        ...
+
+
 def is_graded(rollout_filter: RolloutFilter) -> bool:
     """Whether verdicts decide."""
     return rollout_filter in get_args(GradedFilter)
 
 
 def kept_samples(samples: Sequence[ScoredSample], rollout_filter: RolloutFilter) -> list[ScoredSample]:
-    """Which of one prompt's samples a filter keeps, in their order; none where it wants right ones.
+    """Which of one prompt's samples a filter keeps, in their order; none where it finds none good enough.
 
     Of as few steps the likelier one is kept, of as likely ones the first.
     """
@@ -52,8 +85,20 @@ def kept_samples(samples: Sequence[ScoredSample], rollout_filter: RolloutFilter)
         samples = [sample for sample in samples if sample.is_correct]
     if rollout_filter in ("none", "correct") or not samples:
         return list(samples)
+    if rollout_filter == "teacher":
+        return _likeliest_to_teacher(samples)
     if rollout_filter == "likelihood":
         return [max(samples, key=lambda sample: (sample.mean_logprob, -sample.number))]
     return [
         min(samples, key=lambda sample: (sample.num_denoising_steps, -sample.mean_logprob, sample.number))
     ]
+
+
+def _likeliest_to_teacher(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
+    """At most one."""
+    likely = [
+        (sample.teacher.logprob, -sample.number, sample)
+        for sample in samples
+        if sample.teacher is not None and sample.teacher.least_logprob >= math.log(LEAST_LIKELY)
+    ]
+    return [max(likely, key=lambda one: one[:2])[2]] if likely else []

@@ -31,6 +31,15 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
+def token_of_another_id(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerBase) -> str | None:
+    """A token of theirs that ours does not have under the same id; None: there is none."""
+    if tokenizer_hash(theirs) == tokenizer_hash(ours):
+        return None
+    known = ours.get_vocab()
+    unlike = (token for token, index in theirs.get_vocab().items() if known.get(token) != index)
+    return next(unlike, None)
+
+
 def with_ids(
     source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, stops: tuple[int, ...]
 ) -> LoadedTokenizer:

@@ -20,7 +20,7 @@ from t3d.tasks.task import PosedTask
 from t3d.trajectory import Trajectory
 
 MAX_NAMED = 4
-"""Prompts without a right sample that are named."""
+"""Prompts of which no sample was kept that are named."""
 
 
 def sample_lines(
@@ -35,9 +35,9 @@ def sample_lines(
     lost = [problem.id for problem in problems if problem.id not in found]
     if lost:
         more = ", ..." if len(lost) > MAX_NAMED else ""
-        named = ", ".join(lost[:MAX_NAMED])
+        named, kind = ", ".join(lost[:MAX_NAMED]), "right" if is_graded(choice.rollout_filter) else "likely"
         lines.append(
-            f"left out of {len(problems)} prompts: {len(lost)} without a right sample ({named}{more})"
+            f"left out of {len(problems)} prompts: {len(lost)} without a {kind} sample ({named}{more})"
         )
     return lines
 

@@ -17,6 +17,7 @@ import torch
 
 from t3d.decoding.rollout_filter import is_graded
 from t3d.decoding.sample_choice import SampleChoice
+from t3d.decoding.teacher_scorer import TeacherScorer
 from t3d.errors import InputError
 from t3d.interchange.solutions import solution_trajectory
 from t3d.models.loading import load_tokenizer
@@ -176,6 +177,8 @@ class Workshop:
     def _choice(self, spec: StudentSpec) -> SampleChoice:
         grader = self.suite.data.sample_grader() if is_graded(spec.rollout_filter) else None
         how: dict[str, Any] = {"rollout_filter": spec.rollout_filter, "grader": grader}
+        if spec.rollout_filter == "teacher":
+            how["scorer"] = TeacherScorer(spec.teacher, self.suite.device, self.suite.dtype)
         choice = SampleChoice(num_samples=spec.num_samples, **how)
         return choice.of_round(student_rollout(self.suite, spec))
 

@@ -26,7 +26,7 @@ from t3d.errors import InputError
 from t3d.models.divergence import OtherHead, likeliest
 from t3d.models.head import HeadScores, head_scores
 from t3d.models.loading import LoadedModel
-from t3d.models.token_ids import tokenizer_hash
+from t3d.models.token_ids import token_of_another_id
 from t3d.objectives.kl import kl_divergence, with_rest
 from t3d.training.block_grid import TrainingExample
 from t3d.training.config import T3DConfig
@@ -151,7 +151,7 @@ def check_soft_targets(
         problem = f"{told.source} predicts the next token, and reads no masks"
         raise InputError("soft_target_context", "state", problem, "use soft_target_context='before'")
     _check_rows(args, told, student.config)
-    other = _token_of_another_id(told.tokenizer, tokenizer)
+    other = token_of_another_id(told.tokenizer, tokenizer)
     if other is not None:
         problem = f"its tokenizer is another one: the student's has no token {other!r} of that id"
         raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
@@ -172,15 +172,6 @@ def _check_rows(args: T3DConfig, told: LoadedModel, student: PreTrainedConfig) -
         problem = f"{told.source} has {rows} tokens of the student's {student.vocab_size}, so it is infinite"
         fix = "use 'forward', or a soft_target_top_k"
         raise InputError("soft_target_direction", "reverse", problem, fix)
-
-
-def _token_of_another_id(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerBase) -> str | None:
-    """A token of theirs that ours does not have under the same id."""
-    if tokenizer_hash(theirs) == tokenizer_hash(ours):
-        return None
-    known = ours.get_vocab()
-    unlike = (token for token, index in theirs.get_vocab().items() if known.get(token) != index)
-    return next(unlike, None)
 
 
 def _check_record(trajectory: Trajectory, told: LoadedModel, args: T3DConfig) -> None:

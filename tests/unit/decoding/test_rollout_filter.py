@@ -1,13 +1,16 @@
 """Which of a prompt's samples a filter keeps, and which settings have no use."""
 
+import dataclasses
+import math
 from itertools import permutations
 
 import pytest
 
 from t3d.decoding.completion import Completion, DecodeRequest
 from t3d.decoding.params import DecodeParams
-from t3d.decoding.rollout_filter import SampleGrader, ScoredSample, kept_samples
+from t3d.decoding.rollout_filter import SampleGrader, ScoredSample, TeacherScore, kept_samples
 from t3d.decoding.sample_choice import SampleChoice, scored_sample
+from t3d.decoding.teacher_scorer import TeacherScorer
 from t3d.errors import InputError
 from t3d.problems.problem import Problem
 
@@ -54,6 +57,21 @@ def test_a_tie_of_steps_goes_to_the_likelier_sample_and_then_to_the_first():
 @pytest.mark.parametrize("rollout_filter", ["correct", "correct_fewest_steps"])
 def test_a_prompt_without_a_right_sample_keeps_none(rollout_filter):
     assert kept_samples(SAMPLES[:2], rollout_filter) == []
+
+
+def scored(number, logprob, least_probability):
+    score = TeacherScore(logprob=logprob, least_logprob=math.log(least_probability))
+    return dataclasses.replace(sample(number, -0.1, 3), teacher=score)
+
+
+def test_the_teacher_is_asked_which_answer_is_likeliest_of_those_it_finds_likely_everywhere():
+    unlikely, kept, second = scored(0, -2.5, 0.0999), scored(1, -3.0, 0.1001), scored(2, -3.5, 0.9)
+    unfinished = sample(3, -0.1, 3)
+    for order in permutations([unlikely, kept, second, unfinished]):
+        assert kept_samples(order, "teacher") == [kept]
+    assert kept_samples([unlikely, unfinished], "teacher") == [], "none is good enough"
+    tied = scored(0, -3.0, 0.5)
+    assert kept_samples([kept, tied], "teacher") == [tied], "the first"
 
 
 def completion(name, text="", logprobs=(-1.0, -3.0, -50.0)):
@@ -120,6 +138,7 @@ def test_a_random_order_makes_greedy_samples_differ():
         ({"rollout_filter": "likelihood"}, "each prompt has one sample, which it keeps"),
         ({"rollout_filter": "fewest_steps"}, "use num_samples=2 or more"),
         ({"num_samples": 2, "rollout_filter": "correct"}, "asks which samples are right"),
+        ({"rollout_filter": "teacher"}, "scorer=None: rollout_filter='teacher' asks how likely"),
     ],
 )
 def test_a_choice_without_use_is_refused(settings, problem):
@@ -129,12 +148,19 @@ def test_a_choice_without_use_is_refused(settings, problem):
 
 @pytest.mark.parametrize(
     ("rollout_filter", "kept"),
-    [("none", "none"), ("likelihood", "none"), ("correct", "correct"), ("correct_fewest_steps",) * 2],
+    [
+        ("none", "none"),
+        ("likelihood", "none"),
+        ("correct", "correct"),
+        ("correct_fewest_steps",) * 2,
+        ("teacher",) * 2,
+    ],
 )
 def test_a_greedy_round_draws_one_sample(rollout_filter, kept):
     """All would be the same; a filter that asks for right ones still does."""
     grader = SampleGrader(grade=lambda pairs: [True] * len(pairs))
-    choice = SampleChoice(num_samples=4, rollout_filter=rollout_filter, grader=grader)
+    how = {"grader": grader, "scorer": TeacherScorer("never loaded")}
+    choice = SampleChoice(num_samples=4, rollout_filter=rollout_filter, **how)
     assert choice.of_round(DecodeParams(temperature=1)) is choice
     assert choice.of_round(DecodeParams(temperature=0, remasking="random")) is choice
     for greedy in (DecodeParams(temperature=0), DecodeParams(temperature=1, top_k=1)):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from t3d.cli.reproduce import ReproduceCell
+from t3d.decoding.teacher_scorer import TeacherScorer
 from t3d.errors import InputError
 from t3d.reproduce.paper import LARGE, SMALL, paper_values
 from t3d.reproduce.recipes import (
@@ -101,6 +102,19 @@ def test_each_round_rolls_out_in_the_blocks_and_steps_of_its_setting():
     ):
         with pytest.raises(InputError, match=message):
             ReproduceCell(**flags | wrong).spec()
+
+
+def test_filter_teacher_asks_the_cells_teacher_and_makes_records_of_its_own(tmp_path):
+    flags = {"method": "naive_td", "settings": ("B8-T8",), "learning_rate": 1e-3, "teacher": "mini-small"}
+    flags |= {"rollout_settings": ("B8-T8-temperature-1",), "num_samples": 4}
+    suite, cell = ReproduceCell(rollout_filter="teacher", **flags).spec()
+    workshop = Workshop(suite=suite, quick=False, output=tmp_path)
+    assert workshop._round(cell.student).choice.scorer == TeacherScorer(
+        "mini-small", suite.device, suite.dtype
+    )
+    assert "--rollout-filter teacher" in cell_command(suite, cell, quick=False)
+    plain = ReproduceCell(**flags).spec()[1]
+    assert workshop.records(plain.student).path != workshop.records(cell.student).path
 
 
 def test_only_rounds_with_a_temperature_draw_several_samples(tmp_path):
