@@ -67,8 +67,11 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
         main(command(checkpoint, prompts, cut, *SAMPLED, "--num-rounds", "1", "--rollout-settings", "B4-T1"))
         == 0
     )
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         main(command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO))
+    told = "  2 of 4 samples kept (rollout_filter=likelihood)"
+    assert capsys.readouterr().out.splitlines()[-1] == told, "before the training"
     assert main(command(checkpoint, prompts, cut, *SAMPLED, *OF_TWO)) == 0
     assert "rollout round 2: made before" in capsys.readouterr().err
     assert calls == [2, 4, 4], "the second training also reads the records of the first round"

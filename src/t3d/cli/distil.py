@@ -5,6 +5,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class Distil(ModelChoice, ProblemChoice):
                 pipeline,
                 self.model,
                 rounds,
-                running=_said,
+                running=partial(_said, rounds),
                 start=self.round_start,
                 num_old_rounds=self.num_old_rounds,
             )
@@ -115,7 +116,6 @@ class Distil(ModelChoice, ProblemChoice):
         said_by_round = dict.fromkeys(_OF_SETTINGS if self.rollout_settings else ())
         settings["decode"] = dataclasses.replace(decode.used(), **said_by_round)
         write_config(dataclasses.replace(self, **settings), output / "config.yaml")
-        _print_counts(rounds)
         print(f"student in {student}")
 
     @property
@@ -281,18 +281,21 @@ def _round_plan(one: "Round") -> dict[str, Any]:
 
 
 @contextmanager
-def _said(name: str, product: "Product") -> Generator[None]:
-    """Say which stage begins, or that it is there."""
+def _said(rounds: "list[Round]", name: str, product: "Product") -> Generator[None]:
+    """Say which stage begins, or that it is there, and behind a rollout what was kept."""
     print(f"{name}{': made before' if product.is_made else ''}", file=sys.stderr)
     yield
+    for one in rounds:
+        if product is one.rollouts:
+            for line in _count_lines(one):
+                print(line, flush=True)
 
 
-def _print_counts(rounds: "list[Round]") -> None:
+def _count_lines(one: "Round") -> list[str]:
     from t3d.report.rollout import sample_lines
     from t3d.trajectory import read_trajectories
 
-    for one in rounds:
-        trajectories = read_trajectories(one.rollouts.path)
-        print(f"round {one.number}: {len(trajectories)} trajectories in {one.rollouts.path}")
-        for line in sample_lines(trajectories, one.problems, one.choice):
-            print(f"  {line}")
+    trajectories = read_trajectories(one.rollouts.path)
+    kept = sample_lines(trajectories, one.problems, one.choice)
+    head = f"round {one.number}: {len(trajectories)} trajectories in {one.rollouts.path}"
+    return [head, *(f"  {line}" for line in kept)]
