@@ -13,7 +13,7 @@ from t3d.cli.main import main
 from t3d.cli.stopping import kept_text
 from t3d.decoding.rollout_filter import TeacherScore
 from t3d.decoding.teacher_scorer import TeacherScorer
-from t3d.models.loading import load_model
+from t3d.models.loading import load_model, load_own_settings
 from t3d.reproduce import pipeline
 from t3d.trajectory import read_plan, read_trajectories
 
@@ -136,6 +136,9 @@ def test_a_round_with_a_temperature_chooses_among_samples_and_a_greedy_one_takes
     drawn, greedy = (records(tmp_path / "run", number) for number in (1, 2))
     assert all("#" in one.id for one in drawn) and not any("#" in one.id for one in greedy)
     assert len(drawn) == len(greedy)
+    for number in (1, 2):
+        student = tmp_path / "run" / f"round-{number}" / "student"
+        assert load_own_settings(student)["temperature"] == 0, "the command's, of all rounds"
 
 
 def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, tmp_path):

@@ -196,6 +196,7 @@ class Distil(ModelChoice, ProblemChoice):
                     style=posed.style,
                     kind=posed.kind,
                     choice=choice.of_round(decode),
+                    own_temperature=params.temperature if decode.temperature != params.temperature else None,
                 )
             )
         if not any(one.params.samples_differ for one in found):

@@ -20,6 +20,7 @@ from t3d.problems.prompt_styles import PromptKind, PromptStyle
 from t3d.tasks.task import PosedTask
 from t3d.training.config import T3DConfig
 from t3d.training.run import distil
+from t3d.training.student_settings import student_settings
 from t3d.trajectory import Trajectory
 from t3d.work.kept import Product
 
@@ -71,10 +72,12 @@ class Pipeline:
         config: T3DConfig,
         *,
         soft_targets_from: str | Path | None = None,
+        own_temperature: float | None = None,
     ) -> None:
         """A student of a model, as a checkpoint folder in the precision of decoding.
 
-        ``soft_targets_from``: the model that gives the soft targets, if the settings weigh them.
+        ``soft_targets_from``: the model that gives the soft targets, if the settings weigh them;
+        ``own_temperature`` is that of the student's own settings, by default its rollouts'.
         """
 
         def work() -> None:
@@ -83,8 +86,11 @@ class Pipeline:
             if config.soft_target_weight > 0 and soft_targets_from is not None:
                 told = load_model(soft_targets_from, device=self.device, dtype="float32")
                 how["soft_target_model"] = told
-            teacher = load_model(source, device=self.device, dtype="float32")
-            distil(teacher, trajectories(), config, product.path, **how)
+            teacher, learnt = load_model(source, device=self.device, dtype="float32"), trajectories()
+            if own_temperature is not None:
+                own = student_settings(learnt, config.block_size)
+                how["own_settings"] = {**own, "temperature": own_temperature}
+            distil(teacher, learnt, config, product.path, **how)
 
         product.make(work)
 

@@ -40,6 +40,8 @@ class Round:
     style: PromptStyle = "plain"
     kind: PromptKind = "math"
     choice: SampleChoice = ONE_SAMPLE
+    own_temperature: float | None = None
+    """That of the student's own settings. None: of its rollouts."""
 
 
 def run_rounds(
@@ -65,7 +67,14 @@ def run_rounds(
         with running(training_stage(one.number), one.training):
             learnt = rounds[max(0, index - num_old_rounds) : index + 1]
             begin, read = teacher if start == "teacher" else source, partial(_trajectories, learnt)
-            pipeline.train(one.training, begin, read, one.config, soft_targets_from=teacher)
+            pipeline.train(
+                one.training,
+                begin,
+                read,
+                one.config,
+                soft_targets_from=teacher,
+                own_temperature=one.own_temperature,
+            )
         source = one.training.path
     return Path(source)
 

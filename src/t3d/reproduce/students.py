@@ -153,8 +153,8 @@ class Workshop:
         student = self.student(spec)
         if student.is_made or learns_solutions(spec.method):
             config = training_config(self.suite, self.budget, spec, student.unfinished[0])
-            read, told = partial(self._solutions, spec), {"soft_targets_from": spec.teacher}
-            self._pipeline.train(student, spec.teacher, read, config, **told)
+            read, teacher = partial(self._solutions, spec), spec.teacher
+            self._pipeline.train(student, teacher, read, config, soft_targets_from=teacher)
         else:
             rounds = [self._round(one) for one in spec.rounds]
             running = partial(_alone, student)

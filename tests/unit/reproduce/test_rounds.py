@@ -40,8 +40,8 @@ class Recorder(Pipeline):
         ]
         product.make(lambda: write_trajectories(product.path, records))
 
-    def train(self, product, source, trajectories, config, *, soft_targets_from):
-        assert soft_targets_from == "teacher"
+    def train(self, product, source, trajectories, config, *, soft_targets_from, own_temperature):
+        assert (soft_targets_from, own_temperature) == ("teacher", None)
         self.trained.append((str(source), [one.id for one in trajectories()], config.output_dir))
 
 
