@@ -105,8 +105,9 @@ def _reduce_to_shared(field: str, old: dict[str, Any], new: dict[str, Any]) -> l
 
 
 def described(found: list[str]) -> str:
-    """The first few differences, for an error."""
-    return "; ".join(found[:_MAX_SHOWN])
+    """The first few differences and how many more there are, for an error."""
+    more = len(found) - _MAX_SHOWN
+    return "; ".join([*found[:_MAX_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def take_finished(

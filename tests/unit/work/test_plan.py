@@ -5,7 +5,16 @@ import json
 import pytest
 
 from t3d.errors import InputError
-from t3d.work.plan import differences, file_sha256, full_plan, is_part, is_whole, sealed, take_finished
+from t3d.work.plan import (
+    described,
+    differences,
+    file_sha256,
+    full_plan,
+    is_part,
+    is_whole,
+    sealed,
+    take_finished,
+)
 
 PLAN = {"decode": {"temperature": 0.1, "sizes": (1, 2)}, "count": 4}
 
@@ -18,6 +27,11 @@ def test_differences_name_added_and_missing_fields_and_shorten_hashes():
         "hash was 000000000000..., now 111111111111...",
     ]
     assert differences(full_plan(PLAN), json.loads(json.dumps(full_plan(PLAN)))) == []
+
+
+def test_an_error_names_four_differences_and_says_how_many_more_there_are():
+    assert described(list("abcd")) == "a; b; c; d"
+    assert described(list("abcdef")) == "a; b; c; d; and 2 more"
 
 
 def test_long_values_that_begin_alike_are_shown_where_they_differ():
