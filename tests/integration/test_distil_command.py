@@ -1,6 +1,7 @@
 """``t3d distil``: rounds of rollout and training on any model, kept per round."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,7 +93,9 @@ def test_rounds_that_are_cut_or_added_end_like_those_of_one_piece(
     assert "learning_rate was not given, now 0.001" in changed
 
 
-def test_filter_teacher_asks_the_first_model_in_every_round(checkpoint, prompts, tmp_path, monkeypatch):
+def test_filter_teacher_asks_the_first_model_in_every_round(
+    checkpoint, prompts, tmp_path, capsys, monkeypatch
+):
     asked = []
 
     def scored(scorer, answers):
@@ -105,6 +108,11 @@ def test_filter_teacher_asks_the_first_model_in_every_round(checkpoint, prompts,
     flags = ["--num-samples", "2", "--rollout-filter", "teacher", "--temperature", "1", "--num-rounds", "2"]
     assert main(command(checkpoint, prompts, output, *flags)) == 0
     assert asked == [(str(checkpoint), 4)] * 2
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    assert main(command(checkpoint, prompts, tmp_path / "told", *flags, "--scores-from", str(other))) == 0
+    assert asked[2:] == [(str(other), 4)] * 2
+    text = run_failing(command(checkpoint, prompts, tmp_path / "no", "--scores-from", str(other)), capsys)
+    assert "rollout_filter='none' asks no model" in text
     weights_hash = load_model(checkpoint, device="cpu").weights_hash
     for number in (1, 2):
         plan = read_plan(output / f"round-{number}" / "trajectories.parquet")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from t3d.cli.config_file import check_config, write_config
 from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice
+from t3d.cli.rollout import check_scores_from
 from t3d.cli.train import Train
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.rollout_filter import RolloutFilter, is_graded
@@ -64,7 +65,9 @@ class Distil(ModelChoice, ProblemChoice):
     """Responses drawn for each prompt, as of t3d rollout; in rounds of rollout_settings that are greedy one.
     Default: 1, or the preset's."""
     rollout_filter: RolloutFilter | None = None
-    """What is kept of them, as of t3d rollout; teacher asks --model. Default: none, or the preset's."""
+    """What is kept of them, as of t3d rollout. Default: none, or the preset's."""
+    scores_from: str | None = None
+    """Of rollout_filter teacher: the model that it asks in all rounds. Default: --model."""
     batch_size: int = BATCH_SIZE
     """Requests decoded together."""
     preset: str = Train.preset
@@ -142,6 +145,7 @@ class Distil(ModelChoice, ProblemChoice):
             if self.rollout_settings and given is not None:
                 fix = "leave one of the two out"
                 raise InputError(name, given, "rollout_settings says it of every round", fix)
+        check_scores_from(self.scores_from, self._told("rollout_filter"))
         preset_fields(self.preset)
         if self.preset in ("drafter", "sft", "sft_dllm_rl"):
             problem = "makes no student of rollouts" if self.preset == "drafter" else "learns solutions"
@@ -210,7 +214,7 @@ class Distil(ModelChoice, ProblemChoice):
         wanted = self._told("rollout_filter")
         how: dict[str, Any] = {"grader": posed.sample_grader()} if is_graded(wanted) else {}
         if wanted == "teacher":
-            how["scorer"] = TeacherScorer(self.model, self.device, self.dtype)
+            how["scorer"] = TeacherScorer(self.scores_from or self.model, self.device, self.dtype)
         return SampleChoice(num_samples=self._told("num_samples"), rollout_filter=wanted, **how)
 
     def _train(self, number: int) -> Train:
@@ -288,15 +292,14 @@ def _said(rounds: "list[Round]", name: str, product: "Product") -> Generator[Non
     yield
     for one in rounds:
         if product is one.rollouts:
-            for line in _count_lines(one):
-                print(line, flush=True)
+            _print_kept(one)
 
 
-def _count_lines(one: "Round") -> list[str]:
+def _print_kept(one: "Round") -> None:
     from t3d.report.rollout import sample_lines
     from t3d.trajectory import read_trajectories
 
     trajectories = read_trajectories(one.rollouts.path)
-    kept = sample_lines(trajectories, one.problems, one.choice)
-    head = f"round {one.number}: {len(trajectories)} trajectories in {one.rollouts.path}"
-    return [head, *(f"  {line}" for line in kept)]
+    print(f"round {one.number}: {len(trajectories)} trajectories in {one.rollouts.path}")
+    for line in sample_lines(trajectories, one.problems, one.choice):
+        print(f"  {line}", flush=True)

@@ -127,15 +127,20 @@ class Rollout(DecodingModelChoice, ProblemChoice):
 
     def _check_scores(self) -> None:
         """Raise InputError for a filter without the model that it asks, and for one that nobody asks."""
-        source, asks = self.scores_from, self.rollout_filter == "teacher"
-        if asks and source is None:
+        if self.rollout_filter == "teacher" and self.scores_from is None:
             problem = "asks how likely a teacher finds the samples"
             raise InputError("rollout_filter", "teacher", problem, "give --scores-from CHECKPOINT")
-        if source is not None:
-            if not asks:
-                problem = f"rollout_filter={self.rollout_filter!r} asks no model"
-                raise InputError("scores_from", source, problem, "use --rollout-filter teacher")
-            check_model(source, "scores_from")
+        check_scores_from(self.scores_from, self.rollout_filter)
+
+
+def check_scores_from(source: str | None, rollout_filter: RolloutFilter) -> None:
+    """Raise InputError for a model that no filter asks, and for a name that can be no checkpoint."""
+    if source is None:
+        return
+    if rollout_filter != "teacher":
+        problem = f"rollout_filter={rollout_filter!r} asks no model"
+        raise InputError("scores_from", source, problem, "use --rollout-filter teacher")
+    check_model(source, "scores_from")
 
 
 @dataclass(frozen=True)
