@@ -45,7 +45,8 @@ def trainer(checkpoint, trajectories, folder, **overrides) -> T3DTrainer:
     if args.objective == "prefix_acceptance":
         torch.manual_seed(args.seed)  # as a run does
         model = add_gated_adapter(model.requires_grad_(False), args.lora_rank)
-    told = load_copy(checkpoint) if args.soft_target_weight else None
+    is_told = args.soft_target_weight and args.soft_target_source == "teacher"
+    told = load_copy(checkpoint) if is_told else None
     return T3DTrainer(model, args, trajectories, processing_class=loaded.tokenizer, soft_target_model=told)
 
 

@@ -88,7 +88,8 @@ class Train(ModelChoice):
     soft_targets_from: str | None = None
     """A checkpoint of --model's tokens. What it says of each token is a target beside the token itself, by
     --override soft_target_weight=0.5: of solutions and texts the autoregressive one that --model was
-    converted from (docs/convert.md), of rollouts a block-diffusion teacher (docs/checkpoint.md)."""
+    converted from (docs/convert.md), of rollouts a block-diffusion teacher (docs/checkpoint.md). With
+    soft_target_source=student there is none: the student gives them."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank and merge it at the end (a drafter: never). Default: all weights, or
     the preset's rank."""
@@ -192,7 +193,7 @@ class Train(ModelChoice):
         check_evaluation(self)
         config = self.trainer_config()
         check_training_fields(config)
-        self._check_soft_targets(config.soft_target_weight)
+        self._check_soft_targets(config)
         trajectories = read_trajectories(self.trajectories)[: self.limit]
         check_source(trajectories, self.preset)
         made_for = {"tokens_per_step": self.tokens_per_step, "threshold": self.dynamic}
@@ -221,13 +222,13 @@ class Train(ModelChoice):
             print(f"{made} in {folder}")
             add_report(output)
 
-    def _check_soft_targets(self, weight: float) -> None:
+    def _check_soft_targets(self, config: "T3DConfig") -> None:
         """Raise InputError for a model that gives soft targets without their weight, and for a weight without
         a model."""
         from t3d.training.soft_targets import check_both
 
         source = self.soft_targets_from
-        check_both(weight, "soft_targets_from", source, "give --soft-targets-from CHECKPOINT")
+        check_both(config, "soft_targets_from", source, "give --soft-targets-from CHECKPOINT")
 
     def trainer_config(self) -> "T3DConfig":
         """The settings of the training, where block_size is given. Raises InputError for what cannot be."""

@@ -76,14 +76,15 @@ class Pipeline:
     ) -> None:
         """A student of a model, as a checkpoint folder in the precision of decoding.
 
-        ``soft_targets_from``: the model that gives the soft targets, if the settings weigh them;
+        ``soft_targets_from``: the teacher that gives the soft targets, if the settings weigh a teacher's;
         ``own_temperature`` is that of the student's own settings, by default its rollouts'.
         """
 
         def work() -> None:
             self._loaded = None  # memory
             how: dict[str, Any] = {"export_dtype": DTYPES.get(self.dtype)}
-            if config.soft_target_weight > 0 and soft_targets_from is not None:
+            is_told = config.soft_target_weight > 0 and config.soft_target_source == "teacher"
+            if is_told and soft_targets_from is not None:
                 told = load_model(soft_targets_from, device=self.device, dtype="float32")
                 how["soft_target_model"] = told
             teacher, learnt = load_model(source, device=self.device, dtype="float32"), trajectories()

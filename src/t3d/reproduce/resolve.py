@@ -30,8 +30,9 @@ _OF_DRAFTERS = (
     "draft_open_prob",
     "lora_mask_embedding",
 )
-_OF_CROSS_ENTROPY = ("left_to_right_weight", "soft_target_weight", "soft_target_context")
-_OF_CROSS_ENTROPY += ("soft_target_direction", "soft_target_top_k", "soft_target_below")
+_OF_CROSS_ENTROPY = ("left_to_right_weight", "soft_target_weight", "soft_target_source")
+_OF_CROSS_ENTROPY += ("soft_target_context", "soft_target_direction", "soft_target_top_k")
+_OF_CROSS_ENTROPY += ("soft_target_below",)
 ADDED_LATER = frozenset(
     {"context", "predicts", "draft_groups", "max_draft_tokens", *_OF_CROSS_ENTROPY, *_OF_DRAFTERS}
 )

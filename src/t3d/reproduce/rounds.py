@@ -57,7 +57,7 @@ def run_rounds(
 
     The teacher rolls out in the first round, the student of the round before in the others. A round's
     training reads its own trajectories and those of at most ``num_old_rounds`` rounds before it. Soft
-    targets, where a round's settings weigh them, are the teacher's in all rounds.
+    targets, where a round's settings weigh a teacher's, are this teacher's in all rounds.
     """
     source: str | Path = teacher
     for index, one in enumerate(rounds):

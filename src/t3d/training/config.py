@@ -34,6 +34,7 @@ from t3d.training.choices import (
     Placement,
     ReferenceChoice,
     SoftTargetContext,
+    SoftTargetSource,
     StateSource,
 )
 from t3d.training.config_checks import check_cross_entropy_terms, check_schedule, refusal
@@ -62,10 +63,13 @@ class T3DConfig(TrainingArguments):
     """Of the cross-entropy: how much that of every response token, as ``left_to_right`` decoding draws it,
     counts beside it; per response token that takes loss. It costs a forward of its own; 0 leaves it out."""
     soft_target_weight: float = 0.0
-    """Of the cross-entropy: the share that the divergence from soft targets takes of it, which are what
-    another model (T3DTrainer's ``soft_target_model``) says of a masked token. 0 leaves it out."""
+    """Of the cross-entropy: the share that the divergence from soft targets takes of it, which are what a
+    model says of a masked token. 0 leaves it out."""
+    soft_target_source: SoftTargetSource = "teacher"
+    """That model: a frozen ``teacher`` (T3DTrainer's ``soft_target_model``), or the ``student`` as it is."""
     soft_target_context: SoftTargetContext = "before"
-    """What that model reads: all clean tokens ``before`` a masked one, or the student's own ``state``."""
+    """What that model reads: all clean tokens ``before`` a masked one, the student's own ``state``, or the
+    ``later_state`` of the trajectory, whose masks alone have soft targets."""
     soft_target_direction: Direction = "forward"
     """``forward``: KL(target || student); ``reverse``: KL(student || target)."""
     soft_target_top_k: int | None = None

@@ -48,6 +48,22 @@ def check_cross_entropy_terms(args: Any) -> None:
     if args.soft_target_below > 1:
         problem, fix = "no probability", "use a number up to 1"
         raise InputError("soft_target_below", args.soft_target_below, problem, fix)
+    _check_soft_target_context(args)
+
+
+def _check_soft_target_context(args: Any) -> None:
+    name, context = "soft_target_context", args.soft_target_context
+    if context == "state" and args.soft_target_source == "student":
+        problem = "with soft_target_source='student' what is learnt is what it says already"
+        raise InputError(name, context, problem, "use 'later_state' or 'before', or a teacher")
+    if context != "later_state":
+        return
+    if args.state_source not in ("trajectory", "on_policy"):
+        problem = f"state_source={args.state_source!r} has no order of commits, so no later state"
+        raise InputError(name, context, problem, "use state_source='trajectory' or 'on_policy'")
+    if args.state_order == "released":
+        problem = "with state_order='released' late commits are visible, so no later state follows"
+        raise InputError(name, context, problem, "use state_order='trajectory'")
 
 
 def refusal(args: TrainingArguments, error: Exception) -> InputError:

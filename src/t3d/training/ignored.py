@@ -18,7 +18,8 @@ _OF_PATH = ("path_weighting", "path_scope", "path_positions", "path_reduction", 
 _OF_LORA = ("lora_alpha", "lora_dropout", "lora_target_modules", "lora_mask_embedding")
 _OF_DRAFTER = ("draft_targets", "draft_rides", "first_error_weight", "draft_open_prob")
 _OF_DRAFTER += ("lora_mask_embedding",)
-_OF_SOFT_TARGETS = tuple(f"soft_target_{name}" for name in ("context", "direction", "top_k", "below"))
+_OF_SOFT_TARGETS = ("soft_target_source", "soft_target_context", "soft_target_direction")
+_OF_SOFT_TARGETS += ("soft_target_top_k", "soft_target_below")
 _NOT_OF_DRAFTER = ("state_scope", "mask_ratios", "mask_prob_range", "path_positions")
 
 

@@ -22,7 +22,7 @@ from t3d.training.loss import (
 )
 from t3d.training.reference import Reference
 from t3d.training.scoring import prepare_drafts, reference_scores
-from t3d.training.soft_targets import ask_soft_targets
+from t3d.training.soft_targets import SoftTargets, ask_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class MicroBatch:
     mask_token_id: int
     optimizer_step: int
     soft_target_model: torch.nn.Module | None = None
-    """Frozen; only where the batch asks it."""
+    """Frozen; None: of a batch that asks for soft targets the student itself gives them."""
 
     def minimise(
         self, model: torch.nn.Module, reference: Reference | None
@@ -62,10 +62,8 @@ class MicroBatch:
         self, model: torch.nn.Module, arrangement: Arrangement
     ) -> tuple[ObjectiveOutput, HeadScores]:
         options = {"targets": self.batch["labels"][None], **head_options(self.args, self.mask_token_id)}
-        soft = None
-        if self.soft_target_model is not None:
-            with self.accelerator.autocast():
-                soft = ask_soft_targets(self.soft_target_model, self.batch, arrangement, self.args)
+        soft = self._soft_targets(model, arrangement) if "soft_targets" in self.batch else None
+        if soft is not None:
             options |= soft.asked_of_student(self.batch["labels"])
         positions = self.batch["loss_positions"]
         scores = packed_forward(model, self.batch, arrangement, loss_positions=positions, **options)
@@ -81,6 +79,18 @@ class MicroBatch:
             targets=checks["labels"][None],
         )
         return left_to_right_objective(output, checked, self.batch, self.counts, self.args), scores
+
+    def _soft_targets(self, model: torch.nn.Module, arrangement: Arrangement) -> SoftTargets:
+        """What the frozen model says, or the student as it is now, without its dropout."""
+        told: Any = self.soft_target_model
+        if told is None:
+            told = base_of(self.accelerator.unwrap_model(model))
+        was_training = told.training
+        try:
+            with self.accelerator.autocast():
+                return ask_soft_targets(told.eval(), self.batch, arrangement, self.args)
+        finally:
+            told.train(was_training)
 
     def _student_and_reference(
         self, model: torch.nn.Module, reference: Reference, arrangement: Arrangement

@@ -120,6 +120,30 @@ def visited_noise_mask(
     return valid_RKS & (step_RKS >= step_RKS.gather(-1, slot_RK1))
 
 
+def later_noise_mask(
+    noise_mask_RKS: Bool[Tensor, "R K S"],
+    step_RKS: Int[Tensor, "R K S"],
+    valid_RKS: Bool[Tensor, "R K S"],
+    mask_ratio_RK: Float[Tensor, "R K"],
+    mask_ratios: tuple[float, ...] = (),
+) -> Bool[Tensor, "R K S"]:
+    """What of each block's masks is still masked in a later state of the trajectory.
+
+    The states are those of :func:`trajectory_noise_mask` at ``mask_ratio_RK``, or visited ones. Later is one
+    denoising step at least and, where ``mask_ratios`` has a lower ratio, the state of the next lower one.
+    Nothing is masked where all masks were committed in one step: no later state has any.
+    """
+    far = torch.iinfo(step_RKS.dtype).max
+    first_RK1 = step_RKS.masked_fill(~noise_mask_RKS, far).amin(-1, keepdim=True)
+    later_RKS = noise_mask_RKS & (step_RKS > first_RK1)
+    if not mask_ratios:
+        return later_RKS
+    ratios_N = torch.tensor(mask_ratios, dtype=mask_ratio_RK.dtype, device=mask_ratio_RK.device)
+    lower_RK = torch.where(ratios_N < mask_ratio_RK[..., None], ratios_N, 0.0).amax(-1)
+    lower_RK = torch.where(lower_RK > 0, lower_RK, mask_ratio_RK)
+    return later_RKS & trajectory_noise_mask(step_RKS, valid_RKS, lower_RK)
+
+
 def random_noise_mask(
     position_RKS: Int[Tensor, "R K S"],
     valid_RKS: Bool[Tensor, "R K S"],

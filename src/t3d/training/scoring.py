@@ -103,9 +103,13 @@ def prepare_drafts(
     return DraftForward(checked, batch, arrangement, head)
 
 
-def refuse_sharding(accelerator: Accelerator) -> None:
-    """Raise InputError where processes would share a drafter: they would not share its base."""
-    kind = accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+def refuse_sharding(accelerator: Accelerator, args: T3DConfig) -> None:
+    """Raise InputError where processes would share a drafter, and not its base, or a student that is asked
+    for soft targets outside the model that they share."""
+    kind, problem = accelerator.distributed_type, None
+    if args.objective == "prefix_acceptance":
         problem = "it would shard the drafter, and leave its base whole on every process"
-        raise InputError("distributed", kind.value, problem, "train a drafter with plain torchrun (DDP)")
+    elif args.soft_target_source == "student":
+        problem = "it would shard the student, which soft_target_source='student' asks whole"
+    if problem is not None and kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise InputError("distributed", kind.value, problem, "train it with plain torchrun (DDP)")

@@ -1,10 +1,13 @@
-"""Soft targets: what a frozen model says of each masked token, which the student learns beside the token.
+"""Soft targets: what a model says of each masked token, which the student learns beside the token.
 
+It is a frozen one, or the student itself as it is (``soft_target_source``), which gets no gradient from that.
 ``soft_target_context`` says what it reads of the record. ``before``: all clean tokens before the masked
 one. An autoregressive model is asked in one forward over the record, whichever of its tokens are masked;
 tokens behind the end of a response, which fill its last block, have no such distribution and keep plain
 cross-entropy. A block-diffusion model is asked at check masks (:mod:`t3d.training.drafts`), as
 ``left_to_right`` decoding asks it. ``state``: the student's own state, random tokens included.
+``later_state``: that state with the tokens that the trajectory commits until a later one; they, and states
+without a later one, keep plain cross-entropy.
 
 Of states that the student itself visited the targets ``before`` correct it: each is conditional on the
 tokens that the student committed together with it, which it could not see.
@@ -37,7 +40,7 @@ _GIVE_SOURCE = "give the checkpoint that the student was converted from, or its 
 
 
 class SoftTargets(NamedTuple):
-    """What the frozen model says at a batch's loss positions."""
+    """What that model says at a batch's loss positions."""
 
     head: OtherHead
     is_soft_M: Bool[Tensor, "M"]
@@ -86,7 +89,7 @@ def pack_soft_targets(
 def ask_soft_targets(
     model: Any, batch: Mapping[str, Any], arrangement: Arrangement, args: T3DConfig
 ) -> SoftTargets:
-    """What a frozen model says at a batch's loss positions, under the settings' switches."""
+    """What a model in evaluation mode says at a batch's loss positions, under the settings' switches."""
     asked = batch["soft_targets"]
     is_reverse = args.soft_target_direction == "reverse"
     hidden_MD = _hidden(model, batch, arrangement, args)
@@ -110,18 +113,23 @@ def _hidden(
         hidden_ELD = model.base_model(input_ids=asked["input_ids"], use_cache=False).last_hidden_state
         return hidden_ELD.flatten(0, 1)[asked["positions"]]
     if "documents" in asked:  # at check masks
-        batch, arrangement = asked, arrange(asked, args.attention)
+        arrangement = arrange(asked, args.attention)
+    batch = {**batch, **asked}
     no_targets = batch["labels"].new_zeros(0, len(batch["labels"]))
     how = {"loss_positions": batch["loss_positions"], "targets": no_targets, "keeps_hidden": True}
     return packed_forward(model, batch, arrangement, **how).hidden
 
 
-def check_both(weight: float, name: str, source: str | None, fix: str) -> None:
-    """Raise InputError for a ``soft_target_weight`` without a model, and for a model without a weight.
+def check_both(args: T3DConfig, name: str, source: str | None, fix: str) -> None:
+    """Raise InputError for a ``soft_target_weight`` without a model, and for a model that is not asked.
 
     ``name``: what the model is given as; ``fix``: how.
     """
-    if weight > 0 and source is None:
+    weight, asks_student = args.soft_target_weight, args.soft_target_source == "student"
+    if asks_student and source is not None:
+        fix = "leave it out, or use soft_target_source='teacher'"
+        raise InputError(name, source, "ignored: soft_target_source='student' asks the student itself", fix)
+    if weight > 0 and source is None and not asks_student:
         raise InputError("soft_target_weight", weight, "no model gives such targets", fix)
     if weight == 0 and source is not None:
         fix = "give for example soft_target_weight=0.5, or leave it out"
@@ -141,15 +149,16 @@ def check_soft_targets(
     The student may have further tokens (a mask that its conversion added), which such targets never are.
     """
     source = None if told is None else told.source
-    check_both(args.soft_target_weight, "soft_target_model", source, "give soft_target_model")
+    check_both(args, "soft_target_model", source, "give soft_target_model")
     if told is None:
+        _check_top_k(args, "the student", student.config.vocab_size)
         return
     if told.model is student:
         fix = "load it once more: the student's weights change"
         raise InputError("soft_target_model", told.source, "is the student itself", fix)
-    if told.predicts == "next" and args.soft_target_context == "state":
-        problem = f"{told.source} predicts the next token, and reads no masks"
-        raise InputError("soft_target_context", "state", problem, "use soft_target_context='before'")
+    if told.predicts == "next" and args.soft_target_context != "before":
+        problem, fix = f"{told.source} predicts the next token, and reads no masks", "use 'before'"
+        raise InputError("soft_target_context", args.soft_target_context, problem, fix)
     _check_rows(args, told, student.config)
     other = token_of_another_id(told.tokenizer, tokenizer)
     if other is not None:
@@ -164,14 +173,19 @@ def _check_rows(args: T3DConfig, told: LoadedModel, student: PreTrainedConfig) -
     if rows > student.vocab_size:
         problem = f"has rows for {rows} tokens, the student for {student.vocab_size}"
         raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
-    top_k = args.soft_target_top_k
-    if top_k is not None and top_k >= rows:
-        fix = "use a smaller number, or None: the whole distribution"
-        raise InputError("soft_target_top_k", top_k, f"{told.source} has {rows} tokens", fix)
-    if args.soft_target_direction == "reverse" and top_k is None and rows < student.vocab_size:
+    _check_top_k(args, told.source, rows)
+    is_whole = args.soft_target_top_k is None
+    if args.soft_target_direction == "reverse" and is_whole and rows < student.vocab_size:
         problem = f"{told.source} has {rows} tokens of the student's {student.vocab_size}, so it is infinite"
         fix = "use 'forward', or a soft_target_top_k"
         raise InputError("soft_target_direction", "reverse", problem, fix)
+
+
+def _check_top_k(args: T3DConfig, source: str, rows: int) -> None:
+    top_k = args.soft_target_top_k
+    if top_k is not None and top_k >= rows:
+        fix = "use a smaller number, or None: the whole distribution"
+        raise InputError("soft_target_top_k", top_k, f"{source} has {rows} tokens", fix)
 
 
 def _check_record(trajectory: Trajectory, told: LoadedModel, args: T3DConfig) -> None:

@@ -20,6 +20,7 @@ from t3d.training.drafts import draft_noise_mask, draft_order, lay_in_groups, pa
 from t3d.training.noising import (
     NoiseSource,
     draw_mask_ratios,
+    later_noise_mask,
     mix_random_tokens,
     pair_with_complement,
     random_noise_mask,
@@ -157,8 +158,8 @@ class TrajectoryCollator:
     that ``predicts`` the next token there are drafts only, and ``labels`` are the tokens behind the loss
     positions. With a ``left_to_right_weight`` ``checks`` is such a batch, too, of all response tokens that
     take loss, once each. With a ``soft_target_weight`` ``soft_targets`` has ``is_soft`` [M], and what the
-    model that gives them (``told_predicts``) is asked with, unless that is the batch itself:
-    :func:`~t3d.training.soft_targets.pack_soft_targets`, or checks.
+    model that gives them (``told_predicts``) is asked with in the place of the batch's own:
+    :func:`~t3d.training.soft_targets.pack_soft_targets`, checks, or the ``input_ids`` of a later state.
     """
 
     config: T3DConfig
@@ -199,7 +200,9 @@ class TrajectoryCollator:
         batch["loss_example"] = batch["loss_copy"] % num_examples
         batch["loss_state"], batch["num_states"] = _state_of_position(loss_mask, batch["is_masked"])
         if config.soft_target_weight > 0:
-            batch["soft_targets"] = self._pack_soft_targets(examples, grid, loss_mask, batch)
+            batch["soft_targets"] = self._pack_soft_targets(
+                examples, grid, states, noisy_ids, loss_mask, batch
+            )
         batch["sample_key"], batch["epoch"] = grid.sample_key_R[:num_examples], grid.epoch_R[:num_examples]
         batch["num_response_tokens"] = int(grid.takes_loss_RKS.sum())
         batch["num_real_tokens"] = int((batch["document_ids"] >= 0).sum())
@@ -242,15 +245,34 @@ class TrajectoryCollator:
         return pack_checks(grid, loss_mask, self.mask_token_id, **rows)
 
     def _pack_soft_targets(
-        self, examples: Sequence[TrainingExample], grid: BlockGrid, loss_mask: Tensor, batch: dict[str, Any]
+        self,
+        examples: Sequence[TrainingExample],
+        grid: BlockGrid,
+        states: States,
+        noisy_ids: Tensor,
+        loss_mask: Tensor,
+        batch: dict[str, Any],
     ) -> dict[str, Any]:
         """What the model that gives soft targets is asked with, and where it gives some."""
         if self.told_predicts == "next":
             return pack_soft_targets(examples, batch["loss_example"], batch["loss_position_ids"])
+        if self.config.soft_target_context == "later_state":
+            return self._pack_later(grid, states, noisy_ids, loss_mask)
         is_soft = {"is_soft": torch.ones_like(batch["labels"], dtype=torch.bool)}
         if self.config.soft_target_context == "state":
             return is_soft
         return self._pack_asked(grid, loss_mask) | is_soft
+
+    def _pack_later(
+        self, grid: BlockGrid, states: States, noisy_ids: Tensor, loss_mask: Tensor
+    ) -> dict[str, Any]:
+        """The same batch with the tokens that a later state shows, and which masks that still has."""
+        ratios = self.config.mask_ratios if self.config.state_source == "trajectory" else ()
+        noise_mask, steps = states.noise_mask_RKS, (grid.step_RKS, grid.valid_RKS)
+        later_mask = later_noise_mask(noise_mask, *steps, states.mask_ratio_RK, ratios)
+        later_ids = torch.where(noise_mask & ~later_mask, grid.ids_RKS, noisy_ids)
+        asked = self._pack(grid, later_ids, later_mask, loss_mask)
+        return {"input_ids": asked["input_ids"], "is_soft": later_mask[loss_mask]}
 
     def _pack_checks(self, grid: BlockGrid) -> dict[str, Any]:
         """All response tokens that take loss at check masks, in rows that are longer by a block of these."""

@@ -62,8 +62,8 @@ class T3DTrainer(CheckpointingTrainer):
     a drafter; its base, best frozen, is not changed, nor are its configs. Only that trains a base that
     predicts the next token.
 
-    ``soft_target_model`` gives the targets that ``soft_target_weight`` weighs. It is frozen,
-    moves to the student's device, stays whole in every process, and is in no checkpoint.
+    ``soft_target_model`` gives the targets that ``soft_target_weight`` weighs, unless the student does. It is
+    frozen, moves to the student's device, stays whole in every process, and is in no checkpoint.
 
     Raises InputError for an empty set of trajectories or one that does not fit the student, and for settings
     that others leave without effect.
@@ -98,7 +98,7 @@ class T3DTrainer(CheckpointingTrainer):
             mask_token_id=train_dataset[0].mask_token_id,
             vocab_size=min(config.vocab_size, len(processing_class)),
             predicts=predicts_of(config),
-            told_predicts="next" if soft_target_model is None else soft_target_model.predicts,
+            told_predicts="self" if soft_target_model is None else soft_target_model.predicts,
         )
         self.selection = select_trajectories(train_dataset, args, config)
         kept, told = self.selection.kept, soft_target_model
@@ -169,8 +169,7 @@ class T3DTrainer(CheckpointingTrainer):
         keep_float32(self.accelerator)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(self.model, GatedAdapter):
-            refuse_sharding(self.accelerator)
+        refuse_sharding(self.accelerator, self.args)
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.reference is not None:
             self.reference.prepare(self.accelerator)
