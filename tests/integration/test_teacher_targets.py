@@ -1,21 +1,19 @@
-"""Soft targets of a block-diffusion teacher, on states that a rollout in few steps visited."""
+"""Soft targets of a block-diffusion teacher, or of the student itself, on states that a rollout visited."""
 
-from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 import torch
 from model_fixtures import exact
 from next_token_helpers import predict_next
-from soft_target_helpers import checked_logits, gradient, losses, masked_logits
+from soft_target_helpers import SIZE, gradient, losses, rollout, written_out
 from training_helpers import config
 
 from t3d.errors import InputError
 from t3d.models.loading import LoadedModel
+from t3d.training.lora import add_adapter, merge_adapter
 from t3d.training.trainer import T3DTrainer
-from t3d.trajectory import Trajectory
 
-SIZE = 4
 LENGTHS = [(5, 15, 13), (8, 8, 8), (3, 9, 9)]
 """(prompt, response, of it visible) of rollouts in blocks of 4."""
 FIELDS = {
@@ -27,24 +25,6 @@ FIELDS = {
     "block_size": SIZE,
     "soft_target_weight": 0.7,
 }
-
-
-def rollout(index, prompt, response, visible, mask):
-    """Random letters; of each block the later half of the places in a second step."""
-    generator = torch.Generator().manual_seed(index)
-    ids = torch.randint(1, 200, (prompt + response,), generator=generator).tolist()
-    places = range(prompt, prompt + response)
-    return Trajectory(
-        id=str(index),
-        prompt_ids=tuple(ids[:prompt]),
-        response_ids=tuple(ids[prompt:]),
-        step_map=tuple(2 * (place // SIZE - prompt // SIZE) + 1 + (place * 7 % 5 > 2) for place in places),
-        visible_length=visible,
-        finish_reason="length",
-        block_size=SIZE,
-        mask_token_id=mask,
-        decode_params={"remasking": "low_confidence_static", "steps_per_block": 2},
-    )
 
 
 @pytest.fixture
@@ -81,57 +61,15 @@ def teacher(network, tiny_tokenizer):
 
 @pytest.fixture
 def learner(network, teacher, rollouts, tiny_tokenizer, tmp_path):
-    def make(told=None, records=rollouts, student_rows=None, **fields):
+    def make(told=None, records=rollouts, student_rows=None, student=None, **fields):
         args = config(tmp_path, **FIELDS | fields)
         rows = {} if student_rows is None else {"vocab_size": student_rows}
-        student = network(0, **rows)
-        return T3DTrainer(student, args, records, tiny_tokenizer, soft_target_model=told or teacher())
+        if told is None and args.soft_target_source == "teacher":
+            told = teacher()
+        student = network(0, **rows) if student is None else student
+        return T3DTrainer(student, args, records, tiny_tokenizer, soft_target_model=told)
 
     return make
-
-
-def divergence(log_p, log_q, args):
-    """One entry after the other: of the teacher's p and the student's q, in the direction of the settings."""
-    if args.soft_target_top_k is not None:
-        kept = sorted(range(len(log_p)), key=lambda v: -log_p[v].item())[: args.soft_target_top_k]
-        rest = [v for v in range(len(log_p)) if v not in kept]
-        log_p, log_q = (
-            [*(values[v] for v in kept), sum(values[v].exp() for v in rest).log()]
-            for values in (log_p, log_q)
-        )
-    pairs = list(zip(log_p, log_q, strict=True))
-    if args.soft_target_direction == "reverse":
-        return sum(q.exp() * (q - p) for p, q in pairs)
-    return sum(p.exp() * (p - q) for p, q in pairs)
-
-
-def written_out(model, told, run, batch):
-    """(loss, how many positions are soft), position by position."""
-    args, masked = run.args, defaultdict(set)
-    for copy, place in zip(batch["loss_copy"].tolist(), batch["loss_position_ids"].tolist(), strict=True):
-        masked[copy].add(place)
-    total, num_soft = 0.0, 0
-    for copy, places in masked.items():
-        record = run.train_dataset.trajectories[copy]
-        tokens, end = (
-            [*record.prompt_ids, *record.response_ids],
-            len(record.prompt_ids) + record.visible_length,
-        )
-        filler = set(range(end, len(tokens)))  # is masked with the last block, and takes no loss
-        state = places | {place for place in filler if any(place // SIZE == one // SIZE for one in places)}
-        said = masked_logits(model, record, state, SIZE, args.grid_origin)
-        taught = masked_logits(told, record, state, SIZE, args.grid_origin)
-        for place in sorted(places):
-            log_q = said[place].log_softmax(-1)
-            if args.soft_target_context == "before":
-                taught[place] = checked_logits(told, record, place, SIZE, args.grid_origin)
-            log_p = taught[place].log_softmax(-1).detach()
-            own, below = log_p[tokens[place]].exp().item(), args.soft_target_below
-            is_soft = own < below or below == 1
-            share, num_soft = args.soft_target_weight * is_soft, num_soft + is_soft
-            soft = divergence(log_p, log_q, args)
-            total = total - (1 - share) * log_q[tokens[place]] + share * soft
-    return total / len(batch["labels"]), num_soft
 
 
 CASES = [
@@ -143,6 +81,19 @@ CASES = [
     {"soft_target_below": 0.004},
     {"max_length": 32},
     {"state_source": "trajectory", "attention": "dense", "soft_target_context": "state"},
+]
+
+
+LATER = {"soft_target_context": "later_state"}
+OWN = {"soft_target_source": "student"}
+OF_LATER_STATES = [
+    LATER,
+    LATER | OWN,
+    LATER | OWN | {"state_source": "trajectory"},
+    LATER | {"state_source": "trajectory", "mask_ratios": (1.0, 0.5), "attention": "dense"},
+    LATER | {"soft_target_top_k": 3, "max_length": 32},
+    LATER | OWN | {"soft_target_direction": "reverse", "soft_target_weight": 1.0},
+    OWN,
 ]
 
 
@@ -163,11 +114,82 @@ def test_the_loss_is_that_of_a_loop_over_positions_and_tokens(learner, teacher, 
     assert all(torch.equal(now, before) and not now.requires_grad for now, before in kept)
 
 
-def test_micro_batches_sum_to_the_large_batch(learner):
-    run = learner()
+@pytest.fixture
+def slow_rollouts(tiny_tokenizer):
+    """Each token in a step of its own; no filler."""
+    lengths = [(5, 15), (8, 8), (2, 10)]
+    mask = tiny_tokenizer.mask_token_id
+    return [rollout(number, *pair, pair[1], mask, num_steps=SIZE) for number, pair in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("fields", OF_LATER_STATES, ids=lambda fields: "-".join(map(str, fields.values())))
+def test_targets_of_a_later_state_are_those_of_a_forward_of_it(
+    learner, teacher, network, slow_rollouts, fields
+):
+    """No gradient flows into the student's own; places shown in it, and states without one, have none."""
+    run = learner(records=slow_rollouts, **fields)
+    loss, found, (batch,) = losses(run, range(len(LENGTHS)))
+    model = network(0)
+    told = network(0) if run.args.soft_target_source == "student" else teacher().model
+    expected, num_soft = written_out(model, told, run, batch)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    torch.testing.assert_close(found, gradient(model), rtol=1e-7, atol=1e-9)
+    assert num_soft == batch["soft_targets"]["is_soft"].sum()
+    is_later = run.args.soft_target_context == "later_state"
+    assert 0 < num_soft < len(batch["labels"]) if is_later else num_soft == len(batch["labels"])
+
+
+def test_a_rollout_of_one_step_has_no_later_states_and_learns_its_tokens(learner, slow_rollouts):
+    records = [
+        replace(one, step_map=tuple(1 + place // SIZE for place in range(len(one.step_map))))
+        for one in slow_rollouts[1:2]  # its prompt ends a block
+    ]
+    (soft, _, (batch,)), (plain, _, _) = (
+        losses(learner(records=records, **LATER | {"soft_target_weight": weight}), [0])
+        for weight in (0.7, 1e-9)
+    )
+    assert not batch["soft_targets"]["is_soft"].any() and soft == pytest.approx(plain, rel=1e-7)
+
+
+@pytest.mark.parametrize("fields", [{}, LATER | OWN], ids=["teacher", "student"])
+def test_micro_batches_sum_to_the_large_batch(learner, fields):
+    run = learner(**fields)
     (expected, large, _), (loss, small, _) = (losses(run, range(len(LENGTHS)), many) for many in (None, 1))
     assert loss == pytest.approx(expected, rel=1e-9)
     torch.testing.assert_close(small, large, rtol=1e-8, atol=1e-9)
+
+
+def adapted(model):
+    """With an adapter that changes what it says, and drops half of its inputs in training."""
+    torch.manual_seed(3)
+    model = add_adapter(model, 2, dropout=0.5)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    return model
+
+
+@pytest.mark.parametrize("fields", [{"lora_rank": 2}, {"bf16": True}], ids="-".join)
+def test_the_student_s_targets_are_those_of_a_frozen_copy_of_it_as_it_is(learner, teacher, network, fields):
+    """With its adapter, without its dropout, drawing no random number; under autocast, too."""
+    found = []
+    for source in ("teacher", "student"):
+        told, student, copy = None, network(0), network(0)
+        if "lora_rank" in fields:
+            student, copy = adapted(student), merge_adapter(adapted(copy))
+        else:
+            student, copy = student.float(), copy.float()
+        if source == "teacher":
+            told = replace(teacher(), model=copy)
+        run = learner(told, student=student, soft_target_source=source, **LATER | fields)
+        run.model.train()
+        torch.manual_seed(0)
+        loss, slope, _ = losses(run, range(len(LENGTHS)))
+        assert all(module.training for module in run.model.modules())
+        found.append((torch.tensor(loss), slope))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
+    assert found[0][1].norm() > 0
 
 
 def test_a_rollout_teaches_left_to_right_of_an_autoregressive_model_on_its_own_states_only(learner, teacher):
@@ -181,13 +203,20 @@ def test_a_rollout_teaches_left_to_right_of_an_autoregressive_model_on_its_own_s
 
 REFUSED = {
     "rows": ({"student_rows": 1000, "soft_target_direction": "reverse"}, "so it is infinite"),
+    "top k of its own": (OWN | {"soft_target_top_k": 10_000}, "soft_target_top_k=10000: the student has"),
+    "a teacher beside": (
+        OWN | {"told": True},
+        "soft_target_model='teacher': ignored: soft_target_source='student' asks the student itself",
+    ),
     "top k": ({"soft_target_top_k": 10_000}, r"soft_target_top_k=10000: teacher has \d+ tokens"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_asked_is_refused(learner, name):
+def test_what_cannot_be_asked_is_refused(learner, teacher, name):
     fields, message = REFUSED[name]
+    if "told" in fields:
+        fields = fields | {"told": teacher()}
     with pytest.raises(InputError, match=message):
         learner(**fields)
     if name == "rows":
