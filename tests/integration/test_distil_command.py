@@ -163,6 +163,21 @@ def test_soft_targets_are_the_first_model_s_in_every_round(checkpoint, prompts, 
     assert weights(tmp_path / "run", 1) != weights(tmp_path / "run", 2)
 
 
+def test_for_a_student_s_own_soft_targets_no_teacher_is_loaded(checkpoint, prompts, tmp_path, monkeypatch):
+    """The first model is loaded once for its rollouts, and once to be trained."""
+    loads, real = [], pipeline.load_model
+    monkeypatch.setattr(pipeline, "load_model", lambda *args, **how: loads.append(args) or real(*args, **how))
+    fields = ["soft_target_weight=0.5", "soft_target_source=student", "soft_target_context=later_state"]
+    flags = ["--preset", "naive_td", "--num-rounds", "1", "--override", *fields, "logging_steps=1"]
+    assert main(command(checkpoint, prompts, tmp_path / "run", *flags)) == 0
+    assert loads == [(str(checkpoint),)] * 2
+    folder = tmp_path / "run" / "round-1" / "student"
+    plan = json.loads((folder / "training.json").read_text())["plan"]
+    assert plan["soft_target_source"] == "student" and "soft_target_model" not in plan
+    log = [json.loads(line) for line in folder.with_name("student.log.jsonl").read_text().splitlines()]
+    assert log[0]["loss/soft_targets"] > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

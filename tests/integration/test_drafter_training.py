@@ -125,10 +125,11 @@ def test_a_draft_that_rides_takes_no_loss_at_its_first_mask(checkpoint, trajecto
 
 
 def test_a_drafter_is_not_sharded():
+    args = SimpleNamespace(objective="prefix_acceptance")
     for kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        with pytest.raises(InputError, match=f"distributed='{kind.value}'"):
-            refuse_sharding(SimpleNamespace(distributed_type=kind))
-    refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
+        with pytest.raises(InputError, match=f"distributed='{kind.value}': it would shard the drafter"):
+            refuse_sharding(SimpleNamespace(distributed_type=kind), args)
+    refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU), args)
 
 
 def test_a_trained_mask_embedding_and_checkpointed_layers(checkpoint, trajectories, tmp_path):

@@ -112,6 +112,24 @@ def test_two_processes_train_what_one_trains(command, checkpoint, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_two_processes_ask_the_student_for_soft_targets_as_one_does(command, tmp_path):
+    at = command.index("--refresh-every")
+    command[at : at + 2] = ["--preset", "naive_td", "--override", "logging_steps=1", "mask_ratio_power=0"]
+    own = ["soft_target_weight=0.5", "soft_target_source=student", "soft_target_context=later_state"]
+    line = [*command[: at + 5], *own, *command[at + 5 :]]
+    assert main([*line, str(tmp_path / "one")]) == 0
+    started([*line, str(tmp_path / "two"), *TWO])
+    names = ("loss", "loss/soft_targets", "loss/cross_entropy")
+    one, two = (
+        torch.tensor([[row[name] for name in names] for row in entries(tmp_path / run)])
+        for run in ("one", "two")
+    )
+    assert len(one) == 5 and (one[:, 1] > 0).all()
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ps") is None, reason="sends a signal, and lists processes")
 def test_a_command_that_is_stopped_stops_its_processes_and_goes_on(command, tmp_path):
     run = tmp_path / "run"

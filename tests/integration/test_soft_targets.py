@@ -1,5 +1,6 @@
 """Soft targets: of a masked token, what an autoregressive model says there behind all tokens before it."""
 
+import json
 from collections import defaultdict
 from dataclasses import replace
 
@@ -207,6 +208,20 @@ def test_a_run_with_another_model_is_not_continued(checkpoint, source, texts, tm
             continue
         with pytest.raises(InputError, match=expected):
             distil(loaded, texts, args, tmp_path / "student", soft_target_model=told)
+
+
+def test_a_run_on_its_own_soft_targets_is_not_continued_on_a_teacher_s(checkpoint, source, texts, tmp_path):
+    fields = SFT | {"block_size": SIZE, "max_steps": 1, "soft_target_weight": 0.5}
+    for told_by in ("student", "student", "teacher"):
+        args = config(tmp_path / "run", soft_target_source=told_by, **fields)
+        how = {"soft_target_model": source()} if told_by == "teacher" else {}
+        line = load_copy(checkpoint), texts, args, tmp_path / "student"
+        if told_by == "student":
+            plan = json.loads((distil(*line, **how) / "training.json").read_text())["plan"]
+            assert plan["soft_target_source"] == "student" and "soft_target_model" not in plan
+            continue
+        with pytest.raises(InputError, match=r"soft_target_model\.\w+ was not given"):
+            distil(*line, **how)
 
 
 REFUSED = {

@@ -30,6 +30,7 @@ def refused(checkpoint, trajectories, tmp_path, capsys):
 
 
 EVALUATED = ["--eval-every", "1", "--eval-tasks"]
+OWN_TARGETS = ["soft_target_weight=0.5", "soft_target_source=student"]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,10 @@ EVALUATED = ["--eval-every", "1", "--eval-tasks"]
         (
             ["--preset", "sft", "--override", "soft_target_weight=0.5"],
             "soft_target_weight=0.5: no model gives such targets. Fix: give --soft-targets-from CHECKPOINT",
+        ),
+        (
+            ["--preset", "sft", "--soft-targets-from", "mini", "--override", *OWN_TARGETS],
+            "soft_targets_from='mini': ignored: soft_target_source='student' asks the student itself",
         ),
         # overrides
         (["--override", "max_steps=7"], "Fix: use --num-optimizer-steps."),

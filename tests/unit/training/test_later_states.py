@@ -1,7 +1,12 @@
 """Later states of a trajectory, which soft targets may be those of."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
 from training_helpers import config
@@ -9,6 +14,7 @@ from training_helpers import config
 from t3d.errors import InputError
 from t3d.training.ignored import check_training_fields
 from t3d.training.noising import later_noise_mask, trajectory_noise_mask
+from t3d.training.scoring import refuse_sharding
 from t3d.training.states import TrajectoryCollator, TrajectoryDataset
 from t3d.trajectory import Trajectory
 
@@ -137,6 +143,16 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, name):
     fields, message = REFUSED[name]
     with pytest.raises(InputError, match=message):
         config(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MULTI_CPU"])
+def test_a_student_that_processes_share_is_not_asked(tmp_path, kind):
+    processes: Any = SimpleNamespace(distributed_type=DistributedType(kind))
+    refuse_sharding(processes, config(tmp_path, **LATER))
+    args = config(tmp_path, **LATER | {"soft_target_source": "student"})
+    message = f"distributed='{kind}': it would shard the student, which soft_target_source='student' asks"
+    with nullcontext() if kind == "MULTI_CPU" else pytest.raises(InputError, match=message):
+        refuse_sharding(processes, args)
 
 
 @pytest.mark.parametrize("field", [{"soft_target_source": "student"}, {"soft_target_context": "later_state"}])
