@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import ray
 
+from t3d.cli.rollout import Rollout, prepared_rollout
 from t3d.errors import InputError
 from t3d.scale.ray_workers import LOCAL_ENVIRONMENT, OBJECT_STORE_BYTES
 from t3d.trajectory import Trajectory, read_trajectories, write_trajectories
@@ -61,9 +62,9 @@ class Numbers:
     """A folder with a file for each chunk, which holds its number; the result is their list.
 
     ``faults`` says what happens at the chunk of a number: ``input``, ``full disk`` or ``bug`` raise, ``dies``
-    kills the worker, ``dies once`` only where it has not yet, ``waits`` has no end, and another run holds one
-    that is ``in use`` until all others are made. ``silent once`` at 0: whoever finds all chunks first has no
-    result.
+    kills the worker, ``dies once`` only where it has not yet, ``waits for two`` until the odd worker is
+    ready, and another run holds one that is ``in use`` until all others are made. ``silent once`` at 0:
+    whoever finds all chunks first has no result.
     """
 
     folder: Path
@@ -94,6 +95,7 @@ class Numbers:
         try:
             (self.folder / "first").touch(exist_ok=False)
         except FileExistsError:
+            (self.folder / "second").touch()
             return 2
         return 1
 
@@ -147,11 +149,42 @@ class Numbers:
                 file.write(bytes(2**16))
         if fault == "bug":
             raise KeyError("a bug")
-        while fault == "waits":
-            time.sleep(0.1)
+        if fault == "waits for two":
+            wait_for(self.folder / "second")
         if fault == "dies" or (fault == "dies once" and not mark.exists()):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """A rollout whose model is a name in the folder of the run; the worker that is ready first stands in
+    another folder, in which that name has other weights."""
+
+    command: Rollout
+    other: Path
+
+    def __call__(self) -> Any:
+        """Prepare."""
+        first = Path(self.command.output).with_suffix(".first")
+        try:
+            first.touch(exist_ok=False)
+        except FileExistsError:
+            wait_for(first.with_suffix(".ready"))
+            return prepared_rollout(self.command)
+        os.chdir(self.other)
+        work = prepared_rollout(self.command)
+        first.with_suffix(".ready").touch()
+        return work
+
+
+def wait_for(path: Path) -> None:
+    """Until it is there, and who made it has had time to say so."""
+    until = time.monotonic() + 200
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.05)
+    time.sleep(2)
 
 
 class Records(Numbers):

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +17,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from command_helpers import run_failing, write_prompts
-from ray_helpers import Numbers, Records, started
+from ray_helpers import Numbers, OtherModel, Records, started
 
 from t3d.cli.main import main
+from t3d.cli.options import DecodeFlags
+from t3d.cli.rollout import Rollout, prepared_rollout
 from t3d.errors import InputError
+from t3d.models.loading import load_model
 from t3d.scale.chunked import Workers
 from t3d.scale.ray_workers import NUM_RETRIES, make_on_ray
 from t3d.trajectory import read_trajectories
@@ -138,11 +144,55 @@ def test_an_evaluation_by_two_workers_is_that_of_one_process(address, checkpoint
     ]
 
 
-def test_workers_with_other_packages_or_weights_are_refused_before_they_work(address, tmp_path):
-    job = Numbers(tmp_path, {1: "waits"}, is_odd_worker=True)
-    with pytest.raises(InputError, match=r"num_workers=2: differ between .*: versions\.t3d was 1, now 2"):
-        make_on_ray(job, TWO, "numbers")
-    assert not list((tmp_path / "chunks").glob("chunk-*"))
+def test_a_worker_with_other_packages_is_left_out_and_the_rest_is_made(address, tmp_path, caplog):
+    job = Numbers(tmp_path, {1: "waits for two"}, is_odd_worker=True)
+    made = make_on_ray(job, TWO, "numbers")
+    assert made.result == [1, 2, 3, 4] and (made.num_new, made.num_left_out) == (40, 1)
+    assert re.search(r"a worker is left out: differ between .*: versions\.t3d was 1, now 2", caplog.text)
+
+
+def test_a_worker_with_other_weights_is_left_out_though_it_is_ready_first(
+    address, checkpoint, tmp_path, caplog, monkeypatch
+):
+    """The driver says which are meant. Without any worker that has them nothing is made."""
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    for folder in (right, wrong):
+        shutil.copytree(checkpoint, folder / "model")
+    model = load_model(checkpoint, device="cpu").model
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    model.save_pretrained(wrong / "model")
+    monkeypatch.chdir(right)
+    flags = {"model": "model", "prompts": str(write_prompts(tmp_path)), "device": "cpu", "chunk_size": 1}
+    flags["decode"] = DecodeFlags(max_new_tokens=4, temperature=1.0)
+    one, rollout = (Rollout(output=str(tmp_path / f"{name}.parquet"), **flags) for name in ("one", "out"))
+    prepared_rollout(one).run(None)
+
+    def told():
+        return {"model": rollout.told_identity()}
+
+    text = r"differ between .*: model\.weights was [0-9a-f.]+, now [0-9a-f.]+"
+    with pytest.raises(InputError, match=rf"^num_workers=1: no worker is left: {text}\. Fix: give all"):
+        make_on_ray(OtherModel(rollout, wrong), ONE, "rollout", told)
+    assert not (tmp_path / "out.parquet.chunks").exists()
+    for path in tmp_path.glob("out.*"):
+        path.unlink()
+    caplog.clear()
+    made = make_on_ray(OtherModel(rollout, wrong), TWO, "rollout", told)
+    assert (made.num_new, made.num_left_out) == (6, 1)
+    assert re.search(rf"a worker is left out: {text}", caplog.text)
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "one.parquet").read_bytes()
+
+
+def test_a_worker_that_is_started_again_on_other_packages_makes_nothing(address, tmp_path):
+    """It was as the others are before it died."""
+    job = Numbers(tmp_path, {2: "dies once"}, is_odd_worker=True)
+    text = (
+        r"num_workers=1: no worker is left: changed on .* meanwhile: versions\.t3d was 1, now 2\. Fix: give"
+    )
+    with pytest.raises(InputError, match=text):
+        make_on_ray(job, ONE, "numbers")
+    assert [path.name for path in (tmp_path / "chunks").glob("chunk-*")] == ["chunk-1"]
 
 
 def test_what_the_workers_refuse_is_an_error_in_one_line(address, checkpoint, tmp_path, capsys):

@@ -213,7 +213,9 @@ class Eval(DraftedModelChoice, PromptChoice):
         if self.workers.ray:
             prepare, results = partial(_prepared, self, attempt=new_attempt()), Path(self.output) / RESULTS
             is_there = results.is_file()
-            entries = self.workers.made(prepare, results, is_there, self.device, "evaluate", "responses")
+            how: dict[str, Any] = {"label": "evaluate", "items": "responses"}
+            how["told_identity"] = self.told_identity
+            entries = self.workers.made(prepare, results, is_there, self.device, **how)
         elif shard is not None:
             entries = _prepared(self, tasks, f"evaluate, shard {shard}").make(shard)
         else:

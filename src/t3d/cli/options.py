@@ -165,6 +165,12 @@ class ModelChoice:
 
         return load_model(self.model, device=own_device(self.device), dtype=self.dtype)
 
+    def told_identity(self) -> dict[str, str]:
+        """What tells its files from others, read without loading the weights."""
+        from t3d.models.loading import told_identity
+
+        return told_identity(self.model)
+
     def own_settings(self) -> dict[str, Any]:
         """How the checkpoint says that it decodes, read without its weights."""
         from t3d.models.loading import load_own_settings
@@ -202,6 +208,13 @@ class DraftedModelChoice(DecodingModelChoice):
 
         loaded = super().load()
         return loaded if self.drafter is None else with_drafter(loaded, self.drafter)
+
+    def told_identity(self) -> dict[str, str]:
+        """The same, with its drafter's."""
+        from t3d.models.drafter import told_hash
+
+        own = super().told_identity()
+        return own if self.drafter is None else own | {"drafter": told_hash(self.drafter)}
 
     def own_settings(self) -> dict[str, Any]:
         """The same; an autoregressive model with a drafter drafts."""

@@ -1,6 +1,6 @@
 """Flags of commands whose chunks workers on Ray can make."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -58,10 +58,12 @@ class RayFlags:
         device: str,
         label: str,
         items: str,
+        told_identity: Callable[[], Mapping[str, str]],
     ) -> T:
         """The result of work that each worker prepares for itself; says how fast it was made.
 
         Says so where ``output``, the last file that is written, was there before: no log of workers is shown.
+        ``told_identity`` tells what model is here, which theirs must be.
 
         Raises InputError without Ray, and as :func:`~t3d.scale.ray_workers.make_on_ray` does.
         """
@@ -74,12 +76,15 @@ class RayFlags:
         given: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(Workers)}
         if self.gpus_per_worker is None and device == "cpu":
             given["gpus_per_worker"] = 0.0
-        made = make_on_ray(prepare, Workers(**given), label)
+        made = make_on_ray(prepare, Workers(**given), label, lambda: {"model": told_identity()})
         if was_there and not made.num_new:
             tell_finished(output)
         rate = f", {made.num_new / made.seconds:.2f} a second" if made.num_new else ""
         took = f"{made.num_new} {items} in {duration(made.seconds)}{rate}"
-        print(f"{self.num_workers} workers on Ray: {took}; {duration(made.seconds_to_start)} to start")
+        without = f", {made.num_left_out} of them left out" if made.num_left_out else ""
+        print(
+            f"{self.num_workers} workers on Ray{without}: {took}; {duration(made.seconds_to_start)} to start"
+        )
         return made.result
 
 

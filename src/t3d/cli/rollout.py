@@ -78,7 +78,12 @@ class Rollout(DecodingModelChoice, ProblemChoice):
         if self.workers.ray:
             self._asked(is_told=True)  # what can be refused before there are workers
             prepare, output = partial(prepared_rollout, self, attempt=new_attempt()), self.output
-            lines = self.workers.made(prepare, output, was_there, self.device, "rollout", "prompts")
+            how: dict[str, Any] = {
+                "label": "rollout",
+                "items": "prompts",
+                "told_identity": self.told_identity,
+            }
+            lines = self.workers.made(prepare, output, was_there, self.device, **how)
         else:
             is_one = is_remote(self.output) and shard is None  # it makes chunk after chunk, with one bound
             prepared = prepared_rollout(self, is_told=True, attempt=new_attempt() if is_one else "")

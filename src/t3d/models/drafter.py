@@ -21,7 +21,7 @@ from t3d.errors import InputError
 from t3d.models.checkpoint import check_links
 from t3d.models.gated import GatedAdapter, add_gated_adapter
 from t3d.models.gated_student import gate_student
-from t3d.models.loading import LoadedModel, load_model
+from t3d.models.loading import LoadedModel, load_model, told_identity
 from t3d.work.files import atomic_folder
 from t3d.work.plan import file_sha256
 from t3d.work.weights import first_not_finite
@@ -92,7 +92,14 @@ def with_drafter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
     if (folder / "config.json").is_file():
         return _with_student(loaded, folder)
     drafter = _load(loaded, folder)
-    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=file_sha256(folder / WEIGHTS_FILE))
+    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=told_hash(folder))
+
+
+def told_hash(folder: str | Path) -> str:
+    """Of a drafter, or of a student that drafts, what ``LoadedModel.drafter_hash`` will be."""
+    folder = drafter_folder(folder)
+    is_student = (folder / "config.json").is_file()
+    return told_identity(folder)["weights"] if is_student else file_sha256(folder / WEIGHTS_FILE)
 
 
 def _with_student(loaded: LoadedModel, folder: Path) -> LoadedModel:

@@ -219,6 +219,24 @@ def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> LoadedT
     return with_ids(checkpoint.source, config, tokenizer, stops)
 
 
+def told_identity(source: str | Path) -> dict[str, str]:
+    """Of :meth:`LoadedModel.identity` what the files tell, without the weights being loaded.
+
+    Raises InputError as :func:`load_model` does for what is no checkpoint.
+    """
+    return {
+        "weights": _weights_hash(checkpoint_of(source)),
+        "tokenizer": load_tokenizer(source).tokenizer_hash,
+    }
+
+
+def _weights_hash(source: str) -> str:
+    if is_unconverted(source):
+        return open_unconverted(source).weights_hash
+    checkpoint = open_checkpoint(source)
+    return checkpoint.commit or hash_of(checkpoint.check_weights())
+
+
 def load_own_settings(source: str | Path) -> dict[str, Any]:
     """How a checkpoint decodes where nothing else is said, read without its weights.
 

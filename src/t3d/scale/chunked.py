@@ -57,3 +57,5 @@ class Made(Generic[T]):
     """Until the first worker had its model."""
     seconds: float
     """From then on."""
+    num_left_out: int
+    """Workers that would have made something else."""

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, cast
@@ -20,12 +20,12 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from t3d.errors import InputError
+from t3d.scale.alike import Alike
 from t3d.scale.chunked import LOCAL, ChunkedWork, Made, Workers
 from t3d.scale.room import check_room
-from t3d.scale.worker import Hello, Worker
+from t3d.scale.worker import Hello, OtherWorkError, Worker
 from t3d.work.failures import TooManyErrors
 from t3d.work.lock import InUseError
-from t3d.work.plan import described, differences
 from t3d.work.progress import Progress
 from t3d.work.shards import Shard
 
@@ -50,16 +50,24 @@ MAX_ASKED = 20
 _logger = logging.getLogger(__name__)
 
 
-def make_on_ray(prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str) -> Made[T]:
+def make_on_ray(
+    prepare: Callable[[], ChunkedWork[T]],
+    workers: Workers,
+    label: str,
+    told: Callable[[], Mapping[str, Any]] | None = None,
+) -> Made[T]:
     """The result of work that every worker prepares for itself in the folder where this process runs.
 
     Prints the work's notes. A chunk that fails does not stop the others, which are kept; a worker that dies
-    is replaced. Raises InputError where there is no such cluster or it has no room for a worker, for input
-    that the workers refuse, and if they differ in what the result depends on (packages, weights);
-    TooManyErrors beyond the work's own bound; RuntimeError if chunks failed otherwise.
+    is replaced. One that would make something else (packages, weights) is left out: than what this machine
+    says of the plan (``told``, as :class:`~t3d.scale.alike.Alike` asks for it), or than the first worker.
+
+    Raises InputError where there is no such cluster or it has no room for a worker, for input that the
+    workers refuse, and where all are left out; TooManyErrors beyond the work's own bound; RuntimeError if
+    chunks failed otherwise.
     """
     started = time.perf_counter()
-    with _connected(workers), _Run(prepare, workers, label, started) as run:
+    with _connected(workers), _Run(prepare, workers, label, Alike(told), started) as run:
         return run.made()
 
 
@@ -94,13 +102,18 @@ class _Run(Generic[T]):
     """One call: which worker does what, which chunks are left, which failed."""
 
     def __init__(
-        self, prepare: Callable[[], ChunkedWork[T]], workers: Workers, label: str, started: float
+        self,
+        prepare: Callable[[], ChunkedWork[T]],
+        workers: Workers,
+        label: str,
+        alike: Alike,
+        started: float,
     ) -> None:
         self._started, self._workers, self._label, self._open = started, workers, label, ExitStack()
+        self._alike, self._left_out = alike, list[str]()
         self._arguments, self._num_gpus = (prepare, Path.cwd()), self._gpus()
         self._calls: dict[Any, tuple[Any, Shard | None]] = {}
         self._todo: deque[Shard] = deque()
-        self._first: Hello | None = None
         self._progress: Progress | None = None
         self._seconds_to_start, self._num_new = 0.0, 0
         self._failures: list[tuple[Shard | None, Exception]] = []
@@ -121,11 +134,12 @@ class _Run(Generic[T]):
 
     def made(self) -> Made[T]:
         """Run to the end, without waiting for workers that have nothing left to do."""
+        self._alike.ask()
         while self._calls and self._result is None:
             done, _ = ray.wait(list(self._calls), timeout=SECONDS_WITHOUT_WORKERS)
             for call in done:
                 self._answered(call, *self._calls.pop(call))
-            if not done and self._first is None:
+            if not done and self._alike.first is None:
                 may_grow = time.perf_counter() - self._started < SECONDS_TO_GROW
                 check_room(self._workers, self._num_gpus, may_grow=may_grow)
                 asked = {"CPU": self._workers.cpus_per_worker, "GPU": self._num_gpus}
@@ -134,7 +148,7 @@ class _Run(Generic[T]):
             self._fail()
         self._count_last()
         seconds = time.perf_counter() - self._started - self._seconds_to_start
-        return Made(self._result, self._num_new, self._seconds_to_start, seconds)
+        return Made(self._result, self._num_new, self._seconds_to_start, seconds, len(self._left_out))
 
     def _gpus(self) -> float:
         """Of each worker."""
@@ -158,34 +172,51 @@ class _Run(Generic[T]):
         try:
             answer = ray.get(call)
         except (RayTaskError, RayActorError) as error:
-            if shard is not None and isinstance(error, RayTaskError) and isinstance(error.cause, InUseError):
-                self._later(shard, error.cause)
-                self._give(actor)
-                return
-            if isinstance(error, RayTaskError) and isinstance(error.cause, TooManyErrors):
-                raise error.cause from None  # the bound is that of the whole run
+            self._erred(error, actor, shard)
+            return
+        if shard is not None:
+            self._take(shard, *answer)
+        elif refusal := self._alike.refusal(answer):
+            self._leave_out(actor, refusal)
+            return
+        elif answer is self._alike.first:
+            self._begin(answer)
+        self._give(actor)
+
+    def _erred(self, error: RayTaskError | RayActorError, actor: Any, shard: Shard | None) -> None:
+        """Raises what ends the run: too many errors, and input that every worker would refuse."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, TooManyErrors):
+            raise cause from None  # the bound is that of the whole run
+        if shard is None and isinstance(cause, InputError):
+            if self._alike.first is None:
+                raise cause
+            self._leave_out(actor, str(cause))  # another one took the same
+        elif shard is not None and isinstance(cause, InUseError):
+            self._later(shard, cause)
+            self._give(actor)
+        elif shard is not None and isinstance(cause, OtherWorkError):
+            if len(self._failures) < MAX_FAILED:
+                self._todo.appendleft(shard)
+            self._leave_out(actor, str(cause))
+            if self._todo and not self._calls:
+                self._start()  # all others have ended, since nothing was left
+        else:
             self._failed(error, shard)
             is_dead = isinstance(error, RayActorError)
             if is_dead and shard is not None and self._todo:
                 self._start()  # a worker that died before it was ready is not: it would die again
             elif shard is not None and not is_dead:
                 self._give(actor)
-            return
-        if shard is None:
-            self._greet(answer)
-        else:
-            self._take(shard, *answer)
-        self._give(actor)
 
-    def _greet(self, hello: Hello) -> None:
-        """Raises InputError for a worker that would make something else than the first."""
-        if self._first is not None:
-            if found := differences(self._first.plan, hello.plan):
-                problem = f"differ between {self._first.host} and {hello.host}: {described(found)}"
-                fix = "give all machines the same packages and the same files"
-                raise InputError("num_workers", self._workers.num_workers, problem, fix)
-            return
-        self._first = hello
+    def _leave_out(self, actor: Any, refusal: str) -> None:
+        """End a worker that would make something else, or nothing; no other one is started for it."""
+        self._left_out.append(refusal)
+        _logger.warning("a worker is left out: %s", refusal)
+        ray.kill(actor)
+
+    def _begin(self, hello: Hello) -> None:
+        """What there is to do, as the first worker says."""
         self._seconds_to_start = time.perf_counter() - self._started
         self._todo.extend(Shard(number, len(hello.sizes)) for number in range(1, len(hello.sizes) + 1))
         for note in hello.notes:
@@ -194,8 +225,8 @@ class _Run(Generic[T]):
         self._progress = self._open.enter_context(Progress(label, sum(hello.sizes)))
 
     def _take(self, shard: Shard, was_made: bool, result: T | None) -> None:
-        assert self._first is not None and self._progress is not None, "it has greeted"
-        size = self._first.sizes[shard.number - 1] if shard not in self._made else 0
+        assert self._alike.first is not None and self._progress is not None, "it has greeted"
+        size = self._alike.first.sizes[shard.number - 1] if shard not in self._made else 0
         self._made.add(shard)
         if was_made:
             self._progress.skip(size)
@@ -239,15 +270,12 @@ class _Run(Generic[T]):
             self._ask_again()
         if self._todo:
             shard = self._todo.popleft()
-            self._calls[actor.make.remote(shard)] = actor, shard
+            assert self._alike.first is not None, "it said what there is to do"
+            self._calls[actor.make.remote(shard, self._alike.first.plan)] = actor, shard
         else:
             ray.kill(actor)
 
     def _failed(self, error: Exception, shard: Shard | None) -> None:
-        """Raises InputError for input that a worker refuses before it has begun: all would."""
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if shard is None and isinstance(cause, InputError):
-            raise cause
         self._failures.append((shard, error))
         what = "a worker was lost" if shard is None else f"chunk {shard} failed"
         _logger.warning("%s: %s", what, error)
@@ -256,7 +284,11 @@ class _Run(Generic[T]):
 
     def _fail(self) -> NoReturn:
         """Say which chunks failed, and why the first did. Workers that were lost do no harm by themselves."""
-        assert self._failures, "the last of all chunks gives the result"
+        if not self._failures:
+            assert self._left_out, "the last of all chunks gives the result"
+            problem = f"no worker is left: {self._left_out[0]}"
+            fix = "give all machines the same packages and the same files"
+            raise InputError("num_workers", self._workers.num_workers, problem, fix)
         failed = [shard for shard, _ in self._failures if shard is not None]
         _, first = next((pair for pair in self._failures if pair[0] is not None), self._failures[0])
         named = f"chunks {', '.join(map(str, failed))} failed" if failed else "no worker is left"

@@ -12,11 +12,16 @@ from typing import Any, Generic, TypeVar
 from t3d.errors import InputError
 from t3d.scale.chunked import ChunkedWork
 from t3d.work.lock import InUseError
+from t3d.work.plan import described, differences
 from t3d.work.shards import Shard
 
 T = TypeVar("T")
 SECONDS_IN_USE = 3.0
 """So long a worker waits for a chunk that another run holds, before it is given another one."""
+
+
+class OtherWorkError(Exception):
+    """The worker would make something else than the run."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,13 @@ class Worker(Generic[T]):
         work = self._work
         return Hello(socket.gethostname(), work.plan, work.sizes, work.notes)
 
-    def make(self, shard: Shard) -> tuple[bool, T | None]:
-        """Whether the shard was there before, and the result if all are."""
+    def make(self, shard: Shard, plan: Mapping[str, Any]) -> tuple[bool, T | None]:
+        """Whether the shard was there before, and the result if all are.
+
+        Raises OtherWorkError for another plan: it was started again, and its files are others now.
+        """
+        if found := differences(plan, self._work.plan):
+            raise OtherWorkError(f"changed on {socket.gethostname()} meanwhile: {described(found)}")
         is_made, until = self._work.is_made(shard), time.monotonic() + SECONDS_IN_USE
         while True:
             try:

@@ -44,7 +44,9 @@ def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "t3d.scale.ray_workers", raising=False)
     with pytest.raises(InputError, match=r"ray=True: not installed\. Fix: run pip install t3d\[ray\]"):
-        RayFlags(ray=True).made(lambda: pytest.fail("prepared"), tmp_path, False, "cpu", "rollout", "prompts")
+        RayFlags(ray=True).made(
+            lambda: pytest.fail("prepared"), tmp_path, False, "cpu", "rollout", "prompts", dict
+        )
 
 
 @pytest.mark.parametrize(

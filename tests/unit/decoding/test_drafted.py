@@ -26,7 +26,7 @@ from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
 from t3d.errors import InputError
-from t3d.models.drafter import save_drafter, with_drafter
+from t3d.models.drafter import save_drafter, told_hash, with_drafter
 from t3d.models.gated import add_gated_adapter
 from t3d.models.gated_student import gate_student
 from t3d.models.loading import load_model
@@ -165,6 +165,7 @@ def test_an_llm_takes_the_folder_of_a_drafter_and_says_so_in_its_identity(checkp
     assert "drafter" not in loaded.identity()
     with_it = with_drafter(loaded, tmp_path / "drafter")
     assert len(with_it.identity()["drafter"]) == 64
+    assert with_it.drafter_hash == told_hash(tmp_path / "drafter")
     assert {
         name: value for name, value in with_it.identity().items() if name != "drafter"
     } == loaded.identity()

@@ -20,7 +20,7 @@ from transformers import (
 from t3d.errors import InputError
 from t3d.model_choice import BUNDLED_MODELS
 from t3d.models.export import export_model
-from t3d.models.loading import adopt_model, load_model
+from t3d.models.loading import adopt_model, load_model, told_identity
 from t3d.models.placement import DTYPES, resolve_device, resolve_dtype
 from t3d.models.sdar import BY_ARGUMENT, SDARConfig
 from t3d.models.token_ids import tokenizer_hash
@@ -147,6 +147,12 @@ def test_the_identity_is_the_folders_content_and_follows_config_and_chat_templat
     edit_json(copy_of / "config.json", rms_norm_eps=0.5)
     changed = load_model(copy_of, device="cpu").identity()
     assert {name for name in original if changed[name] != original[name]} == {"config", "chat_template"}
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "mini"])
+def test_files_tell_the_identity_of_a_model_that_is_not_loaded(checkpoint, source):
+    source = checkpoint if source == "checkpoint" else source
+    assert told_identity(source).items() <= load_model(source, device="cpu").identity().items()
 
 
 def test_weights_that_no_hash_covers_are_refused(copy_of):
