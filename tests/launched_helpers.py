@@ -1,6 +1,7 @@
 """Trainings of several processes by the real command, and whether they are those of one."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,17 @@ def assert_trained_alike(run: Path, expected: Path, checkpoint: Path) -> None:
     for name in reference.keys() & student.keys():
         assert not torch.equal(reference[name], student[name]), "it is of an earlier step"
     _assert_close(reference_of_two, reference)
+
+
+def assert_evaluated_while_trained(command: Sequence[str], folder: Path, shared: Sequence[str]) -> None:
+    """A best reference is scored before the first step; bfloat16 leaves the log-probabilities float32."""
+    problems = folder / "p.jsonl"
+    problems.write_text('{"question": "1+1?", "answer": "2"}\n')
+    flags = ["--eval-every", "2", "--eval-tasks", str(problems), "--eval-max-new-tokens", "8"]
+    flags += ["--eval-grader", "exact", "--reference-choice", "best", "--dtype", "bfloat16"]
+    started([*command, str(folder / "run"), *shared, *flags, *EVERY_STEP])
+    first, *_ = entries(folder / "run")
+    assert abs(first["loss/ddo_real"] - math.log(2)) < 1e-6
 
 
 def _student(run: Path) -> dict[str, Tensor]:

@@ -165,6 +165,19 @@ def test_workers_of_one_attempt_try_each_once_and_one_that_comes_later_all_again
     assert poison["num_raised"] > raised
 
 
+def test_what_one_of_several_workers_answers_at_last_is_no_error_any_more(asking, poison, tmp_path):
+    """Though results with the error are there until the other setting's is tried again, too."""
+    shards = [Shard(number, 6) for number in range(1, 7)]
+    job = shared_evaluation(**asking(tmp_path), attempt="first")
+    *_, entries = [job.make(shard) for shard in shards]
+    assert [entry["num_errors"] for entry in entries] == [1, 1]
+    poison["is_on"] = False
+    job = shared_evaluation(**asking(tmp_path), attempt="second")
+    assert job.make(shards[0]) is None
+    assert [entry["num_errors"] for entry in job.make(shards[3])] == [0, 0]
+    assert names(tmp_path) == ["results.json", "samples.jsonl"]
+
+
 def test_what_is_added_later_leaves_alone_what_did_not_fail(asking, poison, tmp_path, monkeypatch):
     first = dict(list(SETTINGS.items())[:1])
     evaluate(**asking(tmp_path, settings=first))

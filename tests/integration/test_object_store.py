@@ -6,15 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from importlib.util import find_spec
 
-import fsspec
 import pytest
-from command_helpers import run_failing, write_prompts
+from command_helpers import rolled_out_bytes, rollout_of_chunks, run_failing
 from failing_helpers import poisoned
 from model_fixtures import load_copy
 from ray_helpers import started
+from store_helpers import chunks_there, empty_memory, s3_test, served_bucket
 
 from t3d.cli.main import main
 from t3d.cli.rollout import Rollout
@@ -25,19 +23,13 @@ NUM_PROMPTS = 12
 @pytest.fixture(scope="module")
 def command(checkpoint, tmp_path_factory):
     """A rollout of twelve chunks, without its output."""
-    prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"id": f"p{number}", "question": f"how many apples {number}"} for number in range(NUM_PROMPTS)]
-    prompts.write_text("\n".join(map(json.dumps, rows)))
-    line = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--device", "cpu"]
-    return [*line, "--max-new-tokens", "24", "--temperature", "1", "--chunk-size", "1"]
+    return rollout_of_chunks(checkpoint, tmp_path_factory.mktemp("prompts"), NUM_PROMPTS, 24)
 
 
 @pytest.fixture(scope="module")
 def whole(command, tmp_path_factory):
     """The bytes of one process's file."""
-    output = tmp_path_factory.mktemp("whole") / "whole.parquet"
-    assert main([*command, "--output", str(output)]) == 0
-    return output.read_bytes()
+    return rolled_out_bytes(command, tmp_path_factory.mktemp("whole"))
 
 
 # --- a store of this process, in its memory ------------------------------------------------------
@@ -51,9 +43,7 @@ def loaded(checkpoint):
 @pytest.fixture
 def memory():
     """The store, empty."""
-    store = fsspec.filesystem("memory")
-    store.store.clear()
-    return store
+    return empty_memory()
 
 
 def test_the_output_on_a_store_is_that_on_a_disk(command, whole, memory, capsys, caplog):
@@ -158,7 +148,7 @@ def test_who_finds_that_another_run_has_just_made_the_output_takes_it(command, w
     [
         ("file:///x/out.parquet", "not an object store. Fix: give the path itself: /x/out.parquet"),
         ("nothing://x/out.parquet", "no such store"),
-        ("memory://runs/", "names no object. Fix: name one, such as memory://runs/rollout.parquet"),
+        ("memory://runs/", "names no object. Fix: name one, such as memory://runs/NAME"),
         ("memory://runs/out.jsonl", "the records are written as Parquet"),
     ],
 )
@@ -166,64 +156,18 @@ def test_what_is_no_object_is_refused_by_name(command, memory, capsys, output, t
     assert text in run_failing([*command, "--output", output], capsys)
 
 
-def test_other_commands_say_that_they_do_not_write_there(checkpoint, tmp_path, capsys):
-    line = [
-        "eval",
-        "--model",
-        str(checkpoint),
-        "--prompts",
-        str(write_prompts(tmp_path)),
-        "--output",
-        "s3://b/o",
-    ]
-    assert "output='s3://b/o': only t3d rollout writes to an object store" in run_failing(line, capsys)
+def test_other_commands_say_that_they_do_not_write_there(checkpoint, capsys):
     line = ["train", "--model", str(checkpoint), "--trajectories", "x.parquet", "--output", "s3://b/o"]
-    assert "only t3d rollout writes to an object store" in run_failing(line, capsys)
+    assert "only t3d rollout and t3d eval write to an object store" in run_failing(line, capsys)
 
 
 # --- S3's protocol, as moto speaks it ------------------------------------------------------------
 
-slow_s3 = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of the server and of Ray
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # boto's and moto's own
-    pytest.mark.skipif(not (find_spec("moto") and find_spec("s3fs")), reason="pip install moto[server] s3fs"),
-]
-
-
-def s3_test(test):
-    for mark in slow_s3:
-        test = mark(test)
-    return test
-
 
 @pytest.fixture(scope="module")
 def bucket():
-    """A bucket of a server of this machine, which the commands that tests start know by the environment."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        store = fsspec.filesystem("s3", use_listings_cache=False)
-        store.mkdir("runs")
+    with served_bucket() as store:
         yield store
-    server.stop()
-
-
-def chunks_of(store, output, count):
-    """Names of its chunks, once there are so many."""
-    until = time.monotonic() + 400
-    while len(found := [name for name in store.find(f"runs/{output}.chunks") if "chunk-" in name]) < count:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return found
 
 
 @s3_test
@@ -231,7 +175,7 @@ def test_a_rollout_onto_s3_goes_on_after_it_was_killed(bucket, command, whole):
     line = [*command, "--output", "s3://runs/killed.parquet"]
     process = subprocess.Popen([sys.executable, "-m", "t3d", *line], start_new_session=True)
     try:
-        there = chunks_of(bucket, "killed.parquet", 3)
+        there = chunks_there(bucket, "killed.parquet.chunks", 3)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -252,7 +196,7 @@ def test_workers_on_ray_make_one_object_on_s3_though_one_is_killed(bucket, comma
     killed = []
 
     def kill():
-        there = chunks_of(bucket, output, 2)
+        there = chunks_there(bucket, f"{output}.chunks", 2)
         pid = json.loads(bucket.cat(f"runs/{output}.chunks/plan.json"))["process"]["pid"]
         os.kill(pid, signal.SIGKILL)
         killed.append((pid, len(there)))

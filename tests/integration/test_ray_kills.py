@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from command_helpers import run_failing, write_prompts
+from command_helpers import evaluated, rolled_out_bytes, rollout_of_chunks, run_failing, write_prompts
 from ray_helpers import Numbers, OtherModel, Records, started
 
 from t3d.cli.main import main
@@ -50,29 +50,13 @@ def address():
 @pytest.fixture(scope="module")
 def command(checkpoint, tmp_path_factory):
     """A rollout of twenty chunks, without its output."""
-    prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"id": f"p{number}", "question": f"how many apples {number}"} for number in range(NUM_PROMPTS)]
-    prompts.write_text("\n".join(map(json.dumps, rows)))
-    line = ["rollout", "--model", str(checkpoint), "--prompts", str(prompts), "--device", "cpu"]
-    return [*line, "--max-new-tokens", "40", "--temperature", "1", "--chunk-size", "1"]
+    return rollout_of_chunks(checkpoint, tmp_path_factory.mktemp("prompts"), NUM_PROMPTS, 40)
 
 
 @pytest.fixture(scope="module")
 def whole(command, tmp_path_factory):
     """The bytes of one process's file."""
-    output = tmp_path_factory.mktemp("whole") / "whole.parquet"
-    assert main([*command, "--output", str(output)]) == 0
-    return output.read_bytes()
-
-
-def contents(folder):
-    """Samples to the byte, results without what a clock says and what depends on it, and without the path."""
-    report = json.loads((folder / "results.json").read_text())
-    del report["checksum"], report["config_hash"], report["config"]["output"]
-    for entry in report["results"]:
-        for name in ("seconds", "latency", "tokens_per_second"):
-            entry.pop(name)
-    return (folder / "samples.jsonl").read_bytes(), report
+    return rolled_out_bytes(command, tmp_path_factory.mktemp("whole"))
 
 
 def wait_for_chunks(output, count):
@@ -135,7 +119,7 @@ def test_an_evaluation_by_two_workers_is_that_of_one_process(address, checkpoint
     assert main([*line, "--output", str(outputs[0])]) == 0
     assert main([*line, "--output", str(outputs[1]), "--ray", "--num-workers", "2"]) == 0
     assert "2 workers on Ray: 12 responses in" in capsys.readouterr().out
-    assert contents(outputs[0]) == contents(outputs[1])
+    assert evaluated(outputs[0]) == evaluated(outputs[1])
     assert sorted(path.name for path in outputs[1].iterdir()) == [
         "config.yaml",
         "report.html",

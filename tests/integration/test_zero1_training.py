@@ -5,7 +5,14 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from launched_helpers import EVERY_STEP, TWO, assert_trained_alike, entries, started, training_command
+from launched_helpers import (
+    EVERY_STEP,
+    TWO,
+    assert_evaluated_while_trained,
+    assert_trained_alike,
+    started,
+    training_command,
+)
 
 from t3d.cli.main import main
 
@@ -50,11 +57,4 @@ def test_accumulated_batches_and_adapters_are_those_of_one_process(checkpoint, t
 
 
 def test_it_is_evaluated_before_and_while_it_is_trained(checkpoint, trajectories, tmp_path):
-    """A best reference is scored before the first step; bfloat16 leaves the log-probabilities float32."""
-    problems = tmp_path / "p.jsonl"
-    problems.write_text('{"question": "1+1?", "answer": "2"}\n')
-    command = [*training_command(checkpoint, trajectories, tmp_path), str(tmp_path / "run"), *SHARED]
-    command += ["--eval-every", "2", "--eval-tasks", str(problems), "--eval-max-new-tokens", "8"]
-    command += ["--eval-grader", "exact", "--reference-choice", "best", "--dtype", "bfloat16"]
-    started([*command, *EVERY_STEP])
-    assert entries(tmp_path / "run")[0]["loss/ddo_real"] == pytest.approx(0.693147, abs=1e-6)
+    assert_evaluated_while_trained(training_command(checkpoint, trajectories, tmp_path), tmp_path, SHARED)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 
 from t3d.cli.arguments import check_flags_are_used
-from t3d.cli.config_file import UNWRITTEN, check_config, resolved_config, write_config
+from t3d.cli.config_file import UNWRITTEN, resolved_config
 from t3d.cli.options import (
     LOG_WIDTH,
     DraftedModelChoice,
@@ -22,6 +22,7 @@ from t3d.cli.options import (
     named_task,
     parse_list,
 )
+from t3d.cli.prepared_evaluation import check_files, prepared_evaluation, write_rest
 from t3d.cli.processes import own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.decoding.params import (
@@ -36,21 +37,21 @@ from t3d.decoding.params import (
 )
 from t3d.decoding.settings import decoding_settings, setting_flags
 from t3d.errors import InputError, require_at_least_zero, require_positive
-from t3d.evaluation.finished import ERRORS, OWN_NAMES, RESULTS, check_evaluation
+from t3d.evaluation.finished import ERRORS, RESULTS
 from t3d.grading.math_worker import GraderName
 from t3d.predicts import OF_NEXT, Predicts
-from t3d.report.html.name import NAME, check_report
 from t3d.tasks.benchmarks import option_users, own_options, style_options
 from t3d.tasks.mbpp import MbppProtocol
 from t3d.tasks.mini.suite import TASKS
 from t3d.tasks.prompt_file import PromptFileTask
 from t3d.tasks.task import PosedTask, Task
 from t3d.work.failures import failed_line, new_attempt
-from t3d.work.files import check_output_folder
 from t3d.work.kept import CHUNK_SIZE
+from t3d.work.remote import is_remote
+from t3d.work.shards import Shard
 
 if TYPE_CHECKING:
-    from t3d.evaluation.evaluate import SharedEvaluation
+    from t3d.evaluation.added import Entry
 
 _FLAG_OF_OPTION = {"protocol": "mbpp_protocol"}
 """Flags under which options of benchmarks have other names."""
@@ -68,7 +69,8 @@ class Eval(DraftedModelChoice, PromptChoice):
     """
 
     output: str
-    """Folder for results.json, samples.jsonl, config.yaml and report.html; a killed evaluation continues."""
+    """Folder for results.json, samples.jsonl, config.yaml and report.html; a killed evaluation continues.
+    Also on an object store, such as s3://BUCKET/NAME (docs/scaling.md)."""
     tasks: str | None = None
     """With commas: gsm8k, math500, mbpp, humaneval, or chain, make, code of the mini suite."""
     prompts: str | None = None
@@ -145,16 +147,10 @@ class Eval(DraftedModelChoice, PromptChoice):
         """Run the command."""
         self._check_numbers()
         self.workers.check(own_shard(self.shard))
-        self._check_files()
+        was_there = check_files(self)
         self.check_model()
-        tasks = self._tasks()
-        dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks)
-
-    def _check_files(self) -> None:
-        check_output_folder(self.output, OWN_NAMES)
-        check_evaluation(Path(self.output), self.prompts)
-        check_report(Path(self.output) / NAME)
-        check_config(self, Path(self.output) / "config.yaml", self.prompts)
+        tasks = self.tasks_asked()
+        dataclasses.replace(self, **self._inherited(self.own_settings()))._evaluate(tasks, was_there)
 
     def _check_numbers(self) -> None:
         require_positive(self, "limit", "samples_per_prompt", "batch_size", "chunk_size")
@@ -201,42 +197,45 @@ class Eval(DraftedModelChoice, PromptChoice):
         """Strategies that have a flag of their own, of those that are given."""
         return tuple(name for name in get_args(LeftToRight) if getattr(self, name))
 
-    def _evaluate(self, tasks: list[PosedTask]) -> None:
+    def _evaluate(self, tasks: list[PosedTask], was_there: bool) -> None:
         self.check_drafter_is_used(drafts=self.self_speculative)
         from t3d.evaluation.evaluate import evaluate
-        from t3d.evaluation.measure import endings
-        from t3d.report.console import results_table
-        from t3d.report.html.page import add_report
 
         self._settings()  # what they refuse, before anything is loaded
-        shard, whole = own_shard(self.shard), dataclasses.replace(self, shard=None)
+        shard, folder = own_shard(self.shard), self.output.rstrip("/")
         if self.workers.ray:
-            prepare, results = partial(_prepared, self, attempt=new_attempt()), Path(self.output) / RESULTS
-            is_there = results.is_file()
+            prepare = partial(prepared_evaluation, self, attempt=new_attempt())
             how: dict[str, Any] = {"label": "evaluate", "items": "responses"}
             how["told_identity"] = self.told_identity
-            entries = self.workers.made(prepare, results, is_there, self.device, **how)
-        elif shard is not None:
-            entries = _prepared(self, tasks, f"evaluate, shard {shard}").make(shard)
+            entries = self.workers.made(prepare, f"{folder}/{RESULTS}", was_there, self.device, **how)
+        elif shard is not None or is_remote(self.output):
+            label = "evaluate" if shard is None else f"evaluate, shard {shard}"
+            attempt = new_attempt() if shard is None else ""  # it makes chunk after chunk, with one bound
+            work = prepared_evaluation(self, tasks, label, attempt)
+            entries = work.make(shard or Shard(1, 1))
+            if entries is None:
+                end = "another one wrote" if work.is_finished() else "the last shard writes"
+                print(f"shard {shard}: its answers are in {self.output}; {end} {RESULTS}")
+                return
         else:
-            entries = evaluate(**self._work(tasks))
-        if entries is None:
-            is_made = (Path(self.output) / RESULTS).is_file()
-            end = "another one wrote" if is_made else "the last shard writes"
-            print(f"shard {shard}: its answers are in {self.output}; {end} {RESULTS}")
-            return
-        write_config(whole, Path(self.output) / "config.yaml")
+            entries = evaluate(**self.work(tasks))
+            write_rest(self, Path(self.output))
+        self._say(entries, f"{folder}/{ERRORS}")
+
+    def _say(self, entries: list["Entry"], errors: str) -> None:
+        from t3d.evaluation.measure import endings
+        from t3d.report.console import results_table
+
         console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
         console.print(results_table(entries, title=self.model))
         reasons = sum((Counter(entry["finish_reasons"]) for entry in entries), Counter())
         if reasons["length"]:
             print(endings(reasons))
-        add_report(Path(self.output))
         num_errors = sum(entry.get("num_errors", 0) for entry in entries)
-        for line in failed_line(num_errors, Path(self.output) / ERRORS, "response"):
+        for line in failed_line(num_errors, errors, "response"):
             print(line)
 
-    def _work(self, tasks: list[PosedTask]) -> dict[str, Any]:
+    def work(self, tasks: list[PosedTask]) -> dict[str, Any]:
         """What is evaluated and how, with the model loaded."""
         from t3d.evaluation.evaluate import EvalConfig
 
@@ -262,7 +261,8 @@ class Eval(DraftedModelChoice, PromptChoice):
             shared=DecodeParams(**self._shared({name: getattr(self, name) for name in shared})),
         )
 
-    def _tasks(self) -> list[PosedTask]:
+    def tasks_asked(self) -> list[PosedTask]:
+        """Tasks with their problems, as they are put. Raises InputError for what contradicts."""
         check_one_source("tasks", self.tasks, self.prompts)
         names = parse_list("tasks", self.tasks, str, "gsm8k,math500")
         check_data_is_used(self.data, names)
@@ -283,13 +283,3 @@ class Eval(DraftedModelChoice, PromptChoice):
             self.pose(task, name, task.problems(self.split, self.limit, self.problem_seed))
             for name, task in tasks.items()
         ]
-
-
-def _prepared(
-    command: Eval, tasks: list[PosedTask] | None = None, label: str = "evaluate", attempt: str = ""
-) -> "SharedEvaluation":
-    """With the model loaded, for a run that does a part of it, or a worker on Ray."""
-    from t3d.evaluation.evaluate import shared_evaluation
-
-    work = command._work(command._tasks() if tasks is None else tasks)
-    return shared_evaluation(**work, label=label, attempt=attempt)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from t3d.decoding.sample_choice import SampleChoice
     from t3d.trajectory import Trajectory
 
-_BESIDE = ((".yaml", ".errors.jsonl"), ".chunks")
-"""What the names of files beside an output, and of the folder of its chunks, end with."""
+_FILES = (("", ".yaml", ".errors.jsonl"), ".chunks")
+"""What is added to an output's name for its files, and for the folder of its chunks."""
 MAX_NAMED = 4
 """Prompts that are left out and named."""
 
@@ -97,7 +97,7 @@ class Rollout(DecodingModelChoice, ProblemChoice):
         """Whether there is one; what can be refused of its name before the work."""
         check_record_name(self.output)
         if is_remote(self.output):
-            remote = RemoteOutput(self.output, *_BESIDE)
+            remote = RemoteOutput(self.output, *_FILES)
             there = remote.there()
             remote.pull(there, {".yaml"}.__contains__)
             with remote.errors():
@@ -166,7 +166,7 @@ def prepared_rollout(
     """
     if not is_remote(command.output):
         return _prepared(command, command.output, is_told, attempt)
-    remote = RemoteOutput(command.output, *_BESIDE)
+    remote = RemoteOutput(command.output, *_FILES)
     work = _prepared(replace(command, output=str(remote.local)), command.output, is_told, attempt)
     return StoredRollout(work, remote)
 
@@ -277,7 +277,7 @@ class StoredRollout(StoredWork[list[str]]):
         lines = self.make(shard or Shard(1, 1))
         if lines is not None:
             return lines
-        left = f"{self.num_there()} of {len(self.sizes)} chunks are in {self.remote.url}{_BESIDE[1]}"
+        left = f"{self.num_there()} of {len(self.sizes)} chunks are in {self.remote.url}{_FILES[1]}"
         return [f"shard {shard}: {left}; the last shard makes {self.remote.url}"]
 
 

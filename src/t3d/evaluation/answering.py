@@ -187,6 +187,10 @@ class Evaluation:
         """Requests of each chunk."""
         return [size for one in self._all for size in one.sizes]
 
+    def files(self, folder: Path) -> list[Path]:
+        """Where the answers to each chunk are kept."""
+        return [file for one in self._all for file in one.files(folder)]
+
     def is_complete(self, folder: Path, output: Path, failures: Failures, shard: Shard | None = None) -> bool:
         """Whether all requests, or those of a shard, have their answers with verdicts, or have failed.
 
@@ -206,12 +210,15 @@ class Evaluation:
         return all(one.key in kept or is_done(one) for one in self._all)
 
     def _kept(self, failures: Failures | None, *folders: Path) -> dict[tuple[str, str], Found]:
-        """Entries of the first of these folders that has any, but for those that have requests to try."""
+        """Entries of the first of these folders that has any, but for those of which requests failed.
+
+        Those that have been answered since count no more, and their entry is not what it was.
+        """
         kept = next((entries for folder in folders if (entries := kept_entries(folder))), {})
         if failures is None:
             return kept
         left = [one.key for one in self._all if one.unanswered(failures, one.asked).ids()]
-        return {key: entry for key, entry in kept.items() if key not in left}
+        return {key: one for key, one in kept.items() if key not in left and not one[0].get("num_errors")}
 
     def _num_alone(self, one: Questions) -> int:
         return min(len(one.posed.problems), self._config.latency_samples)

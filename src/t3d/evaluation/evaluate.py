@@ -1,7 +1,7 @@
 """Evaluate a model on tasks under decoding settings: in memory, or in a folder that survives a kill."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,9 @@ class SharedEvaluation:
     """Requests that may fail, in all runs together."""
     attempt: str = ""
     """Of workers that make all chunks together: the same name for each. Without it every call is one."""
+    told: str = ""
+    """The output's name, where it is made here under another. Nothing can then be added to what is finished:
+    its two files are not replaced as one."""
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -109,6 +112,11 @@ class SharedEvaluation:
     def notes(self) -> list[str]:
         """Nothing is left out."""
         return []
+
+    def files(self, shard: Shard) -> list[Path]:
+        """Of a shard's chunks, where they are kept until all are there."""
+        files = self.work.files(self.output / UNFINISHED)
+        return [file for number, file in enumerate(files) if shard.takes(number)]
 
     def is_made(self, shard: Shard) -> bool:
         """Whether the shard's answers are there, and nothing is to be tried again."""
@@ -126,11 +134,12 @@ class SharedEvaluation:
                 _write(self.output, self.work, self.report, failures, False, folder) if is_complete else None
             )
 
+        may_grow = () if self.told else _MAY_GROW
         how: dict[str, Any] = {
-            "take": partial(_take, self.output, self.work.plan, failures),
+            "take": partial(_take, self.output, self.work.plan, failures, may_grow, self.told),
             "part": lambda folder: self.work.answer(folder, self.output, shard, failures),
             "work": write,
-            "may_grow": _MAY_GROW,
+            "may_grow": may_grow,
             "stays": failures.any,
         }
         return once_by_shards(self.output / UNFINISHED, self.work.plan, "*.jsonl", shard, **how)
@@ -150,12 +159,13 @@ def shared_evaluation(
     label: str = "evaluate, a shard",
     max_errors: int = 0,
     attempt: str = "",
+    told: str = "",
 ) -> SharedEvaluation:
     """An evaluation for several runs. Raises InputError as :func:`evaluate` does."""
     requests = requests_of(loaded, tasks, settings, config.samples_per_prompt)
     check_evaluation(Path(output))
     work = Evaluation(loaded, tasks, settings, requests, config, label)
-    return SharedEvaluation(work, Path(output), report or {}, max_errors, attempt)
+    return SharedEvaluation(work, Path(output), report or {}, max_errors, attempt, told)
 
 
 def _write(
@@ -218,7 +228,13 @@ def requests_of(
     return found
 
 
-def _take(output: Path, plan: Mapping[str, Any], failures: Failures) -> list[Entry] | None:
+def _take(
+    output: Path,
+    plan: Mapping[str, Any],
+    failures: Failures,
+    may_grow: Collection[str] = _MAY_GROW,
+    told: str = "",
+) -> list[Entry] | None:
     """The entries that the same call has finished; None: none, not all, or some are to be tried again."""
     results = output / RESULTS
     if not results.is_file():
@@ -228,9 +244,10 @@ def _take(output: Path, plan: Mapping[str, Any], failures: Failures) -> list[Ent
             check_results(found, results)
             check_lines(found, output / SAMPLES, results)
             if failures.to_try():
-                check_same(results, before, plan, may_grow=_MAY_GROW)
+                check_same(results, before, plan, may_grow=may_grow)
                 return None
-            return found["results"] if take_finished(results, before, plan, may_grow=_MAY_GROW) else None
+            name = f"{told}/{RESULTS}" if told else results
+            return found["results"] if take_finished(name, before, plan, may_grow=may_grow) else None
     raise of_unknown_origin(results)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from t3d.errors import InputError
 from t3d.scale.chunked import ChunkedWork
+from t3d.work.failures import unit_errors_file
 from t3d.work.kept import check_left
 from t3d.work.remote import RemoteOutput
 from t3d.work.shards import Shard
@@ -63,9 +64,14 @@ class StoredWork(Generic[T_co]):
         """Chunks that are on the store."""
         return len(self._names(_ALL) & self.remote.there().keys())
 
+    def is_finished(self) -> bool:
+        """Whether the output is on the store."""
+        return self.remote.finished in self.remote.there()
+
     def _made(self, shard: Shard) -> T_co | None:
-        had_all, result = self._get(shard), self._put(shard)
-        if result is None and not had_all and self._get(shard):  # others made the last ones meanwhile
+        self._get(shard)
+        result = self._put(shard)
+        if result is None and self._get(shard):  # others made the last ones meanwhile
             result = self._put(shard)
         return result
 
@@ -81,20 +87,25 @@ class StoredWork(Generic[T_co]):
 
     def _get(self, shard: Shard) -> bool:
         """Whether all is here that others made: the output, or all chunks but the shard's own."""
-        own, units = self._names(shard), self._names(_ALL)
+        own, units, finished = self._names(shard), self._names(_ALL), self.remote.finished
+        others = [path for path in self._work.files(_ALL) if self.remote.ending(path) not in own]
 
         def wanted(ending: str) -> bool:
-            return has_all or ending in own or ending not in {"", *units}
+            return has_all or ending in own or ending not in {finished, *units}
 
         while True:
             there = self.remote.there()
-            has_all = "" in there or units - own <= there.keys()
+            has_all = finished in there or all(self._is_there(path, there) for path in others)
             if self.remote.pull(there, wanted):
                 break  # else another run has just made the output, and removed them
         if units & there.keys():
             with self.remote.errors():
                 check_left(self._work.files(_ALL)[0].parent, self.plan)
         return has_all
+
+    def _is_there(self, path: Path, there: Mapping[str, Any]) -> bool:
+        """Whether a chunk is; of one of which nothing succeeded only what failed may be."""
+        return any(self.remote.ending(file) in there for file in (path, unit_errors_file(path)))
 
     def _names(self, shard: Shard) -> set[str]:
         return {self.remote.ending(path) for path in self._work.files(shard)}

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -76,7 +76,8 @@ def _check_is_here(output: str | Path) -> None:
     """Raise InputError for the name of an object, also where a Path has taken one of its slashes."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(output)):
         fix = "use a path of this machine or of a mounted file system, and copy the output"
-        raise InputError("output", str(output), "only t3d rollout writes to an object store", fix)
+        problem = "only t3d rollout and t3d eval write to an object store"
+        raise InputError("output", str(output), problem, fix)
 
 
 def check_output_file(
@@ -115,11 +116,16 @@ def check_output_folder(folder: str | Path, own: Collection[str]) -> None:
     and empty files do not count: a shell opens the one that it redirects to before the command begins.
     """
     _check_is_here(folder)
-    folder = Path(folder)
-    names = visible_names(folder)
-    foreign = [name for name in names if not _is_log(folder / name)]
-    if foreign and not any(fnmatchcase(name, pattern) for name in names for pattern in own):
-        problem = f"holds {foreign[0]!r}, and nothing that this command made"
+    names = visible_names(Path(folder))
+    check_names(folder, names, own, [name for name in names if not _is_log(Path(folder) / name)])
+
+
+def check_names(
+    folder: str | Path, names: Collection[str], own: Collection[str], counted: Sequence[str]
+) -> None:
+    """The same of a folder whose names are told, and which of them count."""
+    if counted and not any(fnmatchcase(name, pattern) for name in names for pattern in own):
+        problem = f"holds {counted[0]!r}, and nothing that this command made"
         raise InputError("output", str(folder), problem, "use a new or an empty folder")
 
 

@@ -30,18 +30,36 @@ def is_remote(output: str) -> bool:
 
 
 class RemoteOutput:
-    """A file on a store, the files beside it whose names continue its own, and the folder of its units.
+    """A file on a store with those beside it, or a folder there.
 
-    ``local`` is where it is made: a path in a folder of this process alone, which is removed with it.
+    Names of its files, and of the folder of its units, continue its own.
+
+    The first of ``files`` says that all is there (``""``: the output itself); in a folder it sums up others.
+    ``local`` is where the output is made: in a folder of this process alone, which is removed with it.
     """
 
-    def __init__(self, url: str, endings: Sequence[str], units: str) -> None:
-        self.url, self._files, self._units = url, ["", *endings], units
+    def __init__(self, url: str, files: Sequence[str], units: str) -> None:
+        self.url, self._files, self._units = url, files, units
         self._store, self._root = _opened(url)
         folder = Path(mkdtemp(prefix="t3d-"))
         finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.local = folder / self._root.rpartition("/")[2]
         self._seen: dict[str, tuple[Mark, Mark]] = {}
+
+    @property
+    def finished(self) -> str:
+        """Ending of the file that is there when all is."""
+        return self._files[0]
+
+    def names(self) -> list[str]:
+        """What lies in the folder of this name. Raises InputError for a store that cannot be read."""
+        with _store_errors(self.url):
+            self._store.invalidate_cache()
+            try:
+                found = self._store.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in found if path != self._root})
 
     def there(self) -> dict[str, Mark]:
         """Endings of the objects that there are (``.chunks/chunk-00000.parquet``), with the mark of each.
@@ -73,22 +91,27 @@ class RemoteOutput:
         return True
 
     def push(self) -> None:
-        """Put what is new or other here, in the order it was written in, then take away what is gone."""
+        """Put what is new or other here, in the order it was written in, then take away what is gone.
+
+        Of a folder the file that sums up the others is gone until they are there.
+        """
         here = sorted(self._here(), key=lambda ending: self._path(ending).stat().st_mtime_ns)
-        for ending in here:
-            path, seen = self._path(ending), self._seen.get(ending)
-            if seen is None or seen[1] != _mark_here(path):
-                with _store_errors(self.url):
-                    here_now = _mark_here(path)
-                    self._store.put_file(str(path), self._root + ending)
-                    self._store.invalidate_cache()
-                    self._seen[ending] = self._mark(ending), here_now
+        new = [ending for ending in here if self._is_new(ending)]
+        if self.finished and self.finished in new and self.finished in self._seen:
+            self._remove(self.finished)
+        for ending in new:
+            path = self._path(ending)
+            with _store_errors(self.url):
+                here_now = _mark_here(path)
+                self._store.put_file(str(path), self._root + ending)
+                self._store.invalidate_cache()
+                self._seen[ending] = self._mark(ending), here_now
         for ending in sorted(self._seen.keys() - set(here)):
             del self._seen[ending]
             self._remove(ending)
         if not self._path(self._units).is_dir():  # those of others, too, of which the output was made
             for ending in self.there():
-                if ending.startswith(self._units) and "" in here:
+                if ending.startswith(self._units) and self.finished in here:
                     self._remove(ending)
 
     def ending(self, path: Path) -> str:
@@ -113,6 +136,10 @@ class RemoteOutput:
         files = [ending for ending in self._files if self._path(ending).is_file()]
         units = sorted(self._path(self._units).glob("[!.]*"))
         return files + [self.ending(path) for path in units if path.is_file()]
+
+    def _is_new(self, ending: str) -> bool:
+        seen = self._seen.get(ending)
+        return seen is None or seen[1] != _mark_here(self._path(ending))
 
     def _path(self, ending: str) -> Path:
         return Path(f"{self.local}{ending}")
@@ -144,9 +171,7 @@ def _opened(url: str) -> tuple[Any, str]:
     if protocol.lower() in ("file", "local"):
         raise InputError("output", url, "not an object store", f"give the path itself: {name}")
     if not name.strip("/") or name.endswith("/"):
-        raise InputError(
-            "output", url, "names no object", f"name one, such as {url.rstrip('/')}/rollout.parquet"
-        )
+        raise InputError("output", url, "names no object", f"name one, such as {url.rstrip('/')}/NAME")
     from fsspec.core import url_to_fs  # noqa: PLC0415
 
     try:
