@@ -130,6 +130,23 @@ PARTS = (
         seconds=120,
         needs=(*TRAINING, "peft"),
     ),
+    Part(
+        name="workers",
+        claim="workers on Ray that share a GPU make the records of one process",
+        function="gpu_process_checks.worker_cases",
+        seconds=200,
+        needs=(*DECODING, "ray", "tyro", "yaml", "pyarrow", "rich", "fsspec", "psutil"),
+        by_default=False,
+    ),
+    Part(
+        name="shared_model",
+        claim="processes that share a model (tp_plan) decode what one does",
+        function="gpu_process_checks.shared_model_cases",
+        seconds=200,
+        needs=DECODING,
+        num_devices=2,
+        by_default=False,
+    ),
 )
 
 
@@ -247,12 +264,12 @@ def how_to_bring(packages: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if no part failed and one passed, else 1; 2 for wrong input."""
-    known = [part.name for part in PARTS]
+    known, usual = ([part.name for part in PARTS if part.by_default or named] for named in (True, False))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "gpu_check", metavar="DIR")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="tiny models, to try the check itself")
-    parser.add_argument("--parts", nargs="+", choices=known, default=known, metavar="NAME", help=str(known))
+    parser.add_argument("--parts", nargs="+", choices=known, default=usual, metavar="NAME", help=str(known))
     parser.add_argument("--seconds", type=float, help="budget of each part, in place of its own")
     options = parser.parse_args(arguments)
     if options.device == "cpu" and not options.tiny:

@@ -58,6 +58,10 @@ class Part:
     needs: tuple[str, ...] = ()
     """Packages that no import names, as they are asked for later."""
     needs_cuda: bool = False
+    num_devices: int = 1
+    """GPUs, where PyTorch is built for any; it then takes no CPU in their place."""
+    by_default: bool = True
+    """Whether it runs without being named."""
 
     def load(self) -> Callable[[Machine], Sequence[Case]]:
         """Its function. Raises ModuleNotFoundError for a package that is not there."""
@@ -109,6 +113,10 @@ def _run(part: Part, machine: Machine, seconds: float, keep: Callable[[Row], Any
     started = time.monotonic()
     if part.needs_cuda and not machine.on_cuda:
         return NOT_RUN, "needs CUDA"
+    if part.num_devices > 1 and torch.accelerator.current_accelerator() is not None:
+        count = torch.accelerator.device_count()
+        if count < part.num_devices:
+            return NOT_RUN, f"needs {part.num_devices} GPUs, of which there are {count}"
     absent = [name for name in part.needs if importlib.util.find_spec(name) is None]
     if absent:
         return NOT_RUN, f"needs {', '.join(absent)}"

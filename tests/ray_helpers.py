@@ -69,8 +69,8 @@ class Numbers:
 
     folder: Path
     faults: Mapping[int, str] = field(default_factory=dict)
-    is_odd_worker: bool = False
-    """The second worker that is ready has other packages."""
+    odd: str = ""
+    """The second worker that is ready has other ``packages``, or no ``files``."""
     count: int = 4
 
     def __call__(self) -> "Numbers":
@@ -90,12 +90,14 @@ class Numbers:
         return {"versions": {"t3d": self._version()}}
 
     def _version(self) -> int:
-        if not self.is_odd_worker:
+        if not self.odd:
             return 1
         try:
             (self.folder / "first").touch(exist_ok=False)
         except FileExistsError:
             (self.folder / "second").touch()
+            if self.odd == "files":
+                raise InputError("model", "m", "no such folder", "copy it") from None
             return 2
         return 1
 

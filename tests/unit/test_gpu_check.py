@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 PARTS_OF_TEST = """
@@ -103,6 +104,14 @@ def test_a_part_passes_with_all_its_rows(parts, make, machine):
 def test_what_does_not_pass_says_why_in_one_line(parts, make, machine, function, fields, status, reason):
     outcome = parts.run_here(make(function, **fields), machine, 20.0)
     assert (outcome.status, outcome.reason) == (status, reason)
+
+
+def test_a_part_for_more_gpus_than_there_are_is_not_run(parts, make, machine, monkeypatch):
+    """Where PyTorch is built for GPUs processes take no CPU in their place."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    outcome = parts.run_here(make("cases", num_devices=2), machine, 20.0)
+    assert (outcome.status, outcome.reason) == ("not run", "needs 2 GPUs, of which there are 1")
 
 
 def test_a_missing_module_of_our_own_is_a_failure(parts, machine):
@@ -243,7 +252,8 @@ def test_other_arguments_and_other_sources_do_not_mix(
 
 
 def test_all_budgets_fit_into_eight_minutes_and_no_call_takes_more(check):
-    assert sum(check.budgets(check.PARTS, None).values()) <= check.MOST_SECONDS < 480
+    usual = [part for part in check.PARTS if part.by_default]
+    assert sum(check.budgets(usual, None).values()) <= check.MOST_SECONDS < 480
     with pytest.raises(ValueError, match="450 are allowed"):
         check.budgets(check.PARTS, 100.0)
 
@@ -314,9 +324,25 @@ def statuses(folder, *arguments):
 @pytest.mark.slow
 def test_one_command_runs_every_part_on_a_cpu(check, tmp_path):
     found = statuses(tmp_path / "output", "--device", "cpu")
-    assert found == {part.name: "not run" if part.needs_cuda else "passed" for part in check.PARTS}
+    usual = [part for part in check.PARTS if part.by_default]
+    assert found == {part.name: "not run" if part.needs_cuda else "passed" for part in usual}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # five commands that import everything
+@pytest.mark.skipif(torch.accelerator.current_accelerator() is not None, reason="processes take its GPUs")
+@pytest.mark.parametrize("name", ["workers", "shared_model"])
+def test_parts_of_several_processes_run_by_name(tmp_path, name):
+    line = ["--device", "cpu", "--parts", name, "--seconds", "440"]
+    assert statuses(tmp_path / "output", *line) == {name: "passed"}
 
 
 @pytest.mark.gpu
 def test_every_part_passes_on_a_gpu(check, tmp_path):
-    assert statuses(tmp_path / "output") == dict.fromkeys((part.name for part in check.PARTS), "passed")
+    usual = [part.name for part in check.PARTS if part.by_default]
+    assert statuses(tmp_path / "output") == dict.fromkeys(usual, "passed")
+
+
+@pytest.mark.gpu
+def test_workers_that_share_a_gpu_pass(tmp_path):
+    assert statuses(tmp_path / "output", "--parts", "workers") == {"workers": "passed"}
