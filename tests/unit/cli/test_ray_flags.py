@@ -1,11 +1,13 @@
 """What is refused of the flags of Ray, without a cluster."""
 
+import json
 import pickle
 import sys
 import threading
 from dataclasses import fields
 
 import pytest
+from command_helpers import run_failing
 
 from t3d.cli.config_file import flat_fields, resolved_config
 from t3d.cli.evaluate import Eval
@@ -70,3 +72,13 @@ def test_files_that_tell_how_something_was_made_have_no_flags_of_ray(command):
     ray = {item.name for item in fields(RayFlags)}
     made = command(model="m", output="o", prompts="p", workers=RayFlags(ray=True, num_workers=2))
     assert not ray & set(resolved_config(made)) and ray <= set(flat_fields(command))
+
+
+@pytest.mark.parametrize("name", ["rollout", "eval"])
+def test_an_id_that_two_prompts_have_is_refused_before_there_are_workers(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(RayFlags, "made", lambda *_, **__: pytest.fail("workers"))
+    rows = [{"id": "a", "question": text, "answer": "1"} for text in ("how many", "how few")]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    line = [name, "--model", "mini", "--prompts", str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "o")]
+    assert "id='a': used twice" in run_failing([*line, "--ray"], capsys)
+    assert not (tmp_path / "o").exists()
