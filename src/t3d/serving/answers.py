@@ -1,13 +1,10 @@
 """Answers as OpenAI's clients read them: whole or in chunks, with log-probabilities, steps and usage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from t3d.decoding.likelihood import TokenLogprob
-from t3d.problems.prompts import token_text
 from t3d.serving.choice import Choice, Draft, News
 from t3d.serving.fields import Asked, Endpoint
 
@@ -17,9 +14,33 @@ class Echo:
     """What an answer repeats of its prompt."""
 
     text: str
-    token_ids: Sequence[int]
-    logprobs: Sequence[TokenLogprob] | None
-    """Of all tokens but the first."""
+    logprobs: dict[str, Any] | None
+    """As OpenAI's clients read them."""
+
+    @classmethod
+    def of_prompt(
+        cls,
+        text: str,
+        token_ids: Sequence[int],
+        known: Sequence[TokenLogprob],
+        asked: Asked,
+        name: Callable[[int], str],
+    ) -> "Echo":
+        """With what is known of all tokens but the first, if it was asked for."""
+        if asked.num_logprobs is None:
+            return cls(text=text, logprobs=None)
+        names = [name(token) for token in token_ids]
+        top = [
+            # The likeliest last: of tokens with one text the client sees that one.
+            _own(own, one) | {name(token): value for token, value in reversed(one.top)}
+            for own, one in zip(names[1:], known, strict=True)
+        ]
+        told = {
+            "tokens": names,
+            "token_logprobs": [None, *(one.logprob for one in known)],
+            "top_logprobs": [None, *top] if asked.num_logprobs else None,
+        }
+        return cls(text=text, logprobs=told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +52,8 @@ class Answer:
     model: str
     endpoint: Endpoint
     asked: Asked
-    tokenizer: PreTrainedTokenizerBase
+    name: Callable[[int], str]
+    """What a token is called."""
     choices: Sequence[Choice]
     num_prompt_tokens: int
     echoes: Sequence[Echo] = ()
@@ -47,9 +69,7 @@ class Answer:
         """What a stream begins with: the role, or the prompts that are to be repeated."""
         if self.endpoint == "completions":
             told = enumerate(self.echoes)
-            return [
-                self._chunk(self._text_choice(i, echo.text, self._echo_logprobs(echo))) for i, echo in told
-            ]
+            return [self._chunk(self._text_choice(i, echo.text, echo.logprobs)) for i, echo in told]
         delta = {"role": "assistant", "content": ""}
         nothing = {"logprobs": None, "finish_reason": None}
         return [
@@ -105,7 +125,7 @@ class Answer:
             text = news.text
             if self.echoes:
                 text = self.echoes[index].text + text
-                logprobs = _joined(self._echo_logprobs(self.echoes[index]), logprobs)
+                logprobs = _joined(self.echoes[index].logprobs, logprobs)
             told = self._text_choice(index, text, _with_offsets(logprobs))
         else:
             message = {"role": "assistant", "content": news.text, "refusal": None}
@@ -128,13 +148,10 @@ class Answer:
             told |= {"token_ids": draft.token_ids, "step_map": draft.step_map}
         return told
 
-    def _name(self, token: int) -> str:
-        return token_text(self.tokenizer, [token], skip_special_tokens=False)
-
     def _logprobs(self, choice: Choice, tokens: slice) -> dict[str, Any] | None:
         if self.asked.num_logprobs is None:
             return None
-        names = [self._name(token) for token in choice.token_ids[tokens]]
+        names = [self.name(token) for token in choice.token_ids[tokens]]
         values = choice.logprobs[tokens]
         top = [{name: value} for name, value in zip(names, values, strict=True)]
         return {
@@ -143,27 +160,12 @@ class Answer:
             "top_logprobs": top if self.asked.num_logprobs else None,
         }
 
-    def _echo_logprobs(self, echo: Echo) -> dict[str, Any] | None:
-        if echo.logprobs is None:
-            return None
-        names = [self._name(token) for token in echo.token_ids]
-        top = [
-            # The likeliest last: of tokens with one text the client sees that one.
-            _own(name, known) | {self._name(token): value for token, value in reversed(known.top)}
-            for name, known in zip(names[1:], echo.logprobs, strict=True)
-        ]
-        return {
-            "tokens": names,
-            "token_logprobs": [None, *(known.logprob for known in echo.logprobs)],
-            "top_logprobs": [None, *top] if self.asked.num_logprobs else None,
-        }
-
     def _chat_logprobs(self, choice: Choice, tokens: slice) -> dict[str, Any] | None:
         if self.asked.num_logprobs is None:
             return None
         content = []
         for token, logprob in zip(choice.token_ids[tokens], choice.logprobs[tokens], strict=True):
-            name = self._name(token)
+            name = self.name(token)
             own = {"token": name, "logprob": logprob, "bytes": list(name.encode())}
             content.append(own | {"top_logprobs": [own] if self.asked.num_logprobs else []})
         return {"content": content, "refusal": None}

@@ -82,22 +82,19 @@ class Exchange:
             metrics.requests.labels(self.endpoint, str(sender.status)).inc()
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
-        service = self.service
-        body = await _read_json(Request(scope, receive), service.config.max_body_bytes)
-        served = service.model_of(named_model(body))
-        asked = read_asked(body, self.endpoint, served.llm.loaded.own_settings, service.config.max_choices)
-        work = self._write(served, asked, scope, receive, sender)
-        await _while_connected(work, receive)
+        body = await _read(Request(scope, receive), self.service.config.max_body_bytes)
+        await _while_connected(self._write(body, scope, receive, sender), receive)
 
-    async def _write(
-        self, served: Served, asked: Asked, scope: Scope, receive: Receive, sender: _Sender
-    ) -> None:
-        answer = await asyncio.to_thread(self._begin, served, asked)
+    async def _write(self, body: bytes, scope: Scope, receive: Receive, sender: _Sender) -> None:
+        """What takes long with large prompts or answers is done in a thread: others are served meanwhile."""
+        served, answer = await asyncio.to_thread(self._begin, body)
+        asked = answer.asked
         self.service.metrics.prompt_tokens.inc(answer.num_prompt_tokens)
         if not asked.streams:
             async for _ in self._grown(served, answer):
                 pass
-            await JSONResponse(answer.whole())(scope, receive, sender)
+            response = await asyncio.to_thread(lambda: JSONResponse(answer.whole()))
+            await response(scope, receive, sender)
             return
         for chunk in answer.first_chunks():
             await sender.event(chunk)
@@ -110,7 +107,14 @@ class Exchange:
             await sender.event(answer.usage_chunk())
         await sender.event("[DONE]", is_last=True)
 
-    def _begin(self, served: Served, asked: Asked) -> Answer:
+    def _begin(self, body: bytes) -> tuple[Served, Answer]:
+        """A body's model and what is to be answered. Raises InputError or Refusal for what cannot be."""
+        fields = _json(body)
+        served = self.service.model_of(named_model(fields))
+        own, most = served.llm.loaded.own_settings, self.service.config.max_choices
+        return served, self._begun(served, read_asked(fields, self.endpoint, own, most))
+
+    def _begun(self, served: Served, asked: Asked) -> Answer:
         """Prompts as jobs, and what is repeated of them. Raises InputError for what cannot be decoded."""
         llm = served.llm
         name = f"{'cmpl' if self.endpoint == 'completions' else 'chatcmpl'}-{uuid.uuid4().hex}"
@@ -126,14 +130,14 @@ class Exchange:
                 choices.append(Choice(self._job(llm, f"{name}/{len(choices)}", sample, asked)))
         if asked.echo:
             for request, prompt in zip(requests, asked.prompts, strict=True):
-                echoes += [_echo(llm, request, prompt, asked)] * asked.n
+                echoes += [_echo(served, request, prompt, asked)] * asked.n
         return Answer(
             id=name,
             created=int(time.time()),
             model=served.name,
             endpoint=self.endpoint,
             asked=asked,
-            tokenizer=llm.tokenizer,
+            name=served.token_name,
             choices=choices,
             num_prompt_tokens=sum(len(request.prompt_ids) for request in requests),
             echoes=echoes,
@@ -181,15 +185,15 @@ class Exchange:
             worker.cancel(growing)
 
 
-def _echo(llm: LLM, request: DecodeRequest, prompt: Any, asked: Asked) -> Echo:
-    ids, known = request.prompt_ids, None
+def _echo(served: Served, request: DecodeRequest, prompt: Any, asked: Asked) -> Echo:
+    llm, ids = served.llm, request.prompt_ids
     text = prompt if isinstance(prompt, str) else token_text(llm.tokenizer, ids, skip_special_tokens=False)
-    if asked.num_logprobs is not None:
-        known = token_logprobs(llm.loaded, ids, asked.params, asked.num_logprobs)
-    return Echo(text=text, token_ids=ids, logprobs=known)
+    wanted = asked.num_logprobs
+    known = [] if wanted is None else token_logprobs(llm.loaded, ids, asked.params, wanted)
+    return Echo.of_prompt(text, ids, known, asked, served.token_name)
 
 
-async def _read_json(request: Request, max_bytes: int) -> Any:
+async def _read(request: Request, max_bytes: int) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # which a page of another site cannot send without being asked for leave
         text = f"content-type={kind!r}: not JSON. Fix: send Content-Type: application/json."
@@ -204,6 +208,10 @@ async def _read_json(request: Request, max_bytes: int) -> Any:
         body += part
         if len(body) > max_bytes:
             raise too_large
+    return bytes(body)
+
+
+def _json(body: bytes) -> Any:
     try:
         return json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:

@@ -1,13 +1,15 @@
 """What the requests of a server share: its models, its limits and its counts."""
 
 import hmac
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 from starlette.types import Scope
 
 from t3d.decoding.llm import LLM
+from t3d.problems.prompts import token_text
 from t3d.serving.metrics import Metrics
 from t3d.serving.settings import Refusal, ServeConfig
 from t3d.serving.worker import Worker
@@ -20,6 +22,11 @@ class Served:
     name: str
     llm: LLM
     worker: Worker
+
+    @cached_property
+    def token_name(self) -> Callable[[int], str]:
+        """What a token is called; each is asked of the tokenizer once."""
+        return cache(lambda token: token_text(self.llm.tokenizer, [token], skip_special_tokens=False))
 
 
 @dataclass(kw_only=True)

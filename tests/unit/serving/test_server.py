@@ -379,6 +379,25 @@ def test_a_client_that_leaves_frees_its_slot(llm, leaves_after):
     assert json.loads(sent[1]["body"])["choices"][0]["text"] == expected.text
 
 
+def test_an_answer_that_repeats_much_holds_up_nobody(llm):
+    """A quarter of a million names of tokens with their log-probabilities are written beside the loop."""
+    app = app_of(llm)
+    body = {"prompt": [5] * 100, "n": 128, "max_tokens": 0, "echo": True, "logprobs": 20}
+
+    async def scenario():
+        async with running(app):
+            asked, longest, last = asyncio.create_task(ask(app, body)), 0.0, time.perf_counter()
+            while not asked.done():
+                await asyncio.sleep(0.001)
+                now = time.perf_counter()
+                longest, last = max(longest, now - last), now
+            return asked.result(), longest
+
+    sent, longest = asyncio.run(scenario())
+    assert len(json.loads(sent[1]["body"])["choices"]) == 128
+    assert longest < 1
+
+
 def test_too_many_requests_are_told_to_come_back(llm):
     app = app_of(llm, max_requests=1)
 
