@@ -168,6 +168,14 @@ def test_who_connects_as_soon_as_the_address_is_told_is_not_refused(checkpoint, 
     assert len(connected) == 1
 
 
+def test_the_time_of_a_request_is_also_that_of_a_connection_on_which_nothing_moves(checkpoint, monkeypatch):
+    limits = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: limits.append(self.config.http.limit_s))
+    flags = ["--device", "cpu", "--port", "0", "--time-limit-s", "7"]
+    assert main(["serve", "--model", str(checkpoint), *flags]) == 0
+    assert limits == [7.0]
+
+
 def test_without_its_packages_the_extra_is_named(checkpoint, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("t3d.serving.")]:
         monkeypatch.delitem(sys.modules, name)

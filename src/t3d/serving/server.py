@@ -8,6 +8,7 @@ import uvicorn
 
 from t3d.decoding.llm import LLM
 from t3d.serving.app import make_app
+from t3d.serving.connection import connections_of
 from t3d.serving.settings import ServeConfig
 
 
@@ -26,6 +27,7 @@ def run_server(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | N
         print(f"serving {' and '.join(llms)} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
         settings = uvicorn.Config(
             make_app(llms, config, front_page),
+            http=connections_of(config.time_limit_s),
             log_level="warning",
             access_log=False,
             server_header=False,
