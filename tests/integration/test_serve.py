@@ -75,7 +75,7 @@ def ask_like_a_client(client, llm, openai):
     (text,) = llm.generate([PROMPT], params, progress=False)
     plain = {"model": "tiny", "prompt": PROMPT, "temperature": 1.0, "seed": 0, "max_tokens": 20}
     assert client.completions.create(**plain).choices[0].text == text.text
-    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert [model.id for model in client.models.list()] == [client.models.retrieve("tiny").id] == ["tiny"]
     with pytest.raises(openai.BadRequestError, match="Fix: "):
         client.chat.completions.create(**asked, extra_body={"tokens_per_step": 3})
 

@@ -44,11 +44,17 @@ def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | Non
             for worker in workers:
                 await anyio.to_thread.run_sync(worker.stop)
 
+    def told(served: Served) -> dict[str, Any]:
+        same = {"object": "model", "created": created, "owned_by": "t3d"}
+        return {"id": served.name, **same, "max_model_len": served.llm.max_model_len}
+
     async def models(request: Request) -> Response:
         check_key(request.scope, config)
-        same = {"object": "model", "created": created, "owned_by": "t3d"}
-        told = [{"id": name, **same, "max_model_len": llm.max_model_len} for name, llm in llms.items()]
-        return JSONResponse({"object": "list", "data": told})
+        return JSONResponse({"object": "list", "data": [told(each) for each in models_by_name.values()]})
+
+    async def model(request: Request) -> Response:
+        check_key(request.scope, config)
+        return JSONResponse(told(service.model_of(request.path_params["name"])))
 
     async def health(request: Request) -> Response:
         del request
@@ -70,6 +76,7 @@ def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | Non
             Route("/v1/completions", Exchange(service, "completions"), methods=["POST"]),
             Route("/v1/chat/completions", Exchange(service, "chat/completions"), methods=["POST"]),
             Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
             Route("/health", health),
             Route("/metrics", metrics),
         ],

@@ -145,8 +145,9 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
 
 
 def renamed(error: InputError) -> InputError:
-    """The same, with the field's name in requests."""
-    return InputError(_RENAMED.get(error.field, error.field), error.value, error.problem, error.fix)
+    """The same, with the names that fields have in requests."""
+    fix = error.fix.replace("max_new_tokens", _RENAMED["max_new_tokens"])
+    return InputError(_RENAMED.get(error.field, error.field), error.value, error.problem, fix)
 
 
 def _typed(body: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,6 +218,8 @@ def test_echo_with_logprobs_is_what_lm_eval_reads(client, llm):
 def test_models_health_and_metrics(client):
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["max_model_len"]) == ("tiny", 128)
+    assert client.get("/v1/models/tiny").json() == model
+    assert client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
     assert client.get("/health").json() == {"status": "ok"}
     completed(client)
     text = client.get("/metrics").text
@@ -263,7 +265,7 @@ def test_two_models_answer_by_their_names_each_as_alone(checkpoint, llm):
         ({"prompt": [[1, 99999]]}, "prompt", "not a token id"),
         ({"prompt": [1.5]}, "prompt", "not a text or a list"),
         ({"prompt": "\ud800"}, "prompt", "not a text or a list"),
-        ({"max_tokens": 500}, "max_tokens", "would need"),
+        ({"max_tokens": 500}, "max_tokens", "lower max_tokens"),
         ({"max_tokens": 0}, "max_tokens", "below 1"),
         ({"max_completion_tokens": 3}, "max_tokens", "is another"),
         ({"temperature": -1}, "temperature", "not a number of 0 or more"),
@@ -330,6 +332,7 @@ def test_the_key_is_asked_for_where_there_is_one(llm):
             for response in (
                 client.post("/v1/completions", json=ASKED, headers=headers),
                 client.get("/v1/models", headers=headers),
+                client.get("/v1/models/tiny", headers=headers),
             ):
                 assert response.status_code == 401
                 assert response.json()["error"]["code"] == "invalid_api_key"
