@@ -86,6 +86,24 @@ def test_an_answer_is_streamed_and_its_tokens_are_unmasked_by_their_steps(open_s
     keep(tab, "playground")
 
 
+def test_the_steps_of_a_block_are_shown_while_it_is_decoded(open_served, address, monkeypatch):
+    """The engine stands still after three forwards of a block of eleven steps."""
+    run, forwards = ModelRunner.run, threading.Semaphore(3)
+    monkeypatch.setattr(ModelRunner, "run", lambda *args: forwards.acquire() and run(*args))
+    tab = open_served(address)
+    try:
+        ask(tab, block_size="32", max_tokens="11", temperature="0")
+        expect(tab.locator(".token.masked")).to_have_count(8)
+        assert sorted(tab.locator(".token:not(.masked)").all_inner_texts()) == [" Then", ".", "First"]
+        assert tab.inner_text(".status") == "step 3 · 3 tokens"
+        assert tab.text_content(".answer") == ""
+        keep(tab, "playground-live")
+    finally:
+        forwards.release(1000)
+    expect(tab.locator(".status")).to_contain_text("11 tokens · 11 forwards")
+    expect(tab.locator(".token.masked")).to_have_count(0)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_the_contrast_of_aa_on_a_phone(open_served, address, scheme):
     tab = open_served(address, size=PHONE, scheme=scheme)
@@ -135,6 +153,7 @@ def test_two_models_answer_side_by_side_with_their_forwards_counted(open_served,
             assert pane.locator("h2").inner_text() == name
             expect(pane.locator(".status")).to_contain_text(f"{whole.num_forwards} forwards")
             assert pane.locator(".answer").text_content() == whole.text
+            assert pane.locator(".token").count() == whole.visible_length  # no draft from behind its end
         left, right = (tab.locator(".pane").nth(index).bounding_box() for index in (0, 1))
         assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
         assert_readable(tab)

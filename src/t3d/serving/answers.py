@@ -145,7 +145,9 @@ class Answer:
     def _draft(self, draft: Draft) -> dict[str, Any]:
         told: dict[str, Any] = {"text": draft.text}
         if self.asked.returns_step_map:
-            told |= {"token_ids": draft.token_ids, "step_map": draft.step_map}
+            told |= {"start": draft.start, "token_ids": draft.token_ids, "step_map": draft.step_map}
+        if self.asked.num_logprobs is not None:
+            told["tokens"] = [None if token is None else self.name(token) for token in draft.token_ids]
         return told
 
     def _logprobs(self, choice: Choice, tokens: slice) -> dict[str, Any] | None:

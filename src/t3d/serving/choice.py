@@ -12,6 +12,8 @@ class Draft(NamedTuple):
 
     text: str
     """Masks as "░"."""
+    start: int
+    """Index in the answer of the first of its tokens."""
     token_ids: Sequence[int | None]
     """Of the block; None where still masked."""
     step_map: Sequence[int | None]
@@ -84,4 +86,4 @@ class Choice:
 def _draft_of(update: BlockUpdate) -> Draft:
     tokens = update.token_ids[: update.num_visible]
     steps = [None if token is None else step for token, step in zip(tokens, update.step_map, strict=False)]
-    return Draft(update.text, tokens, steps)
+    return Draft(update.text, update.response_start, tokens, steps)

@@ -161,6 +161,7 @@ def test_drafts_come_between_the_pieces_of_a_stream_and_change_none(client, path
         (one,) = chunk["choices"]
         assert (one["delta"] == {} if is_chat else one["text"] == "") and one["finish_reason"] is None
         assert ("step_map" in one["draft"]) == ("return_step_map" in how)
+        assert ("tokens" in one["draft"]) == ("logprobs" in how)
 
 
 @pytest.mark.parametrize("seed", [3, 5, 8])
@@ -176,6 +177,7 @@ def test_a_draft_only_unmasks_towards_the_block_that_follows(client, llm, seed):
             told, num_told, previous = told + one["text"], num_told + len(one["token_ids"]), None
             continue
         draft, num_drafts = one["draft"], num_drafts + 1
+        assert draft["start"] == num_told
         own = [*whole["token_ids"][num_told:], *[None] * 8][: len(draft["token_ids"])]
         steps = [*whole["step_map"][num_told:], *[None] * 8][: len(draft["token_ids"])]
         for token, step, right, right_step in zip(

@@ -1,5 +1,5 @@
 "use strict";
-// Asks this server, and plays the steps of each block as it comes. Every text goes in through textContent.
+// Asks this server, and shows the steps of its answers as they come. Every text goes in through textContent.
 
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["max_tokens", "block_size", "temperature"];
@@ -18,7 +18,7 @@ const panes = [...document.querySelectorAll(".pane")].map((root, index) => ({
 }));
 
 function reset(pane) {
-  Object.assign(pane, { spans: [], step: 0, usage: null, isAsking: true, isWrong: false });
+  Object.assign(pane, { spans: [], told: 0, step: 0, usage: null, isAsking: true, isWrong: false });
   pane.tokens.replaceChildren();
   pane.answer.textContent = "";
   say(pane, "asked");
@@ -32,7 +32,7 @@ function say(pane, text) {
 function body(pane) {
   const messages = [{ role: "user", content: $("prompt").value }];
   const asked = { model: pane.model, messages, stream: true };
-  Object.assign(asked, { return_step_map: true, logprobs: true, stream_options: { include_usage: true } });
+  Object.assign(asked, { return_step_map: true, return_drafts: true, logprobs: true, stream_options: { include_usage: true } });
   for (const name of NUMBERS) if ($(name).value !== "") asked[name] = Number($(name).value);
   if (pane.budget.value !== "") asked.tokens_per_step = Number(pane.budget.value);
   return JSON.stringify(asked);
@@ -54,23 +54,44 @@ async function* events(response) {
   }
 }
 
-/** A block's tokens, all masked at first. */
+/** What a chunk tells: a piece of the answer, or what the next block is so far; a piece replaces what was drafted. */
 function add(pane, choice) {
   pane.answer.textContent += choice.delta.content || "";
+  const { draft } = choice;
+  if (draft) {
+    draft.tokens.forEach((token, place) => fill(pane, draft.start + place, token, draft.step_map[place]));
+    return;
+  }
   const named = choice.logprobs ? choice.logprobs.content : [];
-  named.forEach((one, place) => {
-    const made = document.createElement("span");
-    const committed = choice.step_map[place];
-    made.className = `token masked step-${(committed - 1) % 8}`;
-    made.textContent = one.token.replaceAll("\n", "↵\n") || "·";
-    made.dataset.step = committed;
-    made.title = `step ${committed}, probability ${Math.exp(one.logprob).toFixed(3)}`;
-    pane.spans.push(made);
-    pane.tokens.append(made);
+  named.forEach(({ token, logprob }, place) => {
+    const made = fill(pane, pane.told + place, token, choice.step_map[place]);
+    made.title += `, probability ${Math.exp(logprob).toFixed(3)}`;
   });
+  pane.told += named.length;
+  for (const span of pane.spans.splice(pane.told)) span.remove();
 }
 
-/** One step on in each answer, as far as blocks are there. */
+/** The token of that place: masked until its step is played, and for as long as it has none. */
+function fill(pane, place, token, committed) {
+  while (pane.spans.length <= place) {
+    const made = document.createElement("span");
+    made.className = "token masked";
+    made.textContent = "···";
+    pane.spans.push(made);
+    pane.tokens.append(made);
+  }
+  const span = pane.spans[place];
+  if (committed === null) return span;
+  span.classList.add(`step-${(committed - 1) % 8}`);
+  span.textContent = token.replaceAll("\n", "↵\n") || "·";
+  span.dataset.step = committed;
+  span.title = `step ${committed}`;
+  return span;
+}
+
+const isMasked = (span) => span.classList.contains("masked");
+
+/** One step on in each answer, as far as steps are there. */
 function tick() {
   const isPlaying = panes.map(advance).some(Boolean);
   if (asking === null && !isPlaying) {
@@ -82,7 +103,7 @@ function tick() {
 /** Whether there was a step left to show. */
 function advance(pane) {
   if (pane.isWrong) return false;
-  const left = pane.spans.filter((span) => span.classList.contains("masked"));
+  const left = pane.spans.filter((span) => isMasked(span) && span.dataset.step);
   for (const span of pane.spans) span.classList.remove("fresh");
   if (left.length) {
     pane.step = Math.min(...left.map((span) => Number(span.dataset.step)));
@@ -99,7 +120,8 @@ function advance(pane) {
 
 function count(pane) {
   const forwards = pane.usage === null ? "" : ` · ${pane.usage.num_forwards} forwards`;
-  say(pane, `step ${pane.step} · ${pane.spans.length} tokens${forwards}`);
+  const shown = pane.spans.filter((span) => !isMasked(span)).length;
+  say(pane, `step ${pane.step} · ${shown} tokens${forwards}`);
 }
 
 /** A number from 1 to 60, whatever is in the field. */
@@ -138,6 +160,7 @@ async function answer(pane, signal) {
     }
   } finally {
     pane.isAsking = false;
+    pane.spans = pane.spans.filter((span) => span.dataset.step || span.remove()); // of those nothing came
   }
 }
 
