@@ -6,17 +6,20 @@ the README's Python.)
 
 import ast
 import io
+import json
 import re
 import shlex
 from contextlib import chdir, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from t3d.cli.config_file import flat_fields
 from t3d.cli.main import COMMANDS, main
+from t3d.serving.fields import KINDS, Asked, Endpoint, read_asked
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -190,3 +193,43 @@ def test_the_times_of_trainings_are_those_that_their_python_prints():
     seconds = dict(line.split(": ") for line in printed.getvalue().splitlines())
     rows = {row[0].strip("`"): row[6] for row in table_rows("docs/methods.md", "preset") if row[0]}
     assert len(rows) == 5 and rows.items() <= seconds.items()
+
+
+def test_committed_pictures_and_pages_are_small():
+    kinds = (".png", ".svg", ".jpg", ".gif", ".html")
+    skipped = (".venv", "runs", ".git")
+    sizes = {
+        str(path.relative_to(ROOT)): path.stat().st_size
+        for path in ROOT.rglob("*")
+        if path.suffix in kinds and path.relative_to(ROOT).parts[0] not in skipped
+    }
+    assert len(sizes) > 10 and {name: size for name, size in sizes.items() if size > 300_000} == {}
+
+
+def asked(**body: Any) -> Asked:
+    """What the server reads of a request of the bundled model."""
+    endpoint: Endpoint = "chat/completions" if "messages" in body else "completions"
+    return read_asked(body, endpoint, {"block_size": 8}, 128)
+
+
+def test_the_requests_of_the_page_about_serving_are_understood():
+    text = page("docs/serving.md")
+    (curl,) = re.findall(r"curl [^\n]*/v1/chat/completions .*?-d '(\{.*?\})'\n", text, flags=re.DOTALL)
+    assert asked(**json.loads(curl)).max_tokens == 64
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(python_blocks("docs/serving.md")[0]))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "client.chat.completions.create"
+    ]
+    told = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    assert asked(**told.pop("extra_body"), **told).returns_step_map
+    (settings,) = re.findall(r"`gen_kwargs` \(`([^`]+)`\)", text)
+    numbers = {name: json.loads(value) for name, value in (each.split("=") for each in settings.split(","))}
+    assert asked(prompt="a", **numbers).params.block_size == 8
+
+
+def test_the_page_about_serving_has_every_field_of_a_request():
+    named = {
+        name for row in table_rows("docs/serving.md", "field") for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert named | {"model"} == {name for fields in KINDS.values() for name in fields}
