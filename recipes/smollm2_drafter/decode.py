@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["t3d"]
+#
+# [tool.uv.sources]
+# t3d = { path = "../.." }
+# ///
 """Decode six chat prompts without and with a drafter: the same text, in fewer forwards.
 
     python recipes/smollm2_drafter/decode.py --model FOLDER --drafter FOLDER_OR_NAME

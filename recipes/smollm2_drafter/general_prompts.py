@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = []
+# ///
 """General chat prompts, every way to ask about every topic, as JSON lines.
 
 python general_prompts.py train prints those to learn from, held_out those about topics that are kept apart.

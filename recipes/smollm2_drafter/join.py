@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["t3d"]
+#
+# [tool.uv.sources]
+# t3d = { path = "../.." }
+# ///
 """Put files of rollouts together: python join.py OUTPUT.parquet INPUT.parquet [INPUT.parquet ...].
 
 Of an input with a slice behind its name, as in ``rollouts.parquet[24:48]``, these records.

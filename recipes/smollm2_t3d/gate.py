@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = []
+# ///
 """Whether enough full-step answers end with a stop token: else rollouts would teach students to go on.
 
 python recipes/smollm2_t3d/gate.py GATE/results.json --at-least 0.8
