@@ -37,7 +37,8 @@ class Theory:
     device: str = "auto"
     """Device of the models."""
     output: str | None = None
-    """JSON file of all numbers, by masks left and by place in the block."""
+    """JSON file of all numbers, by masks left and by place in the block too; the posterior's, which are of a
+    step and not of a token, by masks left."""
     plot: str | None = None
     """PNG file: errors by masks left, at the last of the tokens per step."""
 

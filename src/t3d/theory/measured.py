@@ -33,6 +33,8 @@ class TokenScore:
     trajectory: int
     offset: int
     """Place in its block, from 0."""
+    masks_left: int
+    """In its block at its own turn, itself included."""
     alone: float
     """Log-probability with all tokens committed before it visible."""
     together: dict[int, tuple[int, float]]
@@ -84,6 +86,7 @@ def score_trajectory(
                     TokenScore(
                         trajectory=number,
                         offset=(len(before) + place) % block_size,
+                        masks_left=len(block) - turn,
                         alone=float(logprob_JSV[turn, place, block[place]]),
                         together={
                             count: (len(block) - start, float(logprob_JSV[start, place, block[place]]))
@@ -137,26 +140,45 @@ def mean_of(scores: Iterable[TokenScore], value: Callable[[TokenScore], float]) 
 
 
 def summary(scores: Sequence[TokenScore], tokens_per_step: Sequence[int]) -> dict[str, Any]:
-    """The means of one model: nats per token, and shares; keys of counts are text, as in JSON."""
-    report: dict[str, Any] = {
-        "num_tokens": len(scores),
-        "negative_log_likelihood": mean_of(scores, lambda score: -score.alone),
-        "entropy": mean_of(scores, lambda score: score.entropy),
-        "agreement": mean_of(scores, lambda score: float(score.agrees)),
-        "factorisation_error": {},
+    """The means of one model: nats per token, and shares; keys of counts are text, as in JSON.
+
+    Of a token itself by the masks left at its own turn, and of the error by those where its step begins.
+    """
+
+    def own_turn(score: TokenScore) -> int:
+        return score.masks_left
+
+    values: dict[str, Callable[[TokenScore], float]] = {
+        "negative_log_likelihood": lambda score: -score.alone,
+        "entropy": lambda score: score.entropy,
+        "agreement": lambda score: float(score.agrees),
     }
+    report: dict[str, Any] = {"num_tokens": len(scores), "factorisation_error": {}}
+    for name, value in values.items():
+        report[name] = mean_of(scores, value) | _by_place(scores, value, own_turn)
     for count in tokens_per_step:
-        by_masks, by_offset = defaultdict(list), defaultdict(list)
-        for score in scores:
-            by_masks[score.together[count][0]].append(score)
-            by_offset[score.offset].append(score)
 
         def error(score: TokenScore, count: int = count) -> float:
             return score.error(count)
 
-        report["factorisation_error"][str(count)] = {
-            "all": mean_of(scores, error),
-            "by_masks_left": {str(key): mean_of(by_masks[key], error) for key in sorted(by_masks)},
-            "by_offset": {str(key): mean_of(by_offset[key], error) for key in sorted(by_offset)},
-        }
+        def its_step(score: TokenScore, count: int = count) -> int:
+            return score.together[count][0]
+
+        of_count = {"all": mean_of(scores, error)} | _by_place(scores, error, its_step)
+        report["factorisation_error"][str(count)] = of_count
     return report
+
+
+def _by_place(
+    scores: Sequence[TokenScore],
+    value: Callable[[TokenScore], float],
+    masks_left: Callable[[TokenScore], int],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The means by masks left in the block, and by place in it."""
+    found = {}
+    for name, key in (("by_masks_left", masks_left), ("by_offset", lambda score: score.offset)):
+        groups = defaultdict(list)
+        for score in scores:
+            groups[key(score)].append(score)
+        found[name] = {str(place): mean_of(groups[place], value) for place in sorted(groups)}
+    return found

@@ -90,6 +90,7 @@ def test_a_token_is_scored_in_the_recorded_order_and_by_its_place(model):
     scores = score_trajectory(Network(model), record, 5, tokens_per_step=[2], block_size=LENGTH)
     assert [(score.trajectory, score.offset) for score in scores] == [(5, 2), (5, 0), (5, 1)]
     assert [score.together[2][0] for score in scores] == [4, 4, 2]
+    assert [score.masks_left for score in scores] == [4, 3, 1]
     states = [(2, 2, 2, 2), (2, 2, 1, 2), (0, 2, 1, 0)]
     rows = [model.table[state][i] for state, i in zip(states, (2, 0, 1), strict=True)]
     assert [score.alone for score in scores] == pytest.approx(
@@ -119,4 +120,15 @@ def test_means_are_over_trajectories_and_every_token_is_in_one_place(model):
     assert whole["all"]["mean"] == pytest.approx(sum(by_hand) / 2) and whole["all"]["num_trajectories"] == 2
     assert list(whole["by_masks_left"]) == ["4"] and list(whole["by_offset"]) == ["0", "1", "2", "3"]
     assert report["factorisation_error"]["1"]["all"]["mean"] == 0
+    for name, value in (
+        ("entropy", lambda score: score.entropy),
+        ("agreement", lambda score: float(score.agrees)),
+        ("negative_log_likelihood", lambda score: -score.alone),
+    ):
+        found = report[name]
+        first = [value(scores[0]), value(scores[4])]  # left to right: at offset 0 nothing is committed yet
+        assert found["by_offset"]["0"]["mean"] == pytest.approx(sum(first) / 2)
+        assert found["by_masks_left"]["4"] == found["by_offset"]["0"]
+        assert found["by_masks_left"]["2"]["mean"] == pytest.approx(value(scores[2]))
+        assert list(found["by_masks_left"]) == ["1", "2", "3", "4"]
     assert mean_of(scores[:4], lambda score: 1.0) == {"mean": 1.0, "half_width": 0.0, "num_trajectories": 1}
