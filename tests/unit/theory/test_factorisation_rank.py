@@ -3,16 +3,32 @@
 import json
 import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+
+from t3d.models.loading import load_model
 
 ROOT = Path(__file__).parents[3]
 BENCHMARK = runpy.run_path(str(ROOT / "benchmarks" / "factorisation_rank.py"))
 RANKS = ROOT / "docs" / "results" / "theory" / "ranks.json"
+CELLS, STUDIES = (ROOT / "docs" / "results" / name for name in ("cells", "studies"))
+SPLITS = ("test", "validation")
+STUDENT = ("teacher", "method", "learning_rate", "seed")
+ROUNDS = ("t3d-plus num_rounds=3", "t3d-plus-verified num_rounds=3")
+OF_8 = ("B8-T2", "B8-T4", "B8-T8")
+EXACT = "ddo fake_source=expectation log_ratio=state_sum"
+FAKES = ("ddo", "ddo fake_source=sample", EXACT, "ddo ddo_alpha=0.0", "naive_td")
+REGIME_OF_TABLES = (
+    "d3fc897fa84bea72",
+    "476f524f6ac5755c",
+    "730ec197b463a191",
+    "91441d271ea52741",
+    "cc2d399c149de87f",
+)
+"""Cells of these in one regime, 1.56 epochs of fresh noise."""
+TEACHER = ("tables", "original", "mini")
+NUM_PROMPTS = 12
+"""Of each task, that the committed measures are of."""
 PAGE = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
 
 
@@ -20,110 +36,123 @@ def students() -> list[dict]:
     return json.loads(RANKS.read_text())["students"]
 
 
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=12))
-def test_ranks_are_their_mean_over_all_orders_of_ties(values):
-    ranks = BENCHMARK["ranks"](values, np.ones(len(values)))
-    places = [[place for place, value in enumerate(sorted(values)) if value == wanted] for wanted in values]
-    assert ranks.tolist() == [sum(found) / len(found) for found in places]
-
-
-def test_the_rank_correlation_knows_order_and_its_reverse():
-    correlation = BENCHMARK["rank_correlation"]
-    assert correlation([1, 2, 5], [2, 4, 1000]) == pytest.approx(1)
-    assert correlation([1, 2, 5], [3, 2, 1]) == pytest.approx(-1)
-
-
-def test_pairs_that_are_drawn_twice_count_as_two():
-    first, second = [3.0, 1.0, 2.0, 2.0], [1.0, 5.0, 2.0, 4.0]
-    counts = [2, 0, 1, 3]
-    twice = [np.repeat(values, counts) for values in (first, second)]
-    found = BENCHMARK["rank_correlation"](first, second, np.array([counts, [1, 0, 0, 0]]))
-    assert found[0] == pytest.approx(float(BENCHMARK["rank_correlation"](*twice)))
-    assert np.isnan(found[1])
+def test_the_same_weights_count_once_in_a_group_with_what_stands_first():
+    told = [("tables", "a", "t3d"), ("some", "b", "t3d"), ("some", "a", "t3d"), ("other", "b", "t3d")]
+    told.append(("tables", "c", "t3d num_rounds=3"))
+    rows = [
+        {"group": group, "weights": weights, "method": method, "number": number}
+        for number, (group, weights, method) in enumerate(told)
+    ]
+    found = {name: [one["number"] for one in of] for name, of in BENCHMARK["groups"](rows).items()}
+    of_tables, of_studies = {"tables": [0, 4], "tables, one round": [0]}, {"some": [1, 2], "other": [3]}
+    assert found == {"all": [0, 1, 4], "studies": [1, 2]} | of_tables | of_studies
 
 
 def test_the_page_says_what_the_students_give():
-    report = json.loads(RANKS.read_text())
-    found = BENCHMARK["report_of"](report["students"])["rank_correlation"]
-    for group, by_whose in found.items():
-        for whose, by_count in by_whose.items():
-            for count, one in by_count.items():
-                told = report["rank_correlation"][group][whose][count]
-                assert one["rho"] == pytest.approx(told["rho"]) and one["students"] == told["students"]
-                assert one["ci95"] == pytest.approx(told["ci95"])
-    assert BENCHMARK["table"](found["all"]) in PAGE
-    assert {one["students"] for one in found["all"]["own"].values()} == {55}  # the teacher once
-
-
-def test_the_page_says_what_each_study_gives():
     found = json.loads(RANKS.read_text())["rank_correlation"]
-    rho = {
-        (study, whose): ["{:+.2f}".format(found[study][whose][count]["rho"]) for count in ("2", "4", "8")]
-        for study in ("regimes", "t3d-plus")
-        for whose in ("own", "teacher")
+    assert list(found) == list(BENCHMARK["groups"](students()))
+    assert BENCHMARK["table"](found) in PAGE
+
+
+@pytest.mark.many_inputs
+@pytest.mark.parametrize(
+    "group",
+    [
+        "tables",
+        "tables, one round",
+        "t3d-plus",
+        *(pytest.param(group, marks=pytest.mark.slow) for group in ("all", "studies", "regimes")),
+    ],
+)
+def test_correlations_and_intervals_are_those_of_the_students(group):
+    """And the page has them (above): its table is PAGE's."""
+    found = BENCHMARK["correlations"](BENCHMARK["groups"](students())[group])
+    told = json.loads(RANKS.read_text())["rank_correlation"][group]
+    assert {what: list(by_setting) for what, by_setting in found.items()} == {
+        what: list(by_setting) for what, by_setting in told.items()
     }
-    low, high = found["t3d-plus"]["own"]["2"]["ci95"]
-    first, *rest = rho["t3d-plus", "own"]
-    own = f"t3d-plus, 16 students, {', '.join([f'{first} [{low:+.2f}, {high:+.2f}]', *rest])}"
-    page = " ".join(PAGE.split())
-    assert f"regimes, 40 students, {', '.join(rho['regimes', 'own'])}; {own} (" in page
-    told = f"at 2 and 4 tokens per step, {', '.join(rho['regimes', 'teacher'])}, and not those of t3d-plus"
-    assert f"{told}, {', '.join(rho['t3d-plus', 'teacher'])};" in page
-    for whose, study, counts in (
-        ("own", "regimes", "248"),
-        ("own", "t3d-plus", "48"),
-        ("teacher", "regimes", "24"),
-    ):
-        assert all(found[study][whose][count]["ci95"][1] < 0 for count in counts)
-    assert all(found["t3d-plus"]["teacher"][count]["ci95"][1] > 0 for count in "248")
-    assert found["regimes"]["teacher"]["8"]["ci95"][1] > 0
+    for what, by_setting in found.items():
+        for setting, one in by_setting.items():
+            for name, value in one.items():
+                assert value == pytest.approx(told[what][setting][name])
 
 
-def test_every_students_accuracy_is_that_of_its_cell():
-    paths = list((ROOT / "docs/results/studies").glob("*.json"))
+def told(group: str, what: str, settings: tuple[str, ...] = OF_8) -> list[dict]:
+    found = json.loads(RANKS.read_text())["rank_correlation"]
+    return [found[group][what][setting] for setting in settings]
+
+
+def test_the_error_on_own_texts_ranks_students_across_rounds_and_not_within_one_of_the_tables():
+    for group in ("all", "tables"):
+        assert all(one["ci95"][1] < 0 for one in told(group, "own", BENCHMARK["SETTINGS"]))
+    within = told("tables, one round", "own", BENCHMARK["SETTINGS"])
+    assert all(one["rho"] < 0 for one in within)
+    assert [one["ci95"][1] > 0 for one in within].count(True) == 3
+    assert max(one["ci95"][1] for one in within if one["ci95"][1] < 0) > -0.1
+    assert f"the {within[0]['students']} of one round or none (two teachers)" in " ".join(PAGE.split())
+    assert all(one["ci95"][1] < 0 for one in told("regimes", "own"))
+    of_tables = [one for one in students() if one["group"] == "tables"]
+    three, single = (
+        [one for one in of_tables if ("num_rounds=3" in one["method"]) == is_three]
+        for is_three in (True, False)
+    )
+    for setting in OF_8[:2]:
+        assert max(one["own"][setting] for one in three) < min(one["own"][setting] for one in single)
+        assert min(one["accuracy"][setting] for one in three) > max(
+            one["accuracy"][setting] for one in single
+        )
+
+
+def test_the_entropy_ranks_the_students_of_the_tables_and_has_the_other_sign_in_the_regimes():
+    for error, entropy in zip(told("tables", "own"), told("tables", "entropy"), strict=True):
+        assert entropy["ci95"][1] < 0 and abs(entropy["rho"] - error["rho"]) < 0.15
+    assert told("regimes", "entropy")[0]["ci95"][0] > 0
+    assert "at two tokens per step the entropy has the other sign" in " ".join(PAGE.split())
+
+
+def test_on_the_teachers_texts_the_sign_depends_on_the_students():
+    first, second, third = told("regimes", "teachers")
+    assert first["ci95"][1] < 0 and second["ci95"][1] < 0 < third["ci95"][1]
+    assert all(one["ci95"][0] > 0 for one in told("tables", "teachers"))
+    assert all(one["ci95"][0] < 0 < one["ci95"][1] for one in told("t3d-plus", "teachers"))
+    assert "over the tables' it has the wrong sign, and over t3d-plus none" in " ".join(PAGE.split())
+
+
+def test_every_students_accuracy_is_that_of_its_cells():
+    paths = [*CELLS.glob("*.json"), *STUDIES.glob("*.json")]
     cells = {path.stem.rpartition(".")[2]: path for path in paths}
-    assert f"Of the studies' {len(paths)} cells {len(students())} are in it" in PAGE
-    assert [one["name"] for one in students()].count("original") == 2
-    studies = [one["study"] for one in students() if one["split"] == "validation"]
-    assert studies == ["t3d-plus"] * 14 and "14 of the 56 of validation problems, all in t3d-plus" in PAGE
+    validation = [one["group"] for one in students() if one["split"] == "validation"]
+    assert validation.count("t3d-plus") == 14 and "regimes" not in validation
+    assert "Of the studies 14 cells are of validation problems" in " ".join(PAGE.split())
     for student in students():
-        record = json.loads(cells[student["cell"]].read_text())
-        for count in BENCHMARK["COUNTS"]:
-            assert BENCHMARK["accuracy_of"](record, count) == student["accuracy"][str(count)]
+        records = [json.loads(cells[name].read_text()) for name in student["cells"]]
+        for record in records:
+            for name in ("teacher", "method", "learning_rate", "seed", "split"):
+                assert record[name] == student[name]
+        for setting in BENCHMARK["SETTINGS"]:
+            assert BENCHMARK["accuracy_of"](records, setting) == student["accuracy"][setting]
 
 
 def test_what_a_killed_run_has_measured_is_not_measured_again(tmp_path, monkeypatch):
     """The third of four students is where it is killed."""
     names, measured, kills = list("abcd"), [], [True]
 
-    def measure(choice, record, *rest):
-        if choice.name == "c" and kills:
+    def measure(self, one):
+        name = one.records[0]["config_hash"]
+        if name == "c" and kills:
             kills.pop()
             raise KeyboardInterrupt
-        measured.append(choice.name)
-        return students()[len(measured)] | {"name": choice.name}
+        measured.append(name)
+        return students()[len(measured)] | {"method": name}
 
-    class Run:
-        def __init__(self, study, output):
-            self.study = study
+    def of_study(file, output):
+        for name in names:
+            yield BENCHMARK["Trained"](group="some", path=tmp_path / name, records=({"config_hash": name},))
 
-        def record(self, choice):
-            return {"config_hash": choice.name}
-
-        def student_path(self, choice):
-            path = tmp_path / choice.name
-            path.mkdir(exist_ok=True)
-            return path
-
-    choices = [SimpleNamespace(name=name, split="test", samples_per_prompt=1) for name in names]
-    for name, value in {
-        "_measured": measure,
-        "StudyRun": Run,
-        "read_study": lambda path: SimpleNamespace(choices=lambda: choices),
-        "load_model": lambda *_, **__: None,
-        "trajectories_of": lambda *_: [],
-    }.items():
-        monkeypatch.setitem(BENCHMARK["main"].__globals__, name, value)
+    for name in names:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(BENCHMARK["Measures"], "_measured", measure)
+    monkeypatch.setitem(BENCHMARK["main"].__globals__, "of_study", of_study)
     output = tmp_path / "ranks.json"
     command = ["studies/some.yaml", "--output", "runs", "--json", str(output)]
     with pytest.raises(KeyboardInterrupt):
@@ -131,5 +160,110 @@ def test_what_a_killed_run_has_measured_is_not_measured_again(tmp_path, monkeypa
     assert not output.exists() and measured == ["a", "b"]
     BENCHMARK["main"](command)
     assert measured == names
-    assert [one["name"] for one in json.loads(output.read_text())["students"]] == names
+    assert [one["method"] for one in json.loads(output.read_text())["students"]] == names
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.fixture(scope="module")
+def of_tables(tmp_path_factory) -> list:
+    """All that the tables have cells of."""
+    return list(BENCHMARK["of_tables"](str(tmp_path_factory.mktemp("none"))))
+
+
+def test_of_the_tables_a_student_has_its_cells_on_test_problems_or_else_those_of_its_learning_rate(of_tables):
+    """Every committed cell of a setting that is measured is some student's, once."""
+    trained = of_tables
+    cells = [record["config_hash"] for one in trained for record in one.records]
+    assert len(set(cells)) == len(cells)
+    by_split = {split: [one for one in trained if one.records[0]["split"] == split] for split in SPLITS}
+    assert {split: len(of) for split, of in by_split.items()} == {"test": 40, "validation": 26}
+    for split, of in by_split.items():
+        for one in of:
+            assert {record["split"] for record in one.records} == {split}
+    assert all(len(one.records) == 1 for one in by_split["validation"])
+
+
+def one_of(key: tuple, cell: dict) -> bool:
+    """Whether a cell on test problems is of this student."""
+    return cell["split"] == "test" and key == tuple(cell[name] for name in STUDENT)
+
+
+def test_the_page_says_which_students_of_the_tables_are_measured(of_tables):
+    """And which of them have the weights that their cells are of."""
+    known = {cell["config_hash"]: cell for cell in map(json.loads, map(Path.read_text, CELLS.glob("*.json")))}
+    rows = [one for one in students() if one["group"] == "tables"]
+    measured = {tuple(one[name] for name in STUDENT) for one in rows}
+    trained = {tuple(one.records[0][name] for name in STUDENT) for one in of_tables if one.path is not None}
+    assert measured - trained == {("mini", "original", None, 0), ("mini-small", "original", None, 0)}
+    own = sum(
+        all(known[cell]["model"]["weights"] == one["weights"] for cell in one["cells"])
+        for one in rows
+        if one["method"] != "original"
+    )
+    of_test = {key for key in trained if any(one_of(key, cell) for cell in known.values())}
+    rest = len(trained) - len(of_test)
+    assert f"of the {len(of_test)} with cells on test" in " ".join(PAGE.split())
+    assert f"of the {rest} of learning rates that were not chosen" in " ".join(PAGE.split())
+    assert {key[1] for key in measured & trained - of_test} == {*ROUNDS, "ddo"}
+    assert {
+        key[1:] for key in of_test - measured if key[0] == "mini" and key[1] in (*ROUNDS, "redi", "dparallel")
+    } == set()
+    assert {key[1] for key in of_test & measured} == {
+        *ROUNDS,
+        "redi",
+        "dparallel",
+        "naive_td",
+        "t3d",
+        "ddo_random",
+    }
+    assert {key[1] for key in of_test & measured if key[0] == "mini-small"} == set(ROUNDS)
+    num = len(measured & trained)
+    page = " ".join(PAGE.split())
+    assert f"{num} of the tables' {len(trained)} students" in page
+    assert f"{own} of the {num} are the very weights" in page
+
+
+def test_students_trained_again_answer_as_those_of_the_tables():
+    """Of Naive TD and T3D, seed 0, whose cells in the study of regimes are of other weights."""
+    num = 0
+    for method, name in (("naive_td", "cc2d399c149de87f"), ("t3d", "8ad5700f59245e31")):
+        (path,) = STUDIES.glob(f"mini.{method}.seed0.grid.{name}.json")
+        again = json.loads(path.read_text())
+        for setting in OF_8:
+            (path,) = CELLS.glob(f"mini.{method}.seed0.{setting}.*.json")
+            first = json.loads(path.read_text())
+            assert first["model"]["weights"] != again["model"]["weights"]
+            told = {row["task"]: row["verdicts"] for row in first["results"]}
+            for row in (row for row in again["results"] if row["setting"] == setting):
+                assert told[row["task"]].startswith(row["verdicts"])
+                num += row["n"]
+    assert f"the same {num:,} verdicts" in " ".join(PAGE.split())
+
+
+def test_argmax_fakes_raise_the_entropy_and_others_do_not():
+    entropy = {
+        one["method"]: one["entropy"]["own, B8"]
+        for one in students()
+        if one["group"] == "regimes"
+        and one["learning_rate"] == 0.0012
+        and one["cells"][0] in REGIME_OF_TABLES
+    }
+    told = [f"{entropy[name]:.3f}" for name in FAKES]
+    expected = "{} with argmax fakes, {} with sampled, {} with exact, {} without any; cross-entropy {}"
+    assert expected.format(*told) in " ".join(PAGE.split())
+    argmax, *others = (entropy[name] for name in FAKES)
+    assert argmax > 1.4 * max(others) and max(others) - min(others) < 0.004
+
+
+@pytest.mark.slow
+@pytest.mark.many_inputs
+def test_the_bundled_teacher_measured_again_has_the_committed_numbers():
+    (row,) = (one for one in students() if (one["group"], one["method"], one["teacher"]) == TEACHER)
+    loaded = load_model("mini", device="cpu")
+    for size in (4, 8):
+        drawn = BENCHMARK["trajectories_of"](loaded, NUM_PROMPTS, size)
+        errors, entropy = BENCHMARK["errors_of"](loaded, drawn, size)
+        assert entropy == pytest.approx(row["entropy"][f"own, B{size}"], abs=1e-4)
+        for setting, error in errors.items():
+            assert error == pytest.approx(row["own"][setting], abs=1e-4)
+            assert row["own"][setting] == row["teachers"][setting]
