@@ -183,14 +183,14 @@ class Measures:
 
 
 def groups(students: Students) -> dict[str, list[Mapping[str, Any]]]:
-    """All, those of the studies, of each, of the tables, and of these with one round; of the same weights
-    what stands first."""
+    """All, those of the studies, of each, of the tables, and of these with one round of their teacher's
+    rollouts; of the same weights what stands first."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for one in students:
         names = [ALL, one["group"]]
         if one["group"] != TABLES:
             names.append(STUDIES)
-        elif "num_rounds" not in one["method"]:
+        elif not ("num_rounds" in one["method"] or one["method"] in (ORIGINAL, "sft")):
             names.append(ONE_ROUND)
         for name in names:
             found.setdefault(name, {}).setdefault(one["weights"], one)
