@@ -134,7 +134,7 @@ def test_a_record_that_cannot_be_played_is_refused_by_field_and_line(tmp_path, f
         ("notes.txt", b"hello", "neither Parquet nor JSON Lines"),
         ("list.jsonl", b"[1, 2]", "has no response in its first line"),
         ("empty.jsonl", b"", "has no response in its first line"),
-        ("cell.json", b"{}", "keeps verdicts, not the answers"),
+        ("results.json", b"{}", "has verdicts and not the answers"),
         ("deep.jsonl", b"[" * 100_000, "neither Parquet nor JSON Lines"),
     ],
 )

@@ -83,9 +83,9 @@ def _answers(file: Path, name: str, field: str = "source") -> list[Source]:
 
 
 def _has_verdicts(file: Path, field: str) -> bool:
-    """Whether the first line is a graded answer. A cell of ``t3d reproduce`` keeps no texts: refused."""
+    """Whether the first line is a graded answer. Files of results, and cells, keep no texts: refused."""
     if file.suffix == ".json":
-        problem = "a cell of t3d reproduce keeps verdicts, not the answers"
+        problem = "a file of results, or a cell, has verdicts and not the answers"
         raise InputError(field, str(file), problem, "give the folder of its evaluation, or another source")
     lines = read_lines(file, field, "a JSONL file of answers, or a Parquet file of t3d rollout")
     try:
