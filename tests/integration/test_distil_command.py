@@ -140,6 +140,7 @@ def test_a_round_with_a_temperature_chooses_among_samples_and_a_greedy_one_takes
 ):
     flags = ["--rollout-settings", "B4-T2-temperature-1", "B4-T1", "--temperature", "0"]
     flags += ["--num-samples", "3", "--rollout-filter", "likelihood"]
+    flags += ["--num-old-rounds", "1"]
     assert main(command(checkpoint, prompts, tmp_path / "run", *flags, "--num-rounds", "2")) == 0
     drawn, greedy = (records(tmp_path / "run", number) for number in (1, 2))
     assert all("#" in one.id for one in drawn) and not any("#" in one.id for one in greedy)
@@ -200,6 +201,11 @@ def test_for_a_student_s_own_soft_targets_no_teacher_is_loaded(checkpoint, promp
         ),
         ("--student-block-size 6", "student_block_size=6: does not nest with the rollouts' blocks of 4"),
         ("--num-rounds 0", "num_rounds=0: not positive"),
+        (
+            "--preset naive_td --rollout-settings B4-T2 B8-T8 --override soft_target_weight=0.5 "
+            "soft_target_context=later_state soft_target_source=student",
+            "soft_target_context='later_state': a rollout commits its blocks in one step",
+        ),
         ("--num-old-rounds -1", "num_old_rounds=-1: not a number of 0 or more"),
         ("--override ddo_beta=1 --preset naive_td", "ddo_beta=1.0: ignored"),
         ("--override ddo_bet=1", "override='ddo_bet=1': not a setting of T3DConfig. Fix: did you mean"),

@@ -141,10 +141,12 @@ def test_targets_of_a_later_state_are_those_of_a_forward_of_it(
 
 
 def test_a_rollout_of_one_step_has_no_later_states_and_learns_its_tokens(learner, slow_rollouts):
-    records = [
-        replace(one, step_map=tuple(1 + place // SIZE for place in range(len(one.step_map))))
-        for one in slow_rollouts[1:2]  # its prompt ends a block
-    ]
+    """Beside others that have some; alone it is refused."""
+    one = slow_rollouts[1]  # its prompt ends a block
+    quick = replace(one, step_map=tuple(1 + place // SIZE for place in range(len(one.step_map))))
+    records = [quick, slow_rollouts[0]]
+    with pytest.raises(InputError, match="'later_state': every block of these rollouts was committed in one"):
+        learner(records=records[:1], **LATER)
     (soft, _, (batch,)), (plain, _, _) = (
         losses(learner(records=records, **LATER | {"soft_target_weight": weight}), [0])
         for weight in (0.7, 1e-9)

@@ -28,6 +28,7 @@ from t3d.work.plan import fingerprint
 if TYPE_CHECKING:
     from t3d.decoding.sample_choice import SampleChoice
     from t3d.reproduce.rounds import Round
+    from t3d.training.config import T3DConfig
 
 _OF_NUMBERS = ("preset", "num_optimizer_steps", "gradient_accumulation_steps", "learning_rate")
 _OF_NUMBERS += ("warmup_steps", "dtype")
@@ -166,11 +167,17 @@ class Distil(ModelChoice, ProblemChoice):
             raise InputError("num_rounds", self._num_rounds, problem, "use fewer rounds, or less num_prompts")
         return posed
 
-    def _check_model(self, params: DecodeParams, student_block_size: int) -> None:
+    def _check_model(self, params: DecodeParams, config: "T3DConfig") -> None:
         """Raise InputError where only the training, after the rollouts, would refuse what the model wrote."""
         if params.predicts == "next":
             fix = "adopt it with t3d convert first, or train a drafter with t3d train"
             raise InputError("model", self.model, "autoregressive, so it has no few-step student", fix)
+        student_block_size = config.block_size
+        is_one_step = params.steps_per_block == 1 and params.block_size >= student_block_size
+        if config.soft_target_weight > 0 and config.soft_target_context == "later_state" and is_one_step:
+            problem = "a rollout commits its blocks in one step, so no state has a later one"
+            fix = "use rollouts of more steps, or soft_target_context=before"
+            raise InputError("soft_target_context", "later_state", problem, fix)
         sizes = params.block_size, student_block_size
         if max(sizes) % min(sizes):
             problem = f"does not nest with the rollouts' blocks of {params.block_size}"
@@ -187,7 +194,7 @@ class Distil(ModelChoice, ProblemChoice):
             of_round = settings[number - 1 : number]
             decode = static_setting("rollout_settings", *of_round, params) if of_round else params
             config = self._train(number).resolved_config()
-            self._check_model(decode, config.block_size)
+            self._check_model(decode, config)
             rollouts, training = self._products(number)
             found.append(
                 Round(
@@ -200,7 +207,9 @@ class Distil(ModelChoice, ProblemChoice):
                     style=posed.style,
                     kind=posed.kind,
                     choice=choice.of_round(decode),
-                    own_temperature=params.temperature if decode.temperature != params.temperature else None,
+                    own_temperature=params.temperature
+                    if any("-temperature-" in one for one in settings)
+                    else None,
                 )
             )
         if not any(one.params.samples_differ for one in found):

@@ -113,9 +113,10 @@ class FileRollout:
         if not self.problems:
             raise InputError("limit", 0, "no prompt to roll out", "use a limit of 1 or more")
         require_unique_ids((problem.id for problem in self.problems), "prompts")
-        self.choice.check_tokens(self.loaded.tokenizer)
         requests = decode_requests(self.loaded.tokenizer, self.problems, style=self.style, kind=self.kind)
         check_requests(requests, self.params, self.loaded.model.config.max_position_embeddings)
+        longest = max(len(request.prompt_ids) for request in requests) + self.params.max_new_tokens
+        self.choice.check_scorer(self.loaded.tokenizer, longest)
 
     @property
     def chunks(self) -> Path:

@@ -59,8 +59,8 @@ class SampleGrader:
 class SampleScorer(Protocol):
     """Asks a teacher how likely it finds answers (:class:`~t3d.decoding.teacher_scorer.TeacherScorer`)."""
 
-    def check(self, tokenizer: Any) -> None:
-        """Raise InputError where it does not know the tokens of the model that writes the answers."""
+    def check(self, tokenizer: Any, longest: int) -> None:
+        """Raise InputError where it cannot read what a model of these tokens writes, at its ``longest``."""
 
     def settings(self) -> dict[str, Any]:
         """What the scores depend on besides the answers, JSON-ready."""

@@ -54,10 +54,11 @@ class SampleChoice:
         """Raise InputError where several samples of a prompt would all be the same."""
         params.check_samples("num_samples", self.num_samples)
 
-    def check_tokens(self, tokenizer: Any) -> None:
-        """Raise InputError where the scorer does not know the tokens of the model that writes the samples."""
+    def check_scorer(self, tokenizer: Any, longest: int) -> None:
+        """Raise InputError where the scorer cannot read samples of these tokens, the ``longest`` with its
+        prompt."""
         if self.scorer is not None:
-            self.scorer.check(tokenizer)
+            self.scorer.check(tokenizer, longest)
 
     def of_round(self, params: DecodeParams) -> "SampleChoice":
         """That of a round of several which are decoded in different ways: one sample where all of a prompt
@@ -72,6 +73,8 @@ class SampleChoice:
         if count == 0:
             problem = "no sample is right" if is_graded(self.rollout_filter) else "no sample is good enough"
             fix = "raise num_samples or the temperature, or use another filter"
+            if self.rollout_filter == "teacher":
+                fix = "raise num_samples, and max_new_tokens where answers do not end, or use another filter"
             raise InputError("rollout_filter", self.rollout_filter, problem, fix)
 
     def plan(self, problems: Sequence[Problem]) -> dict[str, Any]:

@@ -31,12 +31,18 @@ class TeacherScorer:
         """The model; it stays loaded."""
         return load_model(self.source, device=self.device, dtype=self.dtype)
 
-    def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise InputError for a teacher without the tokens of the model that writes the answers."""
+    def check(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+        """Raise InputError for a teacher without the tokens of the model that writes the answers, or that
+        cannot read the ``longest`` of them with its prompt, in tokens."""
         other = token_of_another_id(self.teacher.tokenizer, tokenizer)
         if other is not None:
             problem = f"its tokenizer is another one: the model's has no token {other!r} of that id"
             raise InputError("scores_from", self.source, problem, "use a model of the same tokens")
+        positions = self.teacher.model.config.max_position_embeddings
+        if longest > positions:
+            problem = f"reads {positions} tokens, but an answer and its prompt may have {longest}"
+            fix = "use a model that reads more, shorter prompts or a lower max_new_tokens"
+            raise InputError("scores_from", self.source, problem, fix)
 
     def settings(self) -> dict[str, Any]:
         """What the scores depend on besides the answers, JSON-ready."""
@@ -61,6 +67,10 @@ class TeacherScorer:
         return found
 
     def _score(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TeacherScore:
+        largest, rows = max(*prompt_ids, *answer_ids), self.teacher.model.config.vocab_size
+        if largest >= rows:
+            problem = f"has {rows} tokens, and not token {largest}, which the model wrote or read"
+            raise InputError("scores_from", self.source, problem, "use a model of the same tokens")
         each = token_logprobs(self.teacher, [*prompt_ids, *answer_ids], self._params)
         logprobs = [one.logprob for one in each[-len(answer_ids) :]]
         return TeacherScore(logprob=sum(logprobs), least_logprob=min(logprobs))

@@ -150,6 +150,11 @@ def check_soft_targets(
     """
     source = None if told is None else told.source
     check_both(args, "soft_target_model", source, "give soft_target_model")
+    asks_later = args.soft_target_weight > 0 and args.soft_target_context == "later_state"
+    if asks_later and not any(_has_later_state(one, args.block_size) for one in trajectories):
+        problem = "every block of these rollouts was committed in one step, so no state has a later one"
+        fix = "use rollouts of more steps, or soft_target_context='before'"
+        raise InputError("soft_target_context", "later_state", problem, fix)
     if told is None:
         _check_top_k(args, "the student", student.config.vocab_size)
         return
@@ -166,6 +171,13 @@ def check_soft_targets(
         raise InputError("soft_target_model", told.source, problem, _GIVE_SOURCE)
     for trajectory in trajectories:
         _check_record(trajectory, told, args)
+
+
+def _has_later_state(trajectory: Trajectory, block_size: int) -> bool:
+    """Whether some block was committed in several steps."""
+    start, seen = len(trajectory.prompt_ids), dict[int, int]()
+    steps = enumerate(trajectory.step_map, start)
+    return any(seen.setdefault(position // block_size, step) != step for position, step in steps)
 
 
 def _check_rows(args: T3DConfig, told: LoadedModel, student: PreTrainedConfig) -> None:

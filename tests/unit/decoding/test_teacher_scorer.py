@@ -88,6 +88,17 @@ def test_the_plan_names_the_teacher_and_one_of_other_tokens_is_refused(checkpoin
     assert not list(tmp_path.iterdir())
 
 
+def test_a_teacher_that_cannot_read_the_answers_is_refused(checkpoint, scorer, drawn, tmp_path):
+    loaded = load_model(checkpoint, device="cpu", dtype="float64")
+    scorer.teacher.model.config.max_position_embeddings = 24
+    choice = SampleChoice(num_samples=2, rollout_filter="teacher", scorer=scorer)
+    with pytest.raises(InputError, match="reads 24 tokens, but an answer and its prompt may have"):
+        roll_out_to_file(loaded, [Problem(id="a", question="how")], ONE_STEP, tmp_path / "o", choice=choice)
+    strange = dataclasses.replace(drawn, prompt_ids=(*drawn.prompt_ids, loaded.model.config.vocab_size))
+    with pytest.raises(InputError, match="which the model wrote or read"):
+        scorer.scores([strange])
+
+
 def test_no_answer_that_the_teacher_finds_likely_is_an_error(checkpoint, scorer, tmp_path):
     """A random model gives no token a tenth."""
     loaded = load_model(checkpoint, device="cpu", dtype="float64")
