@@ -5,16 +5,12 @@ import re
 from dataclasses import replace
 
 import pytest
-import torch
 from command_helpers import run_failing, write_prompts
+from failing_helpers import broken_command
 from ray_helpers import Numbers, started
 
 from t3d.cli.main import main
-from t3d.decoding.params import DecodeParams
-from t3d.decoding.rollout import roll_out
 from t3d.errors import InputError
-from t3d.models.loading import load_model
-from t3d.problems.problem import Problem
 from t3d.scale import ray_workers
 from t3d.scale.chunked import Workers
 from t3d.scale.ray_workers import make_on_ray
@@ -57,24 +53,8 @@ def test_two_workers_make_the_file_of_one_process(cluster, checkpoint, tmp_path,
 
 @pytest.fixture(scope="module")
 def broken(checkpoint, tmp_path_factory):
-    """Flags: prompts, and a model that has no numbers for a word of one, whichever process reads it."""
-    folder = tmp_path_factory.mktemp("broken")
-    model = load_model(checkpoint, device="cpu")
-    questions = ["how many apples", "HOW MANY PEARS", "how many", "apples"]
-    problems = [Problem(id=str(number), question=text) for number, text in enumerate(questions)]
-    rolled = roll_out(model, problems, DecodeParams(max_new_tokens=4))
-    elsewhere = {token for one in rolled for token in one.response_ids}
-    elsewhere |= {token for one in rolled if one.id != "1" for token in one.prompt_ids}
-    bad = min(set(rolled[1].prompt_ids) - elsewhere)
-    with torch.no_grad():
-        model.model.get_input_embeddings().weight[bad] = float("nan")
-    model.model.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    prompts = folder / "prompts.jsonl"
-    rows = [{"id": str(number), "question": text, "answer": "1"} for number, text in enumerate(questions)]
-    prompts.write_text("\n".join(map(json.dumps, rows)))
-    line = ["--model", str(folder / "model"), "--prompts", str(prompts), "--device", "cpu"]
-    return [*line, "--max-new-tokens", "4", "--chunk-size", "2"]
+    """Flags of a rollout of which a prompt fails."""
+    return broken_command(checkpoint, tmp_path_factory.mktemp("broken"))
 
 
 @pytest.mark.slow

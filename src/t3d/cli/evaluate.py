@@ -147,6 +147,7 @@ class Eval(DraftedModelChoice, PromptChoice):
         """Run the command."""
         self._check_numbers()
         self.workers.check(own_shard(self.shard))
+        self.workers.check_drafter(self.drafter)
         was_there = check_files(self)
         self.check_model()
         tasks = self.tasks_asked()
@@ -241,7 +242,7 @@ class Eval(DraftedModelChoice, PromptChoice):
 
         numbers = {item.name: getattr(self, item.name) for item in dataclasses.fields(EvalConfig)}
         return {
-            "loaded": self.load(),
+            "loaded": self.workers.load(self.load),
             "tasks": tasks,
             "settings": self._settings(),
             "output": self.output,

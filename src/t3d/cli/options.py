@@ -159,11 +159,12 @@ class ModelChoice:
         check_model(self.model)
         check_dtype(self.dtype, "auto")
 
-    def load(self) -> "LoadedModel":
-        """Load it."""
+    def load(self, tp_plan: str | None = None) -> "LoadedModel":
+        """Load it, or this process's share of it, of which it finds the device itself."""
         from t3d.models.loading import load_model
 
-        return load_model(self.model, device=own_device(self.device), dtype=self.dtype)
+        device = own_device(self.device) if tp_plan is None else self.device
+        return load_model(self.model, device=device, dtype=self.dtype, tp_plan=tp_plan)
 
     def told_identity(self) -> dict[str, str]:
         """What tells its files from others, read without loading the weights."""
@@ -202,11 +203,11 @@ class DraftedModelChoice(DecodingModelChoice):
         if self.drafter is not None:
             drafter_folder(self.drafter)
 
-    def load(self) -> "LoadedModel":
+    def load(self, tp_plan: str | None = None) -> "LoadedModel":
         """Load it, with its drafter."""
         from t3d.models.drafter import with_drafter
 
-        loaded = super().load()
+        loaded = super().load(tp_plan)
         return loaded if self.drafter is None else with_drafter(loaded, self.drafter)
 
     def told_identity(self) -> dict[str, str]:

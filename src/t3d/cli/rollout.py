@@ -177,7 +177,7 @@ def _prepared(command: Rollout, told: str, is_told: bool, attempt: str) -> "Prep
     from t3d.decoding.rollout import FileRollout
 
     posed, params = asked.posed, asked.decode.params()
-    loaded, problems, too_long = command.load(), posed.problems, []
+    loaded, problems, too_long = command.workers.load(command.load), posed.problems, []
     if command.on_long_prompt == "skip":
         problems, too_long = fitting_problems(loaded, problems, params, style=posed.style, kind=posed.kind)
     if not problems and too_long:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
+from t3d.decoding.followed import followed
 from t3d.decoding.jobs import Arrivals, Detail, Job
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import check_drafts_are_used, resolve_params
@@ -212,11 +213,12 @@ class LLM:
         """:meth:`generate` for requests that have ids and token ids already."""
         told: dict[str, Completion] = {}
         try:
-            for update in self._engine.stream(self._jobs(requests, params, "completions")):
-                assert update.completion is not None, "no other updates were asked for"
-                told[update.id] = with_text(update.completion, self.tokenizer)
-                if on_finish is not None:
-                    on_finish(told[update.id])
+            with followed(self._engine, self._jobs(requests, params, "completions")) as updates:
+                for update in updates:
+                    assert update.completion is not None, "no other updates were asked for"
+                    told[update.id] = with_text(update.completion, self.tokenizer)
+                    if on_finish is not None:
+                        on_finish(told[update.id])
             return completions_of(requests, told, on_error=on_error)
         except DecodingError as error:
             error.completions = {name: told[name] for name in error.completions}

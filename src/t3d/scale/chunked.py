@@ -44,6 +44,13 @@ class Workers:
     cpus_per_worker: int
     gpus_per_worker: float | None
     """None: a GPU each if the cluster has any."""
+    tensor_parallel: int = 1
+    """Processes of a worker, which share its model; the cores and GPUs above are those of each."""
+
+    @property
+    def num_cpus(self) -> int:
+        """That Ray reserves for a worker."""
+        return self.tensor_parallel * self.cpus_per_worker
 
 
 @dataclass(frozen=True)

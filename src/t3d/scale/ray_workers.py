@@ -81,7 +81,7 @@ def _connected(workers: Workers) -> Generator[None]:
     if workers.address == LOCAL:
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        how |= {"num_cpus": workers.num_workers * workers.cpus_per_worker, "include_dashboard": False}
+        how |= {"num_cpus": workers.num_workers * workers.num_cpus, "include_dashboard": False}
         how["object_store_memory"] = OBJECT_STORE_BYTES
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -142,7 +142,7 @@ class _Run(Generic[T]):
             if not done and self._alike.first is None:
                 may_grow = time.perf_counter() - self._started < SECONDS_TO_GROW
                 check_room(self._workers, self._num_gpus, may_grow=may_grow)
-                asked = {"CPU": self._workers.cpus_per_worker, "GPU": self._num_gpus}
+                asked = {"CPU": self._workers.num_cpus, "GPU": self._num_gpus}
                 _logger.warning("no worker yet: each asks for %s of %s", asked, ray.cluster_resources())
         if self._result is None:
             self._fail()
@@ -152,14 +152,14 @@ class _Run(Generic[T]):
 
     def _gpus(self) -> float:
         """Of each worker."""
-        wanted = self._workers.gpus_per_worker
-        return wanted if wanted is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+        has_any, wanted = ray.cluster_resources().get("GPU", 0) > 0, self._workers.gpus_per_worker
+        return self._workers.tensor_parallel * (float(has_any) if wanted is None else wanted)
 
     def _start(self) -> None:
         actor: Any = (
             ray.remote(Worker)
             .options(
-                num_cpus=self._workers.cpus_per_worker,
+                num_cpus=self._workers.num_cpus,
                 num_gpus=self._num_gpus,
                 max_restarts=NUM_RETRIES,
                 max_task_retries=NUM_RETRIES,

@@ -19,19 +19,23 @@ def check_room(workers: Workers, num_gpus: float, *, may_grow: bool) -> None:
     least one, now or, if it ``may_grow``, later.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    held = sum(_num_held(machine, workers.cpus_per_worker, num_gpus) for machine in machines)
+    held = sum(_num_held(machine, workers.num_cpus, num_gpus) for machine in machines)
     if held >= workers.num_workers:
         return
     told = "; ".join(f"{each.get('CPU', 0):g} cores, {each.get('GPU', 0):g} GPUs" for each in machines)
-    asked = f"{workers.cpus_per_worker} cores and {num_gpus:g} GPUs each"
+    asked = f"{workers.num_cpus} cores and {num_gpus:g} GPUs each"
     problem = f"with {asked} there is room for {held} on all machines ({told})"
     if workers.address == LOCAL or not (held or may_grow):
-        fix = "use fewer, or lower cpus_per_worker or gpus_per_worker, or use a larger cluster"
+        fix = (
+            "use fewer, or lower cpus_per_worker, gpus_per_worker or tensor_parallel, or use a larger cluster"
+        )
         raise InputError("num_workers", workers.num_workers, problem, fix)
     _logger.warning("num_workers=%d: %s", workers.num_workers, problem)
 
 
 def _num_held(machine: Mapping[str, Any], num_cpus: int, num_gpus: float) -> int:
-    """Workers that a machine holds; several may share a GPU, none has parts of two."""
-    of_cores = int(machine.get("CPU", 0) // num_cpus)
-    return min(of_cores, int(machine.get("GPU", 0)) * int(1 / num_gpus + 1e-9)) if num_gpus else of_cores
+    """Workers that a machine holds; several may share a GPU, none has a part of one beside another."""
+    of_cores, there = int(machine.get("CPU", 0) // num_cpus), int(machine.get("GPU", 0))
+    if not num_gpus:
+        return of_cores
+    return min(of_cores, there // int(num_gpus) if num_gpus >= 1 else there * int(1 / num_gpus + 1e-9))

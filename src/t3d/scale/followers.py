@@ -1,0 +1,178 @@
+"""A worker of several processes that share its model: itself, which leads, and others, which it starts.
+
+It alone is an actor of Ray, has files, locks and failures, and answers. The others are told each call of
+:meth:`t3d.decoding.llm.LLM.decode` and make it, too (:mod:`t3d.decoding.followed`). If one of them ends, or
+one raises where another goes on, nobody could finish a forward: the worker ends itself, which is handled as
+any worker's death, and with it end the others.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from threading import Thread, Timer
+from typing import Any, NoReturn
+
+import torch
+
+from t3d.decoding.completion import DecodingError
+from t3d.decoding.followed import Call, lead, outcome_of
+from t3d.errors import InputError
+from t3d.models.loading import LoadedModel
+
+HOST = "127.0.0.1"
+"""Where they find each other: they are on one machine."""
+SECONDS_TO_AGREE = 60.0
+"""So much later than another one may a process end a call, or find the same error."""
+
+
+def load_shared(load: Callable[[], LoadedModel], num_processes: int, num_threads: int) -> LoadedModel:
+    """This process's share of a model, by a ``load`` that shares it as under torchrun; started processes have
+    the others, and follow it. Each of all computes with ``num_threads``.
+
+    Raises InputError as ``load`` does, and where there are too few devices.
+    """
+    _check_devices(num_processes)
+    torch.set_num_threads(num_threads)
+    store = torch.distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # as under torchrun, the store is there already
+    }
+    of_others = {"OMP_NUM_THREADS": str(num_threads), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    others = [_started(shared | of_others | _numbered(rank)) for rank in range(1, num_processes)]
+    followers = _Processes(others, store)
+    followers.tell(load)
+    try:
+        with _environment(shared | _numbered(0)):
+            loaded = load()
+    except InputError as error:
+        followers.end()
+        if error.field != "tp_plan":
+            raise
+        raise InputError("tensor_parallel", num_processes, error.problem, error.fix) from error
+    followers.agree("")
+    lead(loaded.model, followers)
+    return loaded
+
+
+class _Processes:
+    """Those that follow this one. A thread listens to them, as this one may wait for them in a forward."""
+
+    def __init__(self, started: Sequence[tuple[subprocess.Popen[bytes], Connection]], store: Any) -> None:
+        self._processes = [process for process, _ in started]
+        self._connections = [connection for _, connection in started]
+        self._store = store  # it ends with its last reference
+        self._outcomes, self._late = SimpleQueue[str](), list[Timer]()
+        self._is_ended = False
+        Thread(target=self._listen, daemon=True).start()
+
+    def tell(self, what: Any) -> None:
+        """Send it to all."""
+        try:
+            for connection in self._connections:
+                connection.send(what)
+        except OSError:
+            self._lose("one is gone")
+
+    @contextmanager
+    def decoding(self, call: Call) -> Generator[None]:
+        """Inside, this process decodes the call; does not return where the others end otherwise."""
+        self.tell(call)
+        outcome = ""
+        try:
+            yield
+        except DecodingError as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            self._allow(SECONDS_TO_AGREE, "one has not ended its call")
+            self.agree(outcome)
+
+    def agree(self, outcome: str) -> None:
+        """Wait until all have told theirs."""
+        found = [self._outcomes.get() for _ in self._connections]
+        for timer in self._late:
+            timer.cancel()
+        self._late.clear()
+        if any(other != outcome for other in found):
+            self._lose(f"here it was {outcome!r}, there {found}")
+
+    def end(self) -> None:
+        """End them."""
+        self._is_ended = True
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _listen(self) -> None:
+        while not self._is_ended:
+            for ready in wait(self._connections):
+                try:
+                    outcome = ready.recv() if isinstance(ready, Connection) else ""
+                except (EOFError, OSError):
+                    if self._is_ended:
+                        return
+                    self._lose("one has ended")
+                if outcome:  # this process finds the same at once, or would wait for ever
+                    self._allow(SECONDS_TO_AGREE, f"one has failed: {outcome}")
+                self._outcomes.put(outcome)
+
+    def _allow(self, seconds: float, reason: str) -> None:
+        timer = Timer(seconds, self._lose, [reason])
+        timer.daemon = True
+        self._late.append(timer)
+        timer.start()
+
+    def _lose(self, reason: str) -> NoReturn:
+        """End this process, which may be in a forward that nobody will finish."""
+        print(f"the processes that share a model have parted: {reason}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise SystemExit(1)
+
+
+def _started(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Another process, which imports what this one can."""
+    own, other = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "t3d.scale.follower", str(other.fileno())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(other.fileno(),),
+        env={**os.environ, **environment},
+    )
+    other.close()
+    return process, own
+
+
+def _numbered(rank: int) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Generator[None]:
+    """Inside, this process looks like one of torchrun, which elsewhere would mean a shard of its own."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _check_devices(num_processes: int) -> None:
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None or (count := torch.accelerator.device_count()) >= num_processes:
+        return
+    problem = f"each process needs a {accelerator.type} device, and this worker has {count}"
+    raise InputError("tensor_parallel", num_processes, problem, "use fewer, or --gpus-per-worker 1")
