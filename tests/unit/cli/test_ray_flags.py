@@ -27,11 +27,20 @@ from t3d.work.shards import Shard
         ({"gpus_per_worker": 0.0}, "gpus_per_worker=0.0: ignored without ray"),
         ({"ray": True, "num_workers": 0}, "num_workers=0: not positive"),
         ({"ray": True, "gpus_per_worker": 2.0}, "gpus_per_worker=2.0: not a part of one GPU"),
+        ({"tensor_parallel": 2}, "tensor_parallel=2: ignored without ray"),
+        ({"ray": True, "tensor_parallel": 0}, "tensor_parallel=0: not positive"),
+        ({"ray": True, "tensor_parallel": 2, "gpus_per_worker": 0.5}, "gpus_per_worker=0.5: each of the 2"),
     ],
 )
 def test_flags_that_cannot_be_or_have_no_use_are_refused(flags, said):
     with pytest.raises(InputError, match=said):
         RayFlags(**flags).check(None)
+
+
+def test_a_drafter_is_refused_for_a_model_that_processes_share():
+    RayFlags(ray=True).check_drafter("folder")
+    with pytest.raises(InputError, match="drafter='folder': not for a model that 2 processes share"):
+        RayFlags(ray=True, tensor_parallel=2).check_drafter("folder")
 
 
 def test_a_shard_and_processes_of_torchrun_are_refused_beside_ray(monkeypatch):
