@@ -219,8 +219,9 @@ class Eval(DraftedModelChoice, PromptChoice):
                 print(f"shard {shard}: its answers are in {self.output}; {end} {RESULTS}")
                 return
         else:
-            entries = evaluate(**self.work(tasks))
-            write_rest(self, Path(self.output))
+            self._say(evaluate(**self.work(tasks)), f"{folder}/{ERRORS}")
+            write_rest(self, Path(self.output))  # behind what is known, should there be no report
+            return
         self._say(entries, f"{folder}/{ERRORS}")
 
     def _say(self, entries: list["Entry"], errors: str) -> None:

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
-from t3d.decoding.completion import Completion
 from t3d.problems.problem import Problem
 
 GradedFilter = Literal["correct", "correct_fewest_steps"]
@@ -53,22 +52,6 @@ class SampleGrader:
     """Of problems with a response each."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the verdicts depend on besides the problems, JSON-ready."""
-
-
-@runtime_checkable
-class SampleScorer(Protocol):
-    """Asks a teacher how likely it finds answers (:class:`~t3d.decoding.teacher_scorer.TeacherScorer`)."""
-
-    def check(self, tokenizer: Any, longest: int) -> None:
-        """Raise InputError where it cannot read what a model of these tokens writes, at its ``longest``."""
-
-    def settings(self) -> dict[str, Any]:
-        """What the scores depend on besides the answers, JSON-ready."""
-        ...
-
-    def scores(self, completions: Sequence[Completion]) -> Sequence[TeacherScore | None]:
-        """One for each answer; None for one without an end."""
-        ...
 
 
 def is_graded(rollout_filter: RolloutFilter) -> bool:

@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from t3d.decoding.completion import Completion
 from t3d.decoding.params import DecodeParams
 from t3d.decoding.rollout_filter import (
     RolloutFilter,
     SampleGrader,
-    SampleScorer,
     ScoredSample,
     TeacherScore,
     is_graded,
@@ -22,6 +21,22 @@ from t3d.work.plan import fingerprint
 
 _AMONG_SEVERAL = ("likelihood", "fewest_steps")
 """Filters that keep the only sample of a prompt whatever it is."""
+
+
+@runtime_checkable
+class SampleScorer(Protocol):
+    """Asks a teacher how likely it finds answers (:class:`~t3d.decoding.teacher_scorer.TeacherScorer`)."""
+
+    def check(self, tokenizer: Any, longest: int) -> None:
+        """Raise InputError where it cannot read what a model of these tokens writes, at its ``longest``."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on besides the answers, JSON-ready."""
+        ...
+
+    def scores(self, completions: Sequence[Completion]) -> Sequence[TeacherScore | None]:
+        """One for each answer; None for one without an end."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

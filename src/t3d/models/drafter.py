@@ -92,7 +92,7 @@ def with_drafter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
     if (folder / "config.json").is_file():
         return _with_student(loaded, folder)
     drafter = _load(loaded, folder)
-    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=told_hash(folder))
+    return dataclasses.replace(loaded, drafter=drafter, drafter_hash=file_sha256(folder / WEIGHTS_FILE))
 
 
 def told_hash(folder: str | Path) -> str:
