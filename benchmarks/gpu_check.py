@@ -50,6 +50,7 @@ WITHOUT_DEPENDENCIES = ("accelerate", "peft")
 """Packages to bring alone: what else they need is torch and transformers, which are there, or is named."""
 DECODING = ("jaxtyping",)
 TRAINING = (*DECODING, "psutil", "accelerate")
+ON_RAY = ("ray", "tyro", "yaml", "pyarrow", "rich", "fsspec", "psutil")
 PARTS = (
     Part(
         name="engine",
@@ -135,7 +136,7 @@ PARTS = (
         claim="workers on Ray that share a GPU make the records of one process",
         function="gpu_process_checks.worker_cases",
         seconds=200,
-        needs=(*DECODING, "ray", "tyro", "yaml", "pyarrow", "rich", "fsspec", "psutil"),
+        needs=(*DECODING, *ON_RAY),
         by_default=False,
     ),
     Part(
@@ -143,7 +144,7 @@ PARTS = (
         claim="processes that share a model (tp_plan) decode what one does",
         function="gpu_process_checks.shared_model_cases",
         seconds=200,
-        needs=DECODING,
+        needs=(*DECODING, *ON_RAY),
         num_devices=2,
         by_default=False,
     ),

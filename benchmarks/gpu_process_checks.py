@@ -18,6 +18,7 @@ from gpu_parts import Case, Machine, Row
 
 from t3d import LLM, DecodeParams
 from t3d.decoding.completion import Completion
+from t3d.trajectory import read_trajectories
 
 QUESTIONS = (
     "Gus has 9 nuts, then drops 4, then gets 2. How many nuts does Gus have now?",
@@ -29,12 +30,16 @@ MOST_SECONDS = 400
 """Of a command; it is ended then, and the part has failed."""
 
 
+def _rollout(machine: Machine, dtype: str) -> list[str]:
+    command = ["-m", "t3d", "rollout", "--model", "mini", "--task", "chain", "--device", machine.device]
+    return [*command, "--limit", "8", "--chunk-size", "2", "--max-new-tokens", "16", "--dtype", dtype]
+
+
 def worker_cases(machine: Machine) -> list[Case]:
     """Two workers on Ray that share a GPU, against one process: the same file."""
 
     def case() -> Row:
-        command = ["-m", "t3d", "rollout", "--model", "mini", "--task", "chain", "--device", machine.device]
-        command += ["--limit", "8", "--chunk-size", "2", "--max-new-tokens", "16", "--dtype", "float32"]
+        command = _rollout(machine, "float32")
         shared = ["--ray", "--num-workers", "2", *(["--gpus-per-worker", "0.5"] if machine.on_cuda else [])]
         with TemporaryDirectory() as folder:
             one, several = (Path(folder) / name for name in ("one.parquet", "several.parquet"))
@@ -59,7 +64,23 @@ def shared_model_cases(machine: Machine) -> list[Case]:
             "2 processes", dtype, shared, _decoded(LLM("mini", device=machine.device, dtype=dtype))
         )
 
-    return [partial(case, dtype) for dtype in DTYPES]
+    return [*(partial(case, dtype) for dtype in DTYPES), partial(_shared_worker_case, machine)]
+
+
+def _shared_worker_case(machine: Machine) -> Row:
+    """A worker on Ray whose two processes share the model, in float64: the same tokens in the same order."""
+    command, shared = _rollout(machine, "float64"), ["--ray", "--num-workers", "1", "--tensor-parallel", "2"]
+    with TemporaryDirectory() as folder:
+        one, worker = (Path(folder) / name for name in ("one.parquet", "worker.parquet"))
+        _run([*command, "--output", str(one)])
+        _run([*command, "--output", str(worker), *shared])
+        alone, together = (
+            [(each.id, each.response_ids, each.step_map) for each in read_trajectories(path)]
+            for path in (one, worker)
+        )
+    holds = alone == together
+    row: Row = {"setting": "worker of 2 processes", "dtype": "float64", "responses": 8, "ok": holds}
+    return row if holds else row | {"why": "responses of the worker and of one process differ"}
 
 
 def _run(arguments: Sequence[str]) -> None:
