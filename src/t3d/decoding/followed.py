@@ -6,7 +6,7 @@ Their forwards need each other, so whoever has followers must decode by :meth:`t
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -37,6 +37,7 @@ class Call:
         return ""
 
 
+@runtime_checkable
 class Followers(Protocol):
     """The other processes that share a model."""
 

@@ -29,7 +29,7 @@ def rank_correlation(
     )
     sizes = (counts * one**2).sum(-1) * (counts * two**2).sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (counts * one * two).sum(-1) / np.sqrt(sizes)
+        return np.asarray((counts * one * two).sum(-1) / np.sqrt(sizes))
 
 
 def rank_interval(
