@@ -1,12 +1,16 @@
 """``t3d serve`` under load, beside the bare engine on the same requests, in one run.
 
 python benchmarks/serving_load.py [--model mini] [--streams 1 8 50] [--requests 4] [--rounds 3]
+                                  [--random-width 512 --random-layers 8]
 
 A server of its own process and N clients, each of which asks for one stream after the other over its own
 connection: time to the first block and to the end (50th and 95th percentile of all requests), visible tokens
 per second of all. Beside it ``LLM.generate`` in this process with the same requests at once, in batches of N.
 The best round of each counts, sides in turn; the server's process waits meanwhile. Both share the machine's
 cores with the clients. Problems of the mini suite, greedy, by the checkpoint's own settings. Prints Markdown.
+
+With ``--random-width`` both sides decode by a model of that width, with the tokenizer and settings of
+``--model`` and random weights: its responses mean nothing, and take as long as those of any such model.
 """
 
 import argparse
@@ -15,16 +19,21 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.llm import LLM
 from t3d.decoding.posed_requests import decode_requests
+from t3d.models.export import export_model
+from t3d.models.loading import load_model
+from t3d.models.sdar import SDARForCausalLM
 from t3d.tasks.mini.suite import TASKS
 
 MAX_NEW_TOKENS = 56
@@ -37,6 +46,19 @@ class Answered:
     first_block_s: float
     seconds: float
     visible_tokens: int
+
+
+def random_model(like: str, width: int, num_layers: int, folder: Path) -> int:
+    """Write a checkpoint with heads of 64 and random weights into the folder; how many it has."""
+    loaded = load_model(like)
+    shape = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": num_layers}
+    heads = {"num_attention_heads": width // 64, "num_key_value_heads": width // 128, "head_dim": 64}
+    own = loaded.model.config
+    torch.manual_seed(0)
+    model = SDARForCausalLM(type(own)(**{**own.to_dict(), **shape, **heads, "layer_types": None}))
+    model.generation_config = loaded.model.generation_config
+    export_model(replace(loaded, model=model.eval()), folder)
+    return model.num_parameters()
 
 
 @contextmanager
@@ -144,17 +166,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--streams", nargs="+", type=int, default=[1, 8, 50])
     parser.add_argument("--requests", type=int, default=4, help="of each stream, one after the other")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--random-width", type=int, help="a multiple of 128; random weights")
+    parser.add_argument("--random-layers", type=int, default=8)
     options = parser.parse_args(argv)
-    print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {options.model}\n")
-    print("| streams | requests | first block, ms: p50 / p95 | end, ms | tokens/s | bare engine | share |")
-    print("|---|---|---|---|---|---|---|")
-    for streams in options.streams:
-        count = max(8, streams * options.requests)
-        llm = LLM(options.model, device="cpu", max_batch_size=streams)
-        per_task = [task.problems("test", -(-count // len(TASKS)), 0) for task in TASKS.values()]
-        problems = [problem for group in zip(*per_task, strict=True) for problem in group][:count]
-        requests = decode_requests(llm.tokenizer, problems)
-        print(measure(options.model, llm, requests, streams, options.rounds), flush=True)
+    model, width = options.model, options.random_width
+    print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {model}")
+    with tempfile.TemporaryDirectory() as temporary:
+        if width is not None:
+            model = str(Path(temporary) / "random")
+            count = random_model(options.model, width, options.random_layers, Path(model))
+            print(f"random weights, {width} wide, {options.random_layers} layers: {count / 1e6:.1f} million")
+        print(
+            "\n| streams | requests | first block, ms: p50 / p95 | end, ms | tokens/s | bare engine | share |"
+        )
+        print("|---|---|---|---|---|---|---|")
+        for streams in options.streams:
+            count = max(8, streams * options.requests)
+            llm = LLM(model, device="cpu", max_batch_size=streams)
+            per_task = [task.problems("test", -(-count // len(TASKS)), 0) for task in TASKS.values()]
+            problems = [problem for group in zip(*per_task, strict=True) for problem in group][:count]
+            requests = decode_requests(llm.tokenizer, problems)
+            print(measure(model, llm, requests, streams, options.rounds), flush=True)
 
 
 if __name__ == "__main__":
