@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cache
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -140,6 +141,12 @@ def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require_file(field: str, path: str | Path, fix: str) -> None:
+    """Raise :class:`InputError` unless there is a file of this name."""
+    if not Path(path).is_file():
+        raise InputError(field, str(path), "is a folder" if Path(path).is_dir() else "no such file", fix)
 
 
 def require_once(field: str, values: Sequence[str]) -> None:

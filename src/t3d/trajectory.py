@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from t3d.errors import InputError
+from t3d.errors import InputError, require_file
 from t3d.work.files import atomic_file
 
 SCHEMA_VERSION = 1
@@ -223,8 +223,7 @@ def read_trajectories(path: str | Path, *, may_be_empty: bool = False) -> list[T
 
 def check_is_there(path: str | Path) -> None:
     """Raise InputError unless there is a file of trajectories to read."""
-    if not Path(path).is_file():
-        raise InputError("trajectories", str(path), "no such file", _FIX)
+    require_file("trajectories", path, _FIX)
 
 
 def read_rows(path: str | Path, *, may_be_empty: bool = False) -> list[dict[str, Any]]:

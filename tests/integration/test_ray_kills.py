@@ -21,8 +21,8 @@ import torch
 from command_helpers import evaluated, rolled_out_bytes, rollout_of_chunks, run_failing, write_prompts
 from ray_helpers import Numbers, OtherModel, Records, started
 
+from t3d.cli.decode_flags import DecodeFlags
 from t3d.cli.main import main
-from t3d.cli.options import DecodeFlags
 from t3d.cli.rollout import Rollout, prepared_rollout
 from t3d.errors import InputError
 from t3d.models.loading import load_model

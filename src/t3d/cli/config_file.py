@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from t3d.errors import InputError
+from t3d.errors import InputError, require_file
 from t3d.field_types import read_file_value
 from t3d.work.files import check_output_file, write_text
 from t3d.work.lock import locked
@@ -161,8 +161,7 @@ def _words(command: Any) -> str:
 
 
 def _read_mapping(path: str) -> Mapping[str, Any]:
-    if not Path(path).is_file():
-        raise InputError("config", path, "no such file", "give a YAML file")
+    require_file("config", path, "give a YAML file")
     try:
         mapping = read_file_value(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # the second: not UTF-8, or a number of 5,000 digits

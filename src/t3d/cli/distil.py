@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t3d.cli.config_file import check_config, write_config
-from t3d.cli.options import DecodeFlags, Flat, ModelChoice, ProblemChoice
+from t3d.cli.decode_flags import DecodeFlags, Flat
+from t3d.cli.options import ModelChoice, ProblemChoice
 from t3d.cli.rollout import check_scores_from
 from t3d.cli.train import Train
 from t3d.decoding.params import BATCH_SIZE, DecodeParams

@@ -4,14 +4,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from t3d.cli.options import (
-    DecodeFlags,
-    DraftedModelChoice,
-    Flat,
-    PromptChoice,
-    check_kind_is_used,
-    check_one_source,
-)
+from t3d.cli.decode_flags import DecodeFlags, Flat
+from t3d.cli.options import DraftedModelChoice, PromptChoice, check_kind_is_used, check_one_source
 from t3d.decoding.params import BATCH_SIZE
 from t3d.errors import InputError, require_positive
 from t3d.problems.problem import Problem

@@ -6,7 +6,7 @@ from typing import Any
 
 from t3d.cli.plan import Plan, decode_params
 from t3d.cli.recipe import Recipe
-from t3d.errors import InputError
+from t3d.errors import InputError, require_file
 from t3d.field_types import fit, read_value
 from t3d.model_choice import checkpoint_of
 from t3d.models.checkpoint import open_checkpoint
@@ -68,8 +68,7 @@ def model_shape(model: str) -> tuple[Shape, str]:
 
 def read_measured(path: str) -> dict[str, float]:
     """Measured values by the name of the assumption. Raises InputError for any other key or value."""
-    if not Path(path).is_file():
-        raise InputError("measured", path, "no such file", "give a YAML or JSON file of measured values")
+    require_file("measured", path, "give a YAML or JSON file of measured values")
     found = read_value(Path(path).read_text(encoding="utf-8"))
     if not isinstance(found, Mapping):
         raise InputError("measured", path, "not a mapping", f"write one 'key: value' of {', '.join(ASSUMED)}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from t3d.cli.config_file import UNWRITTEN, check_config, write_config
-from t3d.cli.options import DecodeFlags, DecodingModelChoice, Flat, ProblemChoice
+from t3d.cli.decode_flags import DecodeFlags, Flat
+from t3d.cli.options import DecodingModelChoice, ProblemChoice
 from t3d.cli.processes import own_device, own_shard
 from t3d.cli.ray_flags import OnRay, RayFlags
 from t3d.cli.record_name import check_record_name

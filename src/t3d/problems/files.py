@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import InputError
+from t3d.errors import InputError, require_file
 from t3d.problems.fields import Record
 from t3d.work.plan import file_sha256
 
@@ -77,8 +77,7 @@ def read_data_rows(path: Path, field: str = "data") -> list[Any]:
 
     So is a row that is no object. Raises InputError if the file as a whole cannot be read, or has no object.
     """
-    if not path.is_file():
-        raise InputError(field, str(path), "no such file", "give JSON Lines, a JSON list or Parquet")
+    require_file(field, path, "give JSON Lines, a JSON list or Parquet")
     content = path.read_bytes()
     try:
         if path.suffix == ".gz":
@@ -162,10 +161,7 @@ def read_text_file(path: str | Path, field: str, kind: str) -> str:
     Raises InputError for a missing file, a folder, or what is not UTF-8 text.
     """
     path, fix = Path(path), f"give {kind}"
-    if path.is_dir():
-        raise InputError(field, str(path), "is a folder", fix)
-    if not path.is_file():
-        raise InputError(field, str(path), "no such file", fix)
+    require_file(field, path, fix)
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:

@@ -25,7 +25,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from t3d.errors import InputError
+from t3d.errors import InputError, require_file
 from t3d.field_types import fit, read_value, type_text
 from t3d.reproduce.cell_choice import CellChoice
 from t3d.reproduce.recipes import ORIGINAL
@@ -77,8 +77,7 @@ class Study:
 def read_study(path: str | Path) -> Study:
     """A study from its file. Raises InputError, naming the key, for anything that no study has."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError("file", str(path), "no such file", "give a YAML file")
+    require_file("file", path, "give a YAML file")
     try:
         found = read_value(path.read_text(encoding="utf-8"))
     except OSError as error:
