@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from t3d.decoding.completion import BlockUpdate, DecodingError
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
+from t3d.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ _FOLLOWERS: "WeakKeyDictionary[nn.Module, Followers]" = WeakKeyDictionary()
 def lead(model: nn.Module, followers: Followers) -> None:
     """From now on they are told what this process decodes with its share of the model."""
     _FOLLOWERS[model] = followers
+
+
+def check_has_no_followers(model: nn.Module) -> None:
+    """Raise InputError where a forward that the others are not told of would wait for them for ever."""
+    if model in _FOLLOWERS:
+        problem = "other processes share it, and follow LLM.decode alone"
+        fix = "use LLM.decode, or LLM.generate without a streamer"
+        raise InputError("model", type(model).__name__, problem, fix)
 
 
 @contextmanager

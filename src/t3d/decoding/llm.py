@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodeRequest, DecodingError, completions_of
 from t3d.decoding.engine import Engine, EngineConfig
-from t3d.decoding.followed import followed
+from t3d.decoding.followed import check_has_no_followers, followed
 from t3d.decoding.jobs import Arrivals, Detail, Job
 from t3d.decoding.params import BATCH_SIZE, DecodeParams
 from t3d.decoding.precedence import check_drafts_are_used, resolve_params
@@ -145,7 +145,7 @@ class LLM:
         if streamer is not None:
             check_streamed(len(requests))
             jobs = self._jobs(requests, each, "steps" if hasattr(streamer, "put_draft") else "blocks")
-            updates = told_updates(self._engine.stream(jobs), self.tokenizer)
+            updates = self._told(jobs)
             done = feed(streamer, requests[0].prompt_ids, updates, self.loaded.mask_token_id)
             return completions_of(requests, done, on_error=on_error)
         with Progress("generate", len(requests)) if progress else nullcontext() as bar:
@@ -185,7 +185,7 @@ class LLM:
         """
         requests, each = self._samples(self.requests(prompts, ids), params)
         jobs = self._jobs(requests, each, "steps" if provisional else "blocks")
-        return told_updates(self._engine.stream(jobs), self.tokenizer)
+        return self._told(jobs)
 
     @property
     def max_model_len(self) -> int:
@@ -200,7 +200,7 @@ class LLM:
 
     def serve(self, arrivals: Arrivals) -> Iterator[BlockUpdate]:
         """:meth:`stream` jobs that other threads let in while it decodes, until ``arrivals`` are closed."""
-        return told_updates(self._engine.stream(arrivals), self.tokenizer)
+        return self._told(arrivals)
 
     def decode(
         self,
@@ -237,6 +237,10 @@ class LLM:
             DecodeRequest(id=name, prompt_ids=tuple(ids_of_prompt(self.tokenizer, prompt, size)))
             for name, prompt in zip(names, many, strict=True)
         ]
+
+    def _told(self, jobs: Sequence[Job] | Arrivals) -> Iterator[BlockUpdate]:
+        check_has_no_followers(self.loaded.model)
+        return told_updates(self._engine.stream(jobs), self.tokenizer)
 
     def _samples(
         self,
