@@ -6,9 +6,9 @@ import time
 
 import psutil
 import pytest
-import torch
 from command_helpers import evaluated, rolled_out_bytes, rollout_of_chunks, run_failing, write_prompts
 from failing_helpers import broken_command
+from followed_helpers import NEEDS_GLOO_ON_CPUS
 from ray_helpers import started
 
 from t3d.cli.main import main
@@ -17,11 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),  # of it a busy machine takes minutes to start a cluster and two processes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.skipif(
-        not (torch.distributed.is_available() and torch.distributed.is_gloo_available())
-        or torch.accelerator.current_accelerator() is not None,
-        reason="needs gloo, and a PyTorch built for CPUs alone",
-    ),
+    NEEDS_GLOO_ON_CPUS,
 ]
 NUM_PROMPTS = 12
 ON_RAY = ["--ray", "--tensor-parallel", "2"]
