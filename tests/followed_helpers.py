@@ -41,7 +41,7 @@ def load(folder: str, failing_rank: str) -> LoadedModel:
 if __name__ == "__main__":
     from followed_helpers import load as load_here  # so that another process can import it
 
-    followers.SECONDS_TO_AGREE = 1.0
+    followers.SECONDS_TO_AGREE = 5.0
     llm = LLM(followers.load_shared(partial(load_here, *sys.argv[1:]), 2, 1))
     print("loaded", flush=True)
     llm.generate(["how many apples", "now?"], DecodeParams(max_new_tokens=12), progress=False)

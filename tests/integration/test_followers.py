@@ -11,6 +11,11 @@ from followed_helpers import NEEDS_GLOO_ON_CPUS
 pytestmark = [pytest.mark.slow, NEEDS_GLOO_ON_CPUS]
 
 
+def listening(process):
+    """Addresses at which it can be reached."""
+    return [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+
+
 @pytest.mark.parametrize(
     ("failing_rank", "reason"),
     [("0", "one has not ended its call"), ("1", "one has failed: RuntimeError at ['0', '1']")],
@@ -21,6 +26,9 @@ def test_one_that_raises_alone_ends_all_of_them_and_says_why(checkpoint, failing
         assert leader.stdout is not None
         assert leader.stdout.readline() == "loaded\n"
         others = psutil.Process(leader.pid).children(recursive=True)
+        assert {host for process in (psutil.Process(leader.pid), *others) for host in listening(process)} == {
+            "127.0.0.1"
+        }
         out, err = leader.communicate(timeout=120)
     assert out == "" and leader.returncode == -9
     assert f"the processes that share a model have parted: {reason}" in err

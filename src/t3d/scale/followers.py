@@ -8,6 +8,7 @@ any worker's death, and with it end the others.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -39,8 +40,9 @@ def load_shared(load: Callable[[], LoadedModel], num_processes: int, num_threads
     """
     _check_devices(num_processes)
     torch.set_num_threads(num_threads)
-    store = torch.distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    store = _store()
     shared = {
+        **_gloo_interface(),
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": HOST,
@@ -150,6 +152,20 @@ def _started(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], C
     )
     other.close()
     return process, own
+
+
+def _store() -> torch.distributed.TCPStore:
+    """Where they find each other. By itself PyTorch would listen to the whole network."""
+    with socket.create_server((HOST, 0)) as listening:
+        port, own = listening.getsockname()[1], listening.detach()
+    how: dict[str, Any] = {"is_master": True, "wait_for_workers": False, "master_listen_fd": own}
+    return torch.distributed.TCPStore(HOST, port, **how)
+
+
+def _gloo_interface() -> dict[str, str]:
+    """That gloo listens to this machine alone, unless the user has said another one."""
+    own = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", own[0])} if own else {}
 
 
 def _numbered(rank: int) -> dict[str, str]:
