@@ -259,6 +259,19 @@ def test_a_cluster_of_its_own_is_started_and_ended(checkpoint, tmp_path):
 NUM_KILLS = 20
 
 
+def seconds_half_written(job, path, numbers):
+    """How long the file is there in part while it is written; 0 where that is too short to be seen."""
+    partial, seen = beside(path, "partial"), [0.0]
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(job.write, path, numbers)
+        while not writing.done():
+            if partial.exists():
+                seen.append(time.perf_counter())
+            time.sleep(0.0002)
+        writing.result()
+    return seen[-1] - seen[min(1, len(seen) - 1)]
+
+
 def killed_while_it_wrote(job, target, seconds):
     """What there was of a file when its writer was killed, some seconds after it began; None: too late."""
     partial, until = beside(target, "partial"), time.monotonic() + 200
@@ -266,10 +279,10 @@ def killed_while_it_wrote(job, target, seconds):
         if target.exists() or (job.folder / "output").exists():
             return None
         assert time.monotonic() < until
-        time.sleep(0.001)
-    time.sleep(seconds)
+        time.sleep(0.0002)
     try:
         writer = psutil.Process(int((job.folder / "writers" / target.name).read_text()))
+        time.sleep(seconds)
         writer.suspend()
         while writer.status() != psutil.STATUS_STOPPED:
             time.sleep(0.001)
@@ -284,15 +297,16 @@ def killed_while_it_wrote(job, target, seconds):
     return torn
 
 
-def kill_writers(job, how_many, rng, whole):
+def kill_writers(job, how_many, rng, whole, seconds):
     """Kill the writers of so many files, if it is not too late; what there was of the files.
 
-    After each kill the files that the next process would take for finished are whole.
+    ``seconds`` says how long each file is half written. After each kill the files that the next process
+    would take for finished are whole.
     """
     chunks, all_torn = job.folder / "chunks", []
     targets = [*(chunks / f"chunk-{number}" for number in range(1, job.count + 1)), job.folder / "output"]
     for number in sorted(rng.sample(range(len(targets)), how_many)):
-        torn = killed_while_it_wrote(job, targets[number], rng.uniform(0, 0.1))
+        torn = killed_while_it_wrote(job, targets[number], rng.uniform(0, seconds[targets[number].name]))
         all_torn += [torn] * (torn is not None)
         for path in targets:
             with suppress(FileNotFoundError):
@@ -300,22 +314,21 @@ def kill_writers(job, how_many, rng, whole):
     return all_torn
 
 
-@pytest.mark.timeout(1800)  # of it 5 minutes on two cores with a load of 5 to 10, 13 with one of 10 to 20
+@pytest.mark.timeout(1800)  # of it 40 seconds on two idle cores, minutes on busy ones
 def test_twenty_workers_killed_while_they_write_leave_nothing_that_is_read_as_good(address, tmp_path):
     """Each is stopped at a random moment of its writing and killed there; another one writes the file."""
     rng, torn, jobs = random.Random(19), [], []
     files = {f"chunk-{number}": [number] for number in range(1, Records.count + 1)}
     files["output"] = [number for numbers in files.values() for number in numbers]
     alone = Records(tmp_path / "alone")
-    for name, numbers in files.items():
-        alone.write(alone.folder / name, numbers)
+    seconds = {name: seconds_half_written(alone, alone.folder / name, of) for name, of in files.items()}
     whole = {name: (alone.folder / name).read_bytes() for name in files}
     with ThreadPoolExecutor(1) as pool:
         while len(torn) < NUM_KILLS:
             assert len(jobs) < NUM_KILLS, "in most jobs a writer is met"
             jobs.append(Records(tmp_path / f"job-{len(jobs)}"))
             how_many = min(NUM_RETRIES, NUM_KILLS - len(torn))  # more could be one worker's, or one chunk's
-            killed = pool.submit(kill_writers, jobs[-1], how_many, rng, whole)
+            killed = pool.submit(kill_writers, jobs[-1], how_many, rng, whole, seconds)
             assert make_on_ray(jobs[-1], TWO, "records").result == files["output"]
             torn += killed.result()
             assert (jobs[-1].folder / "output").read_bytes() == whole["output"]
