@@ -30,7 +30,7 @@ def app_of(llm, front_page=None, others=(), **fields):
 
 def client_of(app):
     """A client of it, to be entered."""
-    return importlib.import_module("starlette.testclient").TestClient(app)
+    return importlib.import_module("starlette.testclient").TestClient(app, base_url="http://127.0.0.1")
 
 
 def events_of(response):
@@ -79,6 +79,31 @@ async def ask(app, body, path="/v1/completions", leaves_after=None, headers=()):
     }
     await app(scope, receive, send)
     return sent
+
+
+async def got(app, path):
+    """The text that the application answers."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return sent[1]["body"].decode()
+
+
+async def settled(app):
+    """Wait until its metrics tell of no open requests and choices: the engine needs time to notice."""
+    async with asyncio.timeout(20):
+        while True:
+            text = await got(app, "/metrics")
+            if "t3d_open_requests 0.0" in text and "t3d_open_choices 0.0" in text:
+                return text
+            await asyncio.sleep(0.01)
 
 
 @contextmanager

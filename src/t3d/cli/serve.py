@@ -93,7 +93,7 @@ class Serve(DraftedModelChoice):
 
     def _names(self) -> list[str]:
         """Of the models. Raises InputError where they would be the same."""
-        name = self.model_name or Path(self.model).name
+        name = self.model_name or Path(self.model).resolve().name
         if self.teacher is None:
             if self.teacher_name is not None:
                 problem = "without --teacher"
@@ -101,7 +101,7 @@ class Serve(DraftedModelChoice):
                     "teacher_name", self.teacher_name, problem, "give --teacher, or leave it out"
                 )
             return [name]
-        other = self.teacher_name or Path(self.teacher).name
+        other = self.teacher_name or Path(self.teacher).resolve().name
         if other == name:
             problem = "also the name of the model"
             raise InputError("teacher_name", other, problem, "give another --teacher-name or --model-name")

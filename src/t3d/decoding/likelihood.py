@@ -7,6 +7,8 @@ where logits are asked for, V vocabulary.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from threading import Event
 from typing import NamedTuple
 
 import torch
@@ -33,14 +35,24 @@ class TokenLogprob(NamedTuple):
 
 
 def token_logprobs(
-    loaded: LoadedModel, ids: Sequence[int], params: DecodeParams, num_top: int = 0
+    loaded: LoadedModel,
+    ids: Sequence[int],
+    params: DecodeParams,
+    num_top: int = 0,
+    *,
+    is_given_up: Event | None = None,
 ) -> list[TokenLogprob]:
-    """Of every token but the first, before which nothing stands, in the blocks and context of ``params``."""
+    """Of every token but the first, before which nothing stands, in the blocks and context of ``params``.
+
+    Raises CancelledError, before the next forward, once ``is_given_up`` is set.
+    """
     found: list[TokenLogprob] = []
     size = params.block_size
     step = max(1, POSITIONS // size) * size
     for start in range(0, len(ids) if len(ids) > 1 else 0, step):
         end = min(start + step, len(ids))
+        if is_given_up is not None and is_given_up.is_set():
+            raise CancelledError
         with turns_of(loaded.model), torch.inference_mode():
             logits_MV = _logits(loaded, ids[:end], start, params)
             found += _logprobs(logits_MV, ids[max(start, 1) : end], loaded, params, num_top)

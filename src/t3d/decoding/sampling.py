@@ -31,15 +31,16 @@ class Candidates(NamedTuple):
 def _keep_top_k(logits_MV: Tensor, top_k: int) -> Tensor:
     """Minus infinity outside the k largest logits (the lower token id wins a tie)."""
     place = logits_MV.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return logits_MV.masked_fill(place >= top_k, -torch.inf)
+    return logits_MV.masked_fill(place >= min(top_k, place.shape[-1]), -torch.inf)
 
 
 def _keep_top_p(logits_MV: Tensor, top_p: float) -> Tensor:
-    """Minus infinity outside the smallest set of likeliest tokens whose probability reaches top_p."""
+    """Minus infinity outside the smallest set of likeliest tokens whose probability reaches top_p: one at
+    least, also for a top_p that is 0 in this dtype."""
     sorted_logits, order = logits_MV.sort(dim=-1, descending=True, stable=True)
     probability = sorted_logits.softmax(-1)
     before = probability.cumsum(-1) - probability
-    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, (before >= top_p) & (before > 0))
     return logits_MV.masked_fill(dropped, -torch.inf)
 
 

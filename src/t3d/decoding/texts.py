@@ -71,8 +71,13 @@ def told_updates(updates: Iterator[BlockUpdate], tokenizer: PreTrainedTokenizerB
 
 def _num_held(text: str, stops: Sequence[str]) -> int:
     """Length of the longest end of the text with which a stop text begins."""
-    sizes = (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
-    return max(sizes, default=0)
+    longest = 0
+    for stop in stops:
+        first = max(0, len(text) - len(stop) + 1)
+        while (first := text.find(stop[0], first)) >= 0 and not stop.startswith(text[first:]):
+            first += 1
+        longest = max(longest, len(text) - first if first >= 0 else 0)
+    return longest
 
 
 def _draft_text(token_ids: Sequence[int | None], tokenizer: PreTrainedTokenizerBase) -> str:

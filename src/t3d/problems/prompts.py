@@ -109,7 +109,10 @@ def _ids_of_said(
     if not names:
         return token_ids(tokenizer, render(said))
     used = set("".join(said))
-    mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used)
+    mark = next((chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used), None)
+    if mark is None:
+        problem = "all characters of Unicode's private area beside a special token's name"
+        raise InputError("content", names[0], problem, "drop some of them")
     for index, name in enumerate(names):
         said = [text.replace(name, f"{mark}{index}{mark}") for text in said]
     ids: list[int] = []

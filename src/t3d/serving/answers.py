@@ -1,5 +1,6 @@
 """Answers as OpenAI's clients read them: whole or in chunks, with log-probabilities, steps and usage."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from t3d.decoding.likelihood import TokenLogprob
 from t3d.serving.choice import Choice, Draft, News
 from t3d.serving.fields import Asked, Endpoint
+
+IMPOSSIBLE = -9999.0
+"""Told in the place of minus infinity, of which JSON has none: the log-probability of a mask token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +36,12 @@ class Echo:
         names = [name(token) for token in token_ids]
         top = [
             # The likeliest last: of tokens with one text the client sees that one.
-            _own(own, one) | {name(token): value for token, value in reversed(one.top)}
+            _own(own, one) | {name(token): max(value, IMPOSSIBLE) for token, value in reversed(one.top)}
             for own, one in zip(names[1:], known, strict=True)
         ]
         told = {
             "tokens": names,
-            "token_logprobs": [None, *(one.logprob for one in known)],
+            "token_logprobs": [None, *(max(one.logprob, IMPOSSIBLE) for one in known)],
             "top_logprobs": [None, *top] if asked.num_logprobs else None,
         }
         return cls(text=text, logprobs=told)
@@ -59,11 +63,16 @@ class Answer:
     echoes: Sequence[Echo] = ()
     """One per choice, or none."""
 
-    def whole(self) -> dict[str, Any]:
-        """The answer when all choices have ended."""
+    def whole(self) -> bytes:
+        """The answer when all choices have ended, as JSON."""
         kind = "text_completion" if self.endpoint == "completions" else "chat.completion"
-        everything = [self._choice(index, News(c.text, slice(None))) for index, c in enumerate(self.choices)]
-        return self._head(kind) | {"choices": everything, "usage": self.usage()}
+        head = to_json(self._head(kind) | {"usage": self.usage()})
+        # One at a time, so that other threads get their turns: the encoder itself lets none in.
+        everything = ",".join(
+            to_json(self._choice(index, News(choice.text, slice(None))))
+            for index, choice in enumerate(self.choices)
+        )
+        return f'{head[:-1]},"choices":[{everything}]}}'.encode()
 
     def first_chunks(self) -> list[dict[str, Any]]:
         """What a stream begins with: the role, or the prompts that are to be repeated."""
@@ -173,9 +182,15 @@ class Answer:
         return {"content": content, "refusal": None}
 
 
+def to_json(value: Any) -> str:
+    """As clients are sent it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _own(name: str, known: TokenLogprob) -> dict[str, float]:
     """The token itself, unless it or one of its text is among the likeliest."""
-    return {} if not known.top or known.logprob >= known.top[-1][1] else {name: known.logprob}
+    is_among = not known.top or known.logprob >= known.top[-1][1]
+    return {} if is_among else {name: max(known.logprob, IMPOSSIBLE)}
 
 
 def _joined(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:

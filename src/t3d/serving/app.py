@@ -3,20 +3,23 @@
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from t3d.decoding.llm import LLM
 from t3d.serving.exchange import Exchange
 from t3d.serving.metrics import Metrics
-from t3d.serving.service import Served, Service, check_key
+from t3d.serving.service import Served, Service, check_host, check_key
 from t3d.serving.settings import Refusal, ServeConfig
 from t3d.serving.worker import Worker
 
@@ -43,6 +46,7 @@ def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | Non
         finally:
             for worker in workers:
                 await anyio.to_thread.run_sync(worker.stop)
+            await anyio.to_thread.run_sync(partial(service.reading.shutdown, cancel_futures=True))
 
     def told(served: Served) -> dict[str, Any]:
         same = {"object": "model", "created": created, "owned_by": "t3d"}
@@ -81,8 +85,26 @@ def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | Non
             Route("/metrics", metrics),
         ],
         exception_handlers={Refusal: _refused, HTTPException: _not_served, Exception: _failed},
+        middleware=[Middleware(OwnHost, config=config)],
         lifespan=lifespan,
     )
+
+
+class OwnHost:
+    """Lets through what :func:`~t3d.serving.service.check_host` does."""
+
+    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
+        self._app, self._config = app, config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse to."""
+        try:
+            if scope["type"] == "http":
+                check_host(scope, self._config)
+        except Refusal as refusal:
+            await JSONResponse(refusal.body(), status_code=refusal.status)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 async def _refused(request: Request, error: Any) -> Response:
@@ -91,8 +113,9 @@ async def _refused(request: Request, error: Any) -> Response:
 
 
 async def _not_served(request: Request, error: Any) -> Response:
-    text = f"{request.method} {request.url.path}: {error.detail}"
-    return await _refused(request, Refusal(error.status_code, "not_found", text))
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    refusal = Refusal(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=error.headers)
 
 
 async def _failed(request: Request, error: Any) -> Response:

@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-import json
+import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from t3d.decoding.completion import DecodeRequest
@@ -19,14 +19,15 @@ from t3d.decoding.likelihood import token_logprobs
 from t3d.decoding.llm import LLM
 from t3d.errors import InputError
 from t3d.problems.prompts import token_text
-from t3d.serving.answers import Answer, Echo
+from t3d.serving.answers import Answer, Echo, to_json
+from t3d.serving.body import not_json, parsed, read_body
 from t3d.serving.choice import Choice
-from t3d.serving.fields import Asked, Endpoint, named_model, read_asked, renamed
+from t3d.serving.fields import Asked, Endpoint, check_echoed, named_model, read_asked, renamed
 from t3d.serving.service import Served, Service, check_key
 from t3d.serving.settings import Refusal
 
 _LAST_WORDS_S = 1.0
-"""How long a client is given to take the error that ends its stream."""
+"""How long a client is given to take an error."""
 
 
 class _Sender:
@@ -49,7 +50,7 @@ class _Sender:
                 (b"cache-control", b"no-cache"),
             ]
             await self({"type": "http.response.start", "status": 200, "headers": headers})
-        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, allow_nan=False)
+        text = data if isinstance(data, str) else to_json(data)
         body = f"data: {text}\n\n".encode()
         await self({"type": "http.response.body", "body": body, "more_body": not is_last})
 
@@ -62,27 +63,35 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or say why not; a client that goes away ends it and frees its slots."""
-        sender, metrics, began = _Sender(send), self.service.metrics, time.perf_counter()
+        sender, metrics, began, status = _Sender(send), self.service.metrics, time.perf_counter(), 500
         try:
             check_key(scope, self.service.config)
             with self.service.admitted():
                 async with asyncio.timeout(self.service.config.time_limit_s):
                     await self._answer(scope, receive, sender)
             metrics.request_seconds.observe(time.perf_counter() - began)
-        except Refusal as refusal:
-            await _refuse(refusal, scope, receive, sender)
-        except InputError as error:
-            await _refuse(Refusal.of_input(renamed(error)), scope, receive, sender)
-        except TimeoutError:
-            text = f"not finished within {self.service.config.time_limit_s:g} seconds"
-            await _refuse(Refusal(504, "timeout", text), scope, receive, sender)
+            status = sender.status
         except ClientDisconnect:
-            sender.status = sender.status or 499
+            status = 499
+        except (Refusal, InputError, TimeoutError, asyncio.CancelledError) as error:
+            refusal = self._refusal_of(error)
+            status = refusal.status
+            await _refuse(refusal, scope, receive, sender)
         finally:
-            metrics.requests.labels(self.endpoint, str(sender.status)).inc()
+            metrics.requests.labels(self.endpoint, str(status)).inc()
+
+    def _refusal_of(self, error: BaseException) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, InputError):
+            return Refusal.of_input(renamed(error))
+        if isinstance(error, TimeoutError):
+            text = f"not finished within {self.service.config.time_limit_s:g} seconds"
+            return Refusal(504, "timeout", text)
+        return Refusal(503, "stopping", "the server is stopping")  # nothing else cancels a request
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
-        body = await _read(Request(scope, receive), self.service.config.max_body_bytes)
+        body = await read_body(Request(scope, receive), self.service.config.max_body_bytes)
         await _while_connected(self._write(body, scope, receive, sender), receive)
 
     async def _write(self, body: bytes, scope: Scope, receive: Receive, sender: _Sender) -> None:
@@ -90,11 +99,13 @@ class Exchange:
         served, answer = await asyncio.to_thread(self._begin, body)
         asked = answer.asked
         self.service.metrics.prompt_tokens.inc(answer.num_prompt_tokens)
+        if asked.echo:
+            answer = replace(answer, echoes=await self._echoes(served, answer))
         if not asked.streams:
             async for _ in self._grown(served, answer):
                 pass
-            response = await asyncio.to_thread(lambda: JSONResponse(answer.whole()))
-            await response(scope, receive, sender)
+            content = await asyncio.to_thread(answer.whole)
+            await Response(content, media_type="application/json")(scope, receive, sender)
             return
         for chunk in answer.first_chunks():
             await sender.event(chunk)
@@ -109,13 +120,17 @@ class Exchange:
 
     def _begin(self, body: bytes) -> tuple[Served, Answer]:
         """A body's model and what is to be answered. Raises InputError or Refusal for what cannot be."""
-        fields = _json(body)
+        fields = parsed(body)
         served = self.service.model_of(named_model(fields))
         own, most = served.llm.loaded.own_settings, self.service.config.max_choices
-        return served, self._begun(served, read_asked(fields, self.endpoint, own, most))
+        try:
+            asked = read_asked(fields, self.endpoint, own, most)
+        except RecursionError as error:  # checking a value goes deeper than parsing it
+            raise not_json("nested too deeply") from error
+        return served, self._begun(served, asked)
 
     def _begun(self, served: Served, asked: Asked) -> Answer:
-        """Prompts as jobs, and what is repeated of them. Raises InputError for what cannot be decoded."""
+        """Prompts as jobs. Raises InputError for what cannot be decoded."""
         llm = served.llm
         name = f"{'cmpl' if self.endpoint == 'completions' else 'chatcmpl'}-{uuid.uuid4().hex}"
         try:
@@ -124,13 +139,12 @@ class Exchange:
             if self.endpoint == "chat/completions" and error.field == "prompts":
                 raise InputError("messages", error.value, error.problem, error.fix) from error
             raise
-        choices, echoes = [], []
+        num_prompt_tokens = sum(len(request.prompt_ids) for request in requests)
+        check_echoed(asked, num_prompt_tokens)
+        choices = list[Choice]()
         for request in requests:
             for sample in request.samples(asked.n):
                 choices.append(Choice(self._job(llm, f"{name}/{len(choices)}", sample, asked)))
-        if asked.echo:
-            for request, prompt in zip(requests, asked.prompts, strict=True):
-                echoes += [_echo(served, request, prompt, asked)] * asked.n
         return Answer(
             id=name,
             created=int(time.time()),
@@ -139,9 +153,16 @@ class Exchange:
             asked=asked,
             name=served.token_name,
             choices=choices,
-            num_prompt_tokens=sum(len(request.prompt_ids) for request in requests),
-            echoes=echoes,
+            num_prompt_tokens=num_prompt_tokens,
         )
+
+    async def _echoes(self, served: Served, answer: Answer) -> list[Echo]:
+        """What is repeated of the prompts, which are read no further once nobody waits."""
+        is_given_up, loop = threading.Event(), asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self.service.reading, _echoes_of, served, answer, is_given_up)
+        finally:
+            is_given_up.set()
 
     def _job(self, llm: LLM, name: str, request: DecodeRequest, asked: Asked) -> Job:
         """Of a choice: its noise is that of ``LLM.generate`` for the same prompts and ``n``."""
@@ -185,42 +206,25 @@ class Exchange:
             worker.cancel(growing)
 
 
-def _echo(served: Served, request: DecodeRequest, prompt: Any, asked: Asked) -> Echo:
-    llm, ids = served.llm, request.prompt_ids
+def _echoes_of(served: Served, answer: Answer, is_given_up: threading.Event) -> list[Echo]:
+    asked, found = answer.asked, list[Echo]()
+    for choice, prompt in zip(answer.choices[:: asked.n], asked.prompts, strict=True):
+        echo = _echo(served, choice.job.request.prompt_ids, prompt, asked, is_given_up)
+        found += [echo] * asked.n
+    return found
+
+
+def _echo(
+    served: Served, ids: Sequence[int], prompt: Any, asked: Asked, is_given_up: threading.Event
+) -> Echo:
+    llm, wanted = served.llm, asked.num_logprobs
     text = prompt if isinstance(prompt, str) else token_text(llm.tokenizer, ids, skip_special_tokens=False)
-    wanted = asked.num_logprobs
-    known = [] if wanted is None else token_logprobs(llm.loaded, ids, asked.params, wanted)
+    known = (
+        []
+        if wanted is None
+        else token_logprobs(llm.loaded, ids, asked.params, wanted, is_given_up=is_given_up)
+    )
     return Echo.of_prompt(text, ids, known, asked, served.token_name)
-
-
-async def _read(request: Request, max_bytes: int) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # which a page of another site cannot send without being asked for leave
-        text = f"content-type={kind!r}: not JSON. Fix: send Content-Type: application/json."
-        raise Refusal(415, "unsupported_media_type", text)
-    text = f"larger than {max_bytes} bytes. Fix: send less, or start the server with --max-body-bytes."
-    too_large = Refusal(413, "body_too_large", text)
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > max_bytes:
-        raise too_large
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > max_bytes:
-            raise too_large
-    return bytes(body)
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise Refusal(400, "invalid_json", f"body: not JSON ({said}). Fix: send a JSON object.") from error
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
@@ -244,12 +248,11 @@ async def _until_gone(receive: Receive) -> None:
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, sender: _Sender) -> None:
     """Say it, as JSON or, where a stream has begun, as its last event."""
-    if not sender.status:
-        headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else None
-        await JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)(
-            scope, receive, sender
-        )
-        return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LAST_WORDS_S):
-            await sender.event(refusal.body(), is_last=True)
+            if sender.status:
+                await sender.event(refusal.body(), is_last=True)
+                return
+            headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else None
+            response = JSONResponse(refusal.body(), status_code=refusal.status, headers=headers)
+            await response(scope, receive, sender)

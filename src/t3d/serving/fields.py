@@ -16,7 +16,9 @@ from t3d.field_types import fit, type_text
 
 Endpoint = Literal["completions", "chat/completions"]
 MAX_LOGPROBS = 20
-MAX_STOPS = 16
+MAX_STOPS, MAX_STOP_LENGTH = 16, 1000
+MAX_ECHOED = 2**20
+"""Tokens and log-probabilities that an answer repeats of its prompts."""
 _PROMPT = str | list[str] | list[int] | list[list[int]]
 _COMMON: dict[str, Any] = {
     "model": str,
@@ -108,6 +110,14 @@ class Asked:
     streams_usage: bool
 
 
+def check_echoed(asked: Asked, num_prompt_tokens: int) -> None:
+    """Raise InputError for an answer that would repeat more than MAX_ECHOED."""
+    count = num_prompt_tokens * asked.n * (1 + (asked.num_logprobs or 0))
+    if asked.echo and count > MAX_ECHOED:
+        problem = f"the answer would repeat {count} tokens and log-probabilities, more than {MAX_ECHOED}"
+        raise InputError("echo", True, problem, "ask for less in one request")
+
+
 def named_model(body: Any) -> str | None:
     """The model that a body names; None also for what is refused when it is read."""
     name = body.get("model") if isinstance(body, dict) else None
@@ -124,7 +134,8 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
     n, echo = fields.get("n", 1), fields.get("echo", False)
     _require("n", n, 1 <= n * len(prompts) <= max_choices, f"with {len(prompts)} prompts", 1, max_choices)
     options = fields.get("stream_options", {})
-    if options and (not fields.get("stream") or set(options) - {"include_usage", "include_obfuscation"}):
+    is_known = set(options) <= {"include_usage", "include_obfuscation"}
+    if options and not (fields.get("stream") and is_known and all(map(_is_switch, options.values()))):
         fix = "give it with stream=true, and include_usage alone"
         raise InputError("stream_options", options, "cannot be used", fix)
     if fields.get("return_drafts") and not fields.get("stream"):
@@ -156,16 +167,28 @@ def _typed(body: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
         if name in kinds:
             try:
                 fields[name] = fit(value, kinds[name])
-            except ValueError as error:
+                if isinstance(value, int) and abs(value) >= 2**63:
+                    raise ValueError("no computer's whole number")
+            except (ValueError, OverflowError) as error:
                 fix = f"give {type_text(kinds[name])}"
                 raise InputError(name, _short(value), f"not {type_text(kinds[name])}", fix) from error
         elif name in NEUTRAL:
-            if value not in NEUTRAL[name]:
+            if not any(_is_same(value, neutral) for neutral in NEUTRAL[name]):
                 raise InputError(name, _short(value), "t3d serve does not have it", "leave it out")
         elif name not in IGNORED:
             fix = f"use {', '.join(sorted(kinds))}"
-            raise InputError(name, _short(value), "not a field of this endpoint", fix)
+            shown = name[:80].encode("ascii", "backslashreplace").decode()
+            raise InputError(shown, _short(value), "not a field of this endpoint", fix)
     return fields
+
+
+def _is_switch(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _is_same(value: Any, neutral: Any) -> bool:
+    """False is no 0, and True no 1."""
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
 def _short(value: Any) -> Any:
@@ -245,6 +268,10 @@ def _check_stops(fields: Mapping[str, Any]) -> None:
     stops = stop_texts(fields.get("stop", ()))
     if len(stops) > MAX_STOPS:
         raise InputError("stop", _short(stops), f"more than {MAX_STOPS} texts", f"give up to {MAX_STOPS}")
+    for stop in stops:
+        if len(stop) > MAX_STOP_LENGTH:
+            problem = f"longer than {MAX_STOP_LENGTH} characters"
+            raise InputError("stop", _short(stop), problem, "give shorter texts")
 
 
 def _num_logprobs(fields: Mapping[str, Any]) -> int | None:

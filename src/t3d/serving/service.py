@@ -1,10 +1,13 @@
 """What the requests of a server share: its models, its limits and its counts."""
 
 import hmac
+import ipaddress
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache, cached_property
+from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
@@ -38,6 +41,8 @@ class Service:
     config: ServeConfig
     metrics: Metrics
     num_requests: int = 0
+    reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "t3d-reading"))
+    """Reads prompts that are to be repeated with their log-probabilities, one after the other."""
 
     def model_of(self, name: str | None) -> Served:
         """The model of that name. Raises Refusal where there is none."""
@@ -67,7 +72,29 @@ def check_key(scope: Scope, config: ServeConfig) -> None:
     """Raise Refusal unless the request has the key that is asked for."""
     if config.api_key is None:
         return
-    given = dict(scope["headers"]).get(b"authorization", b"")
-    if not hmac.compare_digest(given, f"Bearer {config.api_key}".encode()):
+    kind, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+    if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), config.api_key.encode()):
         text = "no API key, or another one; send it as Authorization: Bearer KEY"
         raise Refusal(401, "invalid_api_key", text)
+
+
+def check_host(scope: Scope, config: ServeConfig) -> None:
+    """Raise Refusal for a page of another site whose name leads to this machine; none knows a key."""
+    given = dict(scope["headers"]).get(b"host")
+    if config.api_key is not None or given is None or not _is_loopback(config.host):
+        return
+    with suppress(ValueError):  # an address that is none
+        name = urlsplit(f"//{given.decode('latin-1')}").hostname
+        if name is not None and (name == config.host or _is_loopback(name)):
+            return
+    text = (
+        "this name is not that of the machine itself. Fix: ask localhost, or start the server with --api-key."
+    )
+    raise Refusal(403, "host_not_allowed", f"host={given.decode('latin-1')[:80]!r}: {text}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -31,8 +31,9 @@ class ServeConfig:
         require_above_zero(self, "time_limit_s", "grace_s")
         if not 0 <= self.port < 2**16:
             raise InputError("port", self.port, "no port", "use 0 (any that is free) to 65535")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.strip()):
-            raise InputError("api_key", "...", "empty, or not of ASCII characters", "use letters and digits")
+        if self.api_key is not None and not (self.api_key.isascii() and len(self.api_key.split()) == 1):
+            problem = "empty, with a blank, or not of ASCII characters"
+            raise InputError("api_key", "...", problem, "use letters and digits")
 
 
 class Refusal(Exception):

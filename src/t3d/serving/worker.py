@@ -2,11 +2,15 @@
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Iterable, Sequence
 
 from t3d.decoding.completion import BlockUpdate, Completion, DecodingError
 from t3d.decoding.jobs import Arrivals, Job
 from t3d.decoding.llm import LLM
+
+MAX_WAITING = 512
+"""Updates that a request may have in its queue before drafts are left out: the next ones tell more."""
 
 
 class Worker:
@@ -64,6 +68,13 @@ class Worker:
                 except DecodingError as error:  # a forward failed: those that come later get new slots
                     for name, problem in error.problems.items():
                         self._fail([name], problem)
+                except Exception as error:
+                    open_ones = list(self._asking)
+                    if not open_ones:
+                        raise
+                    traceback.print_exc()
+                    self._arrivals.cancel(open_ones)
+                    self._fail(open_ones, f"the engine failed: {type(error).__name__}")
         finally:
             self._arrivals.close()
             self._fail(list(self._asking), "the engine has stopped")
@@ -75,7 +86,7 @@ class Worker:
                 self._asking.pop(update.id, None)
         if asking is not None:
             _, loop, queue = asking
-            loop.call_soon_threadsafe(queue.put_nowait, update)
+            loop.call_soon_threadsafe(_put, queue, update)
 
     def _fail(self, ids: Iterable[str], problem: str) -> None:
         for name in ids:
@@ -84,3 +95,8 @@ class Worker:
                 job = asking[0]
                 failed = Completion.of_failure(job.request, job.params, -1, problem)
                 self._tell(BlockUpdate.of_end(failed))
+
+
+def _put(queue: "asyncio.Queue[BlockUpdate]", update: BlockUpdate) -> None:
+    if update.is_committed or queue.qsize() < MAX_WAITING:
+        queue.put_nowait(update)

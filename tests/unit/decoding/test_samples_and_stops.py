@@ -13,6 +13,7 @@ from t3d.decoding.completion import DecodeRequest
 from t3d.decoding.jobs import Job
 from t3d.decoding.llm import LLM
 from t3d.decoding.params import DecodeParams
+from t3d.decoding.texts import _num_held as num_held
 from t3d.errors import InputError
 from t3d.problems.prompts import chat_ids, token_ids, token_text
 from t3d.trajectory import read_trajectories, write_trajectories
@@ -229,3 +230,9 @@ def test_a_stop_text_ends_a_response_left_to_right_at_the_same_token_with_drafts
         assert ours.finish_reason == theirs.finish_reason == "stop"
         num_drafted += ours.num_accepted
     assert num_drafted or "predicts" in fields
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=8), max_size=3))
+def test_what_is_held_back_is_the_longest_end_with_which_a_stop_text_begins(text, stops):
+    sizes = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
+    assert num_held(text, stops) == max(sizes, default=0)

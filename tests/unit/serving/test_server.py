@@ -5,7 +5,17 @@ import json
 import time
 
 import pytest
-from serving_helpers import PROMPT, app_of, ask, client_of, events_of, generated, needs_server, running
+from serving_helpers import (
+    PROMPT,
+    app_of,
+    ask,
+    client_of,
+    events_of,
+    generated,
+    needs_server,
+    running,
+    settled,
+)
 
 from t3d.decoding.likelihood import token_logprobs
 from t3d.decoding.llm import LLM
@@ -344,26 +354,6 @@ def test_the_key_is_asked_for_where_there_is_one(llm):
 
 
 # --- leaving, waiting, failing ------------------------------------------------------------------------
-
-
-async def settled(app):
-    """Open requests and choices as its metrics tell them, when the engine had time to notice."""
-    async with asyncio.timeout(20):
-        while True:
-            sent = []
-
-            async def send(message, sent=sent):
-                sent.append(message)
-
-            async def receive():
-                return {"type": "http.request", "body": b""}
-
-            scope = {"type": "http", "method": "GET", "path": "/metrics", "query_string": b"", "headers": []}
-            await app(scope, receive, send)
-            text = sent[1]["body"].decode()
-            if "t3d_open_requests 0.0" in text and "t3d_open_choices 0.0" in text:
-                return
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("leaves_after", [0, 3])

@@ -170,5 +170,5 @@ $("form").addEventListener("submit", (event) => {
 });
 $("stop").addEventListener("click", () => asking && asking.abort());
 $("prompt").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("form").requestSubmit();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !asking) $("form").requestSubmit();
 });
