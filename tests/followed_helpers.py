@@ -1,6 +1,7 @@
-"""A process that shares a model with another one, of which one raises where the other goes on.
+"""A process that shares a model with another one, of which one does not do as the other does.
 
-``python tests/followed_helpers.py CHECKPOINT RANK`` decodes two prompts, and never gets to its last line.
+``python tests/followed_helpers.py CHECKPOINT RANK [HOW]`` decodes two prompts; its last line is
+never reached.
 """
 
 import os
@@ -23,19 +24,26 @@ NEEDS_GLOO_ON_CPUS = pytest.mark.skipif(
 )
 
 
-def load(folder: str, failing_rank: str) -> LoadedModel:
-    """Load a share of the model; in the process of this rank, let every forward behind the first raise."""
-    if os.environ["RANK"] == failing_rank:
-        real, calls = Engine._step, list[int]()
+def load(folder: str, rank: str, how: str = "raises") -> LoadedModel:
+    """Load a share of the model. The process of this rank raises in every forward behind the first, or
+    sees other logits than the others, or cannot load."""
+    is_the_one = os.environ["RANK"] == rank
+    loaded = load_model(folder, device="cpu", dtype="float64", tp_plan="auto")
+    if is_the_one and how == "cannot load":
+        raise RuntimeError("no weights here")
+    real, calls = Engine._step, list[int]()
 
-        def step(self, *given):
-            calls.append(1)
-            if len(calls) > 1:
-                raise RuntimeError("raised by one")
-            return real(self, *given)
+    def step(self, *given):
+        calls.append(1)
+        if len(calls) > 1 and is_the_one:
+            raise RuntimeError("raised by one")
+        return real(self, *given)
 
+    if how == "raises":
         Engine._step = step
-    return load_model(folder, device="cpu", dtype="float64", tp_plan="auto")
+    elif is_the_one:
+        loaded.model.lm_head.register_forward_hook(lambda _module, _given, logits: -logits)
+    return loaded
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Numbers:
     folder: Path
     faults: Mapping[int, str] = field(default_factory=dict)
     odd: str = ""
-    """The second worker that is ready has other ``packages``, or no ``files``."""
+    """The second worker that is ready has other ``packages`` or no ``files``; the first no ``memory``."""
     count: int = 4
 
     def __call__(self) -> "Numbers":
@@ -98,7 +98,9 @@ class Numbers:
             (self.folder / "second").touch()
             if self.odd == "files":
                 raise InputError("model", "m", "no such folder", "copy it") from None
-            return 2
+            return 1 if self.odd == "memory" else 2
+        if self.odd == "memory":
+            raise MemoryError("no room for the weights")
         return 1
 
     def _file(self, number: int) -> Path:

@@ -103,6 +103,13 @@ def test_a_worker_that_dies_is_replaced_and_chunks_that_fail_are_named(cluster, 
     assert capsys.readouterr().out.count("noted\n") == 1, "by one worker of two"
 
 
+def test_a_worker_that_cannot_get_ready_leaves_its_place_to_another(cluster, tmp_path, caplog):
+    """Each takes the whole cluster, so the second starts when the first is gone."""
+    both = replace(TWO, cpus_per_worker=2)
+    assert make_on_ray(Numbers(tmp_path, odd="memory"), both, "numbers").result == [1, 2, 3, 4]
+    assert "a worker was lost" in caplog.text and "no room for the weights" in caplog.text
+
+
 def test_a_chunk_that_another_run_holds_is_made_last_and_has_not_failed(cluster, tmp_path, caplog):
     made = make_on_ray(Numbers(tmp_path, {1: "in use"}), ONE, "numbers")
     assert made.result == [1, 2, 3, 4] and made.num_new == 40

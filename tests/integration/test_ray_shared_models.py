@@ -12,6 +12,7 @@ from followed_helpers import NEEDS_GLOO_ON_CPUS
 from ray_helpers import started
 
 from t3d.cli.main import main
+from t3d.trajectory import read_plan, read_trajectories, write_trajectories
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,6 +43,20 @@ def whole(command, tmp_path_factory):
     return rolled_out_bytes(command, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.fixture
+def as_of_one(tmp_path):
+    """The bytes that a file has whose plan does not name the processes that made it, which it has to."""
+
+    def as_of_one(output):
+        plan = read_plan(output)
+        assert plan["model"].pop("tensor_parallel") == 2
+        again = tmp_path / "again" / output.name
+        write_trajectories(again, read_trajectories(output), plan=plan)
+        return again.read_bytes()
+
+    return as_of_one
+
+
 def followers():
     """Processes of this test's cluster that a worker has started to share its model."""
     found = []
@@ -61,17 +76,28 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def test_a_worker_of_two_processes_makes_the_file_of_one(address, command, whole, tmp_path, capsys):
+def test_a_worker_of_two_processes_makes_the_file_of_one(
+    address, command, whole, as_of_one, tmp_path, capsys
+):
     output = tmp_path / "out.parquet"
     assert main([*command, "--output", str(output), *ON_RAY]) == 0
     assert f"1 workers on Ray of 2 processes: {NUM_PROMPTS} prompts in" in capsys.readouterr().out
-    assert output.read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "out.parquet.yaml"]
+    assert as_of_one(output) == whole
     wait_until(lambda: not followers())
 
 
+def test_chunks_of_one_process_and_of_two_are_never_mixed(address, command, tmp_path, capsys):
+    output = str(tmp_path / "out.parquet")
+    assert main([*command, "--output", output, "--shard", "1/2"]) == 0
+    text = run_failing([*command, "--output", output, *ON_RAY], capsys)
+    assert "tensor_parallel" in text and "Fix: " in text
+
+
 @pytest.mark.parametrize("whose", ["follower", "worker"])
-def test_one_of_two_processes_killed_in_the_middle_loses_nothing(address, command, whole, tmp_path, whose):
+def test_one_of_two_processes_killed_in_the_middle_loses_nothing(
+    address, command, whole, as_of_one, tmp_path, whose
+):
     output, killed = tmp_path / "out.parquet", []
     chunks = output.with_name("out.parquet.chunks")
 
@@ -88,7 +114,7 @@ def test_one_of_two_processes_killed_in_the_middle_loses_nothing(address, comman
     thread.join()
     ((follower, num_made),) = killed
     assert num_made < NUM_PROMPTS
-    assert output.read_bytes() == whole
+    assert as_of_one(output) == whole
     wait_until(lambda: not follower.is_running() and not followers())
 
 
@@ -99,7 +125,9 @@ def test_a_prompt_that_fails_in_all_processes_is_left_out_and_ends_none(
     line += ["--grader", "exact", "--tokens-per-step", "1,2", "--max-errors", "2"]
     assert main([*line, "--output", str(tmp_path / "one")]) == 0
     assert main([*line, "--output", str(tmp_path / "shared"), *ON_RAY]) == 0
-    assert evaluated(tmp_path / "shared") == evaluated(tmp_path / "one")
+    samples, shared = evaluated(tmp_path / "shared")
+    assert shared["model"].pop("tensor_parallel") == shared["plan"]["model"].pop("tensor_parallel") == 2
+    assert (samples, shared) == evaluated(tmp_path / "one")
     listed = [(tmp_path / name / "errors.jsonl").read_text() for name in ("one", "shared")]
     assert listed[0] == listed[1] and len(listed[0].splitlines()) == 2
     assert json.loads(listed[0].splitlines()[0])["id"] == "1"

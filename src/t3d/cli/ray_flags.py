@@ -52,6 +52,9 @@ class RayFlags:
             problem = f"each of the {self.tensor_parallel} processes that share a model has a GPU of its own"
             raise InputError("gpus_per_worker", self.gpus_per_worker, problem, "use 1, or 0 for none")
         if self.ray:
+            if self.address.startswith("ray://"):
+                fix = "start the command on a machine of the cluster, with --address auto"
+                raise InputError("address", self.address, "the command would not be a part of it", fix)
             if num_processes() > 1 or shard is not None:
                 problem = "given beside a shard, but the workers of Ray make all chunks"
                 raise InputError("ray", True, problem, "leave one of the two out")

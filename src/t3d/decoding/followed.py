@@ -3,19 +3,37 @@
 Their forwards need each other, so whoever has followers must decode by :meth:`t3d.decoding.llm.LLM.decode`.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from t3d.decoding.completion import BlockUpdate, DecodingError
+from t3d.decoding.completion import BlockUpdate, Completion, DecodingError
 from t3d.decoding.engine import Engine, EngineConfig
 from t3d.decoding.jobs import Job
 from t3d.errors import InputError
+from t3d.work.plan import fingerprint
+
+
+class Outcome(NamedTuple):
+    """How a call ended, in which all processes have to agree."""
+
+    error: str = ""
+    """What was raised, and what was not finished then. Not its message, which may name a device."""
+    digest: str = ""
+    """Of what was decoded."""
+
+    @classmethod
+    def of_call(cls, done: Mapping[str, Completion], failed: DecodingError | None) -> "Outcome":
+        """Of completions by id, and what ended the call before its end."""
+        told = sorted((one.id, one.finish_reason, one.response_ids, one.step_map) for one in done.values())
+        if failed is None:
+            return cls(digest=fingerprint(told))
+        return cls(f"{type(failed.__cause__).__name__} at {sorted(failed.problems)}", fingerprint(told))
 
 
 @dataclass(frozen=True)
@@ -27,23 +45,24 @@ class Call:
     stop_token_ids: frozenset[int]
     jobs: Sequence[Job]
 
-    def outcome(self, model: PreTrainedModel) -> str:
-        """Decode it by this process's share of the model; how it ended, as :func:`outcome_of` says."""
-        stops = tuple(self.stop_token_ids)
+    def outcome(self, model: PreTrainedModel) -> Outcome:
+        """Decode it by this process's share of the model; how it ended."""
+        stops, done = tuple(self.stop_token_ids), dict[str, Completion]()
         engine = Engine(model, mask_token_id=self.mask_token_id, stop_token_ids=stops, config=self.config)
-        try:
-            engine.decode(self.jobs)
-        except DecodingError as error:
-            return outcome_of(error)
-        return ""
+        return Outcome.of_call(done, _failure_of(_noted(engine.stream(self.jobs), done)))
 
 
 @runtime_checkable
 class Followers(Protocol):
     """The other processes that share a model."""
 
-    def decoding(self, call: Call) -> AbstractContextManager[None]:
-        """Inside, this process decodes the call and they do; at the end all must have ended alike."""
+    def tell(self, what: Call, /) -> None:
+        """Have them decode the call, which this process does, too."""
+        ...
+
+    def agree(self, outcome: Outcome, /) -> None:
+        """Wait until all have ended it; does not return where one ended otherwise than this process."""
+        ...
 
 
 _FOLLOWERS: "WeakKeyDictionary[nn.Module, Followers]" = WeakKeyDictionary()
@@ -64,20 +83,43 @@ def check_has_no_followers(model: nn.Module) -> None:
 
 @contextmanager
 def followed(engine: Engine, jobs: Sequence[Job]) -> Generator[Iterator[BlockUpdate]]:
-    """The engine's updates of the jobs; with followers, all are decoded whatever is raised inside."""
+    """The engine's updates of the jobs; with followers, all are decoded whatever is raised inside.
+
+    Raises InputError for an engine with CUDA graphs and followers: what they record would be forwards more.
+    """
     updates, followers = engine.stream(jobs), _FOLLOWERS.get(engine.model)
     if followers is None:
         yield updates
         return
-    with followers.decoding(Call(engine.config, engine.mask_token_id, engine.stop_token_ids, jobs)):
-        try:
-            yield updates
-        finally:
-            for _ in updates:  # nobody reads them any more
-                pass
+    if not engine.config.enforce_eager:
+        problem = "processes that share a model record no CUDA graphs"
+        raise InputError("enforce_eager", False, problem, "leave it out")
+    followers.tell(Call(engine.config, engine.mask_token_id, engine.stop_token_ids, jobs))
+    done, raised = dict[str, Completion](), None
+    noted = _noted(updates, done)
+    try:
+        yield noted
+    except BaseException as error:  # the others decode to the end
+        raised = error
+    failed = raised if isinstance(raised, DecodingError) else _failure_of(noted)
+    followers.agree(Outcome.of_call(done, failed))
+    if (error := raised or failed) is not None:
+        raise error
 
 
-def outcome_of(error: DecodingError) -> str:
-    """What all processes have to agree on: what was raised, and what was not finished then. Not its message,
-    which may name a device."""
-    return f"{type(error.__cause__).__name__} at {sorted(error.problems)}"
+def _noted(updates: Iterator[BlockUpdate], done: dict[str, Completion]) -> Iterator[BlockUpdate]:
+    """The updates, whose completions are noted by id."""
+    for update in updates:
+        if update.completion is not None:
+            done[update.id] = update.completion
+        yield update
+
+
+def _failure_of(updates: Iterator[BlockUpdate]) -> DecodingError | None:
+    """What ends them before their end, if anything does."""
+    try:
+        for _ in updates:
+            pass
+    except DecodingError as error:
+        return error
+    return None

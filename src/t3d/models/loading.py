@@ -72,6 +72,8 @@ class LoadedModel(LoadedTokenizer):
             "dtype": str(self.model.dtype),
             "device": self.model.device.type,
             **({"drafter": self.drafter_hash} if self.drafter is not None else {}),
+            # Sums of parts round otherwise, as another device does.
+            **({"tensor_parallel": self.model._tp_size} if (self.model._tp_size or 1) > 1 else {}),
         }
 
 

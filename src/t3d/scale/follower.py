@@ -11,17 +11,19 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, cast
 
+from t3d.decoding.followed import Outcome
+
 
 def main() -> None:
-    """Say how loading went, then how each call did; empty where it went well."""
+    """Say how loading went, then how each call did."""
     connection, told = Connection(int(sys.argv[1])), SimpleQueue[Any]()
     Thread(target=_receive, args=(connection, told), daemon=True).start()
-    load, loaded, outcome = told.get(), cast(Any, None), ""
+    load, loaded, outcome = told.get(), cast(Any, None), Outcome()
     try:
         loaded = load()
     except Exception as error:
         traceback.print_exc()
-        outcome = f"{type(error).__name__}: {error}"
+        outcome = Outcome(f"{type(error).__name__}: {error}")
     connection.send(outcome)
     while True:
         call = told.get()  # for ever, where loading failed: the worker ends it

@@ -17,12 +17,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from threading import Thread, Timer
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 
-from t3d.decoding.completion import DecodingError
-from t3d.decoding.followed import Call, lead, outcome_of
+from t3d.decoding.followed import Outcome, lead
 from t3d.errors import InputError
 from t3d.models.loading import LoadedModel
 
@@ -36,7 +35,8 @@ def load_shared(load: Callable[[], LoadedModel], num_processes: int, num_threads
     """This process's share of a model, by a ``load`` that shares it as under torchrun; started processes have
     the others, and follow it. Each of all computes with ``num_threads``.
 
-    Raises InputError as ``load`` does, and where there are too few devices.
+    Raises InputError as ``load`` does, and where there are too few devices; RuntimeError where another
+    process cannot load its share.
     """
     _check_devices(num_processes)
     torch.set_num_threads(num_threads)
@@ -52,16 +52,16 @@ def load_shared(load: Callable[[], LoadedModel], num_processes: int, num_threads
     of_others = {"OMP_NUM_THREADS": str(num_threads), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     others = [_started(shared | of_others | _numbered(rank)) for rank in range(1, num_processes)]
     followers = _Processes(others, store)
-    followers.tell(load)
     try:
+        followers.tell(load)
         with _environment(shared | _numbered(0)):
             loaded = load()
-    except InputError as error:
+        followers.check_loaded()
+    except BaseException as error:
         followers.end()
-        if error.field != "tp_plan":
+        if not isinstance(error, InputError) or error.field != "tp_plan":
             raise
         raise InputError("tensor_parallel", num_processes, error.problem, error.fix) from error
-    followers.agree("")
     lead(loaded.model, followers)
     return loaded
 
@@ -73,7 +73,7 @@ class _Processes:
         self._processes = [process for process, _ in started]
         self._connections = [connection for _, connection in started]
         self._store = store  # it ends with its last reference
-        self._outcomes, self._late = SimpleQueue[str](), list[Timer]()
+        self._outcomes, self._late = SimpleQueue[Outcome](), list[Timer]()
         self._is_ended = False
         Thread(target=self._listen, daemon=True).start()
 
@@ -85,32 +85,38 @@ class _Processes:
         except OSError:
             self._lose("one is gone")
 
-    @contextmanager
-    def decoding(self, call: Call) -> Generator[None]:
-        """Inside, this process decodes the call; does not return where the others end otherwise."""
-        self.tell(call)
-        outcome = ""
-        try:
-            yield
-        except DecodingError as error:
-            outcome = outcome_of(error)
-            raise
-        finally:
-            self._allow(SECONDS_TO_AGREE, "one has not ended its call")
-            self.agree(outcome)
+    def check_loaded(self) -> None:
+        """Wait until all have loaded. Raises RuntimeError where one cannot."""
+        for outcome in self._told():
+            if outcome.error:
+                raise RuntimeError(f"a process that shares the model cannot load it: {outcome.error}")
 
-    def agree(self, outcome: str) -> None:
-        """Wait until all have told theirs."""
+    def agree(self, outcome: Outcome) -> None:
+        """Wait until all have told theirs; does not return where one has failed otherwise, or does not come.
+
+        Raises RuntimeError where they have decoded something else.
+        """
+        self._allow(SECONDS_TO_AGREE, "one has not ended its call")
+        found = self._told()
+        if any(other.error != outcome.error for other in found):
+            self._lose(f"here it was {outcome.error!r}, there {[other.error for other in found]}")
+        if any(other.digest != outcome.digest for other in found):
+            raise RuntimeError("processes that share a model have decoded something else")
+
+    def _told(self) -> list[Outcome]:
         found = [self._outcomes.get() for _ in self._connections]
+        self._wait_no_more()
+        return found
+
+    def _wait_no_more(self) -> None:
         for timer in self._late:
             timer.cancel()
         self._late.clear()
-        if any(other != outcome for other in found):
-            self._lose(f"here it was {outcome!r}, there {found}")
 
     def end(self) -> None:
         """End them."""
         self._is_ended = True
+        self._wait_no_more()
         for process in self._processes:
             process.kill()
             process.wait()
@@ -119,13 +125,13 @@ class _Processes:
         while not self._is_ended:
             for ready in wait(self._connections):
                 try:
-                    outcome = ready.recv() if isinstance(ready, Connection) else ""
+                    outcome = cast(Connection, ready).recv()
                 except (EOFError, OSError):
                     if self._is_ended:
                         return
                     self._lose("one has ended")
-                if outcome:  # this process finds the same at once, or would wait for ever
-                    self._allow(SECONDS_TO_AGREE, f"one has failed: {outcome}")
+                if outcome.error:  # this process finds the same at once, or would wait for ever
+                    self._allow(SECONDS_TO_AGREE, f"one has failed: {outcome.error}")
                 self._outcomes.put(outcome)
 
     def _allow(self, seconds: float, reason: str) -> None:
@@ -145,7 +151,7 @@ def _started(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], C
     """Another process, which imports what this one can."""
     own, other = Pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "t3d.scale.follower", str(other.fileno())],
+        [sys.executable, "-P", "-m", "t3d.scale.follower", str(other.fileno())],
         stdin=subprocess.DEVNULL,
         pass_fds=(other.fileno(),),
         env={**os.environ, **environment},
@@ -191,4 +197,5 @@ def _check_devices(num_processes: int) -> None:
     if accelerator is None or (count := torch.accelerator.device_count()) >= num_processes:
         return
     problem = f"each process needs a {accelerator.type} device, and this worker has {count}"
-    raise InputError("tensor_parallel", num_processes, problem, "use fewer, or --gpus-per-worker 1")
+    fix = "use fewer, or --gpus-per-worker 1; on CPUs, a PyTorch built for them alone"
+    raise InputError("tensor_parallel", num_processes, problem, fix)

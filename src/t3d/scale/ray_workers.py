@@ -81,7 +81,10 @@ def _connected(workers: Workers) -> Generator[None]:
     if workers.address == LOCAL:
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        how |= {"num_cpus": workers.num_workers * workers.num_cpus, "include_dashboard": False}
+        asked, there = workers.num_workers * workers.num_cpus, os.cpu_count() or 1
+        if asked > there:
+            _logger.warning("num_workers=%d: %d cores for %d threads", workers.num_workers, there, asked)
+        how |= {"num_cpus": asked, "include_dashboard": False}
         how["object_store_memory"] = OBJECT_STORE_BYTES
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -208,6 +211,8 @@ class _Run(Generic[T]):
                 self._start()  # a worker that died before it was ready is not: it would die again
             elif shard is not None and not is_dead:
                 self._give(actor)
+            elif not is_dead:
+                ray.kill(actor)  # others may wait for its place
 
     def _leave_out(self, actor: Any, refusal: str) -> None:
         """End a worker that would make something else, or nothing; no other one is started for it."""

@@ -27,6 +27,7 @@ from t3d.work.shards import Shard
         ({"gpus_per_worker": 0.0}, "gpus_per_worker=0.0: ignored without ray"),
         ({"ray": True, "num_workers": 0}, "num_workers=0: not positive"),
         ({"ray": True, "gpus_per_worker": 2.0}, "gpus_per_worker=2.0: not a part of one GPU"),
+        ({"ray": True, "address": "ray://a:1"}, "address='ray://a:1': the command would not be a part"),
         ({"tensor_parallel": 2}, "tensor_parallel=2: ignored without ray"),
         ({"ray": True, "tensor_parallel": 0}, "tensor_parallel=0: not positive"),
         ({"ray": True, "tensor_parallel": 2, "gpus_per_worker": 0.5}, "gpus_per_worker=0.5: each of the 2"),
