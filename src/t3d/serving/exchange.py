@@ -38,9 +38,9 @@ class _Sender:
 
     async def __call__(self, message: Message) -> None:
         """Send it on."""
+        await self._send(message)
         if message["type"] == "http.response.start":
             self.status = message["status"]
-        await self._send(message)
 
     async def event(self, data: Any, *, is_last: bool = False) -> None:
         """One server-sent event, begun where need be."""

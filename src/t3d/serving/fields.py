@@ -131,6 +131,9 @@ def read_asked(body: Any, endpoint: Endpoint, own: Mapping[str, Any], max_choice
     fields = _typed({name: value for name, value in body.items() if value is not None}, KINDS[endpoint])
     _check_stops(fields)
     prompts = _chat(fields) if endpoint == "chat/completions" else _prompts(fields)
+    if len(prompts) > max_choices:
+        problem = f"a request has at most {max_choices} answers"
+        raise InputError("prompt", len(prompts), problem, "send fewer prompts at once")
     n, echo = fields.get("n", 1), fields.get("echo", False)
     _require("n", n, 1 <= n * len(prompts) <= max_choices, f"with {len(prompts)} prompts", 1, max_choices)
     options = fields.get("stream_options", {})

@@ -41,6 +41,7 @@ def refused(client, content, path="/v1/completions"):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"prompt": [[5]] * 129}, "prompt=129: a request has at most 128 answers"),
         ({"top_k": 2**63}, "top_k=9223372036854775808: not a whole number"),
         ({"stop": "x" * 1001}, "longer than 1000 characters"),
         ({"best_of": True}, "best_of=True: t3d serve does not have it"),
