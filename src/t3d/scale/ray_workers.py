@@ -81,10 +81,7 @@ def _connected(workers: Workers) -> Generator[None]:
     if workers.address == LOCAL:
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        asked, there = workers.num_workers * workers.num_cpus, os.cpu_count() or 1
-        if asked > there:
-            _logger.warning("num_workers=%d: %d cores for %d threads", workers.num_workers, there, asked)
-        how |= {"num_cpus": asked, "include_dashboard": False}
+        how |= {"num_cpus": workers.num_workers * workers.num_cpus, "include_dashboard": False}
         how["object_store_memory"] = OBJECT_STORE_BYTES
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:

@@ -1,6 +1,7 @@
 """Whether a Ray cluster can hold workers at all: by what its machines have, whatever of it is free now."""
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +19,16 @@ def check_room(workers: Workers, num_gpus: float, *, may_grow: bool) -> None:
     ``num_gpus`` is that of each. A cluster of this command alone has to hold all of them, any other one at
     least one, now or, if it ``may_grow``, later.
     """
+    asked, there = workers.num_workers * workers.num_cpus, os.cpu_count() or 1
+    if workers.address == LOCAL and asked > there:  # its cluster is told that it has them
+        _logger.warning("num_workers=%d: %d cores for %d threads", workers.num_workers, there, asked)
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     held = sum(_num_held(machine, workers.num_cpus, num_gpus) for machine in machines)
     if held >= workers.num_workers:
         return
     told = "; ".join(f"{each.get('CPU', 0):g} cores, {each.get('GPU', 0):g} GPUs" for each in machines)
-    asked = f"{workers.num_cpus} cores and {num_gpus:g} GPUs each"
-    problem = f"with {asked} there is room for {held} on all machines ({told})"
+    each = f"{workers.num_cpus} cores and {num_gpus:g} GPUs each"
+    problem = f"with {each} there is room for {held} on all machines ({told})"
     if workers.address == LOCAL or not (held or may_grow):
         fix = (
             "use fewer, or lower cpus_per_worker, gpus_per_worker or tensor_parallel, or use a larger cluster"

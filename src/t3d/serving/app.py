@@ -36,18 +36,6 @@ def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | Non
     service = Service(models=models_by_name, config=config, metrics=counts)
     created = int(time.time())
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-        del app
-        for worker in workers:
-            worker.start()
-        try:
-            yield
-        finally:
-            for worker in workers:
-                await anyio.to_thread.run_sync(worker.stop)
-            await anyio.to_thread.run_sync(partial(service.reading.shutdown, cancel_futures=True))
-
     def told(served: Served) -> dict[str, Any]:
         same = {"object": "model", "created": created, "owned_by": "t3d"}
         return {"id": served.name, **same, "max_model_len": served.llm.max_model_len}
@@ -86,8 +74,22 @@ def make_app(llms: Mapping[str, LLM], config: ServeConfig, front_page: str | Non
         ],
         exception_handlers={Refusal: _refused, HTTPException: _not_served, Exception: _failed},
         middleware=[Middleware(OwnHost, config=config)],
-        lifespan=lifespan,
+        lifespan=lambda _: _running(service),
     )
+
+
+@asynccontextmanager
+async def _running(service: Service) -> AsyncGenerator[None]:
+    """Inside, its engines decode."""
+    workers = [served.worker for served in service.models.values()]
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+    finally:
+        for worker in workers:
+            await anyio.to_thread.run_sync(worker.stop)
+        await anyio.to_thread.run_sync(partial(service.reading.shutdown, cancel_futures=True))
 
 
 class OwnHost:

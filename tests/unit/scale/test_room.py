@@ -53,3 +53,12 @@ def test_a_shared_cluster_is_refused_only_if_it_can_hold_none(checked, caplog):
     caplog.clear()
     checked([(2.0, 0.0)], 3, num_cpus=4, may_grow=True)
     assert "room for 0" in caplog.text
+
+
+def test_more_threads_than_cores_are_told_of_in_a_cluster_of_the_commands_own(checked, monkeypatch, caplog):
+    monkeypatch.setattr(room.os, "cpu_count", lambda: 2)
+    checked([(2.0, 0.0)], 2, address=LOCAL)
+    checked([(4.0, 0.0)], 4)
+    assert not caplog.text
+    checked([(4.0, 0.0)], 4, address=LOCAL)
+    assert "num_workers=4: 2 cores for 4 threads" in caplog.text
